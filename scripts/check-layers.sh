@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The architecture as a test: which folder may include which, which file alone may include an outside library, and no two
+# files of the same name. The two tables here are the truth; ARCHITECTURE.md explains them.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+declare -A allowed=(
+    [base]="base"
+    [tensor]="base tensor"
+    [formats]="base tensor formats"
+    [model]="base tensor formats model"
+    [convert]="base tensor formats model convert"
+    [quantize]="base tensor formats model quantize"
+    [runtime-check]="base tensor formats model runtime-check"
+    [tests]="base tensor formats model convert quantize runtime-check tests"
+)
+declare -A outside=(
+    [zlib.h]="base/"
+    [cblas.h]="tensor/linalg.c"
+    [pcre2.h]="model/"
+    [utf8proc.h]="model/"
+    [immintrin.h]="tensor/kernels/"
+    [CUnit/]="tests/support/"
+)
+
+failures=0
+complain() { echo "$1"; failures=$((failures + 1)); }
+
+sources=$(find "${!allowed[@]}" -name '*.[ch]' 2>/dev/null | sort)
+while IFS=: read -r file line; do
+    folder=${file%%/*}
+    target=$(sed -E 's/.*"([^"]+)".*/\1/' <<<"$line")
+    case " ${allowed[$folder]} " in
+        *" ${target%%/*} "*) [ "${target#*/}" != "$target" ] || complain "$file: include \"$target\" from the root" ;;
+        *) complain "$file: $folder may not include $target" ;;
+    esac
+done < <(grep -HE '^ *# *include "' $sources)
+
+for header in "${!outside[@]}"; do
+    for file in $(grep -lE "^ *# *include <$header" $sources); do
+        [[ $file == ${outside[$header]}* ]] || complain "$file: only ${outside[$header]} includes <$header>"
+    done
+done
+
+for name in $(basename -a $sources | grep -v '^main\.c$' | sort | uniq -d); do
+    complain "two files are called $name: $(grep "/$name\$" <<<"$sources" | tr '\n' ' ')"
+done
+
+[ $failures -eq 0 ] && echo "$(wc -w <<<"$sources") files keep the include rules" || exit 1
