@@ -1,0 +1,97 @@
+/* Files: exact positioned reads, read-only maps, outputs that appear complete or not at all, and CRC-32. The only
+ * includer of zlib. */
+#ifndef NIBBLE_BASE_FILE_H
+#define NIBBLE_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+/* ---- reading ---- */
+
+/* An open regular file of known size. The path is kept for messages. */
+struct file {
+    char *path;
+    int descriptor;
+    uint64_t bytes;
+    const uint8_t *map; /* whole file, read-only, once file_map was called; else NULL */
+};
+
+/* Open for reading. Folders, devices and FIFOs are ERR_FORMAT; a missing file is ERR_IO. Never blocks. */
+enum status file_open(struct file **out, const char *path, struct error *err);
+
+/* Read exactly `count` bytes at `offset` into buffer; short files are ERR_FORMAT ("ends at byte ..."), retries EINTR
+ * and short reads. Thread-safe. */
+enum status file_read_at(struct file *file, uint64_t offset, void *buffer, uint64_t count, struct error *err);
+
+/* Map the whole file read-only and shared (pages are shared between processes). Idempotent. An empty file maps to
+ * a non-NULL pointer that may not be read. */
+enum status file_map(struct file *file, struct error *err);
+
+void file_close(struct file *file);
+
+/* Read a whole small file into memory with a terminating NUL (not counted). Larger than `limit_bytes`: ERR_MEMORY.
+ * Owner of *out: the caller, memory_free. */
+enum status file_read_all(char **out, uint64_t *bytes, const char *path, uint64_t limit_bytes, struct error *err);
+
+/* What a path is. */
+enum file_kind { FILE_ABSENT, FILE_REGULAR, FILE_FOLDER, FILE_OTHER };
+enum file_kind file_kind(const char *path);
+
+/* True if both paths exist and are the same file (device and inode, through links). */
+bool file_same(const char *path_a, const char *path_b);
+
+/* folder + "/" + name in new memory; name must be one path component (no '/', not "." or "..", no NUL inside `bytes`),
+ * else ERR_FORMAT. For names that come from untrusted files. */
+enum status file_join(char **out, const char *folder, const char *name, uint64_t name_bytes, struct error *err);
+
+/* ---- writing: all or nothing ---- */
+
+struct output;
+
+/* Start a new file that will appear under `path`. A temporary file `.<name>.tmp.<pid>` is created beside it.
+ * If path exists and !force: ERR_USAGE ("exists; --force replaces it"). A path that is a folder: ERR_USAGE. */
+enum status output_open(struct output **out, const char *path, bool force, struct error *err);
+
+/* Reserve `bytes` of disk, so that a full disk is found out before hours of work. File systems that cannot: ignored. */
+enum status output_reserve(struct output *output, uint64_t bytes, struct error *err);
+
+/* Write exactly `count` bytes at `offset`; retries EINTR and short writes. Thread-safe for disjoint ranges. */
+enum status output_write_at(struct output *output, uint64_t offset, const void *buffer, uint64_t count,
+    struct error *err);
+
+/* fsync, close, rename over the final name, fsync the folder; frees output. On error the temporary file is removed and
+ * whatever stood under the final name is untouched. */
+enum status output_commit(struct output *output, struct error *err);
+
+/* Remove the temporary file and free output; NULL is allowed. */
+void output_abandon(struct output *output);
+
+/* Install handlers: SIGINT and SIGTERM remove temporary files of open outputs and then end the process by that signal
+ * (exit 130 and 143 to a shell); SIGBUS (a mapped file was cut short by someone else) prints one line and exits 4;
+ * SIGXFSZ and SIGPIPE are ignored, so that the write itself reports. Called once by each tool's main. */
+void file_catch_signals(void);
+
+/* ---- checksums ---- */
+
+/* CRC-32 (ISO-HDLC, the one of zlib, gzip and PNG) of `count` more bytes after `crc`; start with 0. */
+uint32_t file_crc32(uint32_t crc, const void *bytes, uint64_t count);
+
+/* The CRC-32 of A followed by B, from the CRC-32 of each and the length of B. */
+uint32_t file_crc32_combine(uint32_t crc_a, uint32_t crc_b, uint64_t bytes_b);
+
+/* ---- the seam for tests ---- */
+
+/* The system calls used above. Tests replace entries to inject short reads, EINTR, ENOSPC, EIO and kills. */
+struct file_calls {
+    int64_t (*pread)(int descriptor, void *buffer, size_t count, int64_t offset);
+    int64_t (*pwrite)(int descriptor, const void *buffer, size_t count, int64_t offset);
+    int (*fsync)(int descriptor);
+    int (*close)(int descriptor);
+    int (*rename)(const char *from, const char *to);
+};
+extern struct file_calls file_calls;
+
+#endif

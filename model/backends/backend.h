@@ -1,0 +1,50 @@
+/* A backend: the operations a network is made of, as one table of functions. The CPU backend is the meaning; every other is
+ * compared with it, operation by operation. Buffers are plain float arrays in the backend's memory. */
+#ifndef NIBBLE_MODEL_BACKENDS_BACKEND_H
+#define NIBBLE_MODEL_BACKENDS_BACKEND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "tensor/tensor.h"
+
+/* One attention call: `sequences` independent sequences of `length` new tokens each, after `past` cached ones.
+ * Shapes: q and out [sequences * length][heads * head_size]; keys, values [sequences][kv_heads][capacity][head_size], in
+ * which the new tokens are already stored at past .. past+length-1. */
+struct attention {
+    float *out;
+    const float *q, *keys, *values;
+    uint64_t sequences, length, past, capacity;
+    uint32_t heads, kv_heads, head_size;
+    uint32_t window; /* 0: causal only; else position i sees j > i - window */
+    float scale;     /* of the scores, 1/sqrt(head_size) */
+};
+
+struct backend {
+    const char *name;
+    void *state;
+    enum status (*linear)(void *state, float *y, const float *x, uint64_t tokens, const struct tensor *weight,
+        const struct tensor *bias, struct error *err);
+    /* out[tokens][hidden]: rows of an embedding matrix in any storage */
+    enum status (*embed)(void *state, float *out, const uint32_t *ids, uint64_t tokens, const struct tensor *weight,
+        struct error *err);
+    /* y = x / sqrt(mean(x^2) + epsilon) * gain, over rows of `size`; y may be x */
+    enum status (*rms_norm)(void *state, float *y, const float *x, uint64_t rows, uint64_t size,
+        const struct tensor *gain, float epsilon, struct error *err);
+    /* rotate pairs (i, i + head_size/2) of every head by cosine/sine [length][head_size/2]; x [sequences*length][heads*head_size] */
+    enum status (*rope)(void *state, float *x, uint64_t sequences, uint64_t length, uint32_t heads, uint32_t head_size,
+        const float *cosine, const float *sine, struct error *err);
+    enum status (*attention)(void *state, const struct attention *call, struct error *err);
+    /* gate = silu(gate) * up */
+    enum status (*silu_multiply)(void *state, float *gate, const float *up, uint64_t count, struct error *err);
+    /* x += y */
+    enum status (*add)(void *state, float *x, const float *y, uint64_t count, struct error *err);
+    void (*release)(void *state);
+};
+
+/* The CPU backend on a pool; max_cols: the widest weight. Owner: the caller, backend->release(backend->state). */
+enum status backend_cpu_create(struct backend *out, struct pool *pool, uint64_t max_cols, struct error *err);
+
+#endif

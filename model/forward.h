@@ -1,0 +1,51 @@
+/* The forward pass: a model in memory, and sessions (batches of sequences with a KV cache) that run through it. */
+#ifndef NIBBLE_MODEL_FORWARD_H
+#define NIBBLE_MODEL_FORWARD_H
+
+#include "formats/container.h"
+#include "model/backends/backend.h"
+#include "model/config.h"
+#include "model/layers.h"
+#include "model/tokenizer.h"
+
+/* A model ready to run: mapped weights, configuration, tokenizer. Fields may be read. */
+struct model {
+    struct container *container;
+    struct model_config config;
+    struct model_tensors tensors;
+    struct tokenizer *tokenizer; /* NULL if the model carries none */
+    struct backend backend;
+    struct pool *pool;
+};
+
+/* Open a folder, .safetensors or .nbl, map it and check every tensor. The pool must outlive the model. */
+enum status model_open(struct model **out, const char *path, struct pool *pool, struct error *err);
+void model_close(struct model *model);
+
+/* `sequences` sequences of equal length, running side by side. */
+struct session;
+
+/* capacity: the most tokens per sequence. ERR_MEMORY: the KV cache and activations do not fit (or above 2^40 bytes).
+ * capacity may exceed config.context; positions are then simply larger than trained. */
+enum status session_create(struct session **out, struct model *model, uint64_t sequences, uint64_t capacity,
+    struct error *err);
+void session_free(struct session *session);
+
+/* Forget all tokens; capacity stays. */
+void session_reset(struct session *session);
+uint64_t session_length(const struct session *session);
+/* Bytes of the KV cache per token of one sequence. */
+uint64_t session_cache_bytes_per_token(const struct session *session);
+
+/* Append `length` tokens to every sequence and run them through all layers.
+ *   tokens  [sequences][length]           in, ids below the vocabulary (ERR_FORMAT otherwise, naming the first)
+ *   hidden  [sequences][length][hidden]   out, after the final norm
+ * ERR_NUMERIC: NaN or infinity after a layer, naming layer and first bad channel. ERR_USAGE: past the capacity.
+ * Dynamic rope scaling uses the length reached by this call for the tokens of this call. */
+enum status session_step(struct session *session, float *hidden, const uint32_t *tokens, uint64_t length,
+    struct error *err);
+
+/* logits[count][vocabulary] = head * hidden[count][hidden]. Any number of rows; callers chunk to bound memory. */
+enum status model_logits(struct model *model, float *logits, const float *hidden, uint64_t count, struct error *err);
+
+#endif

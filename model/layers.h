@@ -1,0 +1,89 @@
+/* What the tensors of a checkpoint mean: one table of names per architecture, tensor names <-> roles. */
+#ifndef NIBBLE_MODEL_LAYERS_H
+#define NIBBLE_MODEL_LAYERS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/report.h"
+#include "formats/container.h"
+#include "model/config.h"
+
+/* The part a tensor plays. Those before ROLE_PER_LAYER exist once. */
+enum role {
+    ROLE_EMBEDDING,
+    ROLE_HEAD,
+    ROLE_FINAL_NORM,
+    ROLE_PER_LAYER,
+    ROLE_ATTENTION_NORM = ROLE_PER_LAYER,
+    ROLE_Q,
+    ROLE_K,
+    ROLE_V,
+    ROLE_O,
+    ROLE_Q_BIAS,
+    ROLE_K_BIAS,
+    ROLE_V_BIAS,
+    ROLE_O_BIAS,
+    ROLE_Q_NORM,
+    ROLE_K_NORM,
+    ROLE_MLP_NORM,
+    ROLE_GATE,
+    ROLE_UP,
+    ROLE_DOWN,
+    ROLE_GATE_BIAS,
+    ROLE_UP_BIAS,
+    ROLE_DOWN_BIAS,
+    ROLE_COUNT
+};
+
+/* One architecture: its name in config.json and what distinguishes it. */
+struct architecture {
+    const char *name;       /* "LlamaForCausalLM" */
+    const char *model_type; /* "llama" */
+    bool qkv_bias_always;   /* Qwen2: q, k, v carry biases whatever the configuration says */
+    bool qk_norm;           /* Qwen3: q and k are normalised per head */
+    bool window_by_default; /* Mistral: sliding_window applies to every layer when set */
+};
+
+/* Find an architecture by its name; NULL if unknown. layers_architectures lists the known names, comma separated. */
+const struct architecture *layers_architecture(const char *name, uint64_t bytes);
+const char *layers_architectures(void);
+
+/* The short name of a role: "q_proj", "embedding", for tables. */
+const char *layers_role_name(enum role role);
+
+/* True for the weight matrices of a decoder layer, which quantization is about (q, k, v, o, gate, up, down). */
+bool layers_role_is_linear(enum role role);
+
+/* Whether this configuration has the role at all, and its shape: rank 1 or 2, shape[0] rows, shape[1] cols. */
+bool layers_role_shape(const struct model_config *config, enum role role, uint32_t *rank, uint64_t shape[2]);
+
+/* The role (and layer) that a tensor name has in this configuration; false if none. */
+bool layers_role_of(const struct model_config *config, const char *name, enum role *role, uint32_t *layer);
+
+/* The tensor name of a role; layer is ignored for roles that exist once. Returns out. */
+char *layers_name(char *out, uint64_t out_bytes, const struct model_config *config, enum role role, uint32_t layer);
+
+/* The tensors of one model, bound to their roles. */
+struct model_tensors {
+    const struct tensor *once[ROLE_PER_LAYER];
+    const struct tensor *(*layer)[ROLE_COUNT]; /* [layers]; NULL where the configuration has none */
+};
+
+/* What becomes of a tensor that no role names. */
+struct dropped_tensor {
+    const struct tensor *tensor;
+    const char *why; /* "rotary table, recomputed", "tied to the embedding" */
+};
+
+/* Account for every tensor of a container: bind all roles, check every shape. ERR_FORMAT: a tensor is missing, has another
+ * shape, or is not part of the architecture. Tensors dropped on purpose (rotary inv_freq buffers; an output head stored
+ * beside a tied embedding) are listed in *dropped. An embedding stored only under the head's name (tied, as safetensors
+ * aliases do) is found either way.
+ *   out      [config.layers] arrays owned by the caller, layers_release
+ *   dropped  [*dropped_count], owner: the caller, memory_free */
+enum status layers_bind(struct model_tensors *out, struct dropped_tensor **dropped, uint64_t *dropped_count,
+    struct container *container, const struct model_config *config, struct error *err);
+void layers_release(struct model_tensors *tensors);
+
+#endif

@@ -1,0 +1,54 @@
+/* nibble-check: judge a model file. The first word picks the command; everything else is in commands.c. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/report.h"
+#include "runtime-check/commands.h"
+#include "tensor/kernels/kernels.h"
+
+static void print_overview(FILE *stream)
+{
+    fprintf(stream, "Usage: nibble-check COMMAND [options] MODEL\n\nJudge a model file.\n\nCommands:\n");
+    for (unsigned i = 0; i < check_command_count; i++) {
+        fprintf(stream, "  %-12s %s\n", check_commands[i].word, check_commands[i].table->summary);
+    }
+    fprintf(stream, "\n`nibble-check COMMAND --help` tells more. --version prints the version.\n");
+}
+
+static int run_command(const struct check_command *command, int argc, char **argv)
+{
+    struct error err = {0};
+    enum options_outcome outcome = OPTIONS_RUN;
+    enum status status = kernels_select(getenv("NIBBLE_KERNELS"), &err);
+    if (!status) status = command->run(argc, argv, &outcome, &err);
+    if (status) return report_failure("nibble-check", &err);
+    if (outcome == OPTIONS_HELP) options_help(command->table);
+    if (outcome == OPTIONS_VERSION) printf("nibble-check %s\n", NIBBLE_VERSION);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct error err = {0};
+    file_catch_signals();
+    const char *word = argc > 1 ? argv[1] : "";
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+        print_overview(stdout);
+        return 0;
+    }
+    if (strcmp(word, "--version") == 0) {
+        printf("nibble-check %s\n", NIBBLE_VERSION);
+        return 0;
+    }
+    for (unsigned i = 0; i < check_command_count; i++) {
+        if (strcmp(word, check_commands[i].word) == 0) return run_command(&check_commands[i], argc - 1, argv + 1);
+    }
+    if (!*word) {
+        print_overview(stderr);
+        return exit_code(ERR_USAGE);
+    }
+    fail(&err, ERR_USAGE, "unknown command \"%s\"; see nibble-check --help", word);
+    return report_failure("nibble-check", &err);
+}

@@ -1,0 +1,211 @@
+/* See verify.h. Tensors are walked in panels of rows that depend on the shape alone. */
+#include "runtime-check/verify.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "formats/nbl.h"
+#include "model/layers.h"
+#include "tensor/tiles.h"
+
+enum { PANEL_ELEMENTS = 1 << 18 };
+
+/* A tensor seen as a matrix: rows x cols; vectors and scalars are columns of one. */
+static void as_matrix(const struct tensor *tensor, uint64_t *rows, uint64_t *cols)
+{
+    *rows = tensor->rank ? tensor->shape[0] : 1;
+    *cols = *rows ? tensor->elements / *rows : 0;
+}
+
+void verify_decode_rows(const struct tensor *tensor, float *out, uint64_t row, uint64_t count)
+{
+    uint64_t rows, cols;
+    as_matrix(tensor, &rows, &cols);
+    if (tensor->storage == STORAGE_TILES) {
+        struct tiles_layout layout;
+        if (tiles_layout(&layout, rows, cols, tensor->scheme, NULL)) return; /* validated when it was opened */
+        tiles_decode(&layout, out, cols, tensor->data, row, count);
+        return;
+    }
+    const struct dtype_info *info = dtype_info(tensor->dtype);
+    info->decode(out, (const uint8_t *)tensor->data + row * cols * info->bytes, count * cols);
+}
+
+/* Rows of one panel: a multiple of 8, about PANEL_ELEMENTS elements. */
+static uint64_t panel_rows(uint64_t cols)
+{
+    const uint64_t rows = cols ? PANEL_ELEMENTS / cols / TILE_ROWS * TILE_ROWS : TILE_ROWS;
+    return rows ? rows : TILE_ROWS;
+}
+
+/* One walk over all tensors: task i is tensor i. */
+struct walk {
+    struct container *container, *original;
+    struct verify_difference *differences; /* when comparing */
+    uint64_t *bad_element;                 /* when looking for NaN: index of the first, or UINT64_MAX */
+    struct progress *progress;
+};
+
+static enum status find_nonfinite(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    struct walk *walk = context;
+    const struct tensor *tensor = container_tensor(walk->container, index);
+    uint64_t rows, cols;
+    (void)worker;
+    as_matrix(tensor, &rows, &cols);
+    walk->bad_element[index] = UINT64_MAX;
+    const uint64_t panel = panel_rows(cols);
+    float *values = memory_new(panel * cols, sizeof(float), err);
+    if (!values) return ERR_MEMORY;
+    const bool is_float = tensor->storage == STORAGE_TILES || dtype_info(tensor->dtype)->is_float;
+    for (uint64_t row = 0; row < rows && is_float && walk->bad_element[index] == UINT64_MAX; row += panel) {
+        const uint64_t count = rows - row < panel ? rows - row : panel;
+        verify_decode_rows(tensor, values, row, count);
+        for (uint64_t i = 0; i < count * cols; i++) {
+            if (isfinite(values[i])) continue;
+            walk->bad_element[index] = row * cols + i;
+            break;
+        }
+    }
+    memory_free(values);
+    progress_add(walk->progress, tensor->bytes);
+    return OK;
+}
+
+static bool same_shape(const struct tensor *a, const struct tensor *b)
+{
+    return a->rank == b->rank && memcmp(a->shape, b->shape, sizeof a->shape) == 0;
+}
+
+static enum status compare_tensor(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    struct walk *walk = context;
+    struct verify_difference *out = &walk->differences[index];
+    const struct tensor *tensor = out->tensor = container_tensor(walk->container, index);
+    const struct tensor *original = container_find(walk->original, tensor->name);
+    uint64_t rows, cols;
+    (void)worker;
+    out->missing = !original || !same_shape(tensor, original);
+    if (out->missing) return OK;
+    as_matrix(tensor, &rows, &cols);
+    const uint64_t panel = panel_rows(cols);
+    float *values = memory_new(2 * panel * cols, sizeof(float), err);
+    if (!values) return ERR_MEMORY;
+    double squares = 0, errors = 0;
+    for (uint64_t row = 0; row < rows; row += panel) {
+        const uint64_t count = rows - row < panel ? rows - row : panel;
+        float *before = values, *after = values + panel * cols;
+        verify_decode_rows(original, before, row, count);
+        verify_decode_rows(tensor, after, row, count);
+        for (uint64_t i = 0; i < count * cols; i++) {
+            const double a = (double)before[i], d = fabs((double)after[i] - a);
+            squares += a * a;
+            errors += d * d;
+            if (d > out->largest) out->largest = d;
+        }
+    }
+    out->relative_rms = squares > 0 ? sqrt(errors / squares) : errors > 0 ? INFINITY : 0;
+    memory_free(values);
+    progress_add(walk->progress, tensor->bytes);
+    return OK;
+}
+
+enum status verify_against(struct verify_difference **out, struct container *container, struct container *original,
+    struct pool *pool, const struct report *report, struct error *err)
+{
+    struct walk walk = {.container = container, .original = original};
+    *out = NULL;
+    enum status status = container_map(container, err);
+    if (!status) status = container_map(original, err);
+    if (status) return status;
+    if (!(walk.differences = memory_new(container_count(container), sizeof *walk.differences, err))) return ERR_MEMORY;
+    walk.progress = progress_start(report, "comparing", container_bytes(container), PROGRESS_BYTES);
+    status = pool_run(pool, container_count(container), compare_tensor, &walk, err);
+    progress_end(walk.progress);
+    if (status) memory_free(walk.differences);
+    else *out = walk.differences;
+    return status;
+}
+
+/* Counts faults on their way to the caller, and keeps the first. */
+struct fault_counter {
+    verify_fault fault;
+    void *context;
+    uint64_t count;
+    struct error *first;
+};
+
+static void count_fault(void *context, const char *text)
+{
+    struct fault_counter *counter = context;
+    if (counter->count++ == 0) fail(counter->first, ERR_CHECK, "%s", text);
+    if (counter->fault) counter->fault(counter->context, text);
+}
+
+static enum status check_finite(struct container *container, struct pool *pool, const struct report *report,
+    struct fault_counter *counter, struct error *err)
+{
+    const uint64_t count = container_count(container);
+    struct walk walk = {.container = container};
+    enum status status = container_map(container, err);
+    if (status) return status;
+    if (!(walk.bad_element = memory_new(count, sizeof *walk.bad_element, err))) return ERR_MEMORY;
+    walk.progress = progress_start(report, "reading", container_bytes(container), PROGRESS_BYTES);
+    status = pool_run(pool, count, find_nonfinite, &walk, err);
+    progress_end(walk.progress);
+    for (uint64_t i = 0; i < count && !status; i++) {
+        if (walk.bad_element[i] == UINT64_MAX) continue;
+        struct error text;
+        fail(&text, ERR_CHECK, "tensor %s: element %" PRIu64 " is not finite", container_tensor(container, i)->name,
+            walk.bad_element[i]);
+        count_fault(counter, text.text);
+    }
+    memory_free(walk.bad_element);
+    return status;
+}
+
+/* Where a configuration is attached, the tensors must be the architecture's. */
+static enum status check_architecture(struct container *container, struct fault_counter *counter, struct error *err)
+{
+    char *json = NULL;
+    uint64_t bytes = 0, dropped_count = 0;
+    struct model_config config;
+    struct model_tensors tensors = {0};
+    struct dropped_tensor *dropped = NULL;
+    struct error fault;
+    enum status status = container_document(container, "config.json", &json, &bytes, err);
+    if (status || !json) return status;
+    status = config_parse(&config, "config.json", json, bytes, &fault);
+    if (!status) status = layers_bind(&tensors, &dropped, &dropped_count, container, &config, &fault);
+    if (status) count_fault(counter, fault.text);
+    layers_release(&tensors);
+    memory_free(dropped);
+    memory_free(json);
+    return status == ERR_MEMORY ? fail(err, status, "%s", fault.text) : OK;
+}
+
+enum status verify_container(struct verify_result *out, const char *path, struct pool *pool,
+    const struct report *report, verify_fault fault, void *context, struct error *err)
+{
+    struct container *container = NULL;
+    struct error first = {0};
+    struct fault_counter counter = {fault, context, 0, &first};
+    *out = (struct verify_result){0};
+    enum status status = container_open(&container, path, err);
+    if (status) return status;
+    out->tensors = container_count(container);
+    out->bytes = container_bytes(container);
+    if (strcmp(container_format(container), "nbl") == 0) {
+        struct nbl_verification checked;
+        status = nbl_verify(&checked, path, count_fault, &counter, err);
+        if (status == ERR_CHECK) status = OK; /* counted; go on and find everything */
+    }
+    if (!status) status = check_architecture(container, &counter, err);
+    if (!status && counter.count == 0) status = check_finite(container, pool, report, &counter, err);
+    container_close(container);
+    out->faults = counter.count;
+    if (status) return status;
+    return counter.count ? fail(err, ERR_CHECK, "%s", first.text) : OK;
+}

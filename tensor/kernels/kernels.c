@@ -1,0 +1,65 @@
+/* The kernel sets and the choice between them. */
+#include "tensor/kernels/kernels.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+static bool cpu_has_scalar(void)
+{
+    return true;
+}
+
+static bool cpu_has_avx2(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#else
+    return false;
+#endif
+}
+
+static void override_nothing(struct kernels *table)
+{
+    (void)table;
+}
+
+/* Every set this program knows, the best last. */
+static const struct kernel_set {
+    const char *name;
+    bool (*cpu_has)(void);
+    void (*override)(struct kernels *table);
+} sets[] = {
+    {"scalar", cpu_has_scalar, override_nothing},
+    {"avx2", cpu_has_avx2, kernels_override_avx2},
+};
+#define SET_COUNT (sizeof sets / sizeof *sets)
+
+static struct kernels chosen;
+static const struct kernels *in_use = &kernels_scalar;
+
+const struct kernels *kernels(void)
+{
+    return in_use;
+}
+
+static void use(const struct kernel_set *set)
+{
+    chosen = kernels_scalar;
+    chosen.name = set->name;
+    set->override(&chosen);
+    in_use = &chosen;
+}
+
+enum status kernels_select(const char *name, struct error *err)
+{
+    bool best = name == NULL || *name == '\0';
+    for (size_t i = SET_COUNT; i-- > 0;) {
+        if (!best && strcmp(sets[i].name, name) != 0) continue;
+        if (sets[i].cpu_has()) {
+            use(&sets[i]);
+            return OK;
+        }
+        if (!best) return fail(err, ERR_UNSUPPORTED, "kernel set %s: this processor lacks it", name);
+    }
+    return fail(err, ERR_USAGE, "kernel set \"%s\" is unknown; there are scalar and avx2", name);
+}

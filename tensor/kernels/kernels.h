@@ -1,0 +1,73 @@
+/* The inner loops that have a fast form, as one table of function pointers, generated from one list. Each instruction set
+ * starts from a copy of the scalar table and overrides entries, so nothing can be missing. The scalar file is the
+ * meaning. Kernels cannot fail; they state preconditions. */
+#ifndef NIBBLE_TENSOR_KERNELS_H
+#define NIBBLE_TENSOR_KERNELS_H
+
+#include "base/error.h"
+#include "tensor/tensor.h"
+
+struct tiles_layout;
+
+/* Candidates of a search for one group's grid. */
+#define GRID_CANDIDATES 704
+#define GRID_SEARCH_CHUNK 8 /* columns summed in float before the sum goes to double: part of the search's meaning */
+struct grid_candidates {
+    uint64_t count; /* a multiple of 8; what is left over repeats candidate 0 */
+    float top;      /* the largest code, 2^bits - 1 */
+    float scale[GRID_CANDIDATES];
+    float inverse[GRID_CANDIDATES]; /* 1 / scale, or 0 where scale is 0 */
+    float zero[GRID_CANDIDATES];    /* a whole number */
+};
+
+/* KERNEL(name, (arguments)): the list is the table. See kernels_scalar.c for what each one means.
+ * "Same bits": every kernel set must give identical results; "close": within a bound relative to sum |a_i b_i|. */
+#define KERNEL_LIST(KERNEL)                                                                                            \
+    /* conversion of n elements; same bits */                                                                          \
+    KERNEL(f16_to_f32, (float *out, const void *in, uint64_t n))                                                       \
+    KERNEL(bf16_to_f32, (float *out, const void *in, uint64_t n))                                                      \
+    KERNEL(f32_to_f16, (void *out, const float *in, uint64_t n))                                                       \
+    KERNEL(f32_to_bf16, (void *out, const float *in, uint64_t n))                                                      \
+    /* *sum = sum of weights[i] * x[i]; close */                                                                       \
+    KERNEL(dot_f32, (float *sum, const void *weights, const float *x, uint64_t n))                                     \
+    KERNEL(dot_f16, (float *sum, const void *weights, const float *x, uint64_t n))                                     \
+    KERNEL(dot_bf16, (float *sum, const void *weights, const float *x, uint64_t n))                                    \
+    /* the least and the greatest of each group; both NaN if a weight is NaN or infinite; same bits but for the sign   \
+     * of a zero */                                                                                                    \
+    KERNEL(group_extremes, (float *low, float *high, const float *weights, uint64_t groups, uint64_t group))           \
+    /* codes of consecutive groups, each with its inverse scale and its zero-point (a whole number); same bits */      \
+    KERNEL(group_encode, (uint8_t *codes, const float *weights, uint64_t groups, uint64_t group,                       \
+                             const float *inverses, const float *zeros, float top))                                    \
+    /* the first candidate with the least squared error; importance: NULL for 1, else not negative; same bits */       \
+    KERNEL(grid_search, (uint64_t *best, const struct grid_candidates *candidates, const float *weights,               \
+                            const float *importance, uint64_t count))                                                  \
+    /* whole blocks of a tile (tensor/tiles.h): all 8 rows and 32 columns of each; same bits */                        \
+    KERNEL(blocks_pack, (uint8_t *out, const uint8_t *codes, uint64_t stride, uint64_t blocks, uint32_t bits))         \
+    KERNEL(blocks_unpack, (uint8_t *out, uint64_t stride, const uint8_t *codes, uint64_t blocks, uint32_t bits))       \
+    /* blocks [begin, end) of a tile to floats; out is where row 0 of block `begin` goes; same bits */                 \
+    KERNEL(blocks_decode, (const struct tiles_layout *layout, float *out, uint64_t stride, const uint8_t *codes,       \
+                              const uint16_t *scales, const uint8_t *zeros, uint64_t begin, uint64_t end))             \
+    /* tiles_dot; close */                                                                                             \
+    KERNEL(tile_dot, (const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,       \
+                         const uint8_t *zeros, const float *x))
+
+struct kernels {
+    const char *name; /* "scalar", "avx2" */
+#define KERNEL_MEMBER(name, arguments) void (*name) arguments;
+    KERNEL_LIST(KERNEL_MEMBER)
+#undef KERNEL_MEMBER
+};
+
+/* The set in use: the best this CPU has, or the one NIBBLE_KERNELS names. Valid after kernels_select; before it, scalar. */
+const struct kernels *kernels(void);
+
+/* Choose the set. name NULL or "": the best this CPU has. An unknown name is ERR_USAGE (the known ones are listed); a set
+ * this CPU lacks is ERR_UNSUPPORTED; never a silent fallback. Called once by each tool's main with
+ * getenv("NIBBLE_KERNELS"), before any thread starts. */
+enum status kernels_select(const char *name, struct error *err);
+
+/* For kernels.c: the scalar table, and what each instruction set replaces in a copy of it. */
+extern const struct kernels kernels_scalar;
+void kernels_override_avx2(struct kernels *table);
+
+#endif

@@ -1,0 +1,224 @@
+/* The meaning of every kernel: plain C, double accumulation where sets may differ, no tricks. */
+#include <math.h>
+#include <string.h>
+
+#include "tensor/kernels/kernels.h"
+#include "tensor/tiles.h"
+
+/* ---- conversion ---- */
+
+static void scalar_f16_to_f32(float *out, const void *in, uint64_t n)
+{
+    dtype_info(DTYPE_F16)->decode(out, in, n);
+}
+
+static void scalar_bf16_to_f32(float *out, const void *in, uint64_t n)
+{
+    dtype_info(DTYPE_BF16)->decode(out, in, n);
+}
+
+static void scalar_f32_to_f16(void *out, const float *in, uint64_t n)
+{
+    dtype_info(DTYPE_F16)->encode(out, in, n);
+}
+
+static void scalar_f32_to_bf16(void *out, const float *in, uint64_t n)
+{
+    dtype_info(DTYPE_BF16)->encode(out, in, n);
+}
+
+/* ---- dot products ---- */
+
+static float dot(enum dtype dtype, const void *weights, const float *x, uint64_t n)
+{
+    const struct dtype_info *info = dtype_info(dtype);
+    const unsigned char *bytes = weights;
+    double sum = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        float weight;
+        info->decode(&weight, bytes + i * info->bytes, 1);
+        sum += (double)weight * x[i];
+    }
+    return (float)sum;
+}
+
+static void scalar_dot_f32(float *sum, const void *weights, const float *x, uint64_t n)
+{
+    *sum = dot(DTYPE_F32, weights, x, n);
+}
+
+static void scalar_dot_f16(float *sum, const void *weights, const float *x, uint64_t n)
+{
+    *sum = dot(DTYPE_F16, weights, x, n);
+}
+
+static void scalar_dot_bf16(float *sum, const void *weights, const float *x, uint64_t n)
+{
+    *sum = dot(DTYPE_BF16, weights, x, n);
+}
+
+/* ---- the grid ---- */
+
+static void scalar_group_extremes(float *low, float *high, const float *weights, uint64_t groups, uint64_t group)
+{
+    for (uint64_t g = 0; g < groups; g++, weights += group) {
+        low[g] = high[g] = weights[0];
+        for (uint64_t i = 0; i < group; i++) {
+            if (!isfinite(weights[i])) {
+                low[g] = high[g] = NAN;
+                break;
+            }
+            if (weights[i] < low[g]) low[g] = weights[i];
+            if (weights[i] > high[g]) high[g] = weights[i];
+        }
+    }
+}
+
+/* The whole number of steps nearest to the weight that a code can express: code - zero. The limits are whole numbers,
+ * so it does not matter that they are applied before the rounding. */
+static float nearest_step(float weight, float inverse, float zero, float top)
+{
+    float steps = weight * inverse;
+    if (steps < -zero) steps = -zero;
+    if (steps > top - zero) steps = top - zero;
+    return (float)lrintf(steps);
+}
+
+static void scalar_group_encode(uint8_t *codes, const float *weights, uint64_t groups, uint64_t group,
+    const float *inverses, const float *zeros, float top)
+{
+    for (uint64_t g = 0; g < groups; g++) {
+        for (uint64_t i = 0; i < group; i++) {
+            *codes++ = (uint8_t)(nearest_step(*weights++, inverses[g], zeros[g], top) + zeros[g]);
+        }
+    }
+}
+
+/* Squared error of one candidate: single-precision sums of GRID_SEARCH_CHUNK columns, added up in double precision. */
+static double candidate_error(const struct grid_candidates *candidates, uint64_t c, const float *weights,
+    const float *importance, uint64_t count)
+{
+    double total = 0;
+    for (uint64_t begin = 0; begin < count; begin += GRID_SEARCH_CHUNK) {
+        uint64_t end = count - begin < GRID_SEARCH_CHUNK ? count : begin + GRID_SEARCH_CHUNK;
+        float sum = 0;
+        for (uint64_t i = begin; i < end; i++) {
+            float steps = nearest_step(weights[i], candidates->inverse[c], candidates->zero[c], candidates->top);
+            float difference = weights[i] - candidates->scale[c] * steps;
+            float square = difference * difference;
+            sum += importance ? square * importance[i] : square;
+        }
+        total += sum;
+    }
+    return total;
+}
+
+static void scalar_grid_search(uint64_t *best, const struct grid_candidates *candidates, const float *weights,
+    const float *importance, uint64_t count)
+{
+    double least = INFINITY;
+    *best = 0;
+    for (uint64_t c = 0; c < candidates->count; c++) {
+        double error = candidate_error(candidates, c, weights, importance, count);
+        if (error < least) {
+            least = error;
+            *best = c;
+        }
+    }
+}
+
+/* ---- tiles ---- */
+
+/* The byte of a plane that holds column `col` (of 32) of a row, and the bit where its part starts: see tensor/tiles.h. */
+struct place {
+    uint64_t byte;
+    uint32_t shift;
+};
+
+static struct place place_of(uint32_t width, uint64_t row, uint64_t col)
+{
+    uint64_t quad = col / 4; /* width * t + j */
+    return (struct place){quad % width * 32 + row * 4 + col % 4, (uint32_t)(quad / width * width)};
+}
+
+static uint32_t plane_get(const uint8_t *plane, uint32_t width, uint64_t row, uint64_t col)
+{
+    struct place place = place_of(width, row, col);
+    return (uint32_t)plane[place.byte] >> place.shift & ((1u << width) - 1);
+}
+
+static void plane_put(uint8_t *plane, uint32_t width, uint64_t row, uint64_t col, uint32_t part)
+{
+    struct place place = place_of(width, row, col);
+    plane[place.byte] |= (uint8_t)((part & ((1u << width) - 1)) << place.shift);
+}
+
+static uint8_t block_get(const uint8_t *block, uint32_t bits, uint64_t row, uint64_t col)
+{
+    uint32_t low = tiles_low_width(bits), high = bits - low;
+    uint32_t code = plane_get(block, low, row, col);
+    if (high) code |= plane_get(block + 32 * low, high, row, col) << low;
+    return (uint8_t)code;
+}
+
+static void block_put(uint8_t *block, uint32_t bits, uint64_t row, uint64_t col, uint8_t code)
+{
+    uint32_t low = tiles_low_width(bits), high = bits - low;
+    plane_put(block, low, row, col, code);
+    if (high) plane_put(block + 32 * low, high, row, col, (uint32_t)code >> low);
+}
+
+static void scalar_blocks_pack(uint8_t *out, const uint8_t *codes, uint64_t stride, uint64_t blocks, uint32_t bits)
+{
+    memset(out, 0, blocks * 32 * bits);
+    for (uint64_t row = 0; row < TILE_ROWS; row++) {
+        for (uint64_t col = 0; col < blocks * TILE_COLS; col++) {
+            block_put(out + col / TILE_COLS * 32 * bits, bits, row, col % TILE_COLS, codes[row * stride + col]);
+        }
+    }
+}
+
+static void scalar_blocks_unpack(uint8_t *out, uint64_t stride, const uint8_t *codes, uint64_t blocks, uint32_t bits)
+{
+    for (uint64_t row = 0; row < TILE_ROWS; row++) {
+        for (uint64_t col = 0; col < blocks * TILE_COLS; col++) {
+            out[row * stride + col] = block_get(codes + col / TILE_COLS * 32 * bits, bits, row, col % TILE_COLS);
+        }
+    }
+}
+
+/* The value of one code: what a column `col` (padding included) of a row of the tile decodes to. */
+static float tile_value(const struct tiles_layout *layout, const uint8_t *codes, const uint16_t *scales,
+    const uint8_t *zeros, uint64_t row, uint64_t col)
+{
+    const uint8_t *block = codes + col / TILE_COLS * layout->block_bytes;
+    uint64_t at = tiles_half_group(layout, col / 16) * TILE_ROWS + row;
+    int zero = zeros ? zeros[at] : 1 << (layout->bits - 1);
+    return dtype_f16_to_f32(scales[at]) * (float)(block_get(block, layout->bits, row, col % TILE_COLS) - zero);
+}
+
+static void scalar_blocks_decode(const struct tiles_layout *layout, float *out, uint64_t stride, const uint8_t *codes,
+    const uint16_t *scales, const uint8_t *zeros, uint64_t begin, uint64_t end)
+{
+    uint64_t first = begin * TILE_COLS, cols = (end - begin) * TILE_COLS;
+    for (uint64_t row = 0; row < TILE_ROWS; row++) {
+        for (uint64_t col = 0; col < cols; col++) {
+            out[row * stride + col] = tile_value(layout, codes, scales, zeros, row, first + col);
+        }
+    }
+}
+
+static void scalar_tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,
+    const uint8_t *zeros, const float *x)
+{
+    for (uint64_t row = 0; row < TILE_ROWS; row++) {
+        double sum = 0;
+        for (uint64_t col = 0; col < layout->cols; col++) {
+            sum += (double)tile_value(layout, codes, scales, zeros, row, col) * x[col];
+        }
+        y[row] = (float)sum;
+    }
+}
+
+#define KERNEL_ENTRY(name, arguments) .name = scalar_##name,
+const struct kernels kernels_scalar = {.name = "scalar", KERNEL_LIST(KERNEL_ENTRY)};
