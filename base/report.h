@@ -57,4 +57,8 @@ void table_free(struct table *table);
 /* Print `nibble-x: error: <text>` for an error and return its exit code: the last line of every main. */
 int report_failure(const char *tool, const struct error *err);
 
+/* Flush standard output. ERR_IO if anything printed to it so far could not be written: a result that did not reach its
+ * file must not end in exit code 0. Call it before report_failure, the last thing a main does. */
+enum status report_finish(struct error *err);
+
 #endif

@@ -29,9 +29,11 @@ void testing_check(bool condition, const char *what, const struct error *err, co
 /* End the whole program as skipped (exit 77) with a printed reason. */
 void testing_skip(const char *reason);
 
-/* A fresh empty folder, removed with everything in it when the program ends. The text lives as long as the program. */
+/* A fresh empty folder for every call, removed with everything in it when the program ends. The text lives as long as
+ * the program. */
 const char *testing_folder(void);
-/* folder/name, printf style; lives as long as the program. */
+/* folder/name, printf style, in the folder that testing_folder made last (the first call makes one); lives as long as
+ * the program. */
 const char *testing_path(const char *format, ...) NIBBLE_PRINTF(1, 2);
 /* Write a whole file, or end the program. */
 void testing_write(const char *path, const void *bytes, uint64_t count);
@@ -40,6 +42,12 @@ char *testing_read(const char *path, uint64_t *count);
 /* Path of a file under tests/ of the source tree, and of ../shared/data beside it (NULL where that is absent). */
 const char *testing_source(const char *relative);
 const char *testing_shared(const char *relative);
+/* Catch what is printed to a descriptor (1 or 2) from here until testing_captured, which returns it, terminated
+ * (memory_free). One at a time. */
+void testing_capture(int descriptor);
+char *testing_captured(uint64_t *count);
+/* Switch this process to a locale that writes 1,5 for 1.5. False if the system has none and cannot make one. */
+bool testing_comma_locale(void);
 /* A small deterministic generator (splitmix64) and a normal-ish float in about -4..4 from it. */
 uint64_t testing_random(uint64_t *state);
 float testing_normal(uint64_t *state);
