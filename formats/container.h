@@ -33,6 +33,8 @@ uint64_t container_bytes(const struct container *container);
  * container_map. Pointers stay valid until close. */
 uint64_t container_count(const struct container *container);
 const struct tensor *container_tensor(const struct container *container, uint64_t index);
+/* The number of a tensor of this container. */
+uint64_t container_index(const struct container *container, const struct tensor *tensor);
 /* By name, through aliases (tied tensors); NULL if absent. */
 const struct tensor *container_find(const struct container *container, const char *name);
 
@@ -43,6 +45,9 @@ void container_alias(const struct container *container, uint64_t index, const ch
 /* Read part of a tensor's bytes into buffer with pread; never maps. Thread-safe. */
 enum status container_read(struct container *container, const struct tensor *tensor, uint64_t offset, void *buffer,
     uint64_t count, struct error *err);
+
+/* The CRC-32 that the file itself records for a tensor's bytes; false if its format records none (safetensors). */
+bool container_checksum(const struct container *container, const struct tensor *tensor, uint32_t *crc);
 
 /* Map every file read-only; afterwards every tensor's data is set. Safetensors data that is not aligned to its element is
  * ERR_UNSUPPORTED only if copying is impossible: such a tensor is read into memory owned by the container. */

@@ -11,9 +11,9 @@
  * name from every tool that uses C strings). ERR_FORMAT otherwise. */
 enum status names_check(const char *bytes, uint64_t count, struct error *err);
 
-/* What a document's name must be: 1 to 255 bytes of UTF-8 that can be a file's name: no '/', no control characters, not
- * "." and not "..". ERR_FORMAT otherwise. */
-enum status names_check_document(const char *bytes, uint64_t count, struct error *err);
+/* What the name of a document or a shard must be: 1 to 255 bytes of UTF-8 that can be a file's name: no '/', no control
+ * characters, not "." and not "..". ERR_FORMAT otherwise. */
+enum status names_check_file(const char *bytes, uint64_t count, struct error *err);
 
 /* ---- strings in bulk ---- */
 

@@ -43,9 +43,14 @@ struct model_config {
     uint32_t stop_count;
 };
 
-/* Parse config.json. Accepts the classic spelling (rope_theta, rope_scaling, torch_dtype) and the newer one (rope_parameters, dtype).
- * ERR_UNSUPPORTED names an unknown architecture, activation or rope type; ERR_FORMAT a missing or impossible number (zero
- * heads, heads not a multiple of kv_heads, an odd head size, a non-positive theta or epsilon ...). */
+/* Parse config.json; `what` names it in messages. Accepts the classic spelling (rope_theta, rope_scaling with type or
+ * rope_type, torch_dtype) and the newer one (rope_parameters, dtype).
+ * Absent keys that have a default: num_key_value_heads (as many as heads), head_dim (the architecture's, else hidden_size /
+ * heads), tie_word_embeddings (false for all four architectures, as in transformers), hidden_act (silu), rope_theta
+ * (10000), sliding_window where the architecture slides (4096; null means none), bos_token_id and eos_token_id (none).
+ * ERR_UNSUPPORTED names an unknown architecture, activation or rope type, and the tool of a quantization_config;
+ * ERR_FORMAT a missing or impossible number (zero heads, heads not a multiple of kv_heads, an odd head size, a
+ * non-positive theta or epsilon ...). */
 enum status config_parse(struct model_config *out, const char *what, const char *json, uint64_t bytes,
     struct error *err);
 

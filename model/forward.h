@@ -18,14 +18,17 @@ struct model {
     struct pool *pool;
 };
 
-/* Open a folder, .safetensors or .nbl, map it and check every tensor. The pool must outlive the model. */
+/* Open a folder, .safetensors or .nbl, map it and check every tensor. The pool must outlive the model. ERR_FORMAT: no
+ * config.json, or one that the tensors do not match. A tokenizer that knows more ids than the model has rows is no error:
+ * session_step refuses such an id when it meets one. */
 enum status model_open(struct model **out, const char *path, struct pool *pool, struct error *err);
 void model_close(struct model *model);
 
 /* `sequences` sequences of equal length, running side by side. */
 struct session;
 
-/* capacity: the most tokens per sequence. ERR_MEMORY: the KV cache and activations do not fit (or above 2^40 bytes).
+/* capacity: the most tokens per sequence. ERR_USAGE: zero sequences or capacity; ERR_MEMORY: the KV cache (single
+ * precision) and activations do not fit (or above 2^40 bytes).
  * capacity may exceed config.context; positions are then simply larger than trained. */
 enum status session_create(struct session **out, struct model *model, uint64_t sequences, uint64_t capacity,
     struct error *err);
@@ -41,7 +44,11 @@ uint64_t session_cache_bytes_per_token(const struct session *session);
  *   tokens  [sequences][length]           in, ids below the vocabulary (ERR_FORMAT otherwise, naming the first)
  *   hidden  [sequences][length][hidden]   out, after the final norm
  * ERR_NUMERIC: NaN or infinity after a layer, naming layer and first bad channel. ERR_USAGE: past the capacity.
- * Dynamic rope scaling uses the length reached by this call for the tokens of this call. */
+ * After an error the session is as it was before the call (hidden is not).
+ * Dynamic rope scaling uses the length reached by this call for the tokens of this call.
+ * At most 2048 tokens go through the layers at once, several sequences or part of one, so that activations take bounded
+ * memory. Results do not depend on the number of workers; how tokens are spread over calls and batches changes them by
+ * rounding only. */
 enum status session_step(struct session *session, float *hidden, const uint32_t *tokens, uint64_t length,
     struct error *err);
 

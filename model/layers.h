@@ -43,6 +43,9 @@ struct architecture {
     bool qkv_bias_always;   /* Qwen2: q, k, v carry biases whatever the configuration says */
     bool qk_norm;           /* Qwen3: q and k are normalised per head */
     bool window_by_default; /* Mistral: sliding_window applies to every layer when set */
+    bool window_option;     /* Qwen: use_sliding_window and max_window_layers or layer_types decide */
+    bool attention_bias_option, mlp_bias_option; /* attention_bias, mlp_bias may be true */
+    uint32_t default_head_size;                  /* without head_dim; 0: hidden / heads */
 };
 
 /* Find an architecture by its name; NULL if unknown. layers_architectures lists the known names, comma separated. */
@@ -55,7 +58,8 @@ const char *layers_role_name(enum role role);
 /* True for the weight matrices of a decoder layer, which quantization is about (q, k, v, o, gate, up, down). */
 bool layers_role_is_linear(enum role role);
 
-/* Whether this configuration has the role at all, and its shape: rank 1 or 2, shape[0] rows, shape[1] cols. */
+/* Whether this configuration has the role at all, and its shape: rank 1 or 2, shape[0] rows, shape[1] cols. Every model
+ * has a ROLE_HEAD; that of a tied one is bound to the embedding's tensor. */
 bool layers_role_shape(const struct model_config *config, enum role role, uint32_t *rank, uint64_t shape[2]);
 
 /* The role (and layer) that a tensor name has in this configuration; false if none. */
@@ -64,7 +68,7 @@ bool layers_role_of(const struct model_config *config, const char *name, enum ro
 /* The tensor name of a role; layer is ignored for roles that exist once. Returns out. */
 char *layers_name(char *out, uint64_t out_bytes, const struct model_config *config, enum role role, uint32_t layer);
 
-/* The tensors of one model, bound to their roles. */
+/* The tensors of one model, bound to their roles. A tied model has one tensor in ROLE_EMBEDDING and ROLE_HEAD. */
 struct model_tensors {
     const struct tensor *once[ROLE_PER_LAYER];
     const struct tensor *(*layer)[ROLE_COUNT]; /* [layers]; NULL where the configuration has none */
@@ -77,7 +81,7 @@ struct dropped_tensor {
 };
 
 /* Account for every tensor of a container: bind all roles, check every shape. ERR_FORMAT: a tensor is missing, has another
- * shape, or is not part of the architecture. Tensors dropped on purpose (rotary inv_freq buffers; an output head stored
+ * shape, or is not part of the architecture; ERR_UNSUPPORTED: it has no floating type. Tensors dropped on purpose (rotary inv_freq buffers; an output head stored
  * beside a tied embedding) are listed in *dropped. An embedding stored only under the head's name (tied, as safetensors
  * aliases do) is found either way.
  *   out      [config.layers] arrays owned by the caller, layers_release

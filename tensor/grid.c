@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 #include "tensor/kernels/kernels.h"
 
@@ -68,9 +69,9 @@ static void asymmetric_steps(struct batch *batch, uint64_t groups, uint32_t bits
 }
 
 /* The code whose value is 0: as many steps from the bottom as `low` lies below 0. */
-static float zero_point(float low, float inverse, uint32_t bits)
+static float zero_point(float low, float scale, uint32_t bits)
 {
-    float zero = -low * inverse;
+    float zero = scale == 0 ? 0 : -low / scale;
     return zero > top_code(bits) ? top_code(bits) : (float)lrintf(zero);
 }
 
@@ -91,7 +92,7 @@ static uint64_t fit_minmax(struct batch *batch, const float *weights, uint64_t g
         if (!half_is_finite(batch->half[g])) return g;
         if (batch->scale[g] == 0) batch->half[g] = 0; /* no negative zero in files */
         batch->inverse[g] = inverse_of(batch->scale[g]);
-        if (asymmetric) batch->zero[g] = zero_point(batch->low[g], batch->inverse[g], bits);
+        if (asymmetric) batch->zero[g] = zero_point(batch->low[g], batch->scale[g], bits);
     }
     return groups;
 }
@@ -99,46 +100,61 @@ static uint64_t fit_minmax(struct batch *batch, const float *weights, uint64_t g
 /* ---- search ---- */
 
 enum { SYMMETRIC_FACTORS = 91, ASYMMETRIC_FACTORS = 41, ZEROS_AROUND = 8 };
-_Static_assert(1 + 2 * SYMMETRIC_FACTORS <= GRID_CANDIDATES, "");
-_Static_assert(1 + ASYMMETRIC_FACTORS * 17 + 7 <= GRID_CANDIDATES, "");
+_Static_assert(1 + 2 * SYMMETRIC_FACTORS <= GRID_CANDIDATES, "min-max, and both signs of every factor");
+_Static_assert(1 + ASYMMETRIC_FACTORS * (2 * ZEROS_AROUND + 1) <= GRID_CANDIDATES, "min-max, and zeros x factors");
+_Static_assert(GRID_CANDIDATES % 8 == 0, "there is room to fill up to a multiple of 8");
 
-static void add_candidate(struct grid_candidates *candidates, float scale, float inverse, float zero)
+/* Candidate 0: the min-max fit. */
+static void start(struct grid_candidates *candidates, const struct batch *batch, uint64_t g, uint32_t bits)
 {
-    uint64_t at = candidates->count++;
-    candidates->scale[at] = scale;
-    candidates->inverse[at] = inverse;
-    candidates->zero[at] = zero;
+    candidates->count = 1;
+    candidates->top = top_code(bits);
+    candidates->scale[0] = batch->scale[g];
+    candidates->inverse[0] = batch->inverse[g];
+    candidates->zero[0] = batch->zero[g];
 }
 
-/* Round scales to half precision and find their inverses. One that does not fit becomes `fallback`, which does. */
+/* Add `count` candidates with one zero-point. */
+static void add(
+    struct grid_candidates *candidates, const float *scales, const float *inverses, uint64_t count, float zero)
+{
+    uint64_t at = candidates->count;
+    memcpy(candidates->scale + at, scales, count * sizeof *scales);
+    memcpy(candidates->inverse + at, inverses, count * sizeof *inverses);
+    for (uint64_t i = 0; i < count; i++) candidates->zero[at + i] = zero;
+    candidates->count += count;
+}
+
+/* Round scales to half precision and find their inverses. One that becomes zero or infinite is replaced by `fallback`,
+ * which is neither. */
 static void round_scales(float *scales, float *inverses, uint64_t count, float fallback)
 {
-    uint16_t halves[2 * SYMMETRIC_FACTORS];
+    uint16_t halves[SYMMETRIC_FACTORS];
     kernels()->f32_to_f16(halves, scales, count);
     kernels()->f16_to_f32(scales, halves, count);
     for (uint64_t i = 0; i < count; i++) {
-        if (!half_is_finite(halves[i])) scales[i] = fallback;
-        inverses[i] = inverse_of(scales[i]);
+        if ((halves[i] & 0x7fff) == 0 || !half_is_finite(halves[i])) scales[i] = fallback;
     }
+    for (uint64_t i = 0; i < count; i++) inverses[i] = 1 / scales[i];
 }
 
-/* Both signs of 0.30, 0.31 .. 1.20 times the min-max step. */
+/* 0.30, 0.31 .. 1.20 times the min-max step, with both signs. */
 static void add_symmetric(struct grid_candidates *candidates, const struct batch *batch, uint64_t g)
 {
-    float scales[2 * SYMMETRIC_FACTORS], inverses[2 * SYMMETRIC_FACTORS];
+    float scales[SYMMETRIC_FACTORS], inverses[SYMMETRIC_FACTORS];
+    for (int i = 0; i < SYMMETRIC_FACTORS; i++) scales[i] = batch->step[g] * ((float)(30 + i) / 100);
+    round_scales(scales, inverses, SYMMETRIC_FACTORS, batch->scale[g]);
+    add(candidates, scales, inverses, SYMMETRIC_FACTORS, batch->zero[g]);
     for (int i = 0; i < SYMMETRIC_FACTORS; i++) {
-        scales[i] = batch->step[g] * ((float)(30 + i) / 100);
-        scales[SYMMETRIC_FACTORS + i] = -scales[i];
+        scales[i] = -scales[i];
+        inverses[i] = -inverses[i];
     }
-    round_scales(scales, inverses, 2 * SYMMETRIC_FACTORS, batch->scale[g]);
-    for (int i = 0; i < 2 * SYMMETRIC_FACTORS; i++) {
-        add_candidate(candidates, scales[i], inverses[i], batch->zero[g]);
-    }
+    add(candidates, scales, inverses, SYMMETRIC_FACTORS, batch->zero[g]);
 }
 
 /* 0.40, 0.42 .. 1.20 times the min-max step, with every zero-point up to 4 bits, and with those near the min-max one
- * above. Scales are the inner loop: neighbours in the list are then about equally good, and the search can leave eight
- * of them at once. */
+ * above. Scales are the inner loop: neighbours in the list are then about equally good, and a kernel can give up on
+ * eight of them at once. */
 static void add_asymmetric(struct grid_candidates *candidates, const struct batch *batch, uint64_t g, uint32_t bits)
 {
     float scales[ASYMMETRIC_FACTORS], inverses[ASYMMETRIC_FACTORS];
@@ -150,7 +166,7 @@ static void add_asymmetric(struct grid_candidates *candidates, const struct batc
     for (int i = 0; i < ASYMMETRIC_FACTORS; i++) scales[i] = batch->step[g] * ((float)(20 + i) / 50);
     round_scales(scales, inverses, ASYMMETRIC_FACTORS, batch->scale[g]);
     for (int zero = first < 0 ? 0 : first; zero <= last && zero <= top; zero++) {
-        for (int i = 0; i < ASYMMETRIC_FACTORS; i++) add_candidate(candidates, scales[i], inverses[i], (float)zero);
+        add(candidates, scales, inverses, ASYMMETRIC_FACTORS, (float)zero);
     }
 }
 
@@ -160,22 +176,20 @@ static void search(struct batch *batch, uint64_t g, const float *weights, const 
 {
     if (batch->scale[g] == 0) return; /* nothing to scale */
     struct grid_candidates candidates;
-    candidates.count = 0;
-    candidates.top = top_code(bits);
-    add_candidate(&candidates, batch->scale[g], batch->inverse[g], batch->zero[g]);
+    start(&candidates, batch, g, bits);
     if (asymmetric) {
         add_asymmetric(&candidates, batch, g, bits);
     } else {
         add_symmetric(&candidates, batch, g);
     }
-    while (candidates.count % 8) add_candidate(&candidates, batch->scale[g], batch->inverse[g], batch->zero[g]);
+    while (candidates.count % 8) add(&candidates, batch->scale + g, batch->inverse + g, 1, batch->zero[g]);
 
     uint64_t best;
     kernels()->grid_search(&best, &candidates, weights, importance, group);
     batch->scale[g] = candidates.scale[best];
     batch->inverse[g] = candidates.inverse[best];
     batch->zero[g] = candidates.zero[best];
-    batch->half[g] = batch->scale[g] == 0 ? 0 : dtype_f32_to_f16(batch->scale[g]);
+    batch->half[g] = dtype_f32_to_f16(batch->scale[g]);
 }
 
 bool grid_fit(struct grid *out, const float *weights, const float *importance, uint64_t count, uint32_t bits,

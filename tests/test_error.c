@@ -89,20 +89,23 @@ static void test_quote(void)
     check_quote("", 0, "");
     check_quote("plain \\ text", 12, "plain \\ text");
     check_quote("a\0b", 3, "a\\x00b");
-    check_quote("gr\xC3\xBC\xC3\x9F \xE2\x82\xAC \xF0\x9F\x98\x80", 15, "gr\xC3\xBC\xC3\x9F \xE2\x82\xAC \xF0\x9F\x98\x80");
-    check_quote("\xC2\x9B", 2, "\\xc2\\x9b");               /* C1: the one-byte CSI of some terminals */
-    check_quote("\xE2\x80\xAE", 3, "\\xe2\\x80\\xae");      /* right-to-left override */
-    check_quote("\xE2\x80\xA8", 3, "\\xe2\\x80\\xa8");      /* line separator */
-    check_quote("\xE2\x82", 2, "\\xe2\\x82");               /* cut off */
-    check_quote("\xC0\x80", 2, "\\xc0\\x80");               /* overlong */
-    check_quote("\xED\xA0\x80", 3, "\\xed\\xa0\\x80");      /* surrogate */
+    check_quote("gr\xC3\xBC\xC3\x9F \xE2\x82\xAC \xF0\x9F\x98\x80", 15,
+        "gr\xC3\xBC\xC3\x9F \xE2\x82\xAC \xF0\x9F\x98\x80");
+    check_quote("\xC2\x9B", 2, "\\xc2\\x9b");                   /* C1: the one-byte CSI of some terminals */
+    check_quote("\xE2\x80\xAE", 3, "\\xe2\\x80\\xae");          /* right-to-left override */
+    check_quote("\xE2\x80\xA8", 3, "\\xe2\\x80\\xa8");          /* line separator */
+    check_quote("\xE2\x82", 2, "\\xe2\\x82");                   /* cut off */
+    check_quote("\xC0\x80", 2, "\\xc0\\x80");                   /* overlong */
+    check_quote("\xED\xA0\x80", 3, "\\xed\\xa0\\x80");          /* surrogate */
     check_quote("\xF4\x90\x80\x80", 4, "\\xf4\\x90\\x80\\x80"); /* above U+10FFFF */
 }
 
-/* Every size of the buffer: terminated, never over the end, and cut with dots only when something is missing. */
+/* Every size of the buffer: terminated, never over the end, and cut with dots only when something is missing.
+ */
 static void test_quote_cuts(void)
 {
-    static const char text[] = "ab\xC3\xBC" "c\ndefghijklm"; /* quoted: 19 bytes */
+    static const char text[] = "ab\xC3\xBC"
+                               "c\ndefghijklm"; /* quoted: 19 bytes */
     char out[40];
 
     for (size_t size = 8; size < sizeof out; size++) {

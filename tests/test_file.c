@@ -32,9 +32,9 @@ static struct {
     int fail_read, fail_write, fail_sync, fail_close, fail_rename; /* the nth call fails; 0: none */
     int error;                                                     /* with this errno */
     int kill_write;                                                /* the nth write kills the process */
-    size_t piece;                                                  /* at most this many bytes per call; 0: all */
-    bool interrupts;                                               /* every second call is interrupted first */
-    bool empty_reads;                                              /* reads give 0: the file was cut short */
+    size_t piece;     /* at most this many bytes per call; 0: all */
+    bool interrupts;  /* every second call is interrupted first */
+    bool empty_reads; /* reads give 0: the file was cut short */
 } faults;
 
 static bool injected(int *calls, int nth)
@@ -412,7 +412,8 @@ static void test_same(void)
     testing_folder();
     testing_write(testing_path("a"), "x", 1);
     testing_write(testing_path("b"), "x", 1);
-    REQUIRE(symlink("a", testing_path("soft")) == 0 && link(testing_path("a"), testing_path("hard")) == 0, NULL);
+    REQUIRE(
+        symlink("a", testing_path("soft")) == 0 && link(testing_path("a"), testing_path("hard")) == 0, NULL);
     CU_ASSERT_TRUE(file_same(testing_path("a"), testing_path("a")));
     CU_ASSERT_TRUE(file_same(testing_path("a"), testing_path("./a")));
     CU_ASSERT_TRUE(file_same(testing_path("a"), testing_path("soft")));
@@ -512,8 +513,10 @@ static void test_targets_that_are_refused(void)
     const char *folder = testing_folder();
 
     testing_write(testing_path("old"), "old", 3);
-    REQUIRE(symlink("old", testing_path("link")) == 0 && symlink(folder, testing_path("folder link")) == 0, NULL);
-    REQUIRE(symlink("/dev/null", testing_path("null")) == 0 && symlink("x", testing_path("dangling")) == 0, NULL);
+    REQUIRE(
+        symlink("old", testing_path("link")) == 0 && symlink(folder, testing_path("folder link")) == 0, NULL);
+    REQUIRE(
+        symlink("/dev/null", testing_path("null")) == 0 && symlink("x", testing_path("dangling")) == 0, NULL);
     REQUIRE(mkfifo(testing_path("fifo"), 0600) == 0, NULL);
     check_refused(testing_path("old"), false, ERR_USAGE, "exists; --force replaces it");
     check_refused(testing_path("link"), false, ERR_USAGE, "exists; --force replaces it");
@@ -667,7 +670,7 @@ static void test_reserve(void)
     CU_ASSERT_EQUAL(output_reserve(output, INT64_MAX, &err), ERR_IO);
     CHECK(output_commit(output, &err) == OK, &err);
     REQUIRE(stat(path, &info) == 0, NULL);
-    CU_ASSERT_EQUAL(info.st_size, 1);             /* the reservation does not show in the length */
+    CU_ASSERT_EQUAL(info.st_size, 1);               /* the reservation does not show in the length */
     CU_ASSERT_TRUE(info.st_blocks * 512 < 1 << 20); /* and what was not used is given back */
 }
 
@@ -710,7 +713,8 @@ static void *write_stripes(void *argument)
 
     for (uint64_t i = writer->first; i < 1024; i += 4) {
         memset(stripe, (int)(i % 251), sizeof stripe);
-        if (output_write_at(writer->output, i * sizeof stripe, stripe, sizeof stripe, &err) != OK) return argument;
+        if (output_write_at(writer->output, i * sizeof stripe, stripe, sizeof stripe, &err) != OK)
+            return argument;
     }
     return NULL;
 }
@@ -801,7 +805,8 @@ static void test_full_disk_at_every_write(void)
             CU_ASSERT_EQUAL(status, ERR_IO);
             CU_ASSERT_PTR_NOT_NULL(strstr(err.text, path));
         }
-        CU_ASSERT_EQUAL(nth, 22 + 8 + 15 + 1); /* 150, 50 and 100 bytes in sevens, and the round without a fault */
+        CU_ASSERT_EQUAL(
+            nth, 22 + 8 + 15 + 1); /* 150, 50 and 100 bytes in sevens, and the round without a fault */
     }
 }
 
@@ -1028,7 +1033,8 @@ static void test_signals_that_were_ignored(void)
     CU_ASSERT_EQUAL(entries_of(testing_path(".")), 1);
 }
 
-/* A signal at a random moment of a loop of outputs, while other threads do the same: no crash, no file left. */
+/* A signal at a random moment of a loop of outputs, while other threads do the same: no crash, no file left.
+ */
 static void *write_for_ever(void *path)
 {
     for (;;) {
@@ -1053,7 +1059,8 @@ static void test_signal_at_any_moment(void)
             pthread_t thread;
             alarm(30);
             file_catch_signals();
-            if (pthread_create(&thread, NULL, write_for_ever, (void *)(uintptr_t)testing_path("a")) != 0) _exit(3);
+            if (pthread_create(&thread, NULL, write_for_ever, (void *)(uintptr_t)testing_path("a")) != 0)
+                _exit(3);
             write_for_ever((void *)(uintptr_t)testing_path("b"));
         }
         usleep((useconds_t)(testing_random(&state) % 10000) + 1000);

@@ -51,8 +51,9 @@ static void test_nothing_is_a_block(void)
 
 static void test_impossible_sizes(void)
 {
-    static const uint64_t sizes[][2] = {{UINT64_MAX, 1}, {UINT64_MAX, 2}, {UINT64_C(1) << 32, UINT64_C(1) << 32},
-        {UINT64_C(1) << 63, 2}, {UINT64_C(1) << 40, 1}, {1, UINT64_MAX - 8}};
+    static const uint64_t sizes[][2] = {{UINT64_MAX, 1}, {UINT64_MAX, 2},
+        {UINT64_C(1) << 32, UINT64_C(1) << 32}, {UINT64_C(1) << 63, 2}, {UINT64_C(1) << 40, 1},
+        {1, UINT64_MAX - 8}};
     struct error err = {OK, ""};
 
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {

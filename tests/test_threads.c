@@ -59,7 +59,8 @@ static void test_every_task_runs_once(void)
     }
 }
 
-/* Plain memory, written by workers and read by the caller between runs: the pool must order it (thread sanitizer). */
+/* Plain memory, written by workers and read by the caller between runs: the pool must order it (thread
+ * sanitizer). */
 static enum status add_previous(void *context, uint64_t index, unsigned worker, struct error *err)
 {
     uint64_t *sums = context;

@@ -1,7 +1,528 @@
-/* Kernels for x86-64 with AVX2, FMA and F16C. On other processors this file overrides nothing. */
+/* Kernels for x86-64 with AVX2, FMA and F16C. On other processors this file overrides nothing. What must give the same
+ * bits as the scalar set uses no fused products. */
 #include "tensor/kernels/kernels.h"
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "tensor/tiles.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+INLINE __m128i load_128(const void *at)
+{
+    return _mm_loadu_si128((const __m128i *)at);
+}
+
+INLINE __m256i load_256(const void *at)
+{
+    return _mm256_loadu_si256((const __m256i *)at);
+}
+
+INLINE void store_128(void *at, __m128i value)
+{
+    _mm_storeu_si128((__m128i *)at, value);
+}
+
+INLINE void store_256(void *at, __m256i value)
+{
+    _mm256_storeu_si256((__m256i *)at, value);
+}
+
+/* ---- conversion: eight at a time, the rest by the scalar set ---- */
+
+INLINE __m256 f16_load(const void *in)
+{
+    return _mm256_cvtph_ps(load_128(in));
+}
+
+INLINE __m256 bf16_load(const void *in)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_128(in)), 16));
+}
+
+static void avx2_f16_to_f32(float *out, const void *in, uint64_t n)
+{
+    const uint8_t *bytes = in;
+    uint64_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, f16_load(bytes + 2 * i));
+    kernels_scalar.f16_to_f32(out + i, bytes + 2 * i, n - i);
+}
+
+static void avx2_bf16_to_f32(float *out, const void *in, uint64_t n)
+{
+    const uint8_t *bytes = in;
+    uint64_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, bf16_load(bytes + 2 * i));
+    kernels_scalar.bf16_to_f32(out + i, bytes + 2 * i, n - i);
+}
+
+static void avx2_f32_to_f16(void *out, const float *in, uint64_t n)
+{
+    uint8_t *bytes = out;
+    uint64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        store_128(bytes + 2 * i, _mm256_cvtps_ph(_mm256_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
+    }
+    kernels_scalar.f32_to_f16(bytes + 2 * i, in + i, n - i);
+}
+
+/* See dtype_f32_to_bf16: add half of what is cut off (less one, plus the last bit kept), but keep NaN quiet. */
+INLINE __m256i bf16_of(__m256 value)
+{
+    __m256i bits = _mm256_castps_si256(value);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+    return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, is_nan), 16);
+}
+
+static void avx2_f32_to_bf16(void *out, const float *in, uint64_t n)
+{
+    uint8_t *bytes = out;
+    uint64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256i words = bf16_of(_mm256_loadu_ps(in + i));
+        store_128(bytes + 2 * i, _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+    }
+    kernels_scalar.f32_to_bf16(bytes + 2 * i, in + i, n - i);
+}
+
+/* ---- dot products: four sums of eight lanes, so that one product need not wait for the last ---- */
+
+INLINE float sum_of_lanes(__m256 value)
+{
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+INLINE __m256 f32_load(const void *in)
+{
+    return _mm256_loadu_ps(in);
+}
+
+INLINE void dot(float *sum, const void *weights, const float *x, uint64_t n, uint64_t bytes_each,
+    __m256 (*load)(const void *), void (*scalar)(float *, const void *, const float *, uint64_t))
+{
+    const uint8_t *bytes = weights;
+    __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+    uint64_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        UNROLL for (int k = 0; k < 4; k++) {
+            uint64_t at = i + 8 * (uint64_t)k;
+            sums[k] = _mm256_fmadd_ps(load(bytes + bytes_each * at), _mm256_loadu_ps(x + at), sums[k]);
+        }
+    }
+    float rest;
+    scalar(&rest, bytes + bytes_each * i, x + i, n - i);
+    *sum = sum_of_lanes(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]))) + rest;
+}
+
+static void avx2_dot_f32(float *sum, const void *weights, const float *x, uint64_t n)
+{
+    dot(sum, weights, x, n, 4, f32_load, kernels_scalar.dot_f32);
+}
+
+static void avx2_dot_f16(float *sum, const void *weights, const float *x, uint64_t n)
+{
+    dot(sum, weights, x, n, 2, f16_load, kernels_scalar.dot_f16);
+}
+
+static void avx2_dot_bf16(float *sum, const void *weights, const float *x, uint64_t n)
+{
+    dot(sum, weights, x, n, 2, bf16_load, kernels_scalar.dot_bf16);
+}
+
+/* ---- the grid ---- */
+
+/* Extremes so far, and the largest bits without their sign: above those of the largest finite number once a NaN or an
+ * infinity came by. */
+struct extremes {
+    __m256 low, high;
+    __m256i magnitude;
+};
+
+INLINE void take(struct extremes *seen, const float *weights)
+{
+    __m256 value = _mm256_loadu_ps(weights);
+    __m256i magnitude = _mm256_and_si256(_mm256_castps_si256(value), _mm256_set1_epi32(0x7fffffff));
+    seen->low = _mm256_min_ps(seen->low, value);
+    seen->high = _mm256_max_ps(seen->high, value);
+    seen->magnitude = _mm256_max_epi32(seen->magnitude, magnitude);
+}
+
+INLINE float least_lane(__m256 value)
+{
+    __m128 four = _mm_min_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
+    __m128 two = _mm_min_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_min_ss(two, _mm_movehdup_ps(two)));
+}
+
+INLINE float greatest_lane(__m256 value)
+{
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+static void avx2_group_extremes(float *low, float *high, const float *weights, uint64_t groups, uint64_t group)
+{
+    if (group < 8) {
+        kernels_scalar.group_extremes(low, high, weights, groups, group);
+        return;
+    }
+    for (uint64_t g = 0; g < groups; g++, weights += group) {
+        __m256 first = _mm256_loadu_ps(weights);
+        struct extremes seen = {first, first, _mm256_setzero_si256()};
+        for (uint64_t i = 0; i + 8 <= group; i += 8) take(&seen, weights + i);
+        if (group % 8) take(&seen, weights + group - 8); /* some are seen twice: it does no harm */
+        __m256i beyond = _mm256_cmpgt_epi32(seen.magnitude, _mm256_set1_epi32(0x7f7fffff));
+        bool finite = _mm256_testz_si256(beyond, beyond);
+        low[g] = finite ? least_lane(seen.low) : NAN;
+        high[g] = finite ? greatest_lane(seen.high) : NAN;
+    }
+}
+
+/* weight / scale, limited to what a code can express but not yet rounded. */
+INLINE __m256 limited_steps(__m256 weights, __m256 inverse, __m256 least, __m256 greatest)
+{
+    return _mm256_min_ps(_mm256_max_ps(_mm256_mul_ps(weights, inverse), least), greatest);
+}
+
+/* Codes of columns [0, group) in sixteens; what is left over goes to the scalar set. */
+INLINE void encode_group(uint8_t *codes, const float *weights, uint64_t group, float inverse, float zero, float top)
+{
+    __m256 inverses = _mm256_set1_ps(inverse), least = _mm256_set1_ps(-zero), greatest = _mm256_set1_ps(top - zero);
+    __m128i zeros = _mm_set1_epi16((int16_t)zero);
+    uint64_t i = 0;
+    for (; i + 16 <= group; i += 16) {
+        __m256 left = limited_steps(_mm256_loadu_ps(weights + i), inverses, least, greatest);
+        __m256 right = limited_steps(_mm256_loadu_ps(weights + i + 8), inverses, least, greatest);
+        /* packing works within 128-bit lanes: a0-3 b0-3 | a4-7 b4-7; the permutation puts b behind a again */
+        __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(left), _mm256_cvtps_epi32(right));
+        words = _mm256_permute4x64_epi64(words, _MM_SHUFFLE(3, 1, 2, 0));
+        __m128i low = _mm_add_epi16(_mm256_castsi256_si128(words), zeros);
+        __m128i high = _mm_add_epi16(_mm256_extracti128_si256(words, 1), zeros);
+        store_128(codes + i, _mm_packus_epi16(low, high));
+    }
+    if (i < group) kernels_scalar.group_encode(codes + i, weights + i, 1, group - i, &inverse, &zero, top);
+}
+
+static void avx2_group_encode(uint8_t *codes, const float *weights, uint64_t groups, uint64_t group,
+    const float *inverses, const float *zeros, float top)
+{
+    for (uint64_t g = 0; g < groups; g++) {
+        encode_group(codes + g * group, weights + g * group, group, inverses[g], zeros[g], top);
+    }
+}
+
+/* Eight candidates, one per lane. */
+struct lanes {
+    __m256 scale, inverse, least, greatest;
+};
+
+/* Squared error of GRID_SEARCH_CHUNK columns or fewer, with the operations of the scalar set in the same order. */
+INLINE __m256 chunk_error(
+    const struct lanes *lanes, const float *weights, const float *importance, uint64_t count, bool weighted)
+{
+    __m256 sum = _mm256_setzero_ps();
+    for (uint64_t i = 0; i < count; i++) {
+        __m256 weight = _mm256_broadcast_ss(weights + i);
+        __m256 steps = limited_steps(weight, lanes->inverse, lanes->least, lanes->greatest);
+        steps = _mm256_round_ps(steps, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        __m256 difference = _mm256_sub_ps(weight, _mm256_mul_ps(lanes->scale, steps));
+        __m256 square = _mm256_mul_ps(difference, difference);
+        if (weighted) square = _mm256_mul_ps(square, _mm256_broadcast_ss(importance + i));
+        sum = _mm256_add_ps(sum, square);
+    }
+    return sum;
+}
+
+/* Errors of eight candidates over a whole group; false as soon as none of them can be below `least` any more: sums of
+ * squares only grow. */
+INLINE bool group_errors(double errors[8], const struct lanes *lanes, const float *weights, const float *importance,
+    uint64_t count, double least, bool weighted)
+{
+    __m256d limit = _mm256_set1_pd(least), low = _mm256_setzero_pd(), high = _mm256_setzero_pd();
+    for (uint64_t i = 0; i < count; i += GRID_SEARCH_CHUNK) {
+        __m256 sum = count - i >= GRID_SEARCH_CHUNK
+            ? chunk_error(lanes, weights + i, importance + i, GRID_SEARCH_CHUNK, weighted)
+            : chunk_error(lanes, weights + i, importance + i, count - i, weighted);
+        low = _mm256_add_pd(low, _mm256_cvtps_pd(_mm256_castps256_ps128(sum)));
+        high = _mm256_add_pd(high, _mm256_cvtps_pd(_mm256_extractf128_ps(sum, 1)));
+        __m256d below = _mm256_or_pd(_mm256_cmp_pd(low, limit, _CMP_LT_OQ), _mm256_cmp_pd(high, limit, _CMP_LT_OQ));
+        if (_mm256_movemask_pd(below) == 0) return false;
+    }
+    _mm256_storeu_pd(errors, low);
+    _mm256_storeu_pd(errors + 4, high);
+    return true;
+}
+
+INLINE uint64_t search(const struct grid_candidates *candidates, const float *weights, const float *importance,
+    uint64_t count, bool weighted)
+{
+    double least = INFINITY;
+    uint64_t best = 0;
+    for (uint64_t c = 0; c < candidates->count; c += 8) {
+        __m256 zero = _mm256_loadu_ps(candidates->zero + c);
+        struct lanes lanes = {
+            .scale = _mm256_loadu_ps(candidates->scale + c),
+            .inverse = _mm256_loadu_ps(candidates->inverse + c),
+            .least = _mm256_sub_ps(_mm256_setzero_ps(), zero),
+            .greatest = _mm256_sub_ps(_mm256_set1_ps(candidates->top), zero),
+        };
+        double errors[8];
+        if (!group_errors(errors, &lanes, weights, importance, count, least, weighted)) continue;
+        for (uint64_t k = 0; k < 8; k++) {
+            if (!(errors[k] < least)) continue;
+            least = errors[k];
+            best = c + k;
+        }
+    }
+    return best;
+}
+
+static void avx2_grid_search(uint64_t *best, const struct grid_candidates *candidates, const float *weights,
+    const float *importance, uint64_t count)
+{
+    if (importance) {
+        *best = search(candidates, weights, importance, count, true);
+    } else {
+        *best = search(candidates, weights, weights, count, false);
+    }
+}
+
+/* ---- tiles ----
+ *
+ * In registers a block is eight quads: quad q holds columns 4q .. 4q+3 of all eight rows, a row in each 32-bit lane.
+ * Planes are made of quads (tensor/tiles.h: quad = width * t + j); transposing the lanes gives whole rows. */
+
+INLINE void transpose_lanes(__m256i v[8])
+{
+    __m256i a[8], b[8];
+    UNROLL for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+        a[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4) {
+        b[i] = _mm256_unpacklo_epi64(a[i], a[i + 2]);
+        b[i + 1] = _mm256_unpackhi_epi64(a[i], a[i + 2]);
+        b[i + 2] = _mm256_unpacklo_epi64(a[i + 1], a[i + 3]);
+        b[i + 3] = _mm256_unpackhi_epi64(a[i + 1], a[i + 3]);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x20);
+        v[i + 4] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x31);
+    }
+}
+
+INLINE __m256i low_bits_of_bytes(__m256i value, uint32_t width)
+{
+    return width == 8 ? value : _mm256_and_si256(value, _mm256_set1_epi8((char)((1 << width) - 1)));
+}
+
+/* Write the plane of bits shift .. shift + width - 1. Shifting 16-bit lanes moves no bit into a neighbouring byte, for
+ * every part has been cut to its width first. */
+INLINE void put_plane(uint8_t *plane, const __m256i quads[8], uint32_t shift, uint32_t width)
+{
+    UNROLL for (uint32_t j = 0; j < width; j++) {
+        __m256i bytes = _mm256_setzero_si256();
+        UNROLL for (uint32_t t = 0; t < 8 / width; t++) {
+            __m256i part = low_bits_of_bytes(_mm256_srli_epi16(quads[width * t + j], (int)shift), width);
+            bytes = _mm256_or_si256(bytes, _mm256_slli_epi16(part, (int)(width * t)));
+        }
+        store_256(plane + 32 * j, bytes);
+    }
+}
+
+/* Quad q of a plane. */
+INLINE __m256i get_plane(const uint8_t *plane, uint32_t width, uint32_t q)
+{
+    __m256i bytes = load_256(plane + 32 * (q % width));
+    return low_bits_of_bytes(_mm256_srli_epi16(bytes, (int)(q / width * width)), width);
+}
+
+/* Quad q of a block: one code per byte. */
+INLINE __m256i get_quad(const uint8_t *block, uint32_t bits, uint32_t q)
+{
+    uint32_t low = tiles_low_width(bits), high = bits - low;
+    __m256i codes = get_plane(block, low, q);
+    if (high == 0) return codes;
+    return _mm256_or_si256(codes, _mm256_slli_epi16(get_plane(block + 32 * low, high, q), (int)low));
+}
+
+INLINE void pack(uint8_t *out, const uint8_t *codes, uint64_t stride, uint64_t blocks, uint32_t bits)
+{
+    uint32_t low = tiles_low_width(bits), high = bits - low;
+    for (uint64_t block = 0; block < blocks; block++, out += 32 * bits, codes += TILE_COLS) {
+        __m256i quads[8];
+        UNROLL for (uint64_t row = 0; row < 8; row++) quads[row] = load_256(codes + row * stride);
+        transpose_lanes(quads);
+        put_plane(out, quads, 0, low);
+        if (high) put_plane(out + 32 * low, quads, low, high);
+    }
+}
+
+INLINE void unpack(uint8_t *out, uint64_t stride, const uint8_t *codes, uint64_t blocks, uint32_t bits)
+{
+    for (uint64_t block = 0; block < blocks; block++, codes += 32 * bits, out += TILE_COLS) {
+        __m256i rows[8];
+        UNROLL for (uint32_t q = 0; q < 8; q++) rows[q] = get_quad(codes, bits, q);
+        transpose_lanes(rows);
+        UNROLL for (uint64_t row = 0; row < 8; row++) store_256(out + row * stride, rows[row]);
+    }
+}
+
+/* Scales and zero-points of the eight rows of a half-block. */
+struct half_grid {
+    __m256 scale, zero;
+};
+
+INLINE struct half_grid half_grid(
+    const struct tiles_layout *layout, const uint16_t *scales, const uint8_t *zeros, uint64_t half)
+{
+    uint64_t at = tiles_half_group(layout, half) * TILE_ROWS;
+    struct half_grid grid = {f16_load(scales + at), _mm256_set1_ps((float)(1u << (layout->bits - 1)))};
+    if (zeros) grid.zero = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(zeros + at))));
+    return grid;
+}
+
+INLINE __m256 decode_8(__m128i codes, float scale, float zero)
+{
+    __m256 steps = _mm256_sub_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(codes)), _mm256_set1_ps(zero));
+    return _mm256_mul_ps(_mm256_set1_ps(scale), steps);
+}
+
+/* Sixteen columns of eight rows: rows[r] holds in its low 16 bytes, or its high ones, the codes of row r. */
+INLINE void decode_half(float *out, uint64_t stride, const __m256i rows[8], int which, struct half_grid grid)
+{
+    float scale[8], zero[8];
+    _mm256_storeu_ps(scale, grid.scale);
+    _mm256_storeu_ps(zero, grid.zero);
+    UNROLL for (uint64_t r = 0; r < 8; r++) {
+        __m128i codes = which ? _mm256_extracti128_si256(rows[r], 1) : _mm256_castsi256_si128(rows[r]);
+        _mm256_storeu_ps(out + r * stride, decode_8(codes, scale[r], zero[r]));
+        _mm256_storeu_ps(out + r * stride + 8, decode_8(_mm_srli_si128(codes, 8), scale[r], zero[r]));
+    }
+}
+
+INLINE void decode(const struct tiles_layout *layout, float *out, uint64_t stride, const uint8_t *codes,
+    const uint16_t *scales, const uint8_t *zeros, uint64_t begin, uint64_t end, uint32_t bits)
+{
+    for (uint64_t block = begin; block < end; block++, out += TILE_COLS) {
+        __m256i rows[8];
+        UNROLL for (uint32_t q = 0; q < 8; q++) rows[q] = get_quad(codes + block * 32 * bits, bits, q);
+        transpose_lanes(rows);
+        decode_half(out, stride, rows, 0, half_grid(layout, scales, zeros, 2 * block));
+        decode_half(out + 16, stride, rows, 1, half_grid(layout, scales, zeros, 2 * block + 1));
+    }
+}
+
+/* Lanes are the eight rows. A code c becomes a float without conversion: 0x4B000000 | c is the float 2^23 + c, from which
+ * 2^23 + zero is taken, exactly. */
+INLINE __m256 dot_half(const uint8_t *block, uint32_t bits, uint32_t first_quad, __m256 zero, const float *x)
+{
+    const __m256i magic = _mm256_castps_si256(_mm256_set1_ps(0x1p23f));
+    const __m256 offset = _mm256_add_ps(_mm256_set1_ps(0x1p23f), zero);
+    __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+    UNROLL for (uint32_t q = first_quad; q < first_quad + 4; q++) {
+        __m256i quad = get_quad(block, bits, q);
+        UNROLL for (uint32_t k = 0; k < 4; k++) {
+            /* byte k of every lane, alone: 0x80 gives zero */
+            const __m256i byte_k = _mm256_set_epi32((int)(0x8080800c + k), (int)(0x80808008 + k),
+                (int)(0x80808004 + k), (int)(0x80808000 + k), (int)(0x8080800c + k), (int)(0x80808008 + k),
+                (int)(0x80808004 + k), (int)(0x80808000 + k));
+            __m256i code = _mm256_or_si256(_mm256_shuffle_epi8(quad, byte_k), magic);
+            __m256 steps = _mm256_sub_ps(_mm256_castsi256_ps(code), offset);
+            sums[k] = _mm256_fmadd_ps(steps, _mm256_broadcast_ss(x + 4 * q + k), sums[k]);
+        }
+    }
+    return _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
+}
+
+INLINE void tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,
+    const uint8_t *zeros, const float *x, uint32_t bits)
+{
+    __m256 sum = _mm256_setzero_ps();
+    for (uint64_t block = 0; block < layout->blocks; block++, codes += 32 * bits, x += TILE_COLS) {
+        UNROLL for (uint32_t half = 0; half < 2; half++) {
+            struct half_grid grid = half_grid(layout, scales, zeros, 2 * block + half);
+            sum = _mm256_fmadd_ps(dot_half(codes, bits, 4 * half, grid.zero, x), grid.scale, sum);
+        }
+    }
+    _mm256_storeu_ps(y, sum);
+}
+
+/* The functions above want `bits` as a constant: their loops over planes then unroll to shifts and masks. */
+#define FOR_CONSTANT_BITS(bits, call)                                                                                  \
+    switch (bits) {                                                                                                    \
+    case 2: call(2); break;                                                                                            \
+    case 3: call(3); break;                                                                                            \
+    case 4: call(4); break;                                                                                            \
+    case 5: call(5); break;                                                                                            \
+    case 6: call(6); break;                                                                                            \
+    case 8: call(8); break;                                                                                            \
+    }
+
+static void avx2_blocks_pack(uint8_t *out, const uint8_t *codes, uint64_t stride, uint64_t blocks, uint32_t bits)
+{
+#define CALL(constant) pack(out, codes, stride, blocks, constant)
+    FOR_CONSTANT_BITS(bits, CALL)
+#undef CALL
+}
+
+static void avx2_blocks_unpack(uint8_t *out, uint64_t stride, const uint8_t *codes, uint64_t blocks, uint32_t bits)
+{
+#define CALL(constant) unpack(out, stride, codes, blocks, constant)
+    FOR_CONSTANT_BITS(bits, CALL)
+#undef CALL
+}
+
+static void avx2_blocks_decode(const struct tiles_layout *layout, float *out, uint64_t stride, const uint8_t *codes,
+    const uint16_t *scales, const uint8_t *zeros, uint64_t begin, uint64_t end)
+{
+#define CALL(constant) decode(layout, out, stride, codes, scales, zeros, begin, end, constant)
+    FOR_CONSTANT_BITS(layout->bits, CALL)
+#undef CALL
+}
+
+static void avx2_tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,
+    const uint8_t *zeros, const float *x)
+{
+#define CALL(constant) tile_dot(layout, y, codes, scales, zeros, x, constant)
+    FOR_CONSTANT_BITS(layout->bits, CALL)
+#undef CALL
+}
+
+void kernels_override_avx2(struct kernels *table)
+{
+    table->f16_to_f32 = avx2_f16_to_f32;
+    table->bf16_to_f32 = avx2_bf16_to_f32;
+    table->f32_to_f16 = avx2_f32_to_f16;
+    table->f32_to_bf16 = avx2_f32_to_bf16;
+    table->dot_f32 = avx2_dot_f32;
+    table->dot_f16 = avx2_dot_f16;
+    table->dot_bf16 = avx2_dot_bf16;
+    table->group_extremes = avx2_group_extremes;
+    table->group_encode = avx2_group_encode;
+    table->grid_search = avx2_grid_search;
+    table->blocks_pack = avx2_blocks_pack;
+    table->blocks_unpack = avx2_blocks_unpack;
+    table->blocks_decode = avx2_blocks_decode;
+    table->tile_dot = avx2_tile_dot;
+}
+
+#else
 
 void kernels_override_avx2(struct kernels *table)
 {
     (void)table;
 }
+
+#endif

@@ -20,7 +20,6 @@ int testing_run(const char *suite_name, const struct test_case *cases, size_t co
     CU_pSuite suite;
     unsigned run, failed;
 
-    setvbuf(stdout, NULL, _IOLBF, 0); /* so that a crash still shows which case it was */
     if (CU_initialize_registry() != CUE_SUCCESS || !(suite = CU_add_suite(suite_name, NULL, NULL))) return 1;
     for (size_t i = 0; i < count; i++) {
         if (!CU_add_test(suite, cases[i].name, cases[i].run)) return 1;
@@ -222,7 +221,8 @@ bool testing_comma_locale(void)
 {
     if (!setlocale(LC_ALL, "de_DE.UTF-8")) {
         const char *folder = testing_folder();
-        const char *command = keep_text("localedef -i de_DE -f UTF-8 '%s/de_DE.UTF-8' >/dev/null 2>&1", folder);
+        const char *command =
+            keep_text("localedef -i de_DE -f UTF-8 '%s/de_DE.UTF-8' >/dev/null 2>&1", folder);
         if (system(command) != 0 || setenv("LOCPATH", folder, 1) != 0 || !setlocale(LC_ALL, "de_DE.UTF-8"))
             return false;
     }
@@ -241,12 +241,13 @@ uint64_t testing_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
-/* The sum of eight uniform numbers, scaled to variance 1: exact in float arithmetic, so the same on every machine. */
+/* The sum of eight uniform numbers, scaled to variance 1: exact in float arithmetic, so the same on every
+ * machine. */
 float testing_normal(uint64_t *state)
 {
     int64_t sum = 0;
 
     for (int i = 0; i < 8; i++)
-        sum += (int64_t)(testing_random(state) >> 44); /* 20 bits */
+        sum += (int64_t)(testing_random(state) >> 44);                             /* 20 bits */
     return (float)((double)(sum - 8 * (1 << 19)) / (1 << 20) * 1.224744871391589); /* sqrt(12 / 8) */
 }

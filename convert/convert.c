@@ -1,0 +1,237 @@
+/* From a container to a .nbl file: open and account for every tensor, move, attach what belongs to the file, commit. */
+#include "convert/convert.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "formats/provenance.h"
+#include "formats/transfer.h"
+
+/* ---- options ---- */
+
+#define AT(field) offsetof(struct convert_options, field)
+
+static const struct operand operands[] = {
+    {"INPUT", AT(input), "A Hugging Face folder, a .safetensors file or a .nbl file."},
+    {"OUTPUT", AT(output), "The .nbl file to write. It appears complete or not at all."},
+};
+
+static const struct option options_table[] = {
+    {"type", OPTION_CHOICE, AT(type), 0, 0, "keep|f32|f16|bf16", "TYPE", "keep",
+        "Element type of weight matrices; quantized ones are decoded to it. Norms and biases always keep theirs.",
+        "Conversion"},
+    {"force", OPTION_FLAG, AT(force), 0, 0, NULL, NULL, NULL, "Replace OUTPUT if it exists.", NULL},
+    COMMON_OPTIONS(struct convert_options),
+};
+
+const struct command convert_command = {
+    .name = "nibble-convert",
+    .summary = "Write a model as one .nbl file: weights, configuration, tokenizer and where they came from.",
+    .details = "Examples:\n"
+               "  nibble-convert model/ model.nbl\n"
+               "  nibble-convert model/model.safetensors model.nbl --type f16\n"
+               "  nibble-convert model-int4.nbl decoded.nbl --type f16\n",
+    .operands = operands,
+    .operand_count = sizeof operands / sizeof *operands,
+    .options = options_table,
+    .option_count = sizeof options_table / sizeof *options_table,
+};
+
+struct convert_options convert_defaults(void)
+{
+    return (struct convert_options){.type = "keep"};
+}
+
+/* The element type asked for; false for keep. */
+static bool wanted_type(enum dtype *out, const struct convert_options *options)
+{
+    for (enum dtype dtype = 0; dtype < DTYPE_COUNT; dtype++) {
+        const char *option = dtype_info(dtype)->option;
+        if (!option || strcmp(option, options->type) != 0) continue;
+        *out = dtype;
+        return true;
+    }
+    return false;
+}
+
+/* ---- the input ---- */
+
+/* True if the output's name leads to the input or to a file of the input's folder, also through links. */
+static bool is_input(const char *input, const char *output)
+{
+    struct stat old, info;
+    bool found = false;
+    if (stat(output, &old) != 0) return false;
+    if (file_same(input, output)) return true;
+    DIR *folder = opendir(input);
+    for (struct dirent *entry; folder && !found && (entry = readdir(folder)) != NULL;)
+        found = fstatat(dirfd(folder), entry->d_name, &info, 0) == 0 && info.st_dev == old.st_dev &&
+            info.st_ino == old.st_ino;
+    if (folder) closedir(folder);
+    return found;
+}
+
+/* Open the input and hold its tensors against its configuration: missing, misshapen and unknown ones are errors, and
+ * those that are left out on purpose are listed. */
+static enum status open_input(struct convert_result *result, const char *input, struct error *err)
+{
+    struct model_config config;
+    struct model_tensors tensors = {0};
+    char *json = NULL, what[512];
+    uint64_t bytes = 0;
+    snprintf(what, sizeof what, "%s: config.json", input);
+    enum status status = container_open(&result->container, input, err);
+    if (status == OK) status = container_document(result->container, "config.json", &json, &bytes, err);
+    if (status == OK && !json) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", input);
+    if (status == OK) status = config_parse(&config, what, json, bytes, err);
+    if (status == OK)
+        status = layers_bind(&tensors, &result->dropped, &result->dropped_count, result->container, &config, err);
+    if (status == OK) result->bytes_in = container_bytes(result->container);
+    layers_release(&tensors);
+    memory_free(json);
+    return status;
+}
+
+static bool is_dropped(const struct convert_result *result, const struct tensor *tensor)
+{
+    for (uint64_t i = 0; i < result->dropped_count; i++) {
+        if (result->dropped[i].tensor == tensor) return true;
+    }
+    return false;
+}
+
+/* ---- what becomes of each tensor ---- */
+
+static struct transfer_item plan_item(const struct tensor *source, bool cast, enum dtype type)
+{
+    struct transfer_item item = {.source = source, .target = *source};
+    bool is_float = source->storage == STORAGE_TILES || dtype_info(source->dtype)->is_float;
+    if (cast && is_float && source->rank >= 2) {
+        item.target.storage = STORAGE_DENSE;
+        item.target.dtype = type;
+        item.target.scheme = (struct scheme){0};
+    }
+    return item;
+}
+
+static bool is_cast(const struct transfer_item *item)
+{
+    return item->target.storage != item->source->storage || item->target.dtype != item->source->dtype;
+}
+
+/* One item per tensor that is not dropped; counts them in result. items has room for all. */
+static void plan_items(struct convert_result *result, struct transfer_item *items, const struct convert_options *options)
+{
+    enum dtype type = DTYPE_F32;
+    bool cast = wanted_type(&type, options);
+    for (uint64_t i = 0; i < container_count(result->container); i++) {
+        const struct tensor *source = container_tensor(result->container, i);
+        if (is_dropped(result, source)) continue;
+        struct transfer_item *item = &items[result->tensors++];
+        *item = plan_item(source, cast, type);
+        result->tensors_cast += is_cast(item);
+        result->weights += source->elements;
+        result->tensor_bytes += transfer_target_bytes(&item->target);
+    }
+}
+
+/* ---- the output ---- */
+
+/* Carry the names that stand for another tensor over, but for those whose tensor was dropped. */
+static enum status add_aliases(struct nbl_writer *writer, struct container *container,
+    const struct transfer_item *items, uint64_t count, struct error *err)
+{
+    for (uint64_t i = 0; i < container_alias_count(container); i++) {
+        const char *alias, *target;
+        container_alias(container, i, &alias, &target);
+        for (uint64_t k = 0; k < count; k++) {
+            if (strcmp(items[k].target.name, target) != 0) continue;
+            enum status status = nbl_writer_alias(writer, alias, target, err);
+            if (status != OK) return status;
+        }
+    }
+    return OK;
+}
+
+static enum status write_output(struct convert_result *result, const struct transfer_item *items,
+    uint32_t *source_crcs, struct pool *pool, const struct convert_options *options, struct error *err)
+{
+    struct nbl_writer *writer = NULL;
+    struct report report = {options->common.quiet, options->common.verbose};
+    const char *const recorded[][2] = {{"type", options->type}};
+    enum status status = nbl_writer_create(&writer, options->output, options->force, err);
+    if (status == OK)
+        status = transfer_run(result->container, writer, items, result->tensors, source_crcs, pool, &report,
+            "converting", err);
+    if (status == OK) status = add_aliases(writer, result->container, items, result->tensors, err);
+    if (status == OK)
+        status = provenance_attach(writer, result->container, convert_command.name, recorded, 1, source_crcs, err);
+    if (status != OK) {
+        nbl_writer_abandon(writer);
+        return status;
+    }
+    return nbl_writer_commit(writer, err);
+}
+
+/* The bytes of a file that was just written. Nothing here may fail any more: the output stands. */
+static uint64_t size_of(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 ? (uint64_t)info.st_size : 0;
+}
+
+/* ---- all of it ---- */
+
+static void note_dropped(const struct convert_result *result, const struct convert_options *options)
+{
+    struct report report = {options->common.quiet, options->common.verbose};
+    for (uint64_t i = 0; i < result->dropped_count; i++)
+        report_note(&report, "dropped %s: %s", result->dropped[i].tensor->name, result->dropped[i].why);
+}
+
+static enum status convert_opened(struct convert_result *result, const struct convert_options *options,
+    struct error *err)
+{
+    struct pool *pool = NULL;
+    uint64_t count = container_count(result->container);
+    struct transfer_item *items = memory_new(count, sizeof *items, err);
+    uint32_t *source_crcs = memory_new(count, sizeof *source_crcs, err);
+    enum status status = ERR_MEMORY;
+    if (!items || !source_crcs) goto done;
+    plan_items(result, items, options);
+    status = pool_create(&pool, (unsigned)options->common.threads, err);
+    if (status != OK) goto done;
+    result->threads = pool_workers(pool);
+    status = write_output(result, items, source_crcs, pool, options, err);
+    if (status == OK) result->bytes_out = size_of(options->output);
+done:
+    pool_free(pool);
+    memory_free(source_crcs);
+    memory_free(items);
+    return status;
+}
+
+enum status convert_run(struct convert_result *out, const struct convert_options *options, struct error *err)
+{
+    double start = report_seconds();
+    *out = (struct convert_result){0};
+    if (is_input(options->input, options->output))
+        return fail(err, ERR_USAGE, "%s: is the input, or a file of it; name another output", options->output);
+    enum status status = open_input(out, options->input, err);
+    if (status != OK) return status;
+    note_dropped(out, options);
+    status = convert_opened(out, options, err);
+    out->seconds = report_seconds() - start;
+    return status;
+}
+
+void convert_release(struct convert_result *result)
+{
+    memory_free(result->dropped);
+    container_close(result->container);
+    *result = (struct convert_result){0};
+}

@@ -1,0 +1,44 @@
+/* Converting a model: any container to one .nbl file, every tensor accounted for, bytes copied or cast. */
+#ifndef NIBBLE_CONVERT_CONVERT_H
+#define NIBBLE_CONVERT_CONVERT_H
+
+#include "base/options.h"
+#include "formats/container.h"
+#include "model/layers.h"
+
+/* The command line as it was parsed. */
+struct convert_options {
+    struct common_options common;
+    const char *input, *output;
+    const char *type; /* "keep", "f32", "f16", "bf16" */
+    bool force;
+};
+
+/* The defaults; options_parse overwrites what is given. */
+struct convert_options convert_defaults(void);
+extern const struct command convert_command;
+
+/* What was done, for the report. Holds the input open, because names point into it. */
+struct convert_result {
+    struct container *container;
+    struct dropped_tensor *dropped; /* [dropped_count] */
+    uint64_t dropped_count;
+    uint64_t tensors, tensors_cast;
+    uint64_t weights, tensor_bytes; /* elements and bytes of the tensors written */
+    uint64_t bytes_in, bytes_out;   /* of the files that hold tensors */
+    unsigned threads;
+    double seconds;
+};
+
+/* Do what the options say. With a type other than keep, matrices of floating point and quantized matrices become that
+ * type; vectors (norms, biases) keep theirs, because they take no room and carry much.
+ * Errors: those of reading and writing; ERR_FORMAT: a tensor is missing, misshapen or unknown to the architecture;
+ * ERR_NUMERIC: a weight would overflow to infinity. The output is the same for any number of threads, and on an error it
+ * is not touched. Release *out with convert_release, also after an error. */
+enum status convert_run(struct convert_result *out, const struct convert_options *options, struct error *err);
+void convert_release(struct convert_result *result);
+
+/* Print to standard output what was done, for people or with --json (docs/cli.md). The caller flushes. */
+enum status convert_print(const struct convert_result *result, const struct convert_options *options, struct error *err);
+
+#endif

@@ -1,0 +1,353 @@
+/* Opening a model and looking into it: the table of formats, and everything the formats have in common once they are read. */
+#include "formats/container.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/memory.h"
+#include "formats/bytes.h"
+#include "formats/reader.h"
+#include "formats/safetensors.h"
+
+#define SINGLE_NAME "model.safetensors"
+#define INDEX_NAME "model.safetensors.index.json"
+
+/* ---- the table of formats ---- */
+
+enum { MAGIC_LIMIT = 8 };
+
+/* One row: how a file of the format begins, and who reads it. */
+struct format {
+    const char *name;
+    const char *magic;
+    size_t magic_bytes;
+    enum status (*read)(struct container *container, const char *path, struct error *err); /* NULL: not supported */
+    bool has_documents; /* inside the file; otherwise they are files beside it */
+};
+
+/* Safetensors has no signature: its first eight bytes are a length of at most 100,000,000, which no signature below is. */
+static const struct format safetensors_format = {"safetensors", "", 0, safetensors_read, false};
+
+static const struct format formats[] = {
+    {"nbl", "\x89NBL", 4, nbl_read, true},
+    {"nbl", "\n\x1A\n\rLBN\x89", 8, nbl_read, true}, /* big-endian: for its error */
+    {"GGUF", "GGUF", 4, NULL, false},
+    {"PyTorch (zip)", "PK\x03\x04", 4, NULL, false},
+    {"PyTorch (pickle)", "\x80\x02\x8a\x0al\xfc\x9c\x46", 8, NULL, false},
+};
+
+static const struct format *recognize(const uint8_t *head, uint64_t count)
+{
+    if (count == MAGIC_LIMIT && bytes_get_u64(head) <= SAFETENSORS_HEADER_LIMIT) return &safetensors_format;
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        if (count >= formats[i].magic_bytes && memcmp(head, formats[i].magic, formats[i].magic_bytes) == 0)
+            return &formats[i];
+    }
+    return &safetensors_format; /* which then says what is wrong */
+}
+
+/* ---- opening ---- */
+
+static enum status read_head(uint8_t head[MAGIC_LIMIT], uint64_t *count, const char *path, struct error *err)
+{
+    struct file *file = NULL;
+    enum status status = file_open(&file, path, err);
+
+    if (status) return status;
+    *count = file->bytes < MAGIC_LIMIT ? file->bytes : MAGIC_LIMIT;
+    status = file_read_at(file, 0, head, *count, err);
+    file_close(file);
+    return status;
+}
+
+static enum status open_file(struct container *container, const char *path, struct error *err)
+{
+    const char *base = reader_base_name(path);
+    const struct format *format;
+    uint8_t head[MAGIC_LIMIT];
+    enum status status;
+    uint64_t count;
+
+    status = read_head(head, &count, path, err);
+    if (status) return status;
+    format = recognize(head, count);
+    if (!format->read)
+        return fail(err, ERR_UNSUPPORTED, "%s: is a %s file; safetensors and .nbl are read", path, format->name);
+    container->format = format->name;
+    if (!format->has_documents) {
+        uint64_t folder_bytes = (uint64_t)(base - path); /* with the slash */
+        container->folder = folder_bytes ? memory_text(path, folder_bytes, err) : memory_text(".", 1, err);
+        if (!container->folder) return ERR_MEMORY;
+    }
+    return format->read(container, path, err);
+}
+
+static bool has_file(const char *folder, const char *name)
+{
+    char *path = NULL;
+    bool found = file_join(&path, folder, name, strlen(name), NULL) == OK && file_kind(path) != FILE_ABSENT;
+
+    memory_free(path);
+    return found;
+}
+
+static enum status open_folder(struct container *container, const char *folder, struct error *err)
+{
+    enum status status;
+    char *path;
+
+    container->format = safetensors_format.name;
+    container->folder = memory_text(folder, strlen(folder), err);
+    if (!container->folder) return ERR_MEMORY;
+    if (has_file(folder, SINGLE_NAME)) {
+        status = file_join(&path, folder, SINGLE_NAME, strlen(SINGLE_NAME), err);
+        if (status) return status;
+        status = safetensors_read(container, path, err);
+        memory_free(path);
+        return status;
+    }
+    if (has_file(folder, INDEX_NAME)) return shards_read(container, folder, err);
+    if (has_file(folder, "pytorch_model.bin") || has_file(folder, "pytorch_model.bin.index.json"))
+        return fail(err, ERR_UNSUPPORTED, "%s: holds a PyTorch checkpoint; safetensors and .nbl are read", folder);
+    return fail(err, ERR_FORMAT, "%s: holds neither " SINGLE_NAME " nor " INDEX_NAME, folder);
+}
+
+enum status container_open(struct container **out, const char *path, struct error *err)
+{
+    struct container *container = memory_new(1, sizeof *container, err);
+    enum status status = ERR_MEMORY;
+
+    *out = NULL;
+    if (!container) return ERR_MEMORY;
+    container->path = memory_text(path, strlen(path), err);
+    if (!container->path) goto done;
+    status = file_kind(path) == FILE_FOLDER ? open_folder(container, path, err) : open_file(container, path, err);
+    if (status) goto done;
+    *out = container;
+    container = NULL;
+done:
+    container_close(container);
+    return status;
+}
+
+void container_close(struct container *container)
+{
+    if (!container) return;
+    for (uint64_t i = 0; i < container->entry_count; i++)
+        memory_free(container->entries[i].copy);
+    for (uint64_t i = 0; i < container->file_count; i++)
+        file_close(container->files[i].file);
+    names_index_free(&container->index);
+    names_pool_free(&container->names);
+    memory_free(container->files);
+    memory_free(container->entries);
+    memory_free(container->aliases);
+    memory_free(container->documents);
+    memory_free(container->folder);
+    memory_free(container->path);
+    memory_free(container);
+}
+
+/* ---- looking ---- */
+
+const char *container_path(const struct container *container)
+{
+    return container->path;
+}
+
+const char *container_format(const struct container *container)
+{
+    return container->format;
+}
+
+uint64_t container_bytes(const struct container *container)
+{
+    uint64_t bytes = 0;
+
+    for (uint64_t i = 0; i < container->file_count; i++)
+        bytes += container->files[i].file->bytes;
+    return bytes;
+}
+
+uint64_t container_count(const struct container *container)
+{
+    return container->entry_count;
+}
+
+const struct tensor *container_tensor(const struct container *container, uint64_t index)
+{
+    return &container->entries[index].tensor;
+}
+
+/* A tensor is the first member of its entry. */
+static const struct reader_entry *entry_of(const struct tensor *tensor)
+{
+    return (const struct reader_entry *)(const void *)tensor;
+}
+
+uint64_t container_index(const struct container *container, const struct tensor *tensor)
+{
+    return (uint64_t)(entry_of(tensor) - container->entries);
+}
+
+const struct tensor *container_find(const struct container *container, const char *name)
+{
+    uint64_t number;
+
+    return names_find(&container->index, name, &number) ? &container->entries[number].tensor : NULL;
+}
+
+uint64_t container_alias_count(const struct container *container)
+{
+    return container->alias_count;
+}
+
+void container_alias(const struct container *container, uint64_t index, const char **alias, const char **target)
+{
+    *alias = container->aliases[index].alias;
+    *target = container->aliases[index].target;
+}
+
+/* ---- tensor data ---- */
+
+bool container_checksum(const struct container *container, const struct tensor *tensor, uint32_t *crc)
+{
+    *crc = entry_of(tensor)->crc;
+    return container->records_checksums;
+}
+
+enum status container_read(struct container *container, const struct tensor *tensor, uint64_t offset, void *buffer,
+    uint64_t count, struct error *err)
+{
+    const struct reader_entry *entry = entry_of(tensor);
+    uint64_t end;
+    enum status status;
+
+    if (checked_add(&end, offset, count) || end > tensor->bytes)
+        return fail(err, ERR_USAGE, "tensor %s: %" PRIu64 " bytes wanted at byte %" PRIu64 ", it has %" PRIu64,
+            tensor->name, count, offset, tensor->bytes);
+    status = file_read_at(container->files[entry->file].file, entry->offset + offset, buffer, count, err);
+    return status ? fail_within(err, status, "tensor %s", tensor->name) : OK;
+}
+
+/* What a program may expect of tensor->data: tiles are read in 64-byte lines, elements one by one. */
+static uint64_t alignment_of(const struct tensor *tensor)
+{
+    return tensor->storage == STORAGE_TILES ? 64 : dtype_info(tensor->dtype)->bytes;
+}
+
+/* The tensor's bytes in memory of the container's own. */
+static enum status copy_entry(struct container *container, struct reader_entry *entry, struct error *err)
+{
+    if (!entry->copy) {
+        enum status status = ERR_MEMORY;
+        void *copy = memory_new(entry->tensor.bytes, 1, err);
+        if (copy) status = container_read(container, &entry->tensor, 0, copy, entry->tensor.bytes, err);
+        if (status) {
+            memory_free(copy);
+            return status;
+        }
+        entry->copy = copy;
+    }
+    entry->tensor.data = entry->copy;
+    return OK;
+}
+
+enum status container_map(struct container *container, struct error *err)
+{
+    enum status status;
+
+    for (uint64_t i = 0; i < container->file_count; i++) {
+        status = file_map(container->files[i].file, err);
+        if (status) return status;
+    }
+    for (uint64_t i = 0; i < container->entry_count; i++) {
+        struct reader_entry *entry = &container->entries[i];
+        const uint8_t *data = container->files[entry->file].file->map + entry->offset;
+        entry->tensor.data = data;
+        if ((uintptr_t)data % alignment_of(&entry->tensor) == 0) continue;
+        status = copy_entry(container, entry, err);
+        if (status) return status;
+    }
+    return OK;
+}
+
+/* ---- documents ---- */
+
+static enum status document_inside(struct container *container, const char *name, char **out, uint64_t *bytes,
+    struct error *err)
+{
+    for (uint64_t i = 0; i < container->document_count; i++) {
+        const struct reader_document *document = &container->documents[i];
+        enum status status;
+        if (strcmp(document->name, name) != 0) continue;
+        *out = memory_new(document->bytes + 1, 1, err);
+        if (!*out) return ERR_MEMORY;
+        *bytes = document->bytes;
+        status = file_read_at(container->files[0].file, document->offset, *out, document->bytes, err);
+        if (!status) return OK;
+        memory_free(*out);
+        *out = NULL;
+        return fail_within(err, status, "document %s", name);
+    }
+    return OK;
+}
+
+static enum status document_beside(struct container *container, const char *name, char **out, uint64_t *bytes,
+    struct error *err)
+{
+    char *path = NULL;
+    enum status status = file_join(&path, container->folder, name, strlen(name), err);
+
+    if (!status && file_kind(path) != FILE_ABSENT)
+        status = file_read_all(out, bytes, path, CONTAINER_DOCUMENT_LIMIT, err);
+    memory_free(path);
+    return status;
+}
+
+enum status container_document(struct container *container, const char *name, char **out, uint64_t *bytes,
+    struct error *err)
+{
+    *out = NULL;
+    *bytes = 0;
+    return container->folder ? document_beside(container, name, out, bytes, err)
+                             : document_inside(container, name, out, bytes, err);
+}
+
+/* ---- sources ---- */
+
+/* The CRC-32 of a whole safetensors file: its tensors lie one after the other from the header to the end. `next`: the
+ * first tensor of the file; on return, of the next file. */
+static uint32_t whole_crc(const struct container *container, uint32_t file, const uint32_t *tensor_crcs, uint64_t *next)
+{
+    uint32_t crc = container->files[file].head_crc;
+
+    for (; *next < container->entry_count && container->entries[*next].file == file; ++*next)
+        crc = file_crc32_combine(crc, tensor_crcs[*next], container->entries[*next].tensor.bytes);
+    return crc;
+}
+
+enum status container_write_sources(struct container *container, const uint32_t *tensor_crcs,
+    struct json_writer *writer, struct error *err)
+{
+    uint64_t next = 0;
+    char text[16];
+
+    (void)err;
+    json_open_array(writer);
+    for (uint64_t i = 0; i < container->file_count; i++) {
+        const struct reader_file *file = &container->files[i];
+        uint32_t crc = container->records_checksums ? file->head_crc
+                                                    : whole_crc(container, (uint32_t)i, tensor_crcs, &next);
+        snprintf(text, sizeof text, "%08" PRIx32, crc);
+        json_open_object(writer);
+        json_put_text(writer, "file", file->name);
+        json_put_u64(writer, "bytes", file->file->bytes);
+        json_put_text(writer, "crc32", text);
+        json_close_object(writer);
+    }
+    json_close_array(writer);
+    return OK;
+}

@@ -1,0 +1,156 @@
+/* Provenance: documents carried over, and one written. Nothing here depends on time, place or user, so that the same work
+ * gives the same bytes.
+ *
+ *   {"tool": "nibble-quantize", "version": "0.1.0",
+ *    "options": {"bits": "4", ...},
+ *    "sources": [{"file": "model.safetensors", "bytes": 123, "crc32": "0123abcd"}],
+ *    "history": [{"tool": ..., "version": ..., "options": ..., "sources": ...}, ...]}
+ *
+ * History is a flat list, newest first, so that it never nests deeper however often a model is converted. */
+#include "formats/provenance.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+
+#define DOCUMENT_NAME "provenance.json"
+
+/* Far deeper than anything written here; what a hostile source holds must not get near the reader's limit. */
+enum { HISTORY_DEPTH_LIMIT = 32 };
+
+static const char *const carried[] = {
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+};
+
+static enum status carry_document(struct nbl_writer *writer, struct container *container, const char *name,
+    struct error *err)
+{
+    char *text = NULL;
+    uint64_t bytes;
+    enum status status = container_document(container, name, &text, &bytes, err);
+
+    if (!status && text) status = nbl_writer_document(writer, name, text, bytes, err);
+    memory_free(text);
+    return status;
+}
+
+/* ---- history ---- */
+
+static enum status copy_value(struct json_writer *out, const struct json_value *value, unsigned depth,
+    struct error *err);
+
+/* Recursion is bounded by HISTORY_DEPTH_LIMIT. */
+static enum status copy_children(struct json_writer *out, const struct json_value *parent, unsigned depth,
+    const char *leave_out, struct error *err)
+{
+    if (depth == HISTORY_DEPTH_LIMIT)
+        return fail(err, ERR_FORMAT, DOCUMENT_NAME ": nested deeper than %d levels", HISTORY_DEPTH_LIMIT);
+    for (const struct json_value *child = parent->children; child; child = child->next) {
+        enum status status;
+        if (parent->kind == JSON_OBJECT) {
+            if (strlen(child->key.bytes) != child->key.count)
+                return fail(err, ERR_FORMAT, DOCUMENT_NAME ": key %s has U+0000 inside", child->key.bytes);
+            if (leave_out && strcmp(child->key.bytes, leave_out) == 0) continue;
+            json_write_key(out, child->key.bytes);
+        }
+        status = copy_value(out, child, depth + 1, err);
+        if (status) return status;
+    }
+    return OK;
+}
+
+static enum status copy_value(struct json_writer *out, const struct json_value *value, unsigned depth,
+    struct error *err)
+{
+    enum status status = OK;
+
+    switch (value->kind) {
+    case JSON_NULL: json_write_text(out, NULL); break;
+    case JSON_BOOL: json_write_bool(out, value->boolean); break;
+    case JSON_STRING: json_write_string(out, value->text.bytes, value->text.count); break;
+    case JSON_NUMBER:
+        if (value->is_u64)
+            json_write_u64(out, value->u64);
+        else
+            json_write_number(out, value->number);
+        break;
+    case JSON_ARRAY:
+        json_open_array(out);
+        status = copy_children(out, value, depth, NULL, err);
+        json_close_array(out);
+        break;
+    case JSON_OBJECT:
+        json_open_object(out);
+        status = copy_children(out, value, depth, NULL, err);
+        json_close_object(out);
+        break;
+    }
+    return status;
+}
+
+/* The source's own provenance becomes the newest entry, followed by what its history says. */
+static enum status copy_history(struct json_writer *out, const struct json_value *before, struct error *err)
+{
+    const struct json_value *older = json_member(before, "history");
+    enum status status;
+
+    if (before->kind != JSON_OBJECT || (older && older->kind != JSON_ARRAY))
+        return fail(err, ERR_FORMAT, DOCUMENT_NAME ": is no provenance");
+    json_open_object(out);
+    status = copy_children(out, before, 0, "history", err);
+    json_close_object(out);
+    return status || !older ? status : copy_children(out, older, 0, NULL, err);
+}
+
+static enum status write_history(struct json_writer *out, struct container *container, struct error *err)
+{
+    struct json_document *before = NULL;
+    char *text = NULL;
+    uint64_t bytes;
+    enum status status = container_document(container, DOCUMENT_NAME, &text, &bytes, err);
+
+    json_write_key(out, "history");
+    json_open_array(out);
+    if (!status && text) status = json_parse(&before, DOCUMENT_NAME, text, bytes, err);
+    if (!status && before) status = copy_history(out, json_root(before), err);
+    json_close_array(out);
+    json_free(before);
+    memory_free(text);
+    return status ? fail_within(err, status, "%s", container_path(container)) : OK;
+}
+
+/* ---- the document ---- */
+
+enum status provenance_attach(struct nbl_writer *writer, struct container *container, const char *tool,
+    const char *const (*options)[2], uint64_t option_count, const uint32_t *tensor_crcs, struct error *err)
+{
+    struct json_writer out = {.indent = 2};
+    enum status status = OK;
+    char *text = NULL;
+    uint64_t bytes;
+
+    for (size_t i = 0; i < sizeof carried / sizeof *carried && !status; i++)
+        status = carry_document(writer, container, carried[i], err);
+    if (status) return status;
+    json_open_object(&out);
+    json_put_text(&out, "tool", tool);
+    json_put_text(&out, "version", NIBBLE_VERSION);
+    json_write_key(&out, "options");
+    json_open_object(&out);
+    for (uint64_t i = 0; i < option_count; i++)
+        json_put_text(&out, options[i][0], options[i][1]);
+    json_close_object(&out);
+    json_write_key(&out, "sources");
+    status = container_write_sources(container, tensor_crcs, &out, err);
+    if (!status) status = write_history(&out, container, err);
+    json_close_object(&out);
+    if (!status) status = json_writer_take(&out, &text, &bytes, err);
+    if (!status) status = nbl_writer_document(writer, DOCUMENT_NAME, text, bytes, err);
+    memory_free(text);
+    json_writer_free(&out);
+    return status;
+}

@@ -1,0 +1,87 @@
+/* What the readers of the single formats fill in: the inside of struct container. Only files of formats/ include this;
+ * everyone else sees formats/container.h. */
+#ifndef NIBBLE_FORMATS_READER_H
+#define NIBBLE_FORMATS_READER_H
+
+#include "base/file.h"
+#include "formats/container.h"
+#include "formats/names.h"
+
+/* One file that holds tensors. */
+struct reader_file {
+    struct file *file;
+    const char *name;    /* without folders: what provenance and errors about shards call it */
+    uint64_t head_bytes; /* what lies before the tensors' data */
+    uint32_t head_crc;   /* safetensors: CRC-32 of those bytes; .nbl: the checksum the header records */
+};
+
+/* One tensor and where its bytes are. */
+struct reader_entry {
+    struct tensor tensor; /* first, so that a public pointer to the tensor is one to its entry */
+    uint64_t offset;      /* from the start of the file */
+    uint32_t file;        /* number of the file */
+    uint32_t crc;         /* .nbl: the recorded CRC-32 of the tensor's bytes */
+    void *copy;           /* its bytes in memory, where the map was not aligned for them */
+};
+
+/* Another name for a tensor. */
+struct reader_alias {
+    const char *alias, *target;
+    uint64_t number; /* of the target, once reader_index_aliases has found it */
+    uint32_t file;   /* that says so */
+};
+
+/* A document inside the file (.nbl). */
+struct reader_document {
+    const char *name;
+    uint64_t offset, bytes;
+};
+
+struct container {
+    char *path;
+    const char *format;
+    bool records_checksums; /* reader_entry.crc means something */
+    char *folder;           /* where documents lie as files of their own; NULL: inside the file */
+    struct names_pool names;
+    struct reader_file *files;
+    struct reader_entry *entries;
+    struct reader_alias *aliases;
+    struct reader_document *documents;
+    uint64_t file_count, file_capacity;
+    uint64_t entry_count, entry_capacity;
+    uint64_t alias_count, alias_capacity;
+    uint64_t document_count, document_capacity;
+    struct names_index index; /* tensors by number; aliases have the number of their target */
+};
+
+/* Open one more file and give it the name `name` (copied). */
+enum status reader_add_file(struct container *container, const char *path, const char *name, struct error *err);
+
+/* Append a tensor (its name must already be in container->names) to those of the newest file. ERR_MEMORY: more than
+ * CONTAINER_TENSOR_LIMIT. */
+enum status reader_add_entry(struct container *container, const struct reader_entry *entry, struct error *err);
+
+/* Append an alias stated by the newest file; both names must already be in container->names. */
+enum status reader_add_alias(struct container *container, const char *alias, const char *target, struct error *err);
+
+/* Build the index of all tensors. ERR_FORMAT: two have the same name. */
+enum status reader_index_tensors(struct container *container, struct error *err);
+
+/* Add the aliases to the index; every target is a tensor. ERR_FORMAT: an alias is the name of a tensor or stands twice. */
+enum status reader_index_aliases(struct container *container, struct error *err);
+
+/* The part of a path after the last '/'. */
+const char *reader_base_name(const char *path);
+
+/* ---- the formats, one row each in container.c ---- */
+
+/* Read one safetensors file as the whole container. */
+enum status safetensors_read(struct container *container, const char *path, struct error *err);
+
+/* Read a folder's shards through its index (model.safetensors.index.json). */
+enum status shards_read(struct container *container, const char *folder, struct error *err);
+
+/* Read one .nbl file. */
+enum status nbl_read(struct container *container, const char *path, struct error *err);
+
+#endif

@@ -1,0 +1,32 @@
+/* The safetensors format (github.com/huggingface/safetensors, README and tensor.rs):
+ *
+ *   +--------+----------------------+-----------------------------------------------+
+ *   | u64 N  | N bytes of JSON      | data: every tensor, no gaps, no overlap       |
+ *   +--------+----------------------+-----------------------------------------------+
+ *
+ *   {"name": {"dtype": "BF16", "shape": [rows, cols], "data_offsets": [begin, end]}, ...,
+ *    "__metadata__": {"key": "text", ...}}
+ *
+ * Offsets count from the first byte after the header. The header may begin and end with white space.
+ *
+ * Beyond what the format itself forbids, refused here: names that are empty, longer than CONTAINER_NAME_LIMIT or hold
+ * U+0000, a rank above TENSOR_RANK_LIMIT, and fields of a tensor that are none of the three (they could change what the
+ * bytes mean).
+ *
+ * __metadata__ pairs are ignored but for aliases of tied tensors: {"alias": "target"} where the target is a tensor of
+ * this file and the alias is not the name of one ("format" is never an alias). */
+#ifndef NIBBLE_FORMATS_SAFETENSORS_H
+#define NIBBLE_FORMATS_SAFETENSORS_H
+
+#include "formats/reader.h"
+
+#define SAFETENSORS_HEADER_LIMIT 100000000
+
+/* Append one file and its tensors to a container, tensors in the order of their data. `name`: what the file is called in
+ * provenance. ERR_FORMAT for every broken rule; ERR_UNSUPPORTED for element types that are not in tensor/dtype. */
+enum status safetensors_add_file(struct container *container, const char *path, const char *name, struct error *err);
+
+/* Once all files are in: index the tensors, and keep those metadata pairs that are aliases. */
+enum status safetensors_finish(struct container *container, struct error *err);
+
+#endif

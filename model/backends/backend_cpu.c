@@ -1,0 +1,363 @@
+/* The CPU backend: single-precision arrays, every operation cut into tasks by its shape alone, so that results are the
+ * same bits for any number of workers. Products are tensor/matmul's, attention is cpu_attention's; the rest is here. */
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "model/backends/backend.h"
+#include "model/backends/cpu_attention.h"
+#include "model/backends/cpu_parallel.h"
+#include "model/backends/fast_exp.h"
+#include "tensor/kernels/kernels.h"
+#include "tensor/matmul.h"
+#include "tensor/tiles.h"
+
+#define TASK_FLOATS 16384  /* of one task of a cheap operation */
+#define SMALL_WORK 65536   /* below it the calling thread does it alone */
+#define EXP_WORK 16        /* what an exponential costs, in float operations */
+
+struct cpu {
+    struct pool *pool;
+    struct matmul *matmul;
+    float *gain;                /* [max_cols]: the gain of the norm in progress */
+    float *tile_rows;           /* [workers][TILE_ROWS][max_cols]: decoded rows of a quantized embedding */
+    uint64_t max_cols;
+    float *attention;           /* [workers][cpu_attention_scratch(head_size)] */
+    uint64_t attention_capacity;
+};
+
+enum status cpu_parallel(struct pool *pool, uint64_t count, uint64_t work, pool_task task, void *context,
+    struct error *err)
+{
+    enum status status = OK;
+
+    if (count > 1 && work >= SMALL_WORK) return pool_run(pool, count, task, context, err);
+    for (uint64_t i = 0; i < count && !status; i++) status = task(context, i, 0, err);
+    return status;
+}
+
+/* Rows of `size` floats that make up one task, and the tasks that `rows` rows take. */
+static uint64_t rows_per_task(uint64_t size)
+{
+    return size < TASK_FLOATS ? TASK_FLOATS / size : 1;
+}
+
+static uint64_t tasks_for(uint64_t rows, uint64_t per_task)
+{
+    return (rows + per_task - 1) / per_task;
+}
+
+/* The end of task `index`, of `per_task` items each out of `count`. */
+static uint64_t task_end(uint64_t index, uint64_t per_task, uint64_t count)
+{
+    return count - index * per_task < per_task ? count : (index + 1) * per_task;
+}
+
+/* Elements first .. first+count-1 of a dense tensor as floats. */
+static void decode_dense(float *out, const struct tensor *tensor, uint64_t first, uint64_t count)
+{
+    const struct dtype_info *info = dtype_info(tensor->dtype);
+    const uint8_t *from = (const uint8_t *)tensor->data + first * info->bytes;
+
+    if (tensor->dtype == DTYPE_F32)
+        memcpy(out, from, count * sizeof *out);
+    else if (tensor->dtype == DTYPE_F16)
+        kernels()->f16_to_f32(out, from, count);
+    else if (tensor->dtype == DTYPE_BF16)
+        kernels()->bf16_to_f32(out, from, count);
+    else
+        info->decode(out, from, count);
+}
+
+static enum status cpu_linear(void *state, float *y, const float *x, uint64_t tokens, const struct tensor *weight,
+    const struct tensor *bias, struct error *err)
+{
+    struct cpu *cpu = state;
+
+    return matmul_run(cpu->matmul, y, x, tokens, weight, bias, err);
+}
+
+/* ---- embedding ---- */
+
+struct embed {
+    struct cpu *cpu;
+    float *out;
+    const uint32_t *ids;
+    uint64_t tokens;
+    const struct tensor *weight;
+    struct tiles_layout layout; /* if the weight is quantized */
+};
+
+/* Tiles decode from their first row on: decode up to the row wanted and keep that. */
+static void embed_quantized(float *out, const struct embed *embed, uint32_t id, float *rows)
+{
+    uint64_t cols = embed->layout.cols, row = id % TILE_ROWS;
+
+    tiles_decode(&embed->layout, rows, cols, embed->weight->data, id - row, row + 1);
+    memcpy(out, rows + row * cols, cols * sizeof *out);
+}
+
+static enum status embed_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    const struct embed *embed = context;
+    uint64_t cols = embed->weight->shape[1], per_task = rows_per_task(cols);
+    float *rows = embed->cpu->tile_rows + worker * TILE_ROWS * embed->cpu->max_cols;
+
+    (void)err;
+    for (uint64_t i = index * per_task; i < task_end(index, per_task, embed->tokens); i++) {
+        if (embed->weight->storage == STORAGE_TILES)
+            embed_quantized(embed->out + i * cols, embed, embed->ids[i], rows);
+        else
+            decode_dense(embed->out + i * cols, embed->weight, embed->ids[i] * cols, cols);
+    }
+    return OK;
+}
+
+static enum status cpu_embed(void *state, float *out, const uint32_t *ids, uint64_t tokens,
+    const struct tensor *weight, struct error *err)
+{
+    struct cpu *cpu = state;
+    struct embed embed = {.cpu = cpu, .out = out, .ids = ids, .tokens = tokens, .weight = weight};
+    uint64_t cols = weight->shape[1];
+    enum status status = OK;
+
+    if (weight->storage == STORAGE_TILES)
+        status = tiles_layout(&embed.layout, weight->shape[0], cols, weight->scheme, err);
+    if (status) return status;
+    return cpu_parallel(cpu->pool, tasks_for(tokens, rows_per_task(cols)), tokens * cols, embed_task, &embed, err);
+}
+
+/* ---- norm ---- */
+
+struct norm {
+    float *y;
+    const float *x, *gain;
+    uint64_t rows, size;
+    float epsilon;
+};
+
+/* In double precision and eight lanes: exact enough for any width, and vector code. */
+static double sum_of_squares(const float *x, uint64_t size)
+{
+    double lanes[8] = {0};
+    uint64_t i = 0;
+
+    for (; i + 8 <= size; i += 8) {
+        for (int lane = 0; lane < 8; lane++) lanes[lane] += (double)x[i + lane] * x[i + lane];
+    }
+    for (; i < size; i++) lanes[0] += (double)x[i] * x[i];
+    return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+}
+
+static enum status norm_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    const struct norm *norm = context;
+    uint64_t size = norm->size, per_task = rows_per_task(size);
+
+    (void)worker;
+    (void)err;
+    for (uint64_t row = index * per_task; row < task_end(index, per_task, norm->rows); row++) {
+        const float *x = norm->x + row * size;
+        float *y = norm->y + row * size;
+        float scale = (float)(1 / sqrt(sum_of_squares(x, size) / (double)size + (double)norm->epsilon));
+
+        for (uint64_t i = 0; i < size; i++) y[i] = x[i] * scale * norm->gain[i];
+    }
+    return OK;
+}
+
+static enum status cpu_rms_norm(void *state, float *y, const float *x, uint64_t rows, uint64_t size,
+    const struct tensor *gain, float epsilon, struct error *err)
+{
+    struct cpu *cpu = state;
+    struct norm norm = {y, x, cpu->gain, rows, size, epsilon};
+
+    decode_dense(cpu->gain, gain, 0, size);
+    return cpu_parallel(cpu->pool, tasks_for(rows, rows_per_task(size)), 2 * rows * size, norm_task, &norm, err);
+}
+
+/* ---- rope ---- */
+
+struct rope {
+    float *x;
+    const float *cosine, *sine;
+    uint64_t tokens, length;
+    uint32_t heads, head_size;
+};
+
+/* RoFormer (arXiv:2104.09864), equation 34, for channel pairs (i, i + half). */
+static void rotate(float *x, const float *cosine, const float *sine, uint32_t half)
+{
+    for (uint32_t i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half];
+
+        x[i] = a * cosine[i] - b * sine[i];
+        x[i + half] = b * cosine[i] + a * sine[i];
+    }
+}
+
+static enum status rope_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    const struct rope *rope = context;
+    uint32_t half = rope->head_size / 2;
+    uint64_t width = (uint64_t)rope->heads * rope->head_size, per_task = rows_per_task(width);
+
+    (void)worker;
+    (void)err;
+    for (uint64_t token = index * per_task; token < task_end(index, per_task, rope->tokens); token++) {
+        uint64_t position = token % rope->length;
+
+        for (uint32_t head = 0; head < rope->heads; head++)
+            rotate(rope->x + token * width + (uint64_t)head * rope->head_size, rope->cosine + position * half,
+                rope->sine + position * half, half);
+    }
+    return OK;
+}
+
+static enum status cpu_rope(void *state, float *x, uint64_t sequences, uint64_t length, uint32_t heads,
+    uint32_t head_size, const float *cosine, const float *sine, struct error *err)
+{
+    struct cpu *cpu = state;
+    struct rope rope = {x, cosine, sine, sequences * length, length, heads, head_size};
+    uint64_t width = (uint64_t)heads * head_size;
+
+    return cpu_parallel(cpu->pool, tasks_for(rope.tokens, rows_per_task(width)), 3 * rope.tokens * width, rope_task,
+        &rope, err);
+}
+
+/* ---- the cache, and attention over it ---- */
+
+struct store {
+    float *cache;
+    const float *x;
+    uint64_t length, past, capacity;
+    uint32_t kv_heads, head_size;
+};
+
+/* One head of one sequence. */
+static enum status store_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    const struct store *store = context;
+    uint64_t size = store->head_size, sequence = index / store->kv_heads, head = index % store->kv_heads;
+    float *to = store->cache + (index * store->capacity + store->past) * size;
+    const float *from = store->x + (sequence * store->length * store->kv_heads + head) * size;
+
+    (void)worker;
+    (void)err;
+    for (uint64_t token = 0; token < store->length; token++)
+        memcpy(to + token * size, from + token * store->kv_heads * size, size * sizeof *to);
+    return OK;
+}
+
+static enum status cpu_store(void *state, float *cache, const float *x, uint64_t sequences, uint64_t length,
+    uint64_t past, uint64_t capacity, uint32_t kv_heads, uint32_t head_size, struct error *err)
+{
+    struct cpu *cpu = state;
+    struct store store = {cache, x, length, past, capacity, kv_heads, head_size};
+
+    return cpu_parallel(cpu->pool, sequences * kv_heads, sequences * length * kv_heads * head_size, store_task, &store,
+        err);
+}
+
+static enum status cpu_attend(void *state, const struct attention *call, struct error *err)
+{
+    struct cpu *cpu = state;
+    uint64_t needed = pool_workers(cpu->pool) * cpu_attention_scratch(call->head_size);
+    enum status status = memory_grow(&cpu->attention, &cpu->attention_capacity, needed, sizeof(float), err);
+
+    return status ? status : cpu_attention(cpu->pool, call, cpu->attention, err);
+}
+
+/* ---- element by element ---- */
+
+struct elementwise {
+    float *x;
+    const float *y;
+    uint64_t count;
+};
+
+static enum status silu_multiply_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    const struct elementwise *call = context;
+    float *gate = call->x;
+
+    (void)worker;
+    (void)err;
+    for (uint64_t i = index * TASK_FLOATS, end = task_end(index, TASK_FLOATS, call->count); i < end; i++)
+        gate[i] = gate[i] / (1 + fast_exp(-gate[i])) * call->y[i];
+    return OK;
+}
+
+static enum status cpu_silu_multiply(void *state, float *gate, const float *up, uint64_t count, struct error *err)
+{
+    struct cpu *cpu = state;
+    struct elementwise call = {gate, up, count};
+
+    return cpu_parallel(cpu->pool, tasks_for(count, TASK_FLOATS), EXP_WORK * count, silu_multiply_task, &call, err);
+}
+
+static enum status add_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    const struct elementwise *call = context;
+    float *x = call->x;
+
+    (void)worker;
+    (void)err;
+    for (uint64_t i = index * TASK_FLOATS, end = task_end(index, TASK_FLOATS, call->count); i < end; i++)
+        x[i] += call->y[i];
+    return OK;
+}
+
+static enum status cpu_add(void *state, float *x, const float *y, uint64_t count, struct error *err)
+{
+    struct cpu *cpu = state;
+    struct elementwise call = {x, y, count};
+
+    return cpu_parallel(cpu->pool, tasks_for(count, TASK_FLOATS), count, add_task, &call, err);
+}
+
+/* ---- life ---- */
+
+static void cpu_release(void *state)
+{
+    struct cpu *cpu = state;
+
+    if (!cpu) return;
+    matmul_free(cpu->matmul);
+    memory_free(cpu->gain);
+    memory_free(cpu->tile_rows);
+    memory_free(cpu->attention);
+    memory_free(cpu);
+}
+
+enum status backend_cpu_create(struct backend *out, struct pool *pool, uint64_t max_cols, struct error *err)
+{
+    struct cpu *cpu = memory_new(1, sizeof *cpu, err);
+    enum status status;
+
+    if (!cpu) return ERR_MEMORY;
+    cpu->pool = pool;
+    cpu->max_cols = max_cols;
+    status = matmul_create(&cpu->matmul, pool, max_cols, err);
+    if (!status && !(cpu->gain = memory_new(max_cols, sizeof(float), err))) status = ERR_MEMORY;
+    if (!status && !(cpu->tile_rows = memory_new(pool_workers(pool) * TILE_ROWS * max_cols, sizeof(float), err)))
+        status = ERR_MEMORY;
+    if (status) {
+        cpu_release(cpu);
+        return status;
+    }
+    *out = (struct backend){
+        .name = "cpu",
+        .state = cpu,
+        .linear = cpu_linear,
+        .embed = cpu_embed,
+        .rms_norm = cpu_rms_norm,
+        .rope = cpu_rope,
+        .store = cpu_store,
+        .attention = cpu_attend,
+        .silu_multiply = cpu_silu_multiply,
+        .add = cpu_add,
+        .release = cpu_release,
+    };
+    return OK;
+}

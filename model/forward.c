@@ -1,0 +1,374 @@
+/* The forward pass of a decoder: embedding, then per layer attention and a gated feed-forward block, each behind a norm
+ * and added to the residual stream, then a last norm. Steps are cut into blocks of tokens, so that activations take a
+ * bounded amount of memory whatever the batch and its length; the residual stream lives in the caller's output. */
+#include "model/forward.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/memory.h"
+#include "model/rope.h"
+
+#define BLOCK_TOKENS 2048
+#define SESSION_BYTES_LIMIT (UINT64_C(1) << 40)
+
+struct session {
+    struct model *model;
+    uint64_t sequences, capacity, length;
+    uint64_t layer_floats;        /* of the keys of one layer, and of its values */
+    float *keys, *values;         /* [layers][sequences][kv_heads][capacity][head_size] */
+    float *frequencies;           /* [head_size / 2] */
+    float *cosine, *sine;         /* [block positions][head_size / 2] */
+    float *normed;                /* [block tokens][hidden]; also what comes back from o and down */
+    float *q, *mixed;             /* [block tokens][heads * head_size] */
+    float *k, *v;                 /* [block tokens][kv_heads * head_size] */
+    float *gate, *up;             /* [block tokens][ffn] */
+};
+
+/* The part of a step that goes through the layers at once: all positions of some sequences, or some positions of one. */
+struct block {
+    uint64_t sequence, sequences; /* which sequences */
+    uint64_t past, length;        /* positions past .. past+length-1 of each */
+    uint64_t tokens;              /* sequences * length */
+    float *x;                     /* [tokens][hidden]: the residual stream */
+};
+
+/* ---- life ---- */
+
+/* A zeroed array [rows][cols] of floats; *bytes sums up what a session takes. */
+static enum status new_floats(float **out, uint64_t rows, uint64_t cols, uint64_t *bytes, struct error *err)
+{
+    uint64_t count, size;
+
+    if (checked_multiply(&count, rows, cols) || checked_multiply(&size, count, sizeof(float)) ||
+        checked_add(bytes, *bytes, size) || *bytes > SESSION_BYTES_LIMIT)
+        return fail(err, ERR_MEMORY, "a session of this many sequences and tokens needs more than 2^40 bytes");
+    *out = memory_new(count, sizeof(float), err);
+    return *out ? OK : ERR_MEMORY;
+}
+
+static enum status new_cache(struct session *session, uint64_t *bytes, struct error *err)
+{
+    const struct model_config *config = &session->model->config;
+    uint64_t per_token = (uint64_t)config->kv_heads * config->head_size, tokens;
+    enum status status;
+
+    if (checked_multiply(&tokens, session->sequences, session->capacity) ||
+        checked_multiply(&session->layer_floats, tokens, per_token))
+        return fail(err, ERR_MEMORY, "a session of this many sequences and tokens needs more than 2^40 bytes");
+    status = new_floats(&session->keys, config->layers, session->layer_floats, bytes, err);
+    return status ? status : new_floats(&session->values, config->layers, session->layer_floats, bytes, err);
+}
+
+static enum status new_activations(struct session *session, uint64_t *bytes, struct error *err)
+{
+    const struct model_config *config = &session->model->config;
+    uint64_t tokens = session->sequences * session->capacity, half = config->head_size / 2;
+    uint64_t positions = session->capacity < BLOCK_TOKENS ? session->capacity : BLOCK_TOKENS;
+    uint64_t q = (uint64_t)config->heads * config->head_size, kv = (uint64_t)config->kv_heads * config->head_size;
+    const struct {
+        float **array;
+        uint64_t rows, cols;
+    } arrays[] = {
+        {&session->frequencies, 1, half},
+        {&session->cosine, positions, half},
+        {&session->sine, positions, half},
+        {&session->normed, 0, config->hidden},
+        {&session->q, 0, q},
+        {&session->mixed, 0, q},
+        {&session->k, 0, kv},
+        {&session->v, 0, kv},
+        {&session->gate, 0, config->ffn},
+        {&session->up, 0, config->ffn},
+    };
+    enum status status = OK;
+
+    if (tokens > BLOCK_TOKENS) tokens = BLOCK_TOKENS;
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays && !status; i++)
+        status = new_floats(arrays[i].array, arrays[i].rows ? arrays[i].rows : tokens, arrays[i].cols, bytes, err);
+    return status;
+}
+
+enum status session_create(struct session **out, struct model *model, uint64_t sequences, uint64_t capacity,
+    struct error *err)
+{
+    struct session *session;
+    uint64_t bytes = 0;
+    enum status status;
+
+    *out = NULL;
+    if (!sequences || !capacity) return fail(err, ERR_USAGE, "a session needs at least one sequence and one token");
+    session = memory_new(1, sizeof *session, err);
+    if (!session) return ERR_MEMORY;
+    session->model = model;
+    session->sequences = sequences;
+    session->capacity = capacity;
+    status = new_cache(session, &bytes, err);
+    if (!status) status = new_activations(session, &bytes, err);
+    if (status)
+        session_free(session);
+    else
+        *out = session;
+    return status;
+}
+
+void session_free(struct session *session)
+{
+    if (!session) return;
+    memory_free(session->keys);
+    memory_free(session->values);
+    memory_free(session->frequencies);
+    memory_free(session->cosine);
+    memory_free(session->sine);
+    memory_free(session->normed);
+    memory_free(session->q);
+    memory_free(session->mixed);
+    memory_free(session->k);
+    memory_free(session->v);
+    memory_free(session->gate);
+    memory_free(session->up);
+    memory_free(session);
+}
+
+void session_reset(struct session *session)
+{
+    session->length = 0;
+}
+
+uint64_t session_length(const struct session *session)
+{
+    return session->length;
+}
+
+uint64_t session_cache_bytes_per_token(const struct session *session)
+{
+    const struct model_config *config = &session->model->config;
+
+    return 2 * sizeof(float) * config->layers * config->kv_heads * config->head_size;
+}
+
+/* ---- one layer ---- */
+
+static enum status linear(struct session *session, float *y, const float *x, uint64_t tokens, uint32_t layer,
+    enum role weight, enum role bias, struct error *err)
+{
+    const struct backend *backend = &session->model->backend;
+    const struct tensor *const *tensors = session->model->tensors.layer[layer];
+
+    return backend->linear(backend->state, y, x, tokens, tensors[weight], tensors[bias], err);
+}
+
+/* y = norm(x) with one row per `size` floats: a token, or (Qwen3) one head of a token. */
+static enum status norm(struct session *session, float *y, const float *x, uint64_t rows, uint64_t size,
+    const struct tensor *gain, struct error *err)
+{
+    const struct backend *backend = &session->model->backend;
+
+    return backend->rms_norm(
+        backend->state, y, x, rows, size, gain, (float)session->model->config.norm_epsilon, err);
+}
+
+/* Queries or keys before they meet: their own norm per head where the architecture has one, then rotation. */
+static enum status prepare_heads(struct session *session, float *x, const struct block *block, uint32_t heads,
+    const struct tensor *gain, struct error *err)
+{
+    const struct backend *backend = &session->model->backend;
+    uint32_t size = session->model->config.head_size;
+    enum status status = OK;
+
+    if (gain) status = norm(session, x, x, block->tokens * heads, size, gain, err);
+    if (status) return status;
+    return backend->rope(backend->state, x, block->sequences, block->length, heads, size, session->cosine,
+        session->sine, err);
+}
+
+/* session->mixed = softmax(q k^T / sqrt(head_size)) v, over what the cache holds and the block adds to it. */
+static enum status attend(struct session *session, const struct block *block, uint32_t layer, struct error *err)
+{
+    const struct backend *backend = &session->model->backend;
+    const struct model_config *config = &session->model->config;
+    uint64_t heads_floats = session->capacity * config->head_size * config->kv_heads;
+    uint64_t offset = layer * session->layer_floats + block->sequence * heads_floats;
+    struct attention call = {
+        .out = session->mixed,
+        .q = session->q,
+        .keys = session->keys + offset,
+        .values = session->values + offset,
+        .sequences = block->sequences,
+        .length = block->length,
+        .past = block->past,
+        .capacity = session->capacity,
+        .heads = config->heads,
+        .kv_heads = config->kv_heads,
+        .head_size = config->head_size,
+        .window = config_slides(config, layer) ? config->window : 0,
+        .scale = 1 / sqrtf((float)config->head_size),
+    };
+    enum status status;
+
+    status = backend->store(backend->state, session->keys + offset, session->k, block->sequences, block->length,
+        block->past, session->capacity, config->kv_heads, config->head_size, err);
+    if (!status)
+        status = backend->store(backend->state, session->values + offset, session->v, block->sequences, block->length,
+            block->past, session->capacity, config->kv_heads, config->head_size, err);
+    return status ? status : backend->attention(backend->state, &call, err);
+}
+
+/* x += o(attention(norm(x))) */
+static enum status attention_block(struct session *session, const struct block *block, uint32_t layer,
+    struct error *err)
+{
+    const struct backend *backend = &session->model->backend;
+    const struct model_config *config = &session->model->config;
+    const struct tensor *const *tensors = session->model->tensors.layer[layer];
+    float *normed = session->normed;
+    uint64_t tokens = block->tokens;
+    enum status status;
+
+    status = norm(session, normed, block->x, tokens, config->hidden, tensors[ROLE_ATTENTION_NORM], err);
+    if (!status) status = linear(session, session->q, normed, tokens, layer, ROLE_Q, ROLE_Q_BIAS, err);
+    if (!status) status = linear(session, session->k, normed, tokens, layer, ROLE_K, ROLE_K_BIAS, err);
+    if (!status) status = linear(session, session->v, normed, tokens, layer, ROLE_V, ROLE_V_BIAS, err);
+    if (!status) status = prepare_heads(session, session->q, block, config->heads, tensors[ROLE_Q_NORM], err);
+    if (!status) status = prepare_heads(session, session->k, block, config->kv_heads, tensors[ROLE_K_NORM], err);
+    if (!status) status = attend(session, block, layer, err);
+    if (!status) status = linear(session, normed, session->mixed, tokens, layer, ROLE_O, ROLE_O_BIAS, err);
+    return status ? status : backend->add(backend->state, block->x, normed, tokens * config->hidden, err);
+}
+
+/* x += down(silu(gate(norm(x))) * up(norm(x))) */
+static enum status feed_forward_block(struct session *session, const struct block *block, uint32_t layer,
+    struct error *err)
+{
+    const struct backend *backend = &session->model->backend;
+    const struct model_config *config = &session->model->config;
+    const struct tensor *gain = session->model->tensors.layer[layer][ROLE_MLP_NORM];
+    float *normed = session->normed, *gate = session->gate, *up = session->up;
+    uint64_t tokens = block->tokens;
+    enum status status;
+
+    status = norm(session, normed, block->x, tokens, config->hidden, gain, err);
+    if (!status) status = linear(session, gate, normed, tokens, layer, ROLE_GATE, ROLE_GATE_BIAS, err);
+    if (!status) status = linear(session, up, normed, tokens, layer, ROLE_UP, ROLE_UP_BIAS, err);
+    if (!status) status = backend->silu_multiply(backend->state, gate, up, tokens * config->ffn, err);
+    if (!status) status = linear(session, normed, gate, tokens, layer, ROLE_DOWN, ROLE_DOWN_BIAS, err);
+    return status ? status : backend->add(backend->state, block->x, normed, tokens * config->hidden, err);
+}
+
+/* ---- a step ---- */
+
+/* True if all are finite. On the bits, so that it becomes vector code: adding one to an exponent of all ones carries into
+ * the sign. */
+static bool all_finite(const float *x, uint64_t count)
+{
+    uint32_t carries = 0, bits;
+
+    for (uint64_t i = 0; i < count; i++) {
+        memcpy(&bits, &x[i], sizeof bits);
+        carries |= (bits & UINT32_C(0x7fffffff)) + UINT32_C(0x00800000);
+    }
+    return !(carries >> 31);
+}
+
+static enum status check_finite(const struct block *block, uint64_t hidden, struct error *err)
+{
+    uint64_t i = 0;
+
+    if (all_finite(block->x, block->tokens * hidden)) return OK;
+    while (isfinite(block->x[i])) i++;
+    return fail(err, ERR_NUMERIC, "channel %" PRIu64 " is %s at position %" PRIu64 " of sequence %" PRIu64, i % hidden,
+        isnan(block->x[i]) ? "NaN" : "infinite", block->past + i / hidden % block->length,
+        block->sequence + i / hidden / block->length);
+}
+
+static enum status run_embedding(struct session *session, const struct block *block, const uint32_t *tokens,
+    struct error *err)
+{
+    const struct model *model = session->model;
+    enum status status;
+
+    status = model->backend.embed(
+        model->backend.state, block->x, tokens, block->tokens, model->tensors.once[ROLE_EMBEDDING], err);
+    if (!status) status = check_finite(block, model->config.hidden, err);
+    return status ? fail_within(err, status, "embedding") : OK;
+}
+
+static enum status run_layer(struct session *session, const struct block *block, uint32_t layer, struct error *err)
+{
+    enum status status = attention_block(session, block, layer, err);
+
+    if (!status) status = feed_forward_block(session, block, layer, err);
+    if (!status) status = check_finite(block, session->model->config.hidden, err);
+    return status ? fail_within(err, status, "layer %" PRIu32, layer) : OK;
+}
+
+static enum status run_final_norm(struct session *session, const struct block *block, struct error *err)
+{
+    const struct model *model = session->model;
+    uint64_t hidden = model->config.hidden;
+    enum status status;
+
+    status = norm(session, block->x, block->x, block->tokens, hidden, model->tensors.once[ROLE_FINAL_NORM], err);
+    if (!status) status = check_finite(block, hidden, err);
+    return status ? fail_within(err, status, "final norm") : OK;
+}
+
+/* All layers for one block. The cache beyond session->length is scratch until the step has succeeded. */
+static enum status run_block(struct session *session, const struct block *block, const uint32_t *tokens,
+    struct error *err)
+{
+    enum status status = run_embedding(session, block, tokens, err);
+
+    for (uint32_t layer = 0; layer < session->model->config.layers && !status; layer++)
+        status = run_layer(session, block, layer, err);
+    return status ? status : run_final_norm(session, block, err);
+}
+
+static enum status check_step(const struct session *session, const uint32_t *tokens, uint64_t length,
+    struct error *err)
+{
+    uint32_t vocabulary = session->model->config.vocabulary;
+
+    if (length > session->capacity - session->length)
+        return fail(err, ERR_USAGE, "%" PRIu64 " tokens after %" PRIu64 " exceed the session's capacity of %" PRIu64,
+            length, session->length, session->capacity);
+    for (uint64_t i = 0; i < session->sequences * length; i++) {
+        if (tokens[i] >= vocabulary)
+            return fail(err, ERR_FORMAT,
+                "token %" PRIu64 " of sequence %" PRIu64 " is %" PRIu32 ", the vocabulary has %" PRIu32, i % length,
+                i / length, tokens[i], vocabulary);
+    }
+    return OK;
+}
+
+/* Short sequences go several at a time, long ones in pieces; either way a block's tokens are consecutive in `tokens` and
+ * `hidden`. */
+enum status session_step(struct session *session, float *hidden, const uint32_t *tokens, uint64_t length,
+    struct error *err)
+{
+    const struct model_config *config = &session->model->config;
+    uint64_t positions = length < BLOCK_TOKENS ? length : BLOCK_TOKENS, count, done;
+    uint32_t half = config->head_size / 2;
+    struct block block;
+    enum status status = check_step(session, tokens, length, err);
+    float scale;
+
+    if (status || !length) return status;
+    scale = rope_frequencies(session->frequencies, config, session->length + length);
+    for (done = 0; done < session->sequences * length && !status; done += block.tokens) {
+        block.sequence = done / length;
+        block.past = session->length + done % length;
+        count = length - done % length;
+        block.length = count < positions ? count : positions;
+        count = session->sequences - block.sequence;
+        block.sequences = count < BLOCK_TOKENS / positions ? count : BLOCK_TOKENS / positions;
+        block.tokens = block.sequences * block.length;
+        block.x = hidden + done * config->hidden;
+        rope_tables(session->cosine, session->sine, session->frequencies, scale, half, block.past, block.length);
+        status = run_block(session, &block, tokens + done, err);
+    }
+    if (!status) session->length += length;
+    return status;
+}

@@ -1,0 +1,330 @@
+/* Tensor names and roles. The four architectures here share their tensor names (those of transformers' Llama family) and
+ * differ in which roles they have; one table of names and one of architectures say all of it. */
+#include "model/layers.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+#define LAYER_PREFIX "model.layers."
+
+static const struct architecture architectures[] = {
+    {.name = "LlamaForCausalLM", .model_type = "llama", .attention_bias_option = true, .mlp_bias_option = true},
+    {.name = "MistralForCausalLM", .model_type = "mistral", .window_by_default = true},
+    {.name = "Qwen2ForCausalLM", .model_type = "qwen2", .qkv_bias_always = true, .window_option = true},
+    {.name = "Qwen3ForCausalLM",
+        .model_type = "qwen3",
+        .qk_norm = true,
+        .window_option = true,
+        .attention_bias_option = true,
+        .default_head_size = 128},
+};
+
+/* The short name of a role, and the name of its tensor: whole for what exists once, else after "model.layers.N.". */
+static const struct role_row {
+    const char *name, *tensor;
+} roles[ROLE_COUNT] = {
+    [ROLE_EMBEDDING] = {"embedding", "model.embed_tokens.weight"},
+    [ROLE_HEAD] = {"head", "lm_head.weight"},
+    [ROLE_FINAL_NORM] = {"final_norm", "model.norm.weight"},
+    [ROLE_ATTENTION_NORM] = {"attention_norm", "input_layernorm.weight"},
+    [ROLE_Q] = {"q_proj", "self_attn.q_proj.weight"},
+    [ROLE_K] = {"k_proj", "self_attn.k_proj.weight"},
+    [ROLE_V] = {"v_proj", "self_attn.v_proj.weight"},
+    [ROLE_O] = {"o_proj", "self_attn.o_proj.weight"},
+    [ROLE_Q_BIAS] = {"q_bias", "self_attn.q_proj.bias"},
+    [ROLE_K_BIAS] = {"k_bias", "self_attn.k_proj.bias"},
+    [ROLE_V_BIAS] = {"v_bias", "self_attn.v_proj.bias"},
+    [ROLE_O_BIAS] = {"o_bias", "self_attn.o_proj.bias"},
+    [ROLE_Q_NORM] = {"q_norm", "self_attn.q_norm.weight"},
+    [ROLE_K_NORM] = {"k_norm", "self_attn.k_norm.weight"},
+    [ROLE_MLP_NORM] = {"mlp_norm", "post_attention_layernorm.weight"},
+    [ROLE_GATE] = {"gate_proj", "mlp.gate_proj.weight"},
+    [ROLE_UP] = {"up_proj", "mlp.up_proj.weight"},
+    [ROLE_DOWN] = {"down_proj", "mlp.down_proj.weight"},
+    [ROLE_GATE_BIAS] = {"gate_bias", "mlp.gate_proj.bias"},
+    [ROLE_UP_BIAS] = {"up_bias", "mlp.up_proj.bias"},
+    [ROLE_DOWN_BIAS] = {"down_bias", "mlp.down_proj.bias"},
+};
+
+const struct architecture *layers_architecture(const char *name, uint64_t bytes)
+{
+    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++) {
+        if (strlen(architectures[i].name) == bytes && memcmp(architectures[i].name, name, bytes) == 0)
+            return &architectures[i];
+    }
+    return NULL;
+}
+
+const char *layers_architectures(void)
+{
+    return "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM";
+}
+
+const char *layers_role_name(enum role role)
+{
+    return roles[role].name;
+}
+
+bool layers_role_is_linear(enum role role)
+{
+    return (role >= ROLE_Q && role <= ROLE_O) || (role >= ROLE_GATE && role <= ROLE_DOWN);
+}
+
+/* ---- shapes ---- */
+
+/* A role of rank 2 if cols is not 0, else of rank 1. */
+static bool set_shape(uint32_t *rank, uint64_t shape[2], uint64_t rows, uint64_t cols)
+{
+    *rank = cols ? 2 : 1;
+    shape[0] = rows;
+    shape[1] = cols;
+    return true;
+}
+
+static bool set_shape_if(bool present, uint32_t *rank, uint64_t shape[2], uint64_t rows)
+{
+    return present && set_shape(rank, shape, rows, 0);
+}
+
+bool layers_role_shape(const struct model_config *config, enum role role, uint32_t *rank, uint64_t shape[2])
+{
+    uint64_t hidden = config->hidden, ffn = config->ffn, head = config->head_size;
+    uint64_t q = config->heads * head, kv = config->kv_heads * head;
+
+    switch (role) {
+    case ROLE_EMBEDDING:
+    case ROLE_HEAD: return set_shape(rank, shape, config->vocabulary, hidden);
+    case ROLE_FINAL_NORM:
+    case ROLE_ATTENTION_NORM:
+    case ROLE_MLP_NORM: return set_shape(rank, shape, hidden, 0);
+    case ROLE_Q: return set_shape(rank, shape, q, hidden);
+    case ROLE_K:
+    case ROLE_V: return set_shape(rank, shape, kv, hidden);
+    case ROLE_O: return set_shape(rank, shape, hidden, q);
+    case ROLE_Q_BIAS: return set_shape_if(config->attention_bias, rank, shape, q);
+    case ROLE_K_BIAS:
+    case ROLE_V_BIAS: return set_shape_if(config->attention_bias, rank, shape, kv);
+    case ROLE_O_BIAS: return set_shape_if(config->output_bias, rank, shape, hidden);
+    case ROLE_Q_NORM:
+    case ROLE_K_NORM: return set_shape_if(config->architecture->qk_norm, rank, shape, head);
+    case ROLE_GATE:
+    case ROLE_UP: return set_shape(rank, shape, ffn, hidden);
+    case ROLE_DOWN: return set_shape(rank, shape, hidden, ffn);
+    case ROLE_GATE_BIAS:
+    case ROLE_UP_BIAS: return set_shape_if(config->mlp_bias, rank, shape, ffn);
+    case ROLE_DOWN_BIAS: return set_shape_if(config->mlp_bias, rank, shape, hidden);
+    case ROLE_COUNT: break;
+    }
+    return false;
+}
+
+/* ---- names ---- */
+
+/* What follows "model.layers.N." in a name, with N a plain decimal number below config.layers; NULL if it has no such
+ * start. */
+static const char *after_layer(const struct model_config *config, const char *name, uint32_t *layer)
+{
+    const size_t prefix = strlen(LAYER_PREFIX);
+    const char *digit;
+    uint32_t number = 0;
+
+    if (strncmp(name, LAYER_PREFIX, prefix) != 0) return NULL;
+    for (digit = name + prefix; *digit >= '0' && *digit <= '9'; digit++) {
+        if (digit > name + prefix && number == 0) return NULL; /* a leading zero */
+        number = number * 10 + (uint32_t)(*digit - '0');
+        if (number >= config->layers) return NULL;
+    }
+    if (digit == name + prefix || *digit != '.') return NULL;
+    *layer = number;
+    return digit + 1;
+}
+
+bool layers_role_of(const struct model_config *config, const char *name, enum role *role, uint32_t *layer)
+{
+    const char *suffix;
+    uint32_t rank;
+    uint64_t shape[2];
+
+    *layer = 0;
+    suffix = after_layer(config, name, layer);
+    for (int i = suffix ? ROLE_PER_LAYER : 0; i < (suffix ? ROLE_COUNT : ROLE_PER_LAYER); i++) {
+        if (strcmp(suffix ? suffix : name, roles[i].tensor) != 0) continue;
+        *role = (enum role)i;
+        return layers_role_shape(config, *role, &rank, shape);
+    }
+    return false;
+}
+
+char *layers_name(char *out, uint64_t out_bytes, const struct model_config *config, enum role role, uint32_t layer)
+{
+    (void)config; /* the four architectures share their names */
+    if (role < ROLE_PER_LAYER)
+        snprintf(out, out_bytes, "%s", roles[role].tensor);
+    else
+        snprintf(out, out_bytes, LAYER_PREFIX "%" PRIu32 ".%s", layer, roles[role].tensor);
+    return out;
+}
+
+/* ---- binding ---- */
+
+/* "[4096, 256]" for messages. Returns out. */
+static const char *shape_text(char out[64], uint32_t rank, const uint64_t *shape)
+{
+    size_t used = (size_t)snprintf(out, 64, "[");
+
+    for (uint32_t i = 0; i < rank && used < 64; i++)
+        used += (size_t)snprintf(out + used, 64 - used, "%s%" PRIu64, i ? ", " : "", shape[i]);
+    if (used < 64) snprintf(out + used, 64 - used, "]");
+    return out;
+}
+
+static enum status check_tensor(const struct tensor *tensor, uint32_t rank, const uint64_t shape[2], struct error *err)
+{
+    bool same = tensor->rank == rank && tensor->shape[0] == shape[0] && (rank < 2 || tensor->shape[1] == shape[1]);
+    char found[64], expected[64];
+
+    if (!same)
+        return fail(err, ERR_FORMAT, "tensor %s has the shape %s, config.json says %s", tensor->name,
+            shape_text(found, tensor->rank, tensor->shape), shape_text(expected, rank, shape));
+    if (tensor->storage == STORAGE_DENSE && !dtype_info(tensor->dtype)->is_float)
+        return fail(err, ERR_UNSUPPORTED, "tensor %s is %s, weights of a network are of a floating type",
+            tensor->name, dtype_info(tensor->dtype)->name);
+    return OK;
+}
+
+/* The tensor of a role: under its own name, or an alias of it. One tied tensor may be stored under either name. */
+static const struct tensor *find_tensor(struct container *container, const struct model_config *config,
+    enum role role, uint32_t layer)
+{
+    bool shared = config->tied && (role == ROLE_EMBEDDING || role == ROLE_HEAD);
+    const struct tensor *tensor;
+    char name[128];
+
+    if (shared) role = ROLE_EMBEDDING;
+    tensor = container_find(container, layers_name(name, sizeof name, config, role, layer));
+    if (!tensor && shared)
+        tensor = container_find(container, layers_name(name, sizeof name, config, ROLE_HEAD, layer));
+    return tensor;
+}
+
+/* Find and check the tensor of one role; *out stays NULL if the configuration has no such role. */
+static enum status bind_role(const struct tensor **out, struct container *container, const struct model_config *config,
+    enum role role, uint32_t layer, struct error *err)
+{
+    char name[128];
+    uint32_t rank;
+    uint64_t shape[2];
+
+    if (!layers_role_shape(config, role, &rank, shape)) return OK;
+    *out = find_tensor(container, config, role, layer);
+    if (*out) return check_tensor(*out, rank, shape, err);
+    return fail(err, ERR_FORMAT, "tensor %s is missing%s", layers_name(name, sizeof name, config, role, layer),
+        role == ROLE_HEAD ? ", and config.json does not set tie_word_embeddings" : "");
+}
+
+static enum status bind_roles(struct model_tensors *out, struct container *container,
+    const struct model_config *config, struct error *err)
+{
+    enum status status = OK;
+
+    for (int role = 0; role < ROLE_PER_LAYER && !status; role++)
+        status = bind_role(&out->once[role], container, config, (enum role)role, 0, err);
+    for (uint32_t layer = 0; layer < config->layers; layer++) {
+        for (int role = ROLE_PER_LAYER; role < ROLE_COUNT && !status; role++)
+            status = bind_role(&out->layer[layer][role], container, config, (enum role)role, layer, err);
+    }
+    return status;
+}
+
+/* Why a tensor without a role may be left out; NULL if it may not. */
+static const char *drop_reason(const struct model_config *config, const struct tensor *tensor)
+{
+    uint32_t layer;
+    const char *suffix = after_layer(config, tensor->name, &layer);
+
+    if (strcmp(suffix ? suffix : tensor->name, suffix ? "self_attn.rotary_emb.inv_freq" : "model.rotary_emb.inv_freq") ==
+        0)
+        return "rotary table, recomputed";
+    if (config->tied && strcmp(tensor->name, roles[ROLE_HEAD].tensor) == 0) return "tied to the embedding";
+    return NULL;
+}
+
+static int compare_addresses(const void *a, const void *b)
+{
+    uintptr_t left = (uintptr_t) * (const struct tensor *const *)a;
+    uintptr_t right = (uintptr_t) * (const struct tensor *const *)b;
+
+    return (left > right) - (left < right);
+}
+
+/* The address of every bound tensor, sorted; NULLs first. */
+static enum status list_bound(const struct tensor ***out, uint64_t *count, const struct model_tensors *tensors,
+    const struct model_config *config, struct error *err)
+{
+    const uint64_t once = ROLE_PER_LAYER, per_layer = ROLE_COUNT;
+
+    *count = once + config->layers * per_layer;
+    *out = memory_new(*count, sizeof **out, err);
+    if (!*out) return ERR_MEMORY;
+    memcpy(*out, tensors->once, once * sizeof **out);
+    memcpy(*out + once, tensors->layer, config->layers * per_layer * sizeof **out);
+    qsort(*out, *count, sizeof **out, compare_addresses);
+    return OK;
+}
+
+/* Every tensor of the container is bound, or dropped for a reason, or an error. */
+static enum status list_dropped(struct dropped_tensor **dropped, uint64_t *dropped_count,
+    const struct tensor *const *bound, uint64_t bound_count, struct container *container,
+    const struct model_config *config, struct error *err)
+{
+    uint64_t capacity = 0;
+
+    for (uint64_t i = 0; i < container_count(container); i++) {
+        const struct tensor *tensor = container_tensor(container, i);
+        const char *why;
+        enum status status;
+
+        if (bsearch(&tensor, bound, bound_count, sizeof *bound, compare_addresses)) continue;
+        why = drop_reason(config, tensor);
+        if (!why)
+            return fail(err, ERR_FORMAT, "tensor %s is not part of this %s", tensor->name, config->architecture->name);
+        status = memory_grow(dropped, &capacity, *dropped_count + 1, sizeof **dropped, err);
+        if (status) return status;
+        (*dropped)[(*dropped_count)++] = (struct dropped_tensor){tensor, why};
+    }
+    return OK;
+}
+
+enum status layers_bind(struct model_tensors *out, struct dropped_tensor **dropped, uint64_t *dropped_count,
+    struct container *container, const struct model_config *config, struct error *err)
+{
+    const struct tensor **bound = NULL;
+    uint64_t bound_count;
+    enum status status = OK;
+
+    memset(out, 0, sizeof *out);
+    *dropped = NULL;
+    *dropped_count = 0;
+    out->layer = memory_new(config->layers, sizeof *out->layer, err);
+    if (!out->layer) status = ERR_MEMORY;
+    if (!status) status = bind_roles(out, container, config, err);
+    if (!status) status = list_bound(&bound, &bound_count, out, config, err);
+    if (!status) status = list_dropped(dropped, dropped_count, bound, bound_count, container, config, err);
+    memory_free(bound);
+    if (!status) return OK;
+    layers_release(out);
+    memory_free(*dropped);
+    *dropped = NULL;
+    *dropped_count = 0;
+    return fail_within(err, status, "%s", container_path(container));
+}
+
+void layers_release(struct model_tensors *tensors)
+{
+    memory_free(tensors->layer);
+    tensors->layer = NULL;
+}

@@ -1,0 +1,215 @@
+/* The report of nibble-quantize. Numbers are derived here and nowhere else, so that people and machines read the same. */
+#include "quantize/summary.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "base/memory.h"
+#include "formats/measure.h"
+#include "tensor/kernels/kernels.h"
+
+static double bits_per(uint64_t bytes, uint64_t weights)
+{
+    return weights ? 8.0 * (double)bytes / (double)weights : 0;
+}
+
+static double relative_error(double error, double power)
+{
+    return power > 0 ? sqrt(error / power) : 0;
+}
+
+static double total_error(const struct plan *plan)
+{
+    double error = 0, power = 0;
+    for (uint64_t i = 0; i < plan->count; i++) {
+        error += plan->tensors[i].error;
+        power += plan->tensors[i].power;
+    }
+    return relative_error(error, power);
+}
+
+static bool has_errors(const struct quantize_options *options)
+{
+    return options->report_error && !options->dry_run;
+}
+
+/* ---- the plan ---- */
+
+/* How a tensor is stored: its recipe, or its element type and what that was before. */
+static char *storage_text(char out[64], const struct plan_tensor *planned)
+{
+    const struct tensor *source = planned->source, *target = &planned->target;
+    if (!planned->recipe.keep) return settings_recipe_text(out, &planned->recipe);
+    if (target->storage == STORAGE_TILES) {
+        snprintf(out, 64, "kept, %" PRIu32 " bits", target->scheme.bits);
+    } else if (target->dtype == source->dtype && source->storage == STORAGE_DENSE) {
+        snprintf(out, 64, "kept, %s", dtype_info(target->dtype)->name);
+    } else {
+        snprintf(out, 64, "%s, from %s", dtype_info(target->dtype)->name,
+            source->storage == STORAGE_TILES ? "codes" : dtype_info(source->dtype)->name);
+    }
+    return out;
+}
+
+static void print_plan(const struct plan *plan, bool errors)
+{
+    static const char *const headings[] = {"tensor", "shape", "stored as", ">bytes", ">relative error"};
+    struct table table = {0};
+    char shape[MEASURE_SHAPE_TEXT], storage[64];
+    table_head(&table, errors ? 5 : 4, headings);
+    for (uint64_t i = 0; i < plan->count; i++) {
+        const struct plan_tensor *planned = &plan->tensors[i];
+        const struct tensor *target = &planned->target;
+        table_cell(&table, "%s", target->name);
+        table_cell(&table, "%s", measure_shape_text(shape, target->rank, target->shape));
+        table_cell(&table, "%s", storage_text(storage, planned));
+        table_cell(&table, "%" PRIu64, planned->bytes);
+        if (!errors) continue;
+        if (planned->recipe.keep) {
+            table_cell(&table, "%s", "");
+        } else {
+            table_cell(&table, "%.5f", relative_error(planned->error, planned->power));
+        }
+    }
+    table_print(&table);
+    table_free(&table);
+    putchar('\n');
+}
+
+/* ---- for people ---- */
+
+static void print_people(const struct quantize_result *result, const struct quantize_options *options)
+{
+    const struct plan *plan = &result->plan;
+    char recipe[64], in[16], out[16], duration[24], memory[16];
+    if (options->dry_run || options->common.verbose) print_plan(plan, has_errors(options));
+    printf("output           %s%s\n", options->output, options->dry_run ? " (dry run: not written)" : "");
+    printf("method           %s: %s\n", options->method, settings_recipe_text(recipe, &result->settings.linear));
+    printf("tensors          %" PRIu64 ": %" PRIu64 " quantized, %" PRIu64 " kept\n", plan->count, plan->quantized,
+        plan->count - plan->quantized);
+    printf("weights          %" PRIu64 ": %" PRIu64 " quantized\n", plan->weights, plan->weights_quantized);
+    printf("size             %s -> %s%s\n", report_bytes(in, result->bytes_in), options->dry_run ? "about " : "",
+        report_bytes(out, result->bytes_out));
+    printf("bits per weight  %.3f; of quantized weights %.3f\n", bits_per(plan->bytes, plan->weights),
+        bits_per(plan->bytes_quantized, plan->weights_quantized));
+    if (has_errors(options)) printf("relative error   %.5f (root mean square)\n", total_error(plan));
+    if (options->dry_run) return;
+    printf("time             %s, %u thread%s, %s kernels\n", report_duration(duration, result->seconds), result->threads,
+        result->threads == 1 ? "" : "s", kernels()->name);
+    printf("peak memory      %s\n", report_bytes(memory, memory_peak_bytes()));
+}
+
+/* ---- for machines ---- */
+
+static void write_group(struct json_writer *json, const char *key, uint32_t group)
+{
+    if (group) {
+        json_put_u64(json, key, group);
+    } else {
+        json_put_text(json, key, "row");
+    }
+}
+
+static void write_dropped(struct json_writer *json, const struct quantize_result *result)
+{
+    json_write_key(json, "dropped");
+    json_open_array(json);
+    for (uint64_t i = 0; i < result->dropped_count; i++) {
+        json_open_object(json);
+        json_put_text(json, "tensor", result->dropped[i].tensor->name);
+        json_put_text(json, "why", result->dropped[i].why);
+        json_close_object(json);
+    }
+    json_close_array(json);
+}
+
+static void write_planned(struct json_writer *json, const struct plan_tensor *planned, bool errors)
+{
+    const struct tensor *target = &planned->target;
+    const struct recipe *recipe = &planned->recipe;
+    json_open_object(json);
+    json_put_text(json, "tensor", target->name);
+    json_write_key(json, "shape");
+    json_open_array(json);
+    for (uint32_t i = 0; i < target->rank; i++)
+        json_write_u64(json, target->shape[i]);
+    json_close_array(json);
+    json_put_bool(json, "quantized", !recipe->keep);
+    if (recipe->keep) {
+        json_put_text(json, "type", target->storage == STORAGE_TILES ? "tiles" : dtype_info(target->dtype)->name);
+    } else {
+        json_put_u64(json, "bits", recipe->bits);
+        write_group(json, "group", recipe->group);
+        json_put_bool(json, "asymmetric", recipe->asymmetric);
+        json_put_text(json, "range", recipe->range == GRID_MSE ? "mse" : "minmax");
+        if (errors) json_put_number(json, "relative_error", relative_error(planned->error, planned->power));
+    }
+    json_put_u64(json, "bytes", planned->bytes);
+    json_close_object(json);
+}
+
+static void write_plan(struct json_writer *json, const struct plan *plan, bool errors)
+{
+    json_write_key(json, "plan");
+    json_open_array(json);
+    for (uint64_t i = 0; i < plan->count; i++)
+        write_planned(json, &plan->tensors[i], errors);
+    json_close_array(json);
+}
+
+static void write_json(struct json_writer *json, const struct quantize_result *result,
+    const struct quantize_options *options)
+{
+    const struct plan *plan = &result->plan;
+    const struct recipe *linear = &result->settings.linear;
+    json_open_object(json);
+    json_put_text(json, "tool", settings_command.name);
+    json_put_text(json, "version", NIBBLE_VERSION);
+    json_put_text(json, "input", options->input);
+    json_put_text(json, "output", options->output);
+    json_put_bool(json, "dry_run", options->dry_run);
+    json_put_text(json, "method", options->method);
+    json_put_u64(json, "bits", linear->bits);
+    write_group(json, "group", linear->group);
+    json_put_bool(json, "asymmetric", linear->asymmetric);
+    json_put_text(json, "range", options->range);
+    json_put_u64(json, "tensors", plan->count);
+    json_put_u64(json, "tensors_quantized", plan->quantized);
+    json_put_u64(json, "weights", plan->weights);
+    json_put_u64(json, "weights_quantized", plan->weights_quantized);
+    json_put_u64(json, "bytes_in", result->bytes_in);
+    json_put_u64(json, "bytes_out", result->bytes_out);
+    json_put_number(json, "bits_per_weight", bits_per(plan->bytes, plan->weights));
+    json_put_number(json, "bits_per_quantized_weight", bits_per(plan->bytes_quantized, plan->weights_quantized));
+    if (has_errors(options)) json_put_number(json, "relative_error", total_error(plan));
+    write_dropped(json, result);
+    if (options->dry_run || options->common.verbose) write_plan(json, plan, has_errors(options));
+    json_put_number(json, "seconds", result->seconds);
+    json_put_u64(json, "peak_memory_bytes", memory_peak_bytes());
+    json_put_text(json, "kernels", kernels()->name);
+    json_put_u64(json, "threads", result->threads);
+    json_close_object(json);
+}
+
+static enum status print_json(const struct quantize_result *result, const struct quantize_options *options,
+    struct error *err)
+{
+    struct json_writer json = {.indent = 2};
+    char *text = NULL;
+    uint64_t bytes;
+    write_json(&json, result, options);
+    enum status status = json_writer_take(&json, &text, &bytes, err);
+    if (status == OK) fputs(text, stdout);
+    memory_free(text);
+    json_writer_free(&json);
+    return status;
+}
+
+enum status summary_print(const struct quantize_result *result, const struct quantize_options *options,
+    struct error *err)
+{
+    if (options->common.json) return print_json(result, options, err);
+    print_people(result, options);
+    return OK;
+}

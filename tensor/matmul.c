@@ -1,0 +1,246 @@
+/* Products with a weight matrix in any storage.
+ *
+ * Work is cut into panels of consecutive rows of the weight; a panel is one task of the pool. Its size follows from the
+ * shapes alone, so the result does not depend on the number of workers. A panel takes one of two ways: with few tokens
+ * each row is read once from where it lies (dot); with many it is decoded to float and multiplied through linalg. */
+#include "tensor/matmul.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+#include "tensor/kernels/kernels.h"
+#include "tensor/linalg.h"
+#include "tensor/tiles.h"
+
+/* Up to this many tokens the dot kernels are faster than decoding and multiplying. */
+#define DOT_TOKENS 6
+/* Rows per task: products want many (the tokens are packed anew for every panel), balance wants several panels. */
+#define DOT_ROWS 64
+#define PANEL_ROWS_LEAST 64
+#define PANEL_ROWS_MOST 256
+/* Tokens per product: what a panel is multiplied with at a time. */
+#define TOKEN_BLOCK 512
+
+struct matmul {
+    struct pool *pool;
+    uint64_t max_cols;
+    float **panels; /* one per worker: [PANEL_ROWS_MOST][max_cols] */
+    float *padded;  /* [DOT_TOKENS][max_cols rounded up to whole blocks] */
+};
+
+/* One product, as its tasks see it. */
+struct product {
+    float *y;
+    const float *x;
+    uint64_t tokens, rows, cols;
+    const struct tensor *weight, *bias;
+    struct tiles_layout layout; /* TILES only */
+    uint64_t panel_rows;
+    float **panels;
+    uint64_t x_stride; /* of x: cols, or for dots over tiles cols rounded up to whole blocks */
+};
+
+static uint64_t round_up(uint64_t value, uint64_t multiple)
+{
+    return (value + multiple - 1) / multiple * multiple;
+}
+
+void matmul_free(struct matmul *matmul)
+{
+    if (!matmul) return;
+    for (unsigned i = 0; matmul->panels && i < pool_workers(matmul->pool); i++) memory_free(matmul->panels[i]);
+    memory_free(matmul->panels);
+    memory_free(matmul->padded);
+    memory_free(matmul);
+}
+
+static enum status allocate(struct matmul *matmul, struct error *err)
+{
+    unsigned workers = pool_workers(matmul->pool);
+    matmul->panels = memory_new(workers, sizeof *matmul->panels, err);
+    if (!matmul->panels) return ERR_MEMORY;
+    for (unsigned i = 0; i < workers; i++) {
+        matmul->panels[i] = memory_new(matmul->max_cols, PANEL_ROWS_MOST * sizeof(float), err);
+        if (!matmul->panels[i]) return ERR_MEMORY;
+    }
+    matmul->padded = memory_new(round_up(matmul->max_cols, TILE_COLS), DOT_TOKENS * sizeof(float), err);
+    return matmul->padded ? OK : ERR_MEMORY;
+}
+
+enum status matmul_create(struct matmul **out, struct pool *pool, uint64_t max_cols, struct error *err)
+{
+    struct matmul *matmul = memory_new(1, sizeof *matmul, err);
+    if (!matmul) return ERR_MEMORY;
+    matmul->pool = pool;
+    matmul->max_cols = max_cols;
+    enum status status = allocate(matmul, err);
+    if (status != OK) {
+        matmul_free(matmul);
+        return status;
+    }
+    *out = matmul;
+    return OK;
+}
+
+/* ---- shared by both ways ---- */
+
+static const void *dense_row(const struct product *product, uint64_t row)
+{
+    const uint8_t *bytes = product->weight->data;
+    return bytes + row * product->cols * dtype_info(product->weight->dtype)->bytes;
+}
+
+/* The bias of `count` rows as floats; 0 without one. */
+static void read_bias(float *out, const struct product *product, uint64_t row, uint64_t count)
+{
+    memset(out, 0, count * sizeof *out);
+    if (!product->bias) return;
+    const struct dtype_info *info = dtype_info(product->bias->dtype);
+    info->decode(out, (const uint8_t *)product->bias->data + row * info->bytes, count);
+}
+
+static uint64_t rows_of_task(const struct product *product, uint64_t row)
+{
+    uint64_t left = product->rows - row;
+    return left < product->panel_rows ? left : product->panel_rows;
+}
+
+/* ---- few tokens ---- */
+
+static void dot_tile(const struct product *product, uint64_t row, uint64_t count, const float *bias)
+{
+    struct tile tile = tiles_at(&product->layout, product->weight->data, row / TILE_ROWS);
+    for (uint64_t t = 0; t < product->tokens; t++) {
+        float sums[TILE_ROWS];
+        tiles_dot(&product->layout, sums, tile.codes, tile.scales, tile.zeros, product->x + t * product->x_stride);
+        for (uint64_t r = 0; r < count; r++) product->y[t * product->rows + row + r] = sums[r] + bias[r];
+    }
+}
+
+static void dot_row(const struct product *product, uint64_t row, float bias)
+{
+    const struct kernels *k = kernels();
+    enum dtype dtype = product->weight->dtype;
+    const void *weights = dense_row(product, row);
+    for (uint64_t t = 0; t < product->tokens; t++) {
+        const float *x = product->x + t * product->x_stride;
+        float sum;
+        if (dtype == DTYPE_F16) {
+            k->dot_f16(&sum, weights, x, product->cols);
+        } else if (dtype == DTYPE_BF16) {
+            k->dot_bf16(&sum, weights, x, product->cols);
+        } else {
+            k->dot_f32(&sum, weights, x, product->cols);
+        }
+        product->y[t * product->rows + row] = sum + bias;
+    }
+}
+
+static enum status dot_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    (void)worker;
+    (void)err;
+    const struct product *product = context;
+    uint64_t row = index * product->panel_rows, end = row + rows_of_task(product, row);
+    float bias[DOT_ROWS];
+    read_bias(bias, product, row, end - row);
+    if (product->weight->storage == STORAGE_DENSE) {
+        for (uint64_t r = row; r < end; r++) dot_row(product, r, bias[r - row]);
+    } else {
+        for (uint64_t r = row; r < end; r += TILE_ROWS) {
+            dot_tile(product, r, end - r < TILE_ROWS ? end - r : TILE_ROWS, bias + (r - row));
+        }
+    }
+    return OK;
+}
+
+/* Tiles read whole blocks of x, 32-byte aligned: put every token on rows of that kind, zeros behind. */
+static void pad_tokens(struct matmul *matmul, struct product *product)
+{
+    uint64_t stride = round_up(product->cols, TILE_COLS);
+    for (uint64_t t = 0; t < product->tokens; t++) {
+        float *row = matmul->padded + t * stride;
+        memcpy(row, product->x + t * product->cols, product->cols * sizeof *row);
+        memset(row + product->cols, 0, (stride - product->cols) * sizeof *row);
+    }
+    product->x = matmul->padded;
+    product->x_stride = stride;
+}
+
+/* ---- many tokens ---- */
+
+/* Rows [row, row + count) of the weight as floats, row stride cols: in place if they are floats already. */
+static const float *panel_of(const struct product *product, float *scratch, uint64_t row, uint64_t count)
+{
+    const struct tensor *weight = product->weight;
+    if (weight->storage == STORAGE_TILES) {
+        tiles_decode(&product->layout, scratch, product->cols, weight->data, row, count);
+        return scratch;
+    }
+    const void *data = dense_row(product, row);
+    uint64_t elements = count * product->cols;
+    if (weight->dtype == DTYPE_F32) return data;
+    if (weight->dtype == DTYPE_F16) {
+        kernels()->f16_to_f32(scratch, data, elements);
+    } else if (weight->dtype == DTYPE_BF16) {
+        kernels()->bf16_to_f32(scratch, data, elements);
+    } else {
+        dtype_info(weight->dtype)->decode(scratch, data, elements);
+    }
+    return scratch;
+}
+
+static enum status panel_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    (void)err;
+    const struct product *product = context;
+    uint64_t row = index * product->panel_rows, count = rows_of_task(product, row);
+    const float *panel = panel_of(product, product->panels[worker], row, count);
+    float bias[PANEL_ROWS_MOST];
+    read_bias(bias, product, row, count);
+    for (uint64_t first = 0; first < product->tokens; first += TOKEN_BLOCK) {
+        uint64_t tokens = product->tokens - first < TOKEN_BLOCK ? product->tokens - first : TOKEN_BLOCK;
+        float *y = product->y + first * product->rows + row;
+        for (uint64_t t = 0; t < tokens; t++) memcpy(y + t * product->rows, bias, count * sizeof *bias);
+        linalg_gemm_nt(tokens, count, product->cols, 1, product->x + first * product->cols, product->cols, panel,
+            product->cols, 1, y, product->rows);
+    }
+    return OK;
+}
+
+/* An eighth of the rows, within bounds, in whole tiles. */
+static uint64_t panel_rows(uint64_t rows)
+{
+    uint64_t eighth = round_up((rows + 7) / 8, TILE_ROWS);
+    if (eighth < PANEL_ROWS_LEAST) return PANEL_ROWS_LEAST;
+    return eighth < PANEL_ROWS_MOST ? eighth : PANEL_ROWS_MOST;
+}
+
+enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t tokens, const struct tensor *weight,
+    const struct tensor *bias, struct error *err)
+{
+    struct product product = {
+        .y = y,
+        .x = x,
+        .tokens = tokens,
+        .rows = weight->shape[0],
+        .cols = weight->shape[1],
+        .weight = weight,
+        .bias = bias,
+        .panels = matmul->panels,
+        .x_stride = weight->shape[1],
+    };
+    bool tiles = weight->storage == STORAGE_TILES;
+    if (!tiles && !dtype_info(weight->dtype)->is_float) {
+        return fail(err, ERR_UNSUPPORTED, "a product with a weight of type %s", dtype_info(weight->dtype)->name);
+    }
+    if (tiles) {
+        enum status status = tiles_layout(&product.layout, product.rows, product.cols, weight->scheme, err);
+        if (status != OK) return status;
+    }
+    bool few = tokens <= DOT_TOKENS && (tiles || weight->dtype != DTYPE_F64);
+    product.panel_rows = few ? DOT_ROWS : panel_rows(product.rows);
+    if (few && tiles) pad_tokens(matmul, &product);
+    uint64_t tasks = (product.rows + product.panel_rows - 1) / product.panel_rows;
+    return pool_run(matmul->pool, tasks, few ? dot_task : panel_task, &product, err);
+}

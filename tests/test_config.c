@@ -1,0 +1,389 @@
+/* config.json: what is read from good ones, and that every bad one is refused with the right status and the key named. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "model/config.h"
+#include "model/layers.h"
+#include "tests/support/testing.h"
+
+#define TEXT_BYTES 4096
+
+/* The members of a good document. Cases replace, add or remove some. */
+static const char *const good[][2] = {
+    {"architectures", "[\"LlamaForCausalLM\"]"},
+    {"model_type", "\"llama\""},
+    {"hidden_size", "64"},
+    {"intermediate_size", "172"},
+    {"num_hidden_layers", "5"},
+    {"num_attention_heads", "8"},
+    {"num_key_value_heads", "4"},
+    {"vocab_size", "512"},
+    {"max_position_embeddings", "256"},
+    {"rms_norm_eps", "1e-05"},
+    {"rope_theta", "10000.0"},
+    {"hidden_act", "\"silu\""},
+    {"bos_token_id", "1"},
+    {"eos_token_id", "2"},
+    {"tie_word_embeddings", "true"},
+};
+
+struct change {
+    const char *key, *value; /* value NULL: the member is left out */
+};
+
+static const char *changed(const char *key, const struct change *changes, size_t count, const char *value)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(changes[i].key, key) == 0) return changes[i].value;
+    }
+    return value;
+}
+
+static bool is_good_key(const char *key)
+{
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        if (strcmp(good[i][0], key) == 0) return true;
+    }
+    return false;
+}
+
+static void append(char text[TEXT_BYTES], const char *key, const char *value)
+{
+    size_t used = strlen(text);
+
+    if (value) snprintf(text + used, TEXT_BYTES - used, "%s\"%s\": %s", used > 1 ? ", " : "", key, value);
+}
+
+/* The good document with changes. */
+static void build(char text[TEXT_BYTES], const struct change *changes, size_t count)
+{
+    strcpy(text, "{");
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        append(text, good[i][0], changed(good[i][0], changes, count, good[i][1]));
+    for (size_t i = 0; i < count; i++) {
+        if (!is_good_key(changes[i].key)) append(text, changes[i].key, changes[i].value);
+    }
+    strcat(text, "}");
+}
+
+/* Parse the good document with changes, which must work. */
+static struct model_config parse(const struct change *changes, size_t count)
+{
+    struct model_config config;
+    struct error err = {0};
+    char text[TEXT_BYTES];
+    enum status status;
+
+    build(text, changes, count);
+    status = config_parse(&config, "config.json", text, strlen(text), &err);
+    REQUIRE(status == OK, &err);
+    return config;
+}
+#define PARSE(...) parse((const struct change[]){__VA_ARGS__}, sizeof((const struct change[]){__VA_ARGS__}) / sizeof(struct change))
+
+/* A document that must be refused with a status and a text that contains `named`. */
+static void refuse_text(const char *text, enum status expected, const char *named)
+{
+    struct model_config config;
+    struct error err = {0};
+    enum status status = config_parse(&config, "config.json", text, strlen(text), &err);
+
+    if (status != expected || !strstr(err.text, named))
+        printf("\n%.200s\n  expected status %d naming %s, got %d\n", text, expected, named, status);
+    CHECK(status == expected && strstr(err.text, named), &err);
+}
+
+static void refuse(enum status expected, const char *named, const struct change *changes, size_t count)
+{
+    char text[TEXT_BYTES];
+
+    build(text, changes, count);
+    refuse_text(text, expected, named);
+}
+#define REFUSE(expected, named, ...)                                                                                   \
+    refuse(expected, named, (const struct change[]){__VA_ARGS__},                                                      \
+        sizeof((const struct change[]){__VA_ARGS__}) / sizeof(struct change))
+
+/* One member given several impossible values. */
+static void refuse_values(const char *key, const char *const *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++) REFUSE(ERR_FORMAT, key, {key, values[i]});
+}
+#define REFUSE_VALUES(key, ...)                                                                                        \
+    refuse_values(key, (const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
+
+/* ---- good documents ---- */
+
+static void test_plain(void)
+{
+    struct model_config config = PARSE({"torch_dtype", "\"bfloat16\""});
+
+    CU_ASSERT_STRING_EQUAL(config.architecture->name, "LlamaForCausalLM");
+    CU_ASSERT_EQUAL(config.layers, 5);
+    CU_ASSERT_EQUAL(config.hidden, 64);
+    CU_ASSERT_EQUAL(config.ffn, 172);
+    CU_ASSERT_EQUAL(config.heads, 8);
+    CU_ASSERT_EQUAL(config.kv_heads, 4);
+    CU_ASSERT_EQUAL(config.head_size, 8);
+    CU_ASSERT_EQUAL(config.vocabulary, 512);
+    CU_ASSERT_EQUAL(config.context, 256);
+    CU_ASSERT_EQUAL(config.norm_epsilon, 1e-5);
+    CU_ASSERT_TRUE(config.tied);
+    CU_ASSERT_FALSE(config.attention_bias || config.output_bias || config.mlp_bias);
+    CU_ASSERT_EQUAL(config.window, 0);
+    CU_ASSERT_EQUAL(config.rope.kind, ROPE_DEFAULT);
+    CU_ASSERT_EQUAL(config.rope.theta, 10000);
+    CU_ASSERT_EQUAL(config.bos, 1);
+    CU_ASSERT_EQUAL(config.stop_count, 1);
+    CU_ASSERT_EQUAL(config.stops[0], 2);
+}
+
+static void test_defaults(void)
+{
+    struct model_config config = PARSE({"num_key_value_heads", NULL}, {"rope_theta", NULL}, {"hidden_act", NULL},
+        {"tie_word_embeddings", NULL}, {"bos_token_id", "null"}, {"eos_token_id", NULL}, {"model_type", NULL},
+        {"head_dim", "null"}, {"rope_scaling", "null"}, {"sliding_window", "7"});
+
+    CU_ASSERT_EQUAL(config.kv_heads, 8);
+    CU_ASSERT_EQUAL(config.head_size, 8);
+    CU_ASSERT_EQUAL(config.rope.theta, 10000);
+    CU_ASSERT_FALSE(config.tied);
+    CU_ASSERT_EQUAL(config.bos, -1);
+    CU_ASSERT_EQUAL(config.stop_count, 0);
+    CU_ASSERT_EQUAL(config.window, 0); /* a Llama has none */
+}
+
+static void test_sizes(void)
+{
+    struct model_config config = PARSE({"head_dim", "12"}, {"num_key_value_heads", "null"});
+
+    CU_ASSERT_EQUAL(config.head_size, 12);
+    CU_ASSERT_EQUAL(config.kv_heads, 8);
+    config = PARSE({"architectures", "[\"Qwen3ForCausalLM\"]"}, {"model_type", "\"qwen3\""});
+    CU_ASSERT_EQUAL(config.head_size, 128);
+}
+
+static void test_stops(void)
+{
+    struct model_config config = PARSE({"eos_token_id", "[128001, 128008, 128009]"});
+
+    CU_ASSERT_EQUAL(config.stop_count, 3);
+    CU_ASSERT_EQUAL(config.stops[2], 128009);
+    REFUSE(ERR_FORMAT, "eos_token_id", {"eos_token_id", "-1"});
+    REFUSE(ERR_FORMAT, "eos_token_id", {"eos_token_id", "[1, \"2\"]"});
+    REFUSE(ERR_UNSUPPORTED, "eos_token_id", {"eos_token_id", "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]"});
+}
+
+static void test_biases(void)
+{
+    struct model_config config = PARSE({"attention_bias", "true"}, {"mlp_bias", "true"});
+
+    CU_ASSERT_TRUE(config.attention_bias && config.output_bias && config.mlp_bias);
+    config = PARSE({"architectures", "[\"Qwen2ForCausalLM\"]"}, {"model_type", "\"qwen2\""});
+    CU_ASSERT_TRUE(config.attention_bias && !config.output_bias && !config.mlp_bias);
+    config = PARSE({"architectures", "[\"Qwen3ForCausalLM\"]"}, {"model_type", "\"qwen3\""}, {"attention_bias", "true"});
+    CU_ASSERT_TRUE(config.attention_bias && config.output_bias);
+    REFUSE(ERR_UNSUPPORTED, "attention_bias", {"architectures", "[\"MistralForCausalLM\"]"},
+        {"model_type", "\"mistral\""}, {"attention_bias", "true"});
+    REFUSE(ERR_FORMAT, "mlp_bias", {"mlp_bias", "1"});
+}
+
+#define MISTRAL {"architectures", "[\"MistralForCausalLM\"]"}, {"model_type", "\"mistral\""}
+#define QWEN2 {"architectures", "[\"Qwen2ForCausalLM\"]"}, {"model_type", "\"qwen2\""}
+#define SLIDE "\"sliding_attention\""
+#define FULL "\"full_attention\""
+
+static void test_windows(void)
+{
+    struct model_config config = PARSE(MISTRAL, {"sliding_window", "8"});
+
+    CU_ASSERT_EQUAL(config.window, 8);
+    CU_ASSERT_TRUE(config_slides(&config, 0) && config_slides(&config, 4));
+    config = PARSE(MISTRAL, {"sliding_window", "null"});
+    CU_ASSERT_FALSE(config.window || config_slides(&config, 0));
+    config = PARSE(MISTRAL);
+    CU_ASSERT_EQUAL(config.window, 4096);
+    config = PARSE(QWEN2, {"sliding_window", "8"}, {"use_sliding_window", "false"}, {"max_window_layers", "1"});
+    CU_ASSERT_FALSE(config.window || config_slides(&config, 4));
+    config = PARSE(QWEN2, {"sliding_window", "8"}, {"use_sliding_window", "true"}, {"max_window_layers", "3"});
+    CU_ASSERT_EQUAL(config.window, 8);
+    CU_ASSERT_TRUE(!config_slides(&config, 2) && config_slides(&config, 3));
+    config = PARSE(QWEN2, {"sliding_window", "8"}, {"use_sliding_window", "true"},
+        {"layer_types", "[" SLIDE ", " FULL ", " SLIDE ", " FULL ", " FULL "]"});
+    CU_ASSERT_TRUE(config_slides(&config, 0) && !config_slides(&config, 1) && config_slides(&config, 2));
+}
+
+static void test_bad_windows(void)
+{
+    REFUSE_VALUES("sliding_window", "0", "-8", "\"8\"", "1.5", "1e300");
+    REFUSE_VALUES("max_window_layers", "-1", "[]");
+    REFUSE(ERR_UNSUPPORTED, "use_sliding_window", {"use_sliding_window", "true"}, {"sliding_window", "8"});
+    REFUSE_VALUES("layer_types", "7", "[]", "[" FULL "]", "{}");
+    REFUSE(ERR_UNSUPPORTED, "layer_types[1]", {"layer_types", "[" FULL ", \"chunked\", 1, 2, 3]"});
+    REFUSE(ERR_FORMAT, "layer_types[1]", {"layer_types", "[" FULL ", 1, 1, 2, 3]"});
+    REFUSE(ERR_FORMAT, "layer_types[4]",
+        {"layer_types", "[" FULL ", " FULL ", " FULL ", " FULL ", " SLIDE "]"});
+    REFUSE(ERR_UNSUPPORTED, "layer_types[1]", MISTRAL, {"sliding_window", "8"},
+        {"layer_types", "[" SLIDE ", " FULL ", " SLIDE ", " FULL ", " FULL "]"});
+}
+
+/* ---- rope ---- */
+
+static void test_rope(void)
+{
+    struct model_config config = PARSE({"rope_scaling", "{\"type\": \"linear\", \"factor\": 4}"});
+
+    CU_ASSERT_EQUAL(config.rope.kind, ROPE_LINEAR);
+    CU_ASSERT_EQUAL(config.rope.factor, 4);
+    config = PARSE({"rope_scaling", "{\"rope_type\": \"dynamic\", \"type\": \"linear\", \"factor\": 2.5}"});
+    CU_ASSERT_EQUAL(config.rope.kind, ROPE_DYNAMIC);
+    config = PARSE({"rope_theta", NULL},
+        {"rope_parameters", "{\"rope_type\": \"llama3\", \"rope_theta\": 500000, \"factor\": 8, \"low_freq_factor\": 1,"
+                            " \"high_freq_factor\": 4, \"original_max_position_embeddings\": 8192}"});
+    CU_ASSERT_EQUAL(config.rope.kind, ROPE_LLAMA3);
+    CU_ASSERT_EQUAL(config.rope.theta, 500000);
+    CU_ASSERT_EQUAL(config.rope.high_freq_factor, 4);
+    CU_ASSERT_EQUAL(config.rope.original_context, 8192);
+    config = PARSE({"rope_scaling", "{}"}, {"rope_parameters", "{\"rope_type\": \"default\", \"rope_theta\": 77}"});
+    CU_ASSERT_EQUAL(config.rope.theta, 77);
+}
+
+static void test_rope_yarn(void)
+{
+    struct model_config config =
+        PARSE({"rope_scaling", "{\"rope_type\": \"yarn\", \"original_max_position_embeddings\": 64}"});
+
+    CU_ASSERT_EQUAL(config.rope.factor, 4); /* from the two contexts */
+    CU_ASSERT_EQUAL(config.rope.beta_fast, 32);
+    CU_ASSERT_EQUAL(config.rope.beta_slow, 1);
+    CU_ASSERT_EQUAL(config.rope.attention_factor, 0);
+    CU_ASSERT_TRUE(config.rope.truncate);
+    config = PARSE({"original_max_position_embeddings", "32"},
+        {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 2, \"original_max_position_embeddings\": 64,"
+                         " \"beta_fast\": 16, \"truncate\": false, \"mscale\": 1.5, \"mscale_all_dim\": 0.5}"});
+    CU_ASSERT_EQUAL(config.rope.original_context, 32);
+    CU_ASSERT_EQUAL(config.rope.beta_fast, 16);
+    CU_ASSERT_EQUAL(config.rope.mscale, 1.5);
+    CU_ASSERT_FALSE(config.rope.truncate);
+}
+
+static void test_bad_rope(void)
+{
+    REFUSE_VALUES("rope_theta", "0", "-1", "1", "\"NaN\"", "[1]", "true", "1e300"); /* J09 */
+    REFUSE_VALUES("rope_scaling", "7", "\"linear\"", "[]", "true");
+    REFUSE(ERR_UNSUPPORTED, "longrope", {"rope_scaling", "{\"rope_type\": \"longrope\", \"factor\": 4}"});
+    REFUSE(ERR_FORMAT, "rope_type", {"rope_scaling", "{\"rope_type\": 7}"});
+    REFUSE(ERR_FORMAT, "factor", {"rope_scaling", "{\"type\": \"linear\"}"});
+    REFUSE(ERR_FORMAT, "factor", {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 0}"});
+    REFUSE(ERR_FORMAT, "factor", {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": \"2\"}"});
+    REFUSE(ERR_FORMAT, "low_freq_factor", {"rope_scaling", "{\"type\": \"llama3\", \"factor\": 8}"});
+    REFUSE(ERR_FORMAT, "high_freq_factor",
+        {"rope_scaling", "{\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}"});
+    REFUSE(ERR_FORMAT, "original_max_position_embeddings",
+        {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 8, \"original_max_position_embeddings\": 0}"});
+    REFUSE(ERR_FORMAT, "beta_fast", {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 8, \"beta_fast\": -1}"});
+    REFUSE(ERR_FORMAT, "truncate", {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 8, \"truncate\": 1}"});
+    REFUSE(ERR_FORMAT, "head_dim", {"head_dim", "2"}, {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 8}"});
+    REFUSE(ERR_UNSUPPORTED, "full_attention", {"rope_parameters", "{\"full_attention\": {\"rope_theta\": 1e6}}"});
+    REFUSE(ERR_UNSUPPORTED, "partial_rotary_factor", {"partial_rotary_factor", "0.5"});
+    REFUSE(ERR_UNSUPPORTED, "partial_rotary_factor", {"rope_parameters", "{\"partial_rotary_factor\": 0.25}"});
+}
+
+/* ---- bad documents ---- */
+
+static void test_bad_sizes(void)
+{
+    static const char *const required[] = {"hidden_size", "intermediate_size", "num_hidden_layers",
+        "num_attention_heads", "vocab_size", "max_position_embeddings"};
+
+    for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
+        REFUSE(ERR_FORMAT, required[i], {required[i], NULL});
+        REFUSE_VALUES(required[i], "0", "-1", "1.5", "1e30", "\"4096\"", "4294967296", "18446744073709551616"); /* J05 */
+    }
+    REFUSE_VALUES("num_hidden_layers", "2147483647", "1025"); /* J07: refused before anything is allocated */
+    REFUSE_VALUES("num_key_value_heads", "0", "3", "16", "\"4\"");
+    REFUSE_VALUES("head_dim", "0", "7", "-2");
+    REFUSE(ERR_FORMAT, "hidden_size", {"hidden_size", "65"});
+    REFUSE(ERR_FORMAT, "head_dim", {"num_attention_heads", "65536"}, {"head_dim", "65536"});
+}
+
+static void test_bad_numbers(void)
+{
+    REFUSE_VALUES("rms_norm_eps", "0", "-1e-5", "2", "\"1e-5\"", "null"); /* J09 */
+    REFUSE(ERR_FORMAT, "rms_norm_eps", {"rms_norm_eps", NULL});
+    REFUSE(ERR_FORMAT, "", {"rms_norm_eps", "1e999"});
+    REFUSE(ERR_FORMAT, "", {"rms_norm_eps", "NaN"});
+    REFUSE_VALUES("bos_token_id", "-1", "1.5", "\"<s>\"");
+    REFUSE_VALUES("tie_word_embeddings", "1", "\"yes\"");
+}
+
+static void test_unknown(void)
+{
+    REFUSE(ERR_UNSUPPORTED, "GPT2LMHeadModel", {"architectures", "[\"GPT2LMHeadModel\"]"});
+    REFUSE(ERR_UNSUPPORTED, "MistralForCausalLM", {"architectures", "[\"Llama\"]"}); /* the known ones are listed */
+    REFUSE_VALUES("architectures", "\"LlamaForCausalLM\"", "[]", "[7]", "null", "{}",
+        "[\"LlamaForCausalLM\", \"LlamaForCausalLM\"]");
+    REFUSE(ERR_UNSUPPORTED, "model_type", {"model_type", "\"mistral\""});
+    REFUSE(ERR_UNSUPPORTED, "gelu", {"hidden_act", "\"gelu\""});
+    REFUSE(ERR_FORMAT, "hidden_act", {"hidden_act", "1"});
+    REFUSE(ERR_UNSUPPORTED, "gptq", {"quantization_config", "{\"quant_method\": \"gptq\", \"bits\": 4}"});
+    REFUSE(ERR_UNSUPPORTED, "quantization_config", {"quantization_config", "{}"});
+}
+
+static void test_hostile(void)
+{
+    char *deep = memory_new(1000001, 1, NULL);
+
+    REQUIRE(deep, NULL);
+    memset(deep, '{', 1000000);
+    refuse_text(deep, ERR_FORMAT, "config.json"); /* J01 */
+    memory_free(deep);
+    refuse_text("", ERR_FORMAT, "config.json");
+    refuse_text("[]", ERR_FORMAT, "not a JSON object");
+    refuse_text("null", ERR_FORMAT, "not a JSON object");
+    refuse_text("{\"hidden_size\": 64, \"hidden_size\": 64}", ERR_FORMAT, "hidden_size"); /* J11 */
+    refuse_text("{} trailing", ERR_FORMAT, "config.json");                                /* J03 */
+    REFUSE(ERR_FORMAT, "hidden_act", {"hidden_act", "\"silu\\u0000x\""});
+    REFUSE(ERR_UNSUPPORTED, "\\x1b", {"architectures", "[\"\\u001b[31m\"]"});
+}
+
+/* Every allocation of a parse fails once: ERR_MEMORY and nothing leaks (under the address sanitizer). */
+static void test_no_memory(void)
+{
+    struct model_config config;
+    struct error err = {0};
+    char text[TEXT_BYTES];
+    enum status status = ERR_MEMORY;
+
+    build(text, NULL, 0);
+    for (uint64_t nth = 1; status == ERR_MEMORY && nth < 1000; nth++) {
+        memory_fail_at(nth, 0);
+        status = config_parse(&config, "config.json", text, strlen(text), &err);
+    }
+    memory_fail_at(0, 0);
+    CHECK(status == OK, &err);
+}
+
+int main(void)
+{
+    static const struct test_case cases[] = {
+        {"plain", test_plain},
+        {"defaults", test_defaults},
+        {"sizes", test_sizes},
+        {"stops", test_stops},
+        {"biases", test_biases},
+        {"windows", test_windows},
+        {"bad windows", test_bad_windows},
+        {"rope", test_rope},
+        {"yarn", test_rope_yarn},
+        {"bad rope", test_bad_rope},
+        {"bad sizes", test_bad_sizes},
+        {"bad numbers", test_bad_numbers},
+        {"unknown", test_unknown},
+        {"hostile", test_hostile},
+        {"no memory", test_no_memory},
+    };
+
+    return TESTING_RUN("config", cases);
+}

@@ -1,0 +1,181 @@
+/* Perplexity and generation: the arithmetic against hand-made values, the protocols' counts, failures that must be errors,
+ * and the same result for any number of threads. The model is the one that ships. */
+#include <math.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "runtime-check/generate.h"
+#include "runtime-check/perplexity.h"
+#include "tests/support/testing.h"
+
+#define MODEL "models/folio-4M"
+
+static struct model *open_model(struct pool **pool, unsigned threads)
+{
+    struct model *model = NULL;
+    struct error err = {0};
+    REQUIRE(!pool_create(pool, threads, &err), &err);
+    REQUIRE(!model_open(&model, testing_source("../" MODEL), *pool, &err), &err);
+    return model;
+}
+
+static char *eval_text(uint64_t *bytes)
+{
+    return testing_read(testing_source("../" MODEL "/eval.txt"), bytes);
+}
+
+/* -log softmax by hand: four equal logits give ln 4; a lead of ln 3 over three others gives p = 1/2. */
+static void nll_by_hand(void)
+{
+    const float equal[4] = {2, 2, 2, 2};
+    const float lead[4] = {0, logf(3), 0, 0};
+    const float far[3] = {-1e30f, 0, -1e30f};
+    const float broken[3] = {0, NAN, 1};
+    const float infinite[3] = {0, INFINITY, 1};
+    CU_ASSERT_DOUBLE_EQUAL(perplexity_nll(equal, 4, 3), log(4), 1e-12);
+    CU_ASSERT_DOUBLE_EQUAL(perplexity_nll(lead, 4, 1), log(2), 1e-6);
+    CU_ASSERT_DOUBLE_EQUAL(perplexity_nll(lead, 4, 0), log(6), 1e-6);
+    CU_ASSERT_DOUBLE_EQUAL(perplexity_nll(far, 3, 1), 0, 1e-12);
+    CU_ASSERT_FALSE(isfinite(perplexity_nll(broken, 3, 0)));
+    CU_ASSERT_FALSE(isfinite(perplexity_nll(infinite, 3, 0)));
+}
+
+/* Windows and scored positions as the two protocols define them, and a sane perplexity. */
+static void protocols(void)
+{
+    struct pool *pool = NULL;
+    struct model *model = open_model(&pool, 2);
+    struct error err = {0};
+    struct perplexity_result gptq, llama;
+    uint64_t bytes;
+    char *text = eval_text(&bytes);
+    if (bytes > 20000) bytes = 20000;
+    struct perplexity_options options = {.protocol = PERPLEXITY_GPTQ, .context = 128};
+    CHECK(!perplexity_measure(&gptq, model, text, bytes, &options, NULL, &err), &err);
+    options.protocol = PERPLEXITY_LLAMA_CPP;
+    CHECK(!perplexity_measure(&llama, model, text, bytes, &options, NULL, &err), &err);
+    CU_ASSERT_EQUAL(gptq.windows, gptq.tokens / 128);
+    CU_ASSERT_EQUAL(gptq.tokens_scored, gptq.windows * 127);
+    CU_ASSERT_EQUAL(llama.tokens_scored, llama.windows * 63);
+    CU_ASSERT(gptq.perplexity > 2 && gptq.perplexity < 200);
+    CU_ASSERT(llama.perplexity < gptq.perplexity); /* scored tokens all have at least half a window before them */
+    CU_ASSERT_DOUBLE_EQUAL(gptq.perplexity, exp(gptq.mean_nll), 1e-9 * gptq.perplexity);
+    CU_ASSERT_DOUBLE_EQUAL(gptq.bits_per_byte,
+        gptq.mean_nll / log(2) * (double)(gptq.tokens - 1) / (double)bytes, 1e-9);
+    memory_free(text);
+    model_close(model);
+    pool_free(pool);
+}
+
+static void same_for_any_threads(void)
+{
+    double first = 0;
+    for (unsigned threads = 1; threads <= 3; threads++) {
+        struct pool *pool = NULL;
+        struct model *model = open_model(&pool, threads);
+        struct error err = {0};
+        struct perplexity_result result;
+        uint64_t bytes;
+        char *text = eval_text(&bytes);
+        const struct perplexity_options options = {.protocol = PERPLEXITY_GPTQ, .context = 100, .max_windows = 23};
+        CHECK(!perplexity_measure(&result, model, text, bytes, &options, NULL, &err), &err);
+        if (threads == 1) first = result.mean_nll;
+        CU_ASSERT(result.mean_nll == first);
+        memory_free(text);
+        model_close(model);
+        pool_free(pool);
+    }
+}
+
+static void refusals(void)
+{
+    struct pool *pool = NULL;
+    struct model *model = open_model(&pool, 1);
+    struct error err = {0};
+    struct perplexity_result result;
+    struct perplexity_options options = {.protocol = PERPLEXITY_GPTQ, .context = 256};
+    CU_ASSERT_EQUAL(perplexity_measure(&result, model, "short", 5, &options, NULL, &err), ERR_USAGE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "less than one window of 256"));
+    options.context = 3;
+    CU_ASSERT_EQUAL(perplexity_measure(&result, model, "short", 5, &options, NULL, &err), ERR_USAGE);
+    struct tokenizer *tokenizer = model->tokenizer;
+    model->tokenizer = NULL;
+    CU_ASSERT_EQUAL(perplexity_measure(&result, model, "short", 5, &options, NULL, &err), ERR_UNSUPPORTED);
+    model->tokenizer = tokenizer;
+    model_close(model);
+    pool_free(pool);
+}
+
+/* A chi-square-free check of the sampler: the likeliest at temperature 0, shares within four standard errors otherwise,
+ * and nothing outside top-k or top-p. */
+static void picking(void)
+{
+    const float logits[4] = {0, logf(4), logf(3), logf(2)}; /* probabilities 0.1, 0.4, 0.3, 0.2 */
+    const double expected[4] = {0.1, 0.4, 0.3, 0.2};
+    struct generate_options options = {.temperature = 0, .top_p = 1};
+    uint64_t random = 1, counts[4] = {0};
+    struct { float logit; uint32_t id; } scratch[4];
+    CU_ASSERT_EQUAL(generate_pick(logits, 4, &options, &random, scratch), 1);
+    options.temperature = 1;
+    enum { DRAWS = 40000 };
+    for (int i = 0; i < DRAWS; i++) counts[generate_pick(logits, 4, &options, &random, scratch)]++;
+    for (int i = 0; i < 4; i++) {
+        const double error = sqrt(expected[i] * (1 - expected[i]) / DRAWS);
+        CU_ASSERT_DOUBLE_EQUAL((double)counts[i] / DRAWS, expected[i], 4 * error);
+    }
+    options.top_k = 2;
+    for (int i = 0; i < 1000; i++) {
+        const uint32_t id = generate_pick(logits, 4, &options, &random, scratch);
+        CU_ASSERT(id == 1 || id == 2);
+    }
+    options.top_k = 0;
+    options.top_p = 0.35; /* the likeliest alone reaches it */
+    for (int i = 0; i < 1000; i++) CU_ASSERT_EQUAL(generate_pick(logits, 4, &options, &random, scratch), 1);
+}
+
+struct heard {
+    char text[8192];
+    uint64_t bytes;
+};
+
+static void hear(void *context, const char *text, uint64_t bytes)
+{
+    struct heard *heard = context;
+    if (heard->bytes + bytes < sizeof heard->text) memcpy(heard->text + heard->bytes, text, bytes);
+    heard->bytes += bytes;
+}
+
+/* The pieces emitted are together the decoded whole, the prompt comes first, and a seed repeats its text. */
+static void generating(void)
+{
+    struct pool *pool = NULL;
+    struct model *model = open_model(&pool, 2);
+    struct error err = {0};
+    struct heard first = {0}, second = {0};
+    struct generate_result result;
+    uint32_t *ids = NULL;
+    const struct generate_options options = {.tokens = 40, .temperature = 0.9, .top_p = 0.95, .seed = 11, .ignore_eos = true};
+    const char *prompt = "It was a";
+    CHECK(!generate_text(&result, &ids, model, prompt, strlen(prompt), &options, hear, &first, &err), &err);
+    CU_ASSERT_EQUAL(result.new_tokens, 40);
+    CU_ASSERT(memcmp(first.text, prompt, strlen(prompt)) == 0);
+    CHECK(!generate_text(&result, NULL, model, prompt, strlen(prompt), &options, hear, &second, &err), &err);
+    CU_ASSERT(first.bytes == second.bytes && memcmp(first.text, second.text, first.bytes) == 0);
+    memory_free(ids);
+    model_close(model);
+    pool_free(pool);
+}
+
+int main(void)
+{
+    static const struct test_case cases[] = {
+        {"negative log-likelihood by hand", nll_by_hand},
+        {"windows and scored positions of both protocols", protocols},
+        {"the same for any number of threads", same_for_any_threads},
+        {"refusals", refusals},
+        {"picking a token", picking},
+        {"generating text", generating},
+    };
+    return TESTING_RUN("perplexity", cases);
+}
