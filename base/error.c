@@ -1,5 +1,5 @@
-/* Errors: one code, one line of text. Every text passes through error_quote, so that no file name, tensor name or
- * token can break the line or send commands to a terminal. */
+/* Errors: one code, one line of text. Every text passes through error_quote, so that no file name, tensor
+ * name or token can break the line or send commands to a terminal. */
 #include "base/error.h"
 
 #include <errno.h>
@@ -78,7 +78,8 @@ enum status fail_within(struct error *err, enum status code, const char *format,
     return code;
 }
 
-/* Controls (also the C1 set, which some terminals obey), line separators, and the marks that reorder what a reader sees. */
+/* Controls (also the C1 set, which some terminals obey), line separators, and the marks that reorder what a
+ * reader sees. */
 static bool is_printable(uint32_t point)
 {
     if (point < 0x20 || (point >= 0x7F && point < 0xA0)) return false;
@@ -123,16 +124,25 @@ char *error_quote(char *out, size_t out_bytes, const char *bytes, size_t count)
 int exit_code(enum status code)
 {
     switch (code) {
-    case OK: return 0;
-    case ERR_USAGE: return 2;
-    case ERR_FORMAT: return 3;
-    case ERR_IO: return 4;
-    case ERR_MEMORY: return 5;
-    case ERR_NUMERIC: return 6;
-    case ERR_CHECK: return 7;
+    case OK:
+        return 0;
+    case ERR_USAGE:
+        return 2;
+    case ERR_FORMAT:
+        return 3;
+    case ERR_IO:
+        return 4;
+    case ERR_MEMORY:
+        return 5;
+    case ERR_NUMERIC:
+        return 6;
+    case ERR_CHECK:
+        return 7;
     case ERR_UNSUPPORTED:
-    case ERR_DEVICE: return 8;
-    case ERR_INTERRUPTED: return 130;
+    case ERR_DEVICE:
+        return 8;
+    case ERR_INTERRUPTED:
+        return 130;
     }
     return 1;
 }

@@ -57,8 +57,8 @@ enum status file_open(struct file **out, const char *path, struct error *err)
     file->path = memory_text(path, strlen(path), err);
     if (!file->path) goto done;
 
-    /* Look before opening, because to open a device can do something; look again after, because the name may have changed
-     * hands. O_NONBLOCK: a FIFO that slips in between must not make us wait for its writer. */
+    /* Look before opening, because to open a device can do something; look again after, because the name may
+     * have changed hands. O_NONBLOCK: a FIFO that slips in between must not make us wait for its writer. */
     status = stat(path, &info) != 0 ? fail_errno(err, errno, "%s", path) : check_regular(&info, path, err);
     if (status) goto done;
     file->descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -76,11 +76,12 @@ done:
     return status;
 }
 
-static enum status too_short(const struct file *file, uint64_t end_of_file, uint64_t offset, uint64_t count,
-    struct error *err)
+static enum status too_short(
+    const struct file *file, uint64_t end_of_file, uint64_t offset, uint64_t count, struct error *err)
 {
-    return fail(err, ERR_FORMAT, "%s: ends at byte %" PRIu64 ", but %" PRIu64 " bytes are needed at byte %" PRIu64,
-        file->path, end_of_file, count, offset);
+    return fail(err, ERR_FORMAT,
+        "%s: ends at byte %" PRIu64 ", but %" PRIu64 " bytes are needed at byte %" PRIu64, file->path,
+        end_of_file, count, offset);
 }
 
 enum status file_read_at(struct file *file, uint64_t offset, void *buffer, uint64_t count, struct error *err)
@@ -90,10 +91,13 @@ enum status file_read_at(struct file *file, uint64_t offset, void *buffer, uint6
     if (checked_add(&end, offset, count) || end > file->bytes)
         return too_short(file, file->bytes, offset, count, err);
     while (done < count) {
-        int64_t got = file_calls.pread(file->descriptor, (char *)buffer + done, count - done, (int64_t)(offset + done));
+        int64_t got =
+            file_calls.pread(file->descriptor, (char *)buffer + done, count - done, (int64_t)(offset + done));
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return fail_errno(err, errno, "%s: cannot be read at byte %" PRIu64, file->path, offset + done);
-        if (got == 0) return too_short(file, offset + done, offset, count, err); /* cut short since it was opened */
+        if (got < 0)
+            return fail_errno(err, errno, "%s: cannot be read at byte %" PRIu64, file->path, offset + done);
+        if (got == 0)
+            return too_short(file, offset + done, offset, count, err); /* cut short since it was opened */
         done += (uint64_t)got;
     }
     return OK;
@@ -124,7 +128,8 @@ void file_close(struct file *file)
     memory_free(file);
 }
 
-enum status file_read_all(char **out, uint64_t *bytes, const char *path, uint64_t limit_bytes, struct error *err)
+enum status file_read_all(
+    char **out, uint64_t *bytes, const char *path, uint64_t limit_bytes, struct error *err)
 {
     struct file *file = NULL;
     char *text = NULL;
@@ -172,7 +177,8 @@ bool file_same(const char *path_a, const char *path_b)
     return stat(path_a, &a) == 0 && stat(path_b, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-enum status file_join(char **out, const char *folder, const char *name, uint64_t name_bytes, struct error *err)
+enum status file_join(
+    char **out, const char *folder, const char *name, uint64_t name_bytes, struct error *err)
 {
     size_t folder_bytes = strlen(folder);
     bool dots = (name_bytes == 1 && name[0] == '.') || (name_bytes == 2 && name[0] == '.' && name[1] == '.');
@@ -183,7 +189,8 @@ enum status file_join(char **out, const char *folder, const char *name, uint64_t
     if (name_bytes == 0 || dots || memchr(name, '/', name_bytes) || memchr(name, 0, name_bytes))
         return fail(err, ERR_FORMAT, "file name '%s': must be a plain name within %s",
             error_quote(shown, sizeof shown, name, name_bytes), folder);
-    if (checked_add(&total, name_bytes, folder_bytes + 2)) return fail(err, ERR_MEMORY, "file name: too long");
+    if (checked_add(&total, name_bytes, folder_bytes + 2))
+        return fail(err, ERR_MEMORY, "file name: too long");
     *out = memory_new(total, 1, err);
     if (!*out) return ERR_MEMORY;
     memcpy(*out, folder, folder_bytes);

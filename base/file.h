@@ -26,8 +26,8 @@ enum status file_open(struct file **out, const char *path, struct error *err);
  * and short reads. Thread-safe. */
 enum status file_read_at(struct file *file, uint64_t offset, void *buffer, uint64_t count, struct error *err);
 
-/* Map the whole file read-only and shared (pages are shared between processes). Idempotent. An empty file maps to
- * a non-NULL pointer that may not be read. */
+/* Map the whole file read-only and shared (pages are shared between processes). Idempotent, but one thread at a time. An
+ * empty file maps to a non-NULL pointer that may not be read. */
 enum status file_map(struct file *file, struct error *err);
 
 void file_close(struct file *file);
@@ -36,7 +36,7 @@ void file_close(struct file *file);
  * Owner of *out: the caller, memory_free. */
 enum status file_read_all(char **out, uint64_t *bytes, const char *path, uint64_t limit_bytes, struct error *err);
 
-/* What a path is. */
+/* What a path is, through links. FILE_ABSENT also when it cannot be looked at; file_open then says why. */
 enum file_kind { FILE_ABSENT, FILE_REGULAR, FILE_FOLDER, FILE_OTHER };
 enum file_kind file_kind(const char *path);
 
@@ -51,8 +51,10 @@ enum status file_join(char **out, const char *folder, const char *name, uint64_t
 
 struct output;
 
-/* Start a new file that will appear under `path`. A temporary file `.<name>.tmp.<pid>` is created beside it.
- * If path exists and !force: ERR_USAGE ("exists; --force replaces it"). A path that is a folder: ERR_USAGE. */
+/* Start a new file that will appear under `path`. A temporary file `.<name>.tmp.<pid>` is created beside it, locked and
+ * readable by its owner only until it is complete; one that a killed process left is replaced, one that is still being
+ * written is ERR_IO. If path exists and !force: ERR_USAGE ("exists; --force replaces it"). A path that is a folder, a
+ * device or anything else that is no file: ERR_USAGE. A link is replaced, not followed. */
 enum status output_open(struct output **out, const char *path, bool force, struct error *err);
 
 /* Reserve `bytes` of disk, so that a full disk is found out before hours of work. File systems that cannot: ignored. */
@@ -63,14 +65,15 @@ enum status output_write_at(struct output *output, uint64_t offset, const void *
     struct error *err);
 
 /* fsync, close, rename over the final name, fsync the folder; frees output. On error the temporary file is removed and
- * whatever stood under the final name is untouched. */
+ * whatever stood under the final name is untouched; only if the very last step fails, the folder's fsync, is the new
+ * file in place (complete), and the error says so. If !force and a file appeared under the name meanwhile: ERR_USAGE. */
 enum status output_commit(struct output *output, struct error *err);
 
 /* Remove the temporary file and free output; NULL is allowed. */
 void output_abandon(struct output *output);
 
-/* Install handlers: SIGINT and SIGTERM remove temporary files of open outputs and then end the process by that signal
- * (exit 130 and 143 to a shell); SIGBUS (a mapped file was cut short by someone else) prints one line and exits 4;
+/* Install handlers: SIGINT, SIGTERM and (unless it is ignored: nohup) SIGHUP remove temporary files of open outputs and
+ * then end the process by that signal (exit 130 and 143 to a shell); SIGBUS (a mapped file was cut short by someone else) prints one line and exits 4;
  * SIGXFSZ and SIGPIPE are ignored, so that the write itself reports. Called once by each tool's main. */
 void file_catch_signals(void);
 

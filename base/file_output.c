@@ -1,5 +1,5 @@
-/* Outputs that appear complete or not at all: a temporary file beside the target, fsync, rename, fsync of the folder; and
- * the signal handlers that take temporary files along. */
+/* Outputs that appear complete or not at all: a temporary file beside the target, fsync, rename, fsync of the
+ * folder; and the signal handlers that take temporary files along. */
 #include "base/file.h"
 
 #include <errno.h>
@@ -20,7 +20,7 @@
 
 enum {
     OUTPUTS_LIMIT = 256,
-    NAME_SHOWN_LIMIT = 200,          /* of the target's name in the temporary's, so that the suffix fits in NAME_MAX */
+    NAME_SHOWN_LIMIT = 200, /* of the target's name in the temporary's, so that the suffix fits in NAME_MAX */
     WRITE_BACK_BYTES = 8 * 1024 * 1024
 };
 
@@ -39,12 +39,13 @@ struct output {
 
 /* ---- the temporary files that a signal must remove ---- */
 
-/* Whoever exchanges a slot for NULL owns its path: either the code below, which frees it, or a signal handler, which
- * unlinks it while the process ends. So a handler never reads freed memory, on whichever thread it runs. */
+/* Whoever exchanges a slot for NULL owns its path: either the code below, which frees it, or a signal
+ * handler, which unlinks it while the process ends. So a handler never reads freed memory, on whichever
+ * thread it runs. */
 static _Atomic(char *) temporaries[OUTPUTS_LIMIT];
 
-/* Held while a file is created and put into the table; taken for good by a handler, so that no file can slip in behind
- * it. The holder blocks signals: a handler never waits for the thread that it interrupted. */
+/* Held while a file is created and put into the table; taken for good by a handler, so that no file can slip
+ * in behind it. The holder blocks signals: a handler never waits for the thread that it interrupted. */
 static atomic_flag creating = ATOMIC_FLAG_INIT;
 
 static void lock_creating(unsigned tries)
@@ -69,7 +70,8 @@ static enum status register_temporary(struct output *output, struct error *err)
 
 static void release_temporary(struct output *output)
 {
-    if (!output->registered || atomic_exchange(&temporaries[output->slot], NULL)) memory_free(output->temporary);
+    if (!output->registered || atomic_exchange(&temporaries[output->slot], NULL))
+        memory_free(output->temporary);
 }
 
 static void remove_temporaries(void)
@@ -90,7 +92,8 @@ static void on_end_signal(int signal_number)
 
 static void on_bus_error(int signal_number)
 {
-    static const char line[] = "nibble: error: an input file was cut short by someone else while it was mapped\n";
+    static const char line[] =
+        "nibble: error: an input file was cut short by someone else while it was mapped\n";
 
     (void)signal_number;
     remove_temporaries();
@@ -110,8 +113,8 @@ void file_catch_signals(void)
 {
     struct sigaction hangup;
 
-    /* SIGINT also where it was ignored: a shell without job control ignores it for its background jobs, and a `kill -INT`
-     * sent to one of them is meant. SIGHUP only if not ignored: that is how nohup works. */
+    /* SIGINT also where it was ignored: a shell without job control ignores it for its background jobs, and a
+     * `kill -INT` sent to one of them is meant. SIGHUP only if not ignored: that is how nohup works. */
     handle(SIGINT, on_end_signal);
     handle(SIGTERM, on_end_signal);
     if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) handle(SIGHUP, on_end_signal);
@@ -129,8 +132,8 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* May a file be put under this name? Devices and FIFOs are refused even with force: a rename would replace the node
- * itself, /dev/null for example. A link is replaced, not followed. */
+/* May a file be put under this name? Devices and FIFOs are refused even with force: a rename would replace
+ * the node itself, /dev/null for example. A link is replaced, not followed. */
 static enum status check_target(const char *path, bool force, struct error *err)
 {
     struct stat info;
@@ -138,10 +141,13 @@ static enum status check_target(const char *path, bool force, struct error *err)
     if (base_name(path)[0] == 0) return fail(err, ERR_USAGE, "'%s': is not the name of a file", path);
     if (lstat(path, &info) != 0) return OK;
     switch (file_kind(path)) {
-    case FILE_FOLDER: return fail(err, ERR_USAGE, "%s: is a folder", path);
-    case FILE_OTHER: return fail(err, ERR_USAGE, "%s: is not a regular file and will not be replaced", path);
+    case FILE_FOLDER:
+        return fail(err, ERR_USAGE, "%s: is a folder", path);
+    case FILE_OTHER:
+        return fail(err, ERR_USAGE, "%s: is not a regular file and will not be replaced", path);
     case FILE_ABSENT: /* a dangling link */
-    case FILE_REGULAR: break;
+    case FILE_REGULAR:
+        break;
     }
     if (!force) return fail(err, ERR_USAGE, "%s: exists; --force replaces it", path);
     return OK;
@@ -158,13 +164,13 @@ static enum status name_parts(struct output *output, const char *path, struct er
     output->folder = folder_bytes ? memory_text(path, folder_bytes, err) : memory_text(".", 1, err);
     output->temporary = memory_new(temporary_bytes, 1, err);
     if (!output->path || !output->folder || !output->temporary) return ERR_MEMORY;
-    snprintf(output->temporary, temporary_bytes, "%.*s.%.*s.tmp.%ld", (int)folder_bytes, path, NAME_SHOWN_LIMIT, name,
-        (long)getpid());
+    snprintf(output->temporary, temporary_bytes, "%.*s.%.*s.tmp.%ld", (int)folder_bytes, path,
+        NAME_SHOWN_LIMIT, name, (long)getpid());
     return OK;
 }
 
-/* Remove a temporary that a killed process of the same number left behind. A live one (two containers may share a folder
- * and have the same process number) holds a lock and is left alone. */
+/* Remove a temporary that a killed process of the same number left behind. A live one (two containers may
+ * share a folder and have the same process number) holds a lock and is left alone. */
 static bool remove_stale(const char *path)
 {
     int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -180,16 +186,18 @@ static enum status create_temporary(struct output *output, struct error *err)
     const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
     struct stat info;
 
-    /* Created as any file, so that the system applies umask and the folder's ACL; private until it is complete. */
+    /* Created as any file, so that the system applies umask and the folder's ACL; private until it is
+     * complete. */
     output->descriptor = open(output->temporary, flags, 0666);
     if (output->descriptor < 0 && errno == EEXIST) {
         if (!remove_stale(output->temporary))
-            return fail(err, ERR_IO, "%s: is being written already (%s exists)", output->path, output->temporary);
+            return fail(
+                err, ERR_IO, "%s: is being written already (%s exists)", output->path, output->temporary);
         output->descriptor = open(output->temporary, flags, 0666);
     }
     if (output->descriptor < 0) return fail_errno(err, errno, "%s: cannot be created", output->temporary);
     output->created = true;
-    flock(output->descriptor, LOCK_EX | LOCK_NB); /* see remove_stale; where there are no locks, there is none */
+    flock(output->descriptor, LOCK_EX | LOCK_NB); /* for remove_stale; a file system may have no locks */
     if (fstat(output->descriptor, &info) == 0 && fchmod(output->descriptor, 0600) == 0) {
         output->mode = info.st_mode & 0777;
         output->have_mode = true;
@@ -241,7 +249,8 @@ enum status output_reserve(struct output *output, uint64_t bytes, struct error *
     int result;
 
     if (bytes == 0) return OK;
-    if (bytes > INT64_MAX) return fail_errno(err, EFBIG, "%s: cannot have %" PRIu64 " bytes", output->path, bytes);
+    if (bytes > INT64_MAX)
+        return fail_errno(err, EFBIG, "%s: cannot have %" PRIu64 " bytes", output->path, bytes);
     do {
         result = fallocate(output->descriptor, FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes);
     } while (result != 0 && errno == EINTR);
@@ -253,8 +262,8 @@ enum status output_reserve(struct output *output, uint64_t bytes, struct error *
     return fail_errno(err, errno, "%s: cannot reserve %" PRIu64 " bytes", output->path, bytes);
 }
 
-/* Let the disk start on what has been written, so that the fsync at the end finds little left to do. It is a hint: an
- * error will be seen by that fsync. */
+/* Let the disk start on what has been written, so that the fsync at the end finds little left to do. It is a
+ * hint: an error will be seen by that fsync. */
 static void start_write_back(struct output *output, uint64_t count)
 {
     if (atomic_fetch_add(&output->dirty_bytes, count) + count < WRITE_BACK_BYTES) return;
@@ -262,20 +271,20 @@ static void start_write_back(struct output *output, uint64_t count)
     sync_file_range(output->descriptor, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
-enum status output_write_at(struct output *output, uint64_t offset, const void *buffer, uint64_t count,
-    struct error *err)
+enum status output_write_at(
+    struct output *output, uint64_t offset, const void *buffer, uint64_t count, struct error *err)
 {
     uint64_t end, done = 0;
 
     if (checked_add(&end, offset, count) || end > INT64_MAX)
         return fail_errno(err, EFBIG, "%s: cannot be written at byte %" PRIu64, output->path, offset);
     while (done < count) {
-        int64_t put = file_calls.pwrite(output->descriptor, (const char *)buffer + done, count - done,
-            (int64_t)(offset + done));
+        int64_t put = file_calls.pwrite(
+            output->descriptor, (const char *)buffer + done, count - done, (int64_t)(offset + done));
         if (put < 0 && errno == EINTR) continue;
         if (put <= 0)
-            return fail_errno(err, put < 0 ? errno : EIO, "%s: cannot be written at byte %" PRIu64, output->path,
-                offset + done);
+            return fail_errno(err, put < 0 ? errno : EIO, "%s: cannot be written at byte %" PRIu64,
+                output->path, offset + done);
         done += (uint64_t)put;
     }
     start_write_back(output, count);
@@ -294,8 +303,8 @@ static int sync_descriptor(int descriptor)
     return result;
 }
 
-/* Give back what was reserved and not used, set the final mode, and get everything to the disk. Any error of fsync is
- * final: the system may have dropped the pages, a second fsync would claim success. */
+/* Give back what was reserved and not used, set the final mode, and get everything to the disk. Any error of
+ * fsync is final: the system may have dropped the pages, a second fsync would claim success. */
 static enum status finish_file(struct output *output, struct error *err)
 {
     int descriptor = output->descriptor;
@@ -306,14 +315,16 @@ static enum status finish_file(struct output *output, struct error *err)
         return fail_errno(err, errno, "%s: cannot be cut to its length", output->path);
     if (output->have_mode && fchmod(descriptor, output->mode) != 0)
         return fail_errno(err, errno, "%s: cannot set its mode", output->path);
-    if (sync_descriptor(descriptor) != 0) return fail_errno(err, errno, "%s: cannot be synced to disk", output->path);
+    if (sync_descriptor(descriptor) != 0)
+        return fail_errno(err, errno, "%s: cannot be synced to disk", output->path);
     output->descriptor = -1; /* closed even if close reports an error; EINTR after fsync loses nothing */
     if (file_calls.close(descriptor) != 0 && errno != EINTR)
         return fail_errno(err, errno, "%s: cannot be closed", output->path);
     return OK;
 }
 
-/* Make the rename itself durable. A folder that may not be read, or a file system that has no such thing, is no error. */
+/* Make the rename itself durable. A folder that may not be read, or a file system that has no such thing, is
+ * no error. */
 static enum status sync_folder(const struct output *output, struct error *err)
 {
     int descriptor = open(output->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -324,14 +335,15 @@ static enum status sync_folder(const struct output *output, struct error *err)
     fault = errno;
     close(descriptor);
     if (result == 0 || fault == EINVAL || fault == EBADF || fault == EROFS) return OK;
-    return fail_errno(err, fault, "%s: complete and in place, but its folder cannot be synced to disk", output->path);
+    return fail_errno(
+        err, fault, "%s: complete and in place, but its folder cannot be synced to disk", output->path);
 }
 
 enum status output_commit(struct output *output, struct error *err)
 {
     enum status status = finish_file(output, err);
     if (status) goto done;
-    status = check_target(output->path, output->force, err); /* someone else may have put a file there meanwhile */
+    status = check_target(output->path, output->force, err); /* a file may have appeared meanwhile */
     if (status) goto done;
     if (file_calls.rename(output->temporary, output->path) != 0) {
         status = fail_errno(err, errno, "%s: cannot be renamed to %s", output->temporary, output->path);

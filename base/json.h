@@ -55,15 +55,17 @@ enum status json_next_key(struct json_reader *reader, struct json_text *key, boo
 /* Inside an array: *more = true if a value follows (then read exactly one), false consumed the ']'. */
 enum status json_next_element(struct json_reader *reader, bool *more, struct error *err);
 
-/* Read one value of the named kind. json_read_u64 refuses signs, fractions, exponents and values above 2^64 - 1.
- * json_read_number refuses what is not finite as a double. */
+/* Read one value of the named kind; a value of another kind is ERR_FORMAT and not consumed. json_read_u64 refuses signs,
+ * fractions, exponents and values above 2^64 - 1. json_read_number refuses what is not finite as a double. Numbers of
+ * more than 1024 characters are refused. */
 enum status json_read_string(struct json_reader *reader, struct json_text *text, struct error *err);
 enum status json_read_u64(struct json_reader *reader, uint64_t *value, struct error *err);
 enum status json_read_number(struct json_reader *reader, double *value, struct error *err);
 enum status json_read_bool(struct json_reader *reader, bool *value, struct error *err);
 enum status json_read_null(struct json_reader *reader, struct error *err);
 
-/* Skip one value of any kind, checking its syntax. If raw is not NULL it receives the value's own bytes. */
+/* Skip one value of any kind, checking its syntax (not the size of numbers, nor duplicate keys). If raw is not NULL it
+ * receives the value's own bytes. Text that was read before stays valid. */
 enum status json_skip(struct json_reader *reader, struct json_text *raw, struct error *err);
 
 /* After the outermost value: only white space may remain. */
@@ -150,6 +152,7 @@ void json_close_object(struct json_writer *writer);
 void json_open_array(struct json_writer *writer);
 void json_close_array(struct json_writer *writer);
 void json_write_key(struct json_writer *writer, const char *key);
+/* Bytes that are not UTF-8 are replaced by U+FFFD, so that what is written is always JSON. */
 void json_write_string(struct json_writer *writer, const char *bytes, uint64_t count);
 void json_write_text(struct json_writer *writer, const char *text); /* NULL writes null */
 void json_write_u64(struct json_writer *writer, uint64_t value);
@@ -161,7 +164,8 @@ void json_put_u64(struct json_writer *writer, const char *key, uint64_t value);
 void json_put_number(struct json_writer *writer, const char *key, double value);
 void json_put_bool(struct json_writer *writer, const char *key, bool value);
 
-/* Hand over the finished text (terminated, a newline at the end). Owner: the caller, memory_free. */
+/* Hand over the finished text (terminated, a newline at the end) and reset the writer, `indent` too. Owner: the caller,
+ * memory_free. */
 enum status json_writer_take(struct json_writer *writer, char **out, uint64_t *count, struct error *err);
 void json_writer_free(struct json_writer *writer);
 

@@ -1,6 +1,6 @@
-/* A set of byte strings: open addressing, linear probing, at most half full. The hash is SipHash-1-3 under a key that
- * differs from process to process, so a file cannot be made whose names all collide; what the set answers depends on its
- * members only, never on the key. */
+/* A set of byte strings: open addressing, linear probing, at most half full. The hash is SipHash-1-3 under a
+ * key that differs from process to process, so a file cannot be made whose names all collide; what the set
+ * answers depends on its members only, never on the key. */
 #include "base/json.h"
 
 #include <inttypes.h>
@@ -55,7 +55,8 @@ static void sip_round(uint64_t v[4])
     v[2] = rotate(v[2], 32);
 }
 
-/* SipHash-1-3, Aumasson and Bernstein 2012. The byte order of a word does not matter here: hashes are never stored. */
+/* SipHash-1-3, Aumasson and Bernstein 2012. The byte order of a word does not matter here: hashes are never
+ * stored. */
 static uint64_t hash_bytes(const char *bytes, uint64_t count)
 {
     uint64_t v[4] = {secret[0] ^ UINT64_C(0x736f6d6570736575), secret[1] ^ UINT64_C(0x646f72616e646f6d),
@@ -115,7 +116,8 @@ static char *copy_key(struct json_keys *keys, const char *bytes, uint64_t count,
     char *copy;
 
     if (!chunk || chunk->capacity - chunk->used < count) {
-        capacity = !chunk ? CHUNK_FIRST : chunk->capacity * 2 < CHUNK_LARGEST ? chunk->capacity * 2 : CHUNK_LARGEST;
+        capacity = chunk ? chunk->capacity * 2 : CHUNK_FIRST;
+        if (capacity > CHUNK_LARGEST) capacity = CHUNK_LARGEST;
         if (capacity < count) capacity = count;
         chunk = memory_new(1, sizeof *chunk + capacity, err);
         if (!chunk) return NULL;
@@ -124,25 +126,26 @@ static char *copy_key(struct json_keys *keys, const char *bytes, uint64_t count,
         keys->chunks = chunk;
     }
     copy = chunk->bytes + chunk->used;
-    if (count > 0) memcpy(copy, bytes, count);
+    memcpy(copy, bytes, count);
     chunk->used += count;
     return copy;
 }
 
-enum status json_keys_add(struct json_keys *keys, const char *bytes, uint64_t count, bool *added, struct error *err)
+enum status json_keys_add(
+    struct json_keys *keys, const char *bytes, uint64_t count, bool *added, struct error *err)
 {
-    struct json_key key = {bytes, count, 0}, *slot;
+    struct json_key key = {count > 0 ? bytes : "", count, 0}, *slot;
 
     *added = false;
     pthread_once(&secret_once, make_secret);
-    key.hash = hash_bytes(bytes, count);
+    key.hash = hash_bytes(key.bytes, count);
     if (keys->count * 2 >= keys->capacity) {
         enum status status = grow_slots(keys, err);
         if (status) return status;
     }
     slot = find_slot(keys->slots, keys->capacity, key);
     if (slot->bytes) return OK;
-    key.bytes = copy_key(keys, bytes, count, err);
+    key.bytes = copy_key(keys, key.bytes, count, err);
     if (!key.bytes) return ERR_MEMORY;
     *slot = key;
     keys->count++;

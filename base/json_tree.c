@@ -1,5 +1,5 @@
-/* The tree over the pull parser. Nodes and texts lie in blocks that never move, so pointers into the tree are stable, and
- * freeing it is freeing a few blocks. */
+/* The tree over the pull parser. Nodes and texts lie in blocks that never move, so pointers into the tree are
+ * stable, and freeing it is freeing a few blocks. */
 #include "base/json.h"
 
 #include <inttypes.h>
@@ -42,7 +42,8 @@ static void *document_new(struct json_document *document, uint64_t bytes, struct
 
     bytes = (bytes + 7) & ~UINT64_C(7); /* cannot wrap: at most the document's limit */
     if (!block || block->capacity - block->used < bytes) {
-        capacity = !block ? BLOCK_FIRST : block->capacity * 2 < BLOCK_LARGEST ? block->capacity * 2 : BLOCK_LARGEST;
+        capacity = block ? block->capacity * 2 : BLOCK_FIRST;
+        if (capacity > BLOCK_LARGEST) capacity = BLOCK_LARGEST;
         if (capacity < bytes) capacity = bytes;
         block = memory_new(1, sizeof *block + capacity, err);
         if (!block) return NULL;
@@ -67,7 +68,7 @@ static enum status keep_text(struct json_document *document, struct json_text *t
 
 static enum status read_number(struct json_reader *reader, struct json_value *value, struct error *err)
 {
-    struct json_reader again = *reader; /* numbers touch no memory of the reader, so a second look is only a copy away */
+    struct json_reader again = *reader; /* to read a number changes no memory outside the reader */
     enum status status = json_read_number(reader, &value->number, err);
 
     if (!status) value->is_u64 = json_read_u64(&again, &value->u64, NULL) == OK;
@@ -75,27 +76,32 @@ static enum status read_number(struct json_reader *reader, struct json_value *va
 }
 
 /* Read a value, or enter it if it is a container. */
-static enum status read_head(struct json_document *document, struct json_reader *reader, struct json_value *value,
-    struct error *err)
+static enum status read_head(
+    struct json_document *document, struct json_reader *reader, struct json_value *value, struct error *err)
 {
     enum status status = json_peek(reader, &value->kind, err);
 
     if (status) return status;
     switch (value->kind) {
-    case JSON_NULL: return json_read_null(reader, err);
-    case JSON_BOOL: return json_read_bool(reader, &value->boolean, err);
-    case JSON_NUMBER: return read_number(reader, value, err);
+    case JSON_NULL:
+        return json_read_null(reader, err);
+    case JSON_BOOL:
+        return json_read_bool(reader, &value->boolean, err);
+    case JSON_NUMBER:
+        return read_number(reader, value, err);
     case JSON_STRING:
         status = json_read_string(reader, &value->text, err);
         return status ? status : keep_text(document, &value->text, err);
-    case JSON_ARRAY: return json_enter_array(reader, err);
-    case JSON_OBJECT: return json_enter_object(reader, err);
+    case JSON_ARRAY:
+        return json_enter_array(reader, err);
+    case JSON_OBJECT:
+        return json_enter_object(reader, err);
     }
     return OK;
 }
 
-static enum status new_value(struct json_document *document, const struct json_reader *reader, struct json_value **out,
-    struct error *err)
+static enum status new_value(struct json_document *document, const struct json_reader *reader,
+    struct json_value **out, struct error *err)
 {
     if (document->values == VALUES_LIMIT)
         return fail(err, ERR_MEMORY, "%s: more than %d values at byte %" PRIu64, reader->what, VALUES_LIMIT,
@@ -105,7 +111,8 @@ static enum status new_value(struct json_document *document, const struct json_r
     return *out ? OK : ERR_MEMORY;
 }
 
-/* Step to the next child of an open container: a new value that has its key but not yet its content, or NULL at the end. */
+/* Step to the next child of an open container: a new value that has its key but not yet its content, or NULL
+ * at the end. */
 static enum status next_child(struct json_document *document, struct json_reader *reader,
     const struct open_container *container, struct json_value **child, struct error *err)
 {
@@ -182,7 +189,8 @@ static enum status build(struct json_document *document, struct json_reader *rea
                 open[depth++] = (struct open_container){value, NULL};
         } else {
             depth--;
-            if (open[depth].value->kind == JSON_OBJECT) status = check_keys(reader->what, open[depth].value, err);
+            if (open[depth].value->kind == JSON_OBJECT)
+                status = check_keys(reader->what, open[depth].value, err);
             if (status) return status;
         }
         if (depth == 0) break;
@@ -193,8 +201,8 @@ static enum status build(struct json_document *document, struct json_reader *rea
     return json_finish(reader, err);
 }
 
-enum status json_parse(struct json_document **out, const char *what, const char *bytes, uint64_t count,
-    struct error *err)
+enum status json_parse(
+    struct json_document **out, const char *what, const char *bytes, uint64_t count, struct error *err)
 {
     struct json_document *document = NULL;
     struct json_reader reader;
@@ -202,7 +210,8 @@ enum status json_parse(struct json_document **out, const char *what, const char 
 
     *out = NULL;
     if (count > DOCUMENT_LIMIT_BYTES)
-        return fail(err, ERR_MEMORY, "%s: has %" PRIu64 " bytes, the limit is %d", what, count, DOCUMENT_LIMIT_BYTES);
+        return fail(
+            err, ERR_MEMORY, "%s: has %" PRIu64 " bytes, the limit is %d", what, count, DOCUMENT_LIMIT_BYTES);
     document = memory_new(1, sizeof *document, err);
     if (!document) return fail_within(err, ERR_MEMORY, "%s", what);
     json_reader_init(&reader, what, bytes, count);
@@ -259,12 +268,17 @@ static const char *describe(char *shown, const struct json_value *value)
     char quoted[64];
 
     switch (value->kind) {
-    case JSON_NULL: return "null";
-    case JSON_BOOL: return value->boolean ? "true" : "false";
-    case JSON_ARRAY: return "an array";
-    case JSON_OBJECT: return "an object";
+    case JSON_NULL:
+        return "null";
+    case JSON_BOOL:
+        return value->boolean ? "true" : "false";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_OBJECT:
+        return "an object";
     case JSON_STRING:
-        snprintf(shown, 80, "\"%s\"", error_quote(quoted, sizeof quoted, value->text.bytes, value->text.count));
+        snprintf(
+            shown, 80, "\"%s\"", error_quote(quoted, sizeof quoted, value->text.bytes, value->text.count));
         return shown;
     case JSON_NUMBER:
         if (value->is_u64)
@@ -284,14 +298,14 @@ enum status json_get_u64(const struct json_value *object, const char *what, cons
 
     if (!value) return OK;
     if (value->kind != JSON_NUMBER || !value->is_u64 || value->u64 < minimum || value->u64 > maximum)
-        return fail(err, ERR_FORMAT, "%s: %s is %s, expected a whole number from %" PRIu64 " to %" PRIu64, what, key,
-            describe(shown, value), minimum, maximum);
+        return fail(err, ERR_FORMAT, "%s: %s is %s, expected a whole number from %" PRIu64 " to %" PRIu64,
+            what, key, describe(shown, value), minimum, maximum);
     *out = value->u64;
     return OK;
 }
 
-enum status json_get_number(const struct json_value *object, const char *what, const char *key, double minimum,
-    double maximum, double *out, struct error *err)
+enum status json_get_number(const struct json_value *object, const char *what, const char *key,
+    double minimum, double maximum, double *out, struct error *err)
 {
     const struct json_value *value = present(object, key);
     char shown[80];
@@ -304,21 +318,22 @@ enum status json_get_number(const struct json_value *object, const char *what, c
     return OK;
 }
 
-enum status json_get_bool(const struct json_value *object, const char *what, const char *key, bool *out,
-    struct error *err)
+enum status json_get_bool(
+    const struct json_value *object, const char *what, const char *key, bool *out, struct error *err)
 {
     const struct json_value *value = present(object, key);
     char shown[80];
 
     if (!value) return OK;
     if (value->kind != JSON_BOOL)
-        return fail(err, ERR_FORMAT, "%s: %s is %s, expected true or false", what, key, describe(shown, value));
+        return fail(
+            err, ERR_FORMAT, "%s: %s is %s, expected true or false", what, key, describe(shown, value));
     *out = value->boolean;
     return OK;
 }
 
-enum status json_get_text(const struct json_value *object, const char *what, const char *key, const char **out,
-    struct error *err)
+enum status json_get_text(
+    const struct json_value *object, const char *what, const char *key, const char **out, struct error *err)
 {
     const struct json_value *value = present(object, key);
     char shown[80];
@@ -334,5 +349,6 @@ enum status json_get_text(const struct json_value *object, const char *what, con
 
 bool json_is_text(const struct json_value *value, const char *text)
 {
-    return value && value->kind == JSON_STRING && text_equal(value->text, (struct json_text){text, strlen(text)});
+    return value && value->kind == JSON_STRING &&
+           text_equal(value->text, (struct json_text){text, strlen(text)});
 }

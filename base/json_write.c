@@ -16,8 +16,8 @@ static void append(struct json_writer *writer, const char *bytes, uint64_t count
     uint64_t needed;
 
     if (writer->failed || count == 0) return;
-    if (checked_add(&needed, writer->count, count)
-        || memory_grow(&writer->bytes, &writer->capacity, needed, 1, NULL) != OK) {
+    if (checked_add(&needed, writer->count, count) ||
+        memory_grow(&writer->bytes, &writer->capacity, needed, 1, NULL) != OK) {
         writer->failed = true;
         return;
     }

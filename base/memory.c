@@ -1,4 +1,5 @@
-/* Memory on top of calloc, which gives large blocks as untouched zero pages: a big buffer costs nothing until used. */
+/* Memory on top of calloc, which gives large blocks as untouched zero pages: a big buffer costs nothing until
+ * used. */
 #include "base/memory.h"
 
 #include <inttypes.h>
@@ -13,7 +14,8 @@
 
 enum { ALIGNMENT = 64 };
 
-/* No machine that runs this has so much; a request above it comes from a bad multiplication or a hostile file. */
+/* No machine that runs this has so much; a request above it comes from a bad multiplication or a hostile
+ * file. */
 static const uint64_t LARGEST_BLOCK = (UINT64_C(1) << 40) - 4096;
 
 /* What lies just before every block handed out: where calloc's own block begins. */
@@ -56,8 +58,9 @@ void *memory_new(uint64_t count, uint64_t size, struct error *err)
     uint64_t bytes;
 
     if (checked_multiply(&bytes, count, size) || bytes > LARGEST_BLOCK) {
-        fail(err, ERR_MEMORY, "memory: %" PRIu64 " elements of %" PRIu64 " bytes are more than any block may have",
-            count, size);
+        fail(err, ERR_MEMORY,
+            "memory: %" PRIu64 " elements of %" PRIu64 " bytes are more than any block may have", count,
+            size);
         return NULL;
     }
     char *block = must_fail() ? NULL : calloc(1, bytes + sizeof(struct prefix) + ALIGNMENT);

@@ -8,7 +8,8 @@
 #include "base/error.h"
 
 /* count * size zeroed bytes aligned to 64, or NULL with ERR_MEMORY in err. count or size 0 gives a valid pointer that
- * may not be read. Owner: the caller, released by memory_free. Safe from any thread. */
+ * may not be read. A block of 1 TiB or more is always refused. Large blocks take no memory before they are touched. Owner:
+ * the caller, released by memory_free. Safe from any thread. */
 void *memory_new(uint64_t count, uint64_t size, struct error *err);
 
 /* Grow *array (NULL, or from memory_new or memory_grow) so that it holds at least `needed` elements of `size` bytes;

@@ -12,7 +12,8 @@ static locale_t c_locale;
 
 static void make_c_locale(void)
 {
-    c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0); /* built into the C library: nothing to load, nothing to free */
+    /* Built into the C library: nothing to load, nothing that can fail, nothing to free. */
+    c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
 }
 
 bool number_read(double *out, const char *text, uint64_t count)

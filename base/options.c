@@ -26,7 +26,8 @@ enum status options_count(uint64_t *out, const char *text, struct error *err)
     bool too_large = false;
 
     for (; *at >= '0' && *at <= '9'; at++)
-        too_large = too_large || checked_multiply(&sum, sum, 10) || checked_add(&sum, sum, (uint64_t)(*at - '0'));
+        too_large =
+            too_large || checked_multiply(&sum, sum, 10) || checked_add(&sum, sum, (uint64_t)(*at - '0'));
     for (size_t i = 0; at > text && i < sizeof suffixes / sizeof *suffixes; i++) {
         if (strcmp(at, suffixes[i].text) != 0) continue;
         if (too_large || checked_multiply(&sum, sum, suffixes[i].factor))
@@ -51,8 +52,8 @@ static enum status set_count(const struct option *option, void *target, const ch
 
     if (status) return fail_within(err, status, "--%s", option->name);
     if (value < minimum || value > maximum)
-        return fail(err, ERR_USAGE, "--%s: '%s' is not between %" PRIu64 " and %" PRIu64, option->name, text, minimum,
-            maximum);
+        return fail(err, ERR_USAGE, "--%s: '%s' is not between %" PRIu64 " and %" PRIu64, option->name, text,
+            minimum, maximum);
     memcpy(target, &value, sizeof value);
     return OK;
 }
@@ -64,8 +65,8 @@ static enum status set_number(const struct option *option, void *target, const c
     if (!number_read(&value, text, strlen(text)) || !isfinite(value))
         return fail(err, ERR_USAGE, "--%s: '%s' is no number", option->name, text);
     if (value < option->minimum || value > option->maximum)
-        return fail(err, ERR_USAGE, "--%s: '%s' is not between %g and %g", option->name, text, option->minimum,
-            option->maximum);
+        return fail(err, ERR_USAGE, "--%s: '%s' is not between %g and %g", option->name, text,
+            option->minimum, option->maximum);
     memcpy(target, &value, sizeof value);
     return OK;
 }
@@ -82,7 +83,8 @@ static bool is_choice(const char *choices, const char *text)
 
 static enum status append_value(struct option_list *list, const char *text, struct error *err)
 {
-    enum status status = memory_grow(&list->values, &list->capacity, list->count + 1, sizeof *list->values, err);
+    enum status status =
+        memory_grow(&list->values, &list->capacity, list->count + 1, sizeof *list->values, err);
 
     if (!status) list->values[list->count++] = text;
     return status;
@@ -93,15 +95,21 @@ static enum status set_option(const struct option *option, void *values, const c
     char *target = (char *)values + option->offset;
 
     switch (option->kind) {
-    case OPTION_FLAG: *(bool *)target = true; return OK;
-    case OPTION_COUNT: return set_count(option, target, text, err);
-    case OPTION_NUMBER: return set_number(option, target, text, err);
-    case OPTION_LIST: return append_value((struct option_list *)(void *)target, text, err);
+    case OPTION_FLAG:
+        *(bool *)target = true;
+        return OK;
+    case OPTION_COUNT:
+        return set_count(option, target, text, err);
+    case OPTION_NUMBER:
+        return set_number(option, target, text, err);
+    case OPTION_LIST:
+        return append_value((struct option_list *)(void *)target, text, err);
     case OPTION_CHOICE:
         if (!is_choice(option->choices, text))
             return fail(err, ERR_USAGE, "--%s: '%s' is not one of %s", option->name, text, option->choices);
         break;
-    case OPTION_TEXT: break;
+    case OPTION_TEXT:
+        break;
     }
     memcpy(target, &text, sizeof text);
     return OK;
@@ -124,8 +132,8 @@ static const struct option *find_option(const struct command *command, const cha
     return NULL;
 }
 
-/* Edits (insert, delete, replace, swap neighbours) that turn a into b: Damerau's distance, one row at a time. Both have
- * at most NAME_LIMIT characters. */
+/* Edits (insert, delete, replace, swap neighbours) that turn a into b: Damerau's distance, one row at a time.
+ * Both have at most NAME_LIMIT characters. */
 static unsigned edit_distance(const char *a, size_t a_count, const char *b, size_t b_count)
 {
     unsigned rows[3][NAME_LIMIT + 1], *before = rows[0], *above = rows[1], *row = rows[2];
@@ -150,7 +158,8 @@ static unsigned edit_distance(const char *a, size_t a_count, const char *b, size
     return above[b_count];
 }
 
-static void consider(const char **nearest, unsigned *distance, const char *candidate, const char *name, size_t count)
+static void consider(
+    const char **nearest, unsigned *distance, const char *candidate, const char *name, size_t count)
 {
     size_t candidate_count = strlen(candidate);
     unsigned edits;
@@ -169,14 +178,15 @@ static enum status unknown_option(const struct command *command, const char *arg
     size_t count = strcspn(name, "=");
     unsigned distance = count < 5 ? 3 : 4; /* suggest only what is nearer than this */
     const char *nearest = NULL;
-    int shown = (int)strcspn(argument, "=");
+    int shown = (int)(count > 0 ? strcspn(argument, "=") : strlen(argument));
 
     for (size_t i = 0; i < command->option_count; i++)
         consider(&nearest, &distance, command->options[i].name, name, count);
     consider(&nearest, &distance, "help", name, count);
     consider(&nearest, &distance, "version", name, count);
     if (nearest && distance < count)
-        return fail(err, ERR_USAGE, "%.*s: unknown option; the nearest one is --%s", shown, argument, nearest);
+        return fail(
+            err, ERR_USAGE, "%.*s: unknown option; the nearest one is --%s", shown, argument, nearest);
     return fail(err, ERR_USAGE, "%.*s: unknown option; --help lists them all", shown, argument);
 }
 
@@ -193,8 +203,8 @@ static enum options_outcome look_ahead(int argc, char **argv)
 }
 
 /* Parse the option at argv[*at], and step over its value if that is an argument of its own. */
-static enum status parse_option(const struct command *command, int argc, char **argv, int *at, void *values,
-    struct error *err)
+static enum status parse_option(
+    const struct command *command, int argc, char **argv, int *at, void *values, struct error *err)
 {
     const char *argument = argv[*at], *value = strchr(argument, '=');
     size_t name_count = value ? (size_t)(value - argument) : strlen(argument);
@@ -203,20 +213,24 @@ static enum status parse_option(const struct command *command, int argc, char **
     if (argument[1] == '-') option = find_option(command, argument + 2, name_count - 2);
     if (!option) return unknown_option(command, argument, err);
     if (option->kind == OPTION_FLAG) {
-        if (value) return fail(err, ERR_USAGE, "--%s: takes no value, but '%s' is given", option->name, value + 1);
+        if (value)
+            return fail(err, ERR_USAGE, "--%s: takes no value, but '%s' is given", option->name, value + 1);
         return set_option(option, values, NULL, err);
     }
     if (!value && *at + 1 == argc)
         return fail(err, ERR_USAGE, "--%s: its value is missing (%s)", option->name,
-            option->kind == OPTION_CHOICE ? option->choices : option->metavar ? option->metavar : "VALUE");
+            option->kind == OPTION_CHOICE ? option->choices
+            : option->metavar             ? option->metavar
+                                          : "VALUE");
     return set_option(option, values, value ? value + 1 : argv[++*at], err);
 }
 
-static enum status set_operand(const struct command *command, size_t index, const char *text, void *values,
-    struct error *err)
+static enum status set_operand(
+    const struct command *command, size_t index, const char *text, void *values, struct error *err)
 {
     if (index >= command->operand_count)
-        return fail(err, ERR_USAGE, "'%s': one argument too many; %zu expected", text, command->operand_count);
+        return fail(
+            err, ERR_USAGE, "'%s': one argument too many; %zu expected", text, command->operand_count);
     memcpy((char *)values + command->operands[index].offset, &text, sizeof text);
     return OK;
 }

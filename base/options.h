@@ -59,7 +59,8 @@ struct command {
 enum options_outcome { OPTIONS_RUN, OPTIONS_HELP, OPTIONS_VERSION };
 
 /* Parse argv[1 ..) into `values` by the table. `--help` and `--version` win wherever they stand (also before a missing
- * operand, but not after `--`). `--name value` and `--name=value` both work; `--` ends options. Errors are ERR_USAGE
+ * operand, but not after `--`); `-h` is --help. `--name value` and `--name=value` both work; `--` ends options, and a
+ * lone `-` is an operand. Of an option given twice the last value holds. Errors are ERR_USAGE
  * and name the option, the value, what is allowed, and for an unknown option the nearest known one.
  * The common options below are part of every table through COMMON_OPTIONS. */
 enum status options_parse(const struct command *command, int argc, char **argv, void *values,

@@ -92,7 +92,8 @@ static void option_help(char help[2 * ENTRY_BYTES], const struct option *option)
     option_range(range, option);
     for (size_t i = 0; i < 3; i++) {
         if (!texts[i][0] || used >= sizeof notes) continue;
-        used += (size_t)snprintf(notes + used, sizeof notes - used, "%s%s%s", used ? "; " : " (", prefixes[i], texts[i]);
+        used += (size_t)snprintf(
+            notes + used, sizeof notes - used, "%s%s%s", used ? "; " : " (", prefixes[i], texts[i]);
     }
     snprintf(help, 2 * ENTRY_BYTES, "%s%.*s%s", option->help, (int)ENTRY_BYTES, notes, used ? ")" : "");
 }

@@ -120,9 +120,10 @@ int report_failure(const char *tool, const struct error *err)
 
 enum status report_finish(struct error *err)
 {
-    errno = 0;
-    if (fflush(stdout) == 0 && !ferror(stdout)) return OK;
-    return fail_errno(err, errno ? errno : EIO, "standard output: cannot be written");
+    bool lost = ferror(stdout); /* by an earlier call; its reason is gone */
+
+    if (fflush(stdout) != 0) return fail_errno(err, errno, "standard output: cannot be written");
+    return lost ? fail(err, ERR_IO, "standard output: not everything could be written") : OK;
 }
 
 /* ---- progress ---- */
@@ -139,8 +140,8 @@ struct progress {
     _Atomic double due; /* when the next line is to be printed; whoever moves it on prints it */
 };
 
-struct progress *progress_start(const struct report *report, const char *label, uint64_t total,
-    enum progress_unit unit)
+struct progress *progress_start(
+    const struct report *report, const char *label, uint64_t total, enum progress_unit unit)
 {
     struct progress *progress;
 
@@ -169,11 +170,14 @@ static void print_rate(char *out, size_t bytes, enum progress_unit unit, double 
     if (unit == PROGRESS_BYTES)
         snprintf(out, bytes, "%s/s", report_bytes(text, (uint64_t)rate));
     else
-        snprintf(out, bytes, "%.*f %s", rate < 100 ? 1 : 0, rate, unit == PROGRESS_TOKENS ? "tokens/s" : "per s");
+        snprintf(
+            out, bytes, "%.*f %s", rate < 100 ? 1 : 0, rate, unit == PROGRESS_TOKENS ? "tokens/s" : "per s");
 }
 
-/* "quantizing  43%  1.2 GB/s  5 s left"; without a known total the amount so far instead of percent and time left. */
-static void describe(char *out, size_t bytes, const struct progress *progress, uint64_t amount, double elapsed)
+/* "quantizing  43%  1.2 GB/s  5 s left"; without a known total the amount so far instead of percent and time
+ * left. */
+static void describe(
+    char *out, size_t bytes, const struct progress *progress, uint64_t amount, double elapsed)
 {
     double rate = elapsed > 0 ? (double)amount / elapsed : 0;
     char rate_text[40], left[24], amount_text[24];

@@ -18,7 +18,8 @@ static uint64_t width_of(const char *text)
 
 static void add_cell(struct table *table, char *text)
 {
-    if (!text || memory_grow(&table->cells, &table->capacity, table->count + 1, sizeof *table->cells, NULL) != OK) {
+    if (!text ||
+        memory_grow(&table->cells, &table->capacity, table->count + 1, sizeof *table->cells, NULL) != OK) {
         memory_free(text);
         table->failed = true;
         return;
@@ -103,7 +104,8 @@ static void print_row(const struct table *table, uint64_t first, const uint64_t 
 
 void table_print(const struct table *table)
 {
-    uint64_t *widths = table->failed || table->count == 0 ? NULL : memory_new(table->columns, sizeof *widths, NULL);
+    uint64_t *widths =
+        table->failed || table->count == 0 ? NULL : memory_new(table->columns, sizeof *widths, NULL);
 
     if (!widths) {
         if (table->failed || table->count > 0) fputs("(no memory left for a table)\n", stderr);

@@ -1,5 +1,6 @@
-/* The pool: workers sleep on a condition until a run offers seats, take tasks by number, and sleep again. A run waits for
- * the workers that took a seat, never for one that has not woken up yet, so a short run costs no full round of wake-ups. */
+/* The pool: workers sleep on a condition until a run offers seats, take tasks by number, and sleep again. A
+ * run waits for the workers that took a seat, never for one that has not woken up yet, so a short run costs
+ * no full round of wake-ups. */
 #include "base/threads.h"
 
 #include <pthread.h>
@@ -52,8 +53,8 @@ static unsigned default_workers(void)
     return count > WORKERS_DEFAULT_LIMIT ? WORKERS_DEFAULT_LIMIT : (unsigned)count;
 }
 
-/* Take the next task in order; false when none is left. A compare-and-swap, not an addition, so that the counter never
- * passes `count` and cannot wrap. */
+/* Take the next task in order; false when none is left. A compare-and-swap, not an addition, so that the
+ * counter never passes `count` and cannot wrap. */
 static bool take_task(struct pool *pool, uint64_t *index)
 {
     uint64_t next = atomic_load(&pool->next);
@@ -67,8 +68,8 @@ static bool take_task(struct pool *pool, uint64_t *index)
     return false;
 }
 
-/* Tasks start in order, so every task below a failed one has started and will report before the run ends: the lowest
- * failure is the same whatever the number of workers. */
+/* Tasks start in order, so every task below a failed one has started and will report before the run ends: the
+ * lowest failure is the same whatever the number of workers. */
 static void record_failure(struct pool *pool, uint64_t index, enum status status, const struct error *error)
 {
     atomic_store(&pool->next, pool->count);
@@ -125,7 +126,8 @@ enum status pool_create(struct pool **out, unsigned workers, struct error *err)
 
     *out = NULL;
     if (workers > WORKERS_LIMIT)
-        return fail(err, ERR_USAGE, "threads: %u workers asked for, at most %d are possible", workers, WORKERS_LIMIT);
+        return fail(
+            err, ERR_USAGE, "threads: %u workers asked for, at most %d are possible", workers, WORKERS_LIMIT);
     if (workers == 0) workers = default_workers();
     pool = memory_new(1, sizeof *pool, err);
     if (!pool) return ERR_MEMORY;
@@ -140,7 +142,8 @@ enum status pool_create(struct pool **out, unsigned workers, struct error *err)
         worker->pool = pool;
         worker->number = pool->started + 1;
         if (pthread_create(&worker->thread, NULL, worker_main, worker) != 0) {
-            fail(err, ERR_MEMORY, "threads: the system refused to start worker %u of %u", worker->number + 1, workers);
+            fail(err, ERR_MEMORY, "threads: the system refused to start worker %u of %u", worker->number + 1,
+                workers);
             goto done;
         }
         pool->started++;

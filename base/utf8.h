@@ -4,12 +4,13 @@
 
 #include <stdint.h>
 
-/* The length (1 to 4) of the well-formed sequence at the start of `bytes`, or 0 if there is none: nothing overlong, no
- * surrogates, nothing above U+10FFFF, not cut off by `count` (at least 1). */
+/* The length (1 to 4) of the well-formed sequence at the start of `bytes`, or 0 if there is none: nothing
+ * overlong, no surrogates, nothing above U+10FFFF, not cut off by `count` (at least 1). */
 static inline unsigned utf8_sequence(const char *bytes, uint64_t count)
 {
     const uint8_t *at = (const uint8_t *)bytes;
-    uint8_t first = at[0], low = 0x80, high = 0xBF; /* the range of the second byte: table 3-7 of the Unicode standard */
+    uint8_t first = at[0], low = 0x80,
+            high = 0xBF; /* the range of the second byte: table 3-7 of the Unicode standard */
     unsigned length;
 
     if (first < 0x80) return 1;

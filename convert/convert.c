@@ -1,4 +1,5 @@
-/* From a container to a .nbl file: open and account for every tensor, move, attach what belongs to the file, commit. */
+/* From a container to a .nbl file: open and account for every tensor, move, attach what belongs to the file,
+ * commit. */
 #include "convert/convert.h"
 
 #include <dirent.h>
@@ -22,7 +23,8 @@ static const struct operand operands[] = {
 
 static const struct option options_table[] = {
     {"type", OPTION_CHOICE, AT(type), 0, 0, "keep|f32|f16|bf16", "TYPE", "keep",
-        "Element type of weight matrices; quantized ones are decoded to it. Norms and biases always keep theirs.",
+        "Element type of weight matrices; quantized ones are decoded to it. Norms and biases always keep "
+        "theirs.",
         "Conversion"},
     {"force", OPTION_FLAG, AT(force), 0, 0, NULL, NULL, NULL, "Replace OUTPUT if it exists.", NULL},
     COMMON_OPTIONS(struct convert_options),
@@ -70,13 +72,13 @@ static bool is_input(const char *input, const char *output)
     DIR *folder = opendir(input);
     for (struct dirent *entry; folder && !found && (entry = readdir(folder)) != NULL;)
         found = fstatat(dirfd(folder), entry->d_name, &info, 0) == 0 && info.st_dev == old.st_dev &&
-            info.st_ino == old.st_ino;
+                info.st_ino == old.st_ino;
     if (folder) closedir(folder);
     return found;
 }
 
-/* Open the input and hold its tensors against its configuration: missing, misshapen and unknown ones are errors, and
- * those that are left out on purpose are listed. */
+/* Open the input and hold its tensors against its configuration: missing, misshapen and unknown ones are
+ * errors, and those that are left out on purpose are listed. */
 static enum status open_input(struct convert_result *result, const char *input, struct error *err)
 {
     struct model_config config;
@@ -89,7 +91,8 @@ static enum status open_input(struct convert_result *result, const char *input, 
     if (status == OK && !json) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", input);
     if (status == OK) status = config_parse(&config, what, json, bytes, err);
     if (status == OK)
-        status = layers_bind(&tensors, &result->dropped, &result->dropped_count, result->container, &config, err);
+        status =
+            layers_bind(&tensors, &result->dropped, &result->dropped_count, result->container, &config, err);
     if (status == OK) result->bytes_in = container_bytes(result->container);
     layers_release(&tensors);
     memory_free(json);
@@ -109,13 +112,17 @@ static bool is_dropped(const struct convert_result *result, const struct tensor 
 static struct transfer_item plan_item(const struct tensor *source, bool cast, enum dtype type)
 {
     struct transfer_item item = {.source = source, .target = *source};
-    bool is_float = source->storage == STORAGE_TILES || dtype_info(source->dtype)->is_float;
-    if (cast && is_float && source->rank >= 2) {
+    if (cast && source->rank == 2) {
         item.target.storage = STORAGE_DENSE;
         item.target.dtype = type;
         item.target.scheme = (struct scheme){0};
     }
     return item;
+}
+
+static const char *type_name(const struct tensor *tensor)
+{
+    return tensor->storage == STORAGE_TILES ? "quantized" : dtype_info(tensor->dtype)->name;
 }
 
 static bool is_cast(const struct transfer_item *item)
@@ -124,7 +131,8 @@ static bool is_cast(const struct transfer_item *item)
 }
 
 /* One item per tensor that is not dropped; counts them in result. items has room for all. */
-static void plan_items(struct convert_result *result, struct transfer_item *items, const struct convert_options *options)
+static void plan_items(struct convert_result *result, struct transfer_item *items,
+    const struct convert_options *options, const struct report *report)
 {
     enum dtype type = DTYPE_F32;
     bool cast = wanted_type(&type, options);
@@ -134,6 +142,8 @@ static void plan_items(struct convert_result *result, struct transfer_item *item
         struct transfer_item *item = &items[result->tensors++];
         *item = plan_item(source, cast, type);
         result->tensors_cast += is_cast(item);
+        report_detail(report, "%s: %s%s%s", source->name, type_name(source), is_cast(item) ? " -> " : "",
+            is_cast(item) ? type_name(&item->target) : "");
         result->weights += source->elements;
         result->tensor_bytes += transfer_target_bytes(&item->target);
     }
@@ -158,18 +168,19 @@ static enum status add_aliases(struct nbl_writer *writer, struct container *cont
 }
 
 static enum status write_output(struct convert_result *result, const struct transfer_item *items,
-    uint32_t *source_crcs, struct pool *pool, const struct convert_options *options, struct error *err)
+    uint32_t *source_crcs, struct pool *pool, const struct convert_options *options,
+    const struct report *report, struct error *err)
 {
     struct nbl_writer *writer = NULL;
-    struct report report = {options->common.quiet, options->common.verbose};
     const char *const recorded[][2] = {{"type", options->type}};
     enum status status = nbl_writer_create(&writer, options->output, options->force, err);
     if (status == OK)
-        status = transfer_run(result->container, writer, items, result->tensors, source_crcs, pool, &report,
-            "converting", err);
+        status = transfer_run(
+            result->container, writer, items, result->tensors, source_crcs, pool, report, "converting", err);
     if (status == OK) status = add_aliases(writer, result->container, items, result->tensors, err);
     if (status == OK)
-        status = provenance_attach(writer, result->container, convert_command.name, recorded, 1, source_crcs, err);
+        status =
+            provenance_attach(writer, result->container, convert_command.name, recorded, 1, source_crcs, err);
     if (status != OK) {
         nbl_writer_abandon(writer);
         return status;
@@ -186,15 +197,14 @@ static uint64_t size_of(const char *path)
 
 /* ---- all of it ---- */
 
-static void note_dropped(const struct convert_result *result, const struct convert_options *options)
+static void note_dropped(const struct convert_result *result, const struct report *report)
 {
-    struct report report = {options->common.quiet, options->common.verbose};
     for (uint64_t i = 0; i < result->dropped_count; i++)
-        report_note(&report, "dropped %s: %s", result->dropped[i].tensor->name, result->dropped[i].why);
+        report_note(report, "dropped %s: %s", result->dropped[i].tensor->name, result->dropped[i].why);
 }
 
 static enum status convert_opened(struct convert_result *result, const struct convert_options *options,
-    struct error *err)
+    const struct report *report, struct error *err)
 {
     struct pool *pool = NULL;
     uint64_t count = container_count(result->container);
@@ -202,11 +212,11 @@ static enum status convert_opened(struct convert_result *result, const struct co
     uint32_t *source_crcs = memory_new(count, sizeof *source_crcs, err);
     enum status status = ERR_MEMORY;
     if (!items || !source_crcs) goto done;
-    plan_items(result, items, options);
+    plan_items(result, items, options, report);
     status = pool_create(&pool, (unsigned)options->common.threads, err);
     if (status != OK) goto done;
     result->threads = pool_workers(pool);
-    status = write_output(result, items, source_crcs, pool, options, err);
+    status = write_output(result, items, source_crcs, pool, options, report, err);
     if (status == OK) result->bytes_out = size_of(options->output);
 done:
     pool_free(pool);
@@ -217,14 +227,16 @@ done:
 
 enum status convert_run(struct convert_result *out, const struct convert_options *options, struct error *err)
 {
+    struct report report = {options->common.quiet, options->common.verbose};
     double start = report_seconds();
     *out = (struct convert_result){0};
     if (is_input(options->input, options->output))
-        return fail(err, ERR_USAGE, "%s: is the input, or a file of it; name another output", options->output);
+        return fail(
+            err, ERR_USAGE, "%s: is the input, or a file of it; name another output", options->output);
     enum status status = open_input(out, options->input, err);
     if (status != OK) return status;
-    note_dropped(out, options);
-    status = convert_opened(out, options, err);
+    note_dropped(out, &report);
+    status = convert_opened(out, options, &report, err);
     out->seconds = report_seconds() - start;
     return status;
 }

@@ -30,15 +30,16 @@ struct convert_result {
     double seconds;
 };
 
-/* Do what the options say. With a type other than keep, matrices of floating point and quantized matrices become that
- * type; vectors (norms, biases) keep theirs, because they take no room and carry much.
- * Errors: those of reading and writing; ERR_FORMAT: a tensor is missing, misshapen or unknown to the architecture;
- * ERR_NUMERIC: a weight would overflow to infinity. The output is the same for any number of threads, and on an error it
- * is not touched. Release *out with convert_release, also after an error. */
+/* Do what the options say. With a type other than keep, matrices of floating point and quantized matrices
+ * become that type; vectors (norms, biases) keep theirs, because they take no room and carry much. Errors:
+ * those of reading and writing; ERR_FORMAT: a tensor is missing, misshapen or unknown to the architecture;
+ * ERR_NUMERIC: a weight would overflow to infinity. The output is the same for any number of threads, and on
+ * an error it is not touched. Release *out with convert_release, also after an error. */
 enum status convert_run(struct convert_result *out, const struct convert_options *options, struct error *err);
 void convert_release(struct convert_result *result);
 
 /* Print to standard output what was done, for people or with --json (docs/cli.md). The caller flushes. */
-enum status convert_print(const struct convert_result *result, const struct convert_options *options, struct error *err);
+enum status convert_print(
+    const struct convert_result *result, const struct convert_options *options, struct error *err);
 
 #endif

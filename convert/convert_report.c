@@ -20,10 +20,11 @@ static void print_people(const struct convert_result *result, const struct conve
     printf("tensors          %" PRIu64 ": %" PRIu64 " cast, %" PRIu64 " copied\n", result->tensors,
         result->tensors_cast, result->tensors - result->tensors_cast);
     printf("weights          %" PRIu64 "\n", result->weights);
-    printf("size             %s -> %s\n", report_bytes(in, result->bytes_in), report_bytes(out, result->bytes_out));
+    printf("size             %s -> %s\n", report_bytes(in, result->bytes_in),
+        report_bytes(out, result->bytes_out));
     printf("bits per weight  %.3f\n", bits_per_weight(result));
-    printf("time             %s, %u thread%s, %s kernels\n", report_duration(duration, result->seconds), result->threads,
-        result->threads == 1 ? "" : "s", kernels()->name);
+    printf("time             %s, %u thread%s, %s kernels\n", report_duration(duration, result->seconds),
+        result->threads, result->threads == 1 ? "" : "s", kernels()->name);
     printf("peak memory      %s\n", report_bytes(memory, memory_peak_bytes()));
 }
 
@@ -40,8 +41,8 @@ static void write_dropped(struct json_writer *json, const struct convert_result 
     json_close_array(json);
 }
 
-static enum status print_json(const struct convert_result *result, const struct convert_options *options,
-    struct error *err)
+static enum status print_json(
+    const struct convert_result *result, const struct convert_options *options, struct error *err)
 {
     struct json_writer json = {.indent = 2};
     char *text = NULL;
@@ -71,7 +72,8 @@ static enum status print_json(const struct convert_result *result, const struct 
     return status;
 }
 
-enum status convert_print(const struct convert_result *result, const struct convert_options *options, struct error *err)
+enum status convert_print(
+    const struct convert_result *result, const struct convert_options *options, struct error *err)
 {
     if (options->common.json) return print_json(result, options, err);
     print_people(result, options);

@@ -140,7 +140,7 @@ static enum status check_sections(const struct nbl_header *header, uint64_t tabl
     return OK;
 }
 
-/* What is read into memory at once has limits. */
+/* What is read into memory at once has limits (N7, N10). */
 static enum status check_limits(const struct nbl_header *header, struct error *err)
 {
     uint64_t names_bytes;
@@ -149,14 +149,14 @@ static enum status check_limits(const struct nbl_header *header, struct error *e
         return fail(err, ERR_FORMAT, "%" PRIu64 " tensors do not fit in a table of %" PRIu64 " bytes",
             header->tensor_count, header->table_bytes);
     if (header->tensor_count > CONTAINER_TENSOR_LIMIT)
-        return fail(err, ERR_MEMORY, "%" PRIu64 " tensors, the limit is %d", header->tensor_count,
+        return fail(err, ERR_FORMAT, "%" PRIu64 " tensors, the limit is %d", header->tensor_count,
             CONTAINER_TENSOR_LIMIT);
     names_bytes = header->table_bytes - header->tensor_count * NBL_RECORD_BYTES;
     if (names_bytes > header->tensor_count * CONTAINER_NAME_LIMIT)
         return fail(err, ERR_FORMAT, "%" PRIu64 " bytes of names for %" PRIu64 " tensors", names_bytes,
             header->tensor_count);
     if (header->metadata_bytes > NBL_METADATA_LIMIT)
-        return fail(err, ERR_MEMORY, "metadata of %" PRIu64 " bytes, the limit is %d", header->metadata_bytes,
+        return fail(err, ERR_FORMAT, "metadata of %" PRIu64 " bytes, the limit is %d", header->metadata_bytes,
             NBL_METADATA_LIMIT);
     return OK;
 }

@@ -35,7 +35,7 @@ struct nbl_record {
 void nbl_put_header(uint8_t out[NBL_HEADER_BYTES], const struct nbl_header *header);
 
 /* Decode and check a header (N2 to N11) for a file of file_bytes bytes. ERR_UNSUPPORTED: written big-endian, or another
- * version. ERR_MEMORY: more tensors or metadata than the limits. Else ERR_FORMAT. Texts do not name the file. */
+ * version; else ERR_FORMAT. Texts do not name the file. */
 enum status nbl_get_header(struct nbl_header *out, const uint8_t in[NBL_HEADER_BYTES], uint64_t file_bytes,
     struct error *err);
 

@@ -183,7 +183,7 @@ static enum status read_document(struct pass *pass, struct cursor *cursor, struc
     document.bytes = item.number;
     document.offset = pass->header.metadata_offset + cursor->at;
     if (document.bytes > CONTAINER_DOCUMENT_LIMIT)
-        return fail(err, ERR_MEMORY, "document %s: %" PRIu64 " bytes, the limit is %u", document.name, document.bytes,
+        return fail(err, ERR_FORMAT, "document %s: %" PRIu64 " bytes, the limit is %u", document.name, document.bytes,
             CONTAINER_DOCUMENT_LIMIT);
     for (uint64_t i = 0; i < container->document_count; i++) {
         if (strcmp(container->documents[i].name, document.name) == 0)
@@ -224,7 +224,7 @@ static enum status read_metadata(struct pass *pass, struct error *err)
     documents = bytes_get_u32(counts);
     aliases = bytes_get_u32(counts + 4);
     if (documents > NBL_DOCUMENT_COUNT_LIMIT)
-        return fail(err, ERR_MEMORY, "%" PRIu32 " documents, the limit is %d", documents, NBL_DOCUMENT_COUNT_LIMIT);
+        return fail(err, ERR_FORMAT, "%" PRIu32 " documents, the limit is %d", documents, NBL_DOCUMENT_COUNT_LIMIT);
     for (uint32_t i = 0; i < documents && !status; i++)
         status = read_document(pass, &cursor, err);
     for (uint32_t i = 0; i < aliases && !status; i++)

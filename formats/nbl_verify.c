@@ -1,5 +1,5 @@
 /* Verifying a .nbl file: opening it has checked header, table and metadata; here every other byte is read and checked
- * against SPEC.md: padding (N13, N26), checksums (N27), and what the parts of tile storage may hold (N28 to N32). */
+ * against SPEC.md: padding (N13, N26), checksums (N27), and what the parts of tile storage may hold (N33 to N37). */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -82,6 +82,7 @@ static bool row_exists(const struct tiles_layout *layout, uint64_t index)
     return index / TILE_ROWS / layout->groups * TILE_ROWS + index % TILE_ROWS < layout->rows;
 }
 
+/* Gaps between the parts are zero (N33). */
 static enum status check_gap(struct check *check, const struct tensor *tensor, uint64_t begin, uint64_t end)
 {
     enum status status;
@@ -95,7 +96,7 @@ static enum status check_gap(struct check *check, const struct tensor *tensor, u
     return OK;
 }
 
-/* Scales are finite, and zero for rows past the end (N29, N31). */
+/* Scales are finite, and zero for rows past the end (N34, N36). */
 static enum status check_scales(struct check *check, const struct tensor *tensor, const struct tiles_layout *layout)
 {
     uint64_t begin = layout->scales_offset, end = begin + layout->tiles * layout->tile_scale_bytes, count;
@@ -115,7 +116,7 @@ static enum status check_scales(struct check *check, const struct tensor *tensor
     return OK;
 }
 
-/* Zero-points are codes, and zero for rows past the end (N30, N31). */
+/* Zero-points are codes, and zero for rows past the end (N35, N36). */
 static enum status check_zeros(struct check *check, const struct tensor *tensor, const struct tiles_layout *layout)
 {
     uint64_t begin = layout->zeros_offset, end = begin + layout->tiles * layout->tile_zero_bytes, count;
@@ -134,7 +135,7 @@ static enum status check_zeros(struct check *check, const struct tensor *tensor,
     return OK;
 }
 
-/* One block of one tile: codes of rows past the end are 0, those of columns past the end decode to 0 (N31, N32).
+/* One block of one tile: codes of rows past the end are 0, those of columns past the end decode to 0 (N36, N37).
  *   padding  [8]  the code that decodes to 0 in the last group of each row */
 static enum status check_block(struct check *check, const struct tensor *tensor, const struct tiles_layout *layout,
     uint64_t tile, uint64_t block, const uint8_t *padding)

@@ -85,7 +85,7 @@ void nbl_writer_abandon(struct nbl_writer *writer)
 
 /* ---- declaring ---- */
 
-/* Check a name of a tensor or alias and keep a copy (N15, N16, N36). */
+/* Check a name of a tensor or alias and keep a copy (N15, N16, N31). */
 static enum status claim_name(const char **out, struct nbl_writer *writer, const char *name, struct error *err)
 {
     uint64_t count = strlen(name);

@@ -1,5 +1,5 @@
-/* From a container to a quantized file: open and account for every tensor, plan, let the method write, attach what
- * belongs to the file, commit. */
+/* From a container to a quantized file: open and account for every tensor, plan, let the method write, attach
+ * what belongs to the file, commit. */
 #include "quantize/quantize.h"
 
 #include <dirent.h>
@@ -41,26 +41,34 @@ static bool is_input(const char *input, const char *output)
     DIR *folder = opendir(input);
     for (struct dirent *entry; folder && !found && (entry = readdir(folder)) != NULL;)
         found = fstatat(dirfd(folder), entry->d_name, &info, 0) == 0 && info.st_dev == old.st_dev &&
-            info.st_ino == old.st_ino;
+                info.st_ino == old.st_ino;
     if (folder) closedir(folder);
     return found;
 }
 
-static enum status open_input(struct quantize_result *result, const char *input, struct error *err)
+/* Open the input and hold its tensors against its configuration: missing, misshapen and unknown ones are
+ * errors, and those that are left out on purpose are listed. */
+static enum status open_input(struct plan_input *input, const char *path, struct error *err)
 {
     char *json = NULL, what[512];
     uint64_t bytes = 0;
-    snprintf(what, sizeof what, "%s: config.json", input);
-    enum status status = container_open(&result->container, input, err);
-    if (status == OK) status = container_document(result->container, "config.json", &json, &bytes, err);
-    if (status == OK && !json) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", input);
-    if (status == OK) status = config_parse(&result->config, what, json, bytes, err);
+    snprintf(what, sizeof what, "%s: config.json", path);
+    enum status status = container_open(&input->container, path, err);
+    if (status == OK) status = container_document(input->container, "config.json", &json, &bytes, err);
+    if (status == OK && !json) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
+    if (status == OK) status = config_parse(&input->config, what, json, bytes, err);
     if (status == OK)
-        status = layers_bind(&result->tensors, &result->dropped, &result->dropped_count, result->container,
-            &result->config, err);
-    if (status == OK) result->bytes_in = container_bytes(result->container);
+        status = layers_bind(
+            &input->tensors, &input->dropped, &input->dropped_count, input->container, &input->config, err);
     memory_free(json);
     return status;
+}
+
+static void close_input(struct plan_input *input)
+{
+    layers_release(&input->tensors);
+    memory_free(input->dropped);
+    container_close(input->container);
 }
 
 /* ---- the output ---- */
@@ -108,7 +116,7 @@ static enum status attach(struct quantize_job *job, const struct quantize_option
     record(&recorded, "indivisible", options->indivisible);
     record_list(&recorded, "override", &options->override);
     record_list(&recorded, "keep", &options->keep);
-    status = provenance_attach(job->writer, job->container, settings_command.name,
+    status = provenance_attach(job->writer, job->input->container, settings_command.name,
         (const char *const(*)[2])recorded.pairs, recorded.count, job->source_crcs, err);
 done:
     memory_free(recorded.pairs);
@@ -120,9 +128,9 @@ done:
 static enum status add_aliases(struct quantize_job *job, struct error *err)
 {
     enum status status = OK;
-    for (uint64_t i = 0; status == OK && i < container_alias_count(job->container); i++) {
+    for (uint64_t i = 0; status == OK && i < container_alias_count(job->input->container); i++) {
         const char *alias, *target;
-        container_alias(job->container, i, &alias, &target);
+        container_alias(job->input->container, i, &alias, &target);
         if (plan_has(job->plan, target)) status = nbl_writer_alias(job->writer, alias, target, err);
     }
     return status;
@@ -142,8 +150,8 @@ static enum status write_output(struct quantize_job *job, const struct quantize_
     return nbl_writer_commit(job->writer, err);
 }
 
-/* What the file will take: tensors, documents, and the page of header and table in front. The rest (provenance, padding)
- * is some kilobytes. */
+/* What the file will take: tensors, documents, and the page of header and table in front. The rest
+ * (provenance, padding) is some kilobytes. */
 static enum status predict_size(struct quantize_result *result, struct error *err)
 {
     static const char *const documents[] = {"config.json", "tokenizer.json"};
@@ -151,7 +159,7 @@ static enum status predict_size(struct quantize_result *result, struct error *er
     for (size_t i = 0; i < sizeof documents / sizeof *documents; i++) {
         char *text = NULL;
         uint64_t bytes = 0;
-        enum status status = container_document(result->container, documents[i], &text, &bytes, err);
+        enum status status = container_document(result->input.container, documents[i], &text, &bytes, err);
         if (status != OK) return status;
         if (text) result->bytes_out += bytes;
         memory_free(text);
@@ -168,19 +176,21 @@ static uint64_t size_of(const char *path)
 
 /* ---- all of it ---- */
 
-static void note_dropped(const struct quantize_result *result, const struct report *report)
+static void note_dropped(const struct plan_input *input, const struct report *report)
 {
-    for (uint64_t i = 0; i < result->dropped_count; i++)
-        report_note(report, "dropped %s: %s", result->dropped[i].tensor->name, result->dropped[i].why);
+    for (uint64_t i = 0; i < input->dropped_count; i++)
+        report_note(report, "dropped %s: %s", input->dropped[i].tensor->name, input->dropped[i].why);
 }
 
 static enum status run_job(struct quantize_result *result, const struct quantize_options *options,
     const struct report *report, struct error *err)
 {
-    struct quantize_job job = {.container = result->container, .config = &result->config, .tensors = &result->tensors,
-        .plan = &result->plan, .report = report, .measure_error = options->report_error};
+    struct quantize_job job = {.input = &result->input,
+        .plan = &result->plan,
+        .report = report,
+        .measure_error = options->report_error};
     enum status status = ERR_MEMORY;
-    job.source_crcs = memory_new(container_count(result->container), sizeof *job.source_crcs, err);
+    job.source_crcs = memory_new(container_count(result->input.container), sizeof *job.source_crcs, err);
     if (!job.source_crcs) goto done;
     status = pool_create(&job.pool, (unsigned)options->common.threads, err);
     if (status != OK) goto done;
@@ -193,20 +203,23 @@ done:
     return status;
 }
 
-enum status quantize_run(struct quantize_result *out, const struct quantize_options *options, struct error *err)
+enum status quantize_run(
+    struct quantize_result *out, const struct quantize_options *options, struct error *err)
 {
     struct report report = {options->common.quiet, options->common.verbose};
     double start = report_seconds();
     *out = (struct quantize_result){0};
     if (is_input(options->input, options->output))
-        return fail(err, ERR_USAGE, "%s: is the input, or a file of it; name another output", options->output);
+        return fail(
+            err, ERR_USAGE, "%s: is the input, or a file of it; name another output", options->output);
     enum status status = settings_resolve(&out->settings, options, err);
-    if (status == OK) status = open_input(out, options->input, err);
+    if (status == OK) status = open_input(&out->input, options->input, err);
     if (status != OK) return status;
-    note_dropped(out, &report);
-    status = plan_create(&out->plan, out->container, &out->config, &out->tensors, out->dropped, out->dropped_count,
-        &out->settings, &report, err);
-    if (status == OK) status = options->dry_run ? predict_size(out, err) : run_job(out, options, &report, err);
+    out->bytes_in = container_bytes(out->input.container);
+    note_dropped(&out->input, &report);
+    status = plan_create(&out->plan, &out->input, &out->settings, &report, err);
+    if (status == OK)
+        status = options->dry_run ? predict_size(out, err) : run_job(out, options, &report, err);
     out->seconds = report_seconds() - start;
     return status;
 }
@@ -215,8 +228,6 @@ void quantize_release(struct quantize_result *result)
 {
     plan_free(&result->plan);
     settings_free(&result->settings);
-    layers_release(&result->tensors);
-    memory_free(result->dropped);
-    container_close(result->container);
+    close_input(&result->input);
     *result = (struct quantize_result){0};
 }

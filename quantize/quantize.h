@@ -10,9 +10,7 @@
 
 /* What a method is given to work with. */
 struct quantize_job {
-    struct container *container;
-    const struct model_config *config;
-    const struct model_tensors *tensors;
+    const struct plan_input *input;
     struct plan *plan;         /* error and power of its tensors are out, if measure_error */
     struct nbl_writer *writer; /* empty; the method declares and writes every tensor of the plan, in order */
     uint32_t *source_crcs;     /* [container_count] out, as transfer_run fills them */
@@ -30,23 +28,21 @@ METHOD_LIST(METHOD_DECLARE)
 
 /* What was done, for the report. Holds the input open, because names and plan point into it. */
 struct quantize_result {
-    struct container *container;
-    struct model_config config;
-    struct model_tensors tensors;
-    struct dropped_tensor *dropped; /* [dropped_count] */
-    uint64_t dropped_count;
+    struct plan_input input;
     struct settings settings;
     struct plan plan;
-    uint64_t bytes_in, bytes_out; /* of the files that hold tensors; after a dry run bytes_out is a prediction */
+    uint64_t bytes_in,
+        bytes_out; /* of the files that hold tensors; after a dry run bytes_out is a prediction */
     unsigned threads;
     double seconds;
 };
 
 /* Do what the options say. With dry_run everything is checked and planned, and nothing is written.
- * Errors: those of reading, planning (quantize/plan.h), and writing; ERR_NUMERIC names the first weight that is not finite or
- * too large. The output is the same for any number of threads, and on an error it is not touched. Release *out with
- * quantize_release, also after an error. */
-enum status quantize_run(struct quantize_result *out, const struct quantize_options *options, struct error *err);
+ * Errors: those of reading, planning (quantize/plan.h), and writing; ERR_NUMERIC names the first weight that
+ * is not finite or too large. The output is the same for any number of threads, and on an error it is not
+ * touched. Release *out with quantize_release, also after an error. */
+enum status quantize_run(
+    struct quantize_result *out, const struct quantize_options *options, struct error *err);
 void quantize_release(struct quantize_result *result);
 
 #endif

@@ -1,4 +1,5 @@
-/* Round to nearest as a transfer encoder: tile by tile, so that the codes are packed while they are still in the cache. */
+/* Round to nearest as a transfer encoder: tile by tile, so that the codes are packed while they are still in
+ * the cache. */
 #include "quantize/rtn.h"
 
 #include <inttypes.h>
@@ -50,34 +51,38 @@ static struct rtn_sums tile_sums(const struct tiles_layout *layout, const float 
 static enum status weight_fault(float weight, uint64_t row, uint64_t col, struct error *err)
 {
     if (isfinite(weight))
-        return fail(err, ERR_NUMERIC, "weight [%" PRIu64 ", %" PRIu64 "] is %g: its scale does not fit half precision",
-            row, col, (double)weight);
+        return fail(err, ERR_NUMERIC,
+            "weight [%" PRIu64 ", %" PRIu64 "] is %g: its scale does not fit half precision", row, col,
+            (double)weight);
     return fail(err, ERR_NUMERIC, "weight [%" PRIu64 ", %" PRIu64 "] is %s", row, col,
         isnan(weight) ? "NaN" : "infinite");
 }
 
-enum status rtn_encode(const struct tensor *target, void *context, uint8_t *codes, uint16_t *scales, uint8_t *zeros,
-    const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch, struct error *err)
+enum status rtn_encode(const struct tensor *target, void *context, uint8_t *codes, uint16_t *scales,
+    uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch,
+    struct error *err)
 {
     const struct rtn_tensor *tensor = context;
     struct tiles_layout layout;
     enum status status = tiles_layout(&layout, target->shape[0], target->shape[1], target->scheme, err);
     if (status != OK) return status;
 
-    /* Scratch: the codes of one tile, then its scales (2 bytes each), then its zero-points (1 byte each); the fourth byte
-     * that every group has pays for the even address of the scales. */
+    /* Scratch: the codes of one tile, then its scales (2 bytes each), then its zero-points (1 byte each); the
+     * fourth byte that every group has pays for the even address of the scales. */
     uint64_t tile_rows = row_count < TILE_ROWS ? row_count : TILE_ROWS;
     uint64_t code_bytes = (tile_rows * layout.cols + 1) / 2 * 2;
     uint16_t *tile_scales = (uint16_t *)(void *)(scratch + code_bytes);
     uint8_t *tile_zeros = layout.asymmetric ? (uint8_t *)(tile_scales + tile_rows * layout.groups) : NULL;
 
     for (uint64_t begin = 0; begin < row_count; begin += TILE_ROWS) {
-        uint64_t tile = begin / TILE_ROWS, count = row_count - begin < TILE_ROWS ? row_count - begin : TILE_ROWS;
+        uint64_t tile = begin / TILE_ROWS,
+                 count = row_count - begin < TILE_ROWS ? row_count - begin : TILE_ROWS;
         const float *weights = rows + begin * layout.cols;
         uint64_t row, col;
-        status = grid_quantize_rows(scratch, tile_scales, tile_zeros, weights, count, layout.cols, target->scheme,
-            tensor->range, &row, &col, NULL);
-        if (status != OK) return weight_fault(weights[row * layout.cols + col], row_begin + begin + row, col, err);
+        status = grid_quantize_rows(scratch, tile_scales, tile_zeros, weights, count, layout.cols,
+            target->scheme, tensor->range, &row, &col, NULL);
+        if (status != OK)
+            return weight_fault(weights[row * layout.cols + col], row_begin + begin + row, col, err);
         tiles_pack(&layout, codes + tile * layout.tile_code_bytes, scales + tile * layout.groups * TILE_ROWS,
             zeros ? zeros + tile * layout.groups * TILE_ROWS : NULL, scratch, tile_scales, tile_zeros, count);
         if (tensor->sums)
@@ -99,8 +104,8 @@ static void collect_sums(struct plan_tensor *planned, const struct rtn_tensor *t
     }
 }
 
-static enum status prepare(struct transfer_item *item, struct rtn_tensor *tensor, const struct plan_tensor *planned,
-    bool measure_error, struct error *err)
+static enum status prepare(struct transfer_item *item, struct rtn_tensor *tensor,
+    const struct plan_tensor *planned, bool measure_error, struct error *err)
 {
     *item = (struct transfer_item){.source = planned->source, .target = planned->target};
     if (planned->recipe.keep) return OK;
@@ -108,7 +113,8 @@ static enum status prepare(struct transfer_item *item, struct rtn_tensor *tensor
     item->context = tensor;
     tensor->range = planned->recipe.range;
     if (!measure_error) return OK;
-    tensor->sums = memory_new((planned->target.shape[0] + TILE_ROWS - 1) / TILE_ROWS, sizeof *tensor->sums, err);
+    tensor->sums =
+        memory_new((planned->target.shape[0] + TILE_ROWS - 1) / TILE_ROWS, sizeof *tensor->sums, err);
     return tensor->sums ? OK : ERR_MEMORY;
 }
 
@@ -121,8 +127,8 @@ enum status rtn_run(struct quantize_job *job, struct error *err)
     for (uint64_t i = 0; status == OK && i < plan->count; i++)
         status = prepare(&items[i], &tensors[i], &plan->tensors[i], job->measure_error, err);
     if (status == OK)
-        status = transfer_run(job->container, job->writer, items, plan->count, job->source_crcs, job->pool, job->report,
-            "quantizing", err);
+        status = transfer_run(job->input->container, job->writer, items, plan->count, job->source_crcs,
+            job->pool, job->report, "quantizing", err);
     for (uint64_t i = 0; tensors && i < plan->count; i++) {
         if (status == OK && tensors[i].sums) collect_sums(&plan->tensors[i], &tensors[i]);
         memory_free(tensors[i].sums);

@@ -1,5 +1,5 @@
-/* Round to nearest: every group of weights is fitted and rounded on its own. Needs nothing but the weights, reads them
- * once, and is the floor that every other method has to beat. */
+/* Round to nearest: every group of weights is fitted and rounded on its own. Needs nothing but the weights,
+ * reads them once, and is the floor that every other method has to beat. */
 #ifndef NIBBLE_QUANTIZE_RTN_H
 #define NIBBLE_QUANTIZE_RTN_H
 
@@ -18,9 +18,10 @@ struct rtn_sums {
     double power; /* weight */
 };
 
-/* A transfer_encoder; context is a struct rtn_tensor. ERR_NUMERIC: a weight is not finite, or its scale does not fit
- * half precision; the text names row and column. */
-enum status rtn_encode(const struct tensor *target, void *context, uint8_t *codes, uint16_t *scales, uint8_t *zeros,
-    const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch, struct error *err);
+/* A transfer_encoder; context is a struct rtn_tensor. ERR_NUMERIC: a weight is not finite, or its scale does
+ * not fit half precision; the text names row and column. */
+enum status rtn_encode(const struct tensor *target, void *context, uint8_t *codes, uint16_t *scales,
+    uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch,
+    struct error *err);
 
 #endif

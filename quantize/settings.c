@@ -12,7 +12,7 @@
 
 #define BITS_CHOICES "2|3|4|5|6|8"
 #define METHOD_CHOICE(name, help) "|" #name
-#define METHOD_HELP(name, help) #name ": " help ". "
+#define METHOD_HELP(name, help) #name " = " help ". "
 #define AT(field) offsetof(struct quantize_options, field)
 
 static const struct operand operands[] = {
@@ -22,35 +22,37 @@ static const struct operand operands[] = {
 
 static const struct option options_table[] = {
     {"method", OPTION_CHOICE, AT(method), 0, 0, &METHOD_LIST(METHOD_CHOICE)[1], "NAME", "rtn",
-        "How codes are chosen. " METHOD_LIST(METHOD_HELP), "Quantization"},
+        "How codes are chosen: " METHOD_LIST(METHOD_HELP), "Quantization"},
     {"bits", OPTION_CHOICE, AT(bits), 0, 0, BITS_CHOICES, "N", "4",
         "Bits per code of the linear layers (q, k, v, o, gate, up, down).", NULL},
     {"group", OPTION_TEXT, AT(group), 0, 0, NULL, "N|row", "32",
-        "Columns that share a scale: a multiple of 16, or row for one scale per row. A scale costs 16/N bits per weight.",
+        "Columns that share a scale: a multiple of 16, or row for one scale per row. A scale costs 16/N "
+        "bits per weight.",
         NULL},
     {"asymmetric", OPTION_FLAG, AT(asymmetric), 0, 0, NULL, NULL, NULL,
-        "Store a zero-point beside every scale (8/N bits per weight more). Helps most at 2 and 3 bits.", NULL},
+        "Store a zero-point beside every scale, which costs 8/N bits per weight more.", NULL},
     {"range", OPTION_CHOICE, AT(range), 0, 0, "minmax|mse", "HOW", "minmax",
-        "How the range of a group is found: its extremes, or a search for the least squared error (slower).", NULL},
+        "How the range of a group is found: its extremes, or a search for the least squared error (slower).",
+        NULL},
     {"embedding", OPTION_CHOICE, AT(embedding), 0, 0, "keep|same|" BITS_CHOICES, "HOW", "keep",
-        "The embedding, which a model with tied weights also uses as its head: keep its type, quantize it the same as the "
-        "linear layers, or to so many bits. 8 makes an F16 embedding about half as large and is hardly ever felt.",
+        "The embedding, which a model with tied weights also uses as its head: keep its type, quantize it "
+        "the same as the linear layers, or to so many bits. 8 makes an F16 embedding about half as large.",
         "Which tensors"},
     {"head", OPTION_CHOICE, AT(head), 0, 0, "keep|same|" BITS_CHOICES, "HOW", "keep",
         "The output head of a model whose weights are not tied, likewise.", NULL},
     {"keep", OPTION_LIST, AT(keep), 0, 0, NULL, "REGEX", NULL,
-        "Do not quantize matrices whose name matches: a POSIX extended expression, found anywhere in the name. Wins over "
-        "--override.",
+        "Do not quantize matrices whose name matches: a POSIX extended expression, found anywhere in the "
+        "name. Wins over --override.",
         NULL},
     {"override", OPTION_LIST, AT(override), 0, 0, NULL, "REGEX=HOW", NULL,
-        "Treat matching matrices differently. HOW is keep, or a list of bits:N, group:N|row, symmetric, asymmetric, "
-        "range:minmax|mse; what it does not name stays as it was. The last match wins.",
+        "Treat matching matrices differently. HOW is keep, or a list of bits:N, group:N|row, symmetric, "
+        "asymmetric, range:minmax|mse; what it does not name stays as it was. The last match wins.",
         NULL},
     {"type", OPTION_CHOICE, AT(type), 0, 0, "keep|f32|f16|bf16", "TYPE", "keep",
         "Element type of matrices that are not quantized. Norms and biases always keep theirs.", NULL},
     {"indivisible", OPTION_CHOICE, AT(indivisible), 0, 0, "stop|row|divisor|keep", "HOW", "stop",
-        "When a group does not divide a row: stop with a list, use one scale per row, use the largest multiple of 16 that "
-        "divides it, or keep the matrix.",
+        "When a group does not divide a row: stop with a list, use one scale per row, use the largest "
+        "multiple of 16 that divides it, or keep the matrix.",
         NULL},
     {"dry-run", OPTION_FLAG, AT(dry_run), 0, 0, NULL, NULL, NULL,
         "Print what would become of every tensor and the size of the file; write nothing.", "Output"},
@@ -63,11 +65,12 @@ static const struct option options_table[] = {
 const struct command settings_command = {
     .name = "nibble-quantize",
     .summary = "Quantize the weights of a model and write them as one .nbl file.",
-    .details = "Examples:\n"
-               "  nibble-quantize model/ model-int4.nbl\n"
-               "  nibble-quantize model/ model-int4.nbl --embedding 8 --head 8\n"
-               "  nibble-quantize model/ mixed.nbl --override 'down_proj=bits:6' --override 'layers\\.0\\.=bits:8'\n"
-               "  nibble-quantize model/ any.nbl --bits 3 --group 64 --range mse --dry-run\n",
+    .details =
+        "Examples:\n"
+        "  nibble-quantize model/ model-int4.nbl\n"
+        "  nibble-quantize model/ model-int4.nbl --embedding 8 --head 8\n"
+        "  nibble-quantize model/ mixed.nbl --override 'down_proj=bits:6' --override 'layers\\.0\\.=bits:8'\n"
+        "  nibble-quantize model/ any.nbl --bits 3 --group 64 --range mse --dry-run\n",
     .operands = operands,
     .operand_count = sizeof operands / sizeof *operands,
     .options = options_table,
@@ -76,8 +79,14 @@ const struct command settings_command = {
 
 struct quantize_options settings_defaults(void)
 {
-    return (struct quantize_options){.method = "rtn", .bits = "4", .group = "32", .range = "minmax",
-        .embedding = "keep", .head = NULL, .type = "keep", .indivisible = "stop"};
+    return (struct quantize_options){.method = "rtn",
+        .bits = "4",
+        .group = "32",
+        .range = "minmax",
+        .embedding = "keep",
+        .head = NULL,
+        .type = "keep",
+        .indivisible = "stop"};
 }
 
 void settings_options_free(struct quantize_options *options)
@@ -103,7 +112,7 @@ static enum status parse_group(uint32_t *group, const char *text, struct error *
         return OK;
     }
     if (options_count(&count, text, NULL) != OK || count == 0 || count % 16 != 0 || count > 1u << 30)
-        return fail(err, ERR_USAGE, "group %s: a multiple of 16, or row", text);
+        return fail(err, ERR_USAGE, "group %s is neither a multiple of 16 nor row", text);
     *group = (uint32_t)count;
     return OK;
 }
@@ -151,8 +160,8 @@ static enum status parse_change(struct rule *rule, const char *item, size_t byte
         if (!parse_range(&recipe->range, text + 6))
             return fail(err, ERR_USAGE, "range %s: minmax or mse", text + 6);
     } else {
-        return fail(err, ERR_USAGE, "'%s' is none of keep, bits:N, group:N|row, symmetric, asymmetric, range:minmax|mse",
-            text);
+        return fail(err, ERR_USAGE,
+            "'%s' is none of keep, bits:N, group:N|row, symmetric, asymmetric, range:minmax|mse", text);
     }
     return OK;
 }
@@ -205,7 +214,8 @@ static enum status add_keep(struct settings *settings, const char *text, struct 
     return status;
 }
 
-static enum status add_rules(struct settings *settings, const struct quantize_options *options, struct error *err)
+static enum status add_rules(
+    struct settings *settings, const struct quantize_options *options, struct error *err)
 {
     settings->rules = memory_new(options->override.count + options->keep.count, sizeof *settings->rules, err);
     if (!settings->rules) return ERR_MEMORY;
@@ -267,7 +277,7 @@ enum status settings_resolve(struct settings *out, const struct quantize_options
     parse_bits(&out->linear.bits, options->bits);
     parse_range(&out->linear.range, options->range);
     enum status status = parse_group(&out->linear.group, options->group, err);
-    if (status != OK) return fail_within(err, status, "--group");
+    if (status != OK) return status;
     out->embedding = recipe_like(&out->linear, options->embedding);
     out->head_given = options->head != NULL;
     out->head = recipe_like(&out->linear, options->head ? options->head : "keep");

@@ -1,4 +1,5 @@
-/* The report of nibble-quantize. Numbers are derived here and nowhere else, so that people and machines read the same. */
+/* The report of nibble-quantize. Numbers are derived here and nowhere else, so that people and machines read
+ * the same. */
 #include "quantize/summary.h"
 
 #include <inttypes.h>
@@ -79,24 +80,35 @@ static void print_plan(const struct plan *plan, bool errors)
 
 /* ---- for people ---- */
 
+/* What became of matrices whose row the group does not divide; after INDIVISIBLE_STOP there are none. */
+static const char *indivisible_text(enum indivisible indivisible)
+{
+    if (indivisible == INDIVISIBLE_ROW) return "one scale per row";
+    return indivisible == INDIVISIBLE_DIVISOR ? "a smaller group" : "kept";
+}
+
 static void print_people(const struct quantize_result *result, const struct quantize_options *options)
 {
     const struct plan *plan = &result->plan;
     char recipe[64], in[16], out[16], duration[24], memory[16];
     if (options->dry_run || options->common.verbose) print_plan(plan, has_errors(options));
     printf("output           %s%s\n", options->output, options->dry_run ? " (dry run: not written)" : "");
-    printf("method           %s: %s\n", options->method, settings_recipe_text(recipe, &result->settings.linear));
-    printf("tensors          %" PRIu64 ": %" PRIu64 " quantized, %" PRIu64 " kept\n", plan->count, plan->quantized,
-        plan->count - plan->quantized);
+    printf(
+        "method           %s: %s\n", options->method, settings_recipe_text(recipe, &result->settings.linear));
+    printf("tensors          %" PRIu64 ": %" PRIu64 " quantized, %" PRIu64 " kept\n", plan->count,
+        plan->quantized, plan->count - plan->quantized);
+    if (plan->indivisible)
+        printf("indivisible      %" PRIu64 ": %s\n", plan->indivisible,
+            indivisible_text(result->settings.indivisible));
     printf("weights          %" PRIu64 ": %" PRIu64 " quantized\n", plan->weights, plan->weights_quantized);
-    printf("size             %s -> %s%s\n", report_bytes(in, result->bytes_in), options->dry_run ? "about " : "",
-        report_bytes(out, result->bytes_out));
+    printf("size             %s -> %s%s\n", report_bytes(in, result->bytes_in),
+        options->dry_run ? "about " : "", report_bytes(out, result->bytes_out));
     printf("bits per weight  %.3f; of quantized weights %.3f\n", bits_per(plan->bytes, plan->weights),
         bits_per(plan->bytes_quantized, plan->weights_quantized));
     if (has_errors(options)) printf("relative error   %.5f (root mean square)\n", total_error(plan));
     if (options->dry_run) return;
-    printf("time             %s, %u thread%s, %s kernels\n", report_duration(duration, result->seconds), result->threads,
-        result->threads == 1 ? "" : "s", kernels()->name);
+    printf("time             %s, %u thread%s, %s kernels\n", report_duration(duration, result->seconds),
+        result->threads, result->threads == 1 ? "" : "s", kernels()->name);
     printf("peak memory      %s\n", report_bytes(memory, memory_peak_bytes()));
 }
 
@@ -115,10 +127,10 @@ static void write_dropped(struct json_writer *json, const struct quantize_result
 {
     json_write_key(json, "dropped");
     json_open_array(json);
-    for (uint64_t i = 0; i < result->dropped_count; i++) {
+    for (uint64_t i = 0; i < result->input.dropped_count; i++) {
         json_open_object(json);
-        json_put_text(json, "tensor", result->dropped[i].tensor->name);
-        json_put_text(json, "why", result->dropped[i].why);
+        json_put_text(json, "tensor", result->input.dropped[i].tensor->name);
+        json_put_text(json, "why", result->input.dropped[i].why);
         json_close_object(json);
     }
     json_close_array(json);
@@ -137,7 +149,8 @@ static void write_planned(struct json_writer *json, const struct plan_tensor *pl
     json_close_array(json);
     json_put_bool(json, "quantized", !recipe->keep);
     if (recipe->keep) {
-        json_put_text(json, "type", target->storage == STORAGE_TILES ? "tiles" : dtype_info(target->dtype)->name);
+        json_put_text(
+            json, "type", target->storage == STORAGE_TILES ? "tiles" : dtype_info(target->dtype)->name);
     } else {
         json_put_u64(json, "bits", recipe->bits);
         write_group(json, "group", recipe->group);
@@ -158,8 +171,8 @@ static void write_plan(struct json_writer *json, const struct plan *plan, bool e
     json_close_array(json);
 }
 
-static void write_json(struct json_writer *json, const struct quantize_result *result,
-    const struct quantize_options *options)
+static void write_json(
+    struct json_writer *json, const struct quantize_result *result, const struct quantize_options *options)
 {
     const struct plan *plan = &result->plan;
     const struct recipe *linear = &result->settings.linear;
@@ -176,12 +189,14 @@ static void write_json(struct json_writer *json, const struct quantize_result *r
     json_put_text(json, "range", options->range);
     json_put_u64(json, "tensors", plan->count);
     json_put_u64(json, "tensors_quantized", plan->quantized);
+    json_put_u64(json, "tensors_indivisible", plan->indivisible);
     json_put_u64(json, "weights", plan->weights);
     json_put_u64(json, "weights_quantized", plan->weights_quantized);
     json_put_u64(json, "bytes_in", result->bytes_in);
     json_put_u64(json, "bytes_out", result->bytes_out);
     json_put_number(json, "bits_per_weight", bits_per(plan->bytes, plan->weights));
-    json_put_number(json, "bits_per_quantized_weight", bits_per(plan->bytes_quantized, plan->weights_quantized));
+    json_put_number(
+        json, "bits_per_quantized_weight", bits_per(plan->bytes_quantized, plan->weights_quantized));
     if (has_errors(options)) json_put_number(json, "relative_error", total_error(plan));
     write_dropped(json, result);
     if (options->dry_run || options->common.verbose) write_plan(json, plan, has_errors(options));
@@ -192,8 +207,8 @@ static void write_json(struct json_writer *json, const struct quantize_result *r
     json_close_object(json);
 }
 
-static enum status print_json(const struct quantize_result *result, const struct quantize_options *options,
-    struct error *err)
+static enum status print_json(
+    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
 {
     struct json_writer json = {.indent = 2};
     char *text = NULL;
@@ -206,8 +221,8 @@ static enum status print_json(const struct quantize_result *result, const struct
     return status;
 }
 
-enum status summary_print(const struct quantize_result *result, const struct quantize_options *options,
-    struct error *err)
+enum status summary_print(
+    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
 {
     if (options->common.json) return print_json(result, options, err);
     print_people(result, options);

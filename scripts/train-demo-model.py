@@ -33,6 +33,9 @@ import sys
 import time
 import zlib
 
+# Training uses one process per core, each with one thread (see Workers).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -656,10 +659,68 @@ def batches(tokens, batch, seed, first, last):
         epoch += 1
 
 
+class Workers:
+    """Gradients of a batch, its windows shared out over processes.
+
+    The processes are forks that share the weights; each writes its gradients
+    into memory of its own that the first one reads and adds up, always in
+    the same order.  They meet once in a step, so a core that something else
+    keeps busy costs little, unlike threads that meet in every operation.
+    """
+
+    def __init__(self, model, count, bf16):
+        import multiprocessing
+        self.model, self.count, self.bf16 = model, count, bf16
+        model.share_memory()
+        self.parameters = list(model.parameters())
+        self.grads = [[p.detach().new_zeros(p.shape).share_memory_()
+                       for p in self.parameters] for _ in range(count)]
+        self.pipes = []
+        context = multiprocessing.get_context("fork")
+        for i in range(1, count):
+            here, there = context.Pipe()
+            context.Process(target=self.work, args=(i, there),
+                            daemon=True).start()
+            self.pipes.append(here)
+        self.attach(0)
+
+    def attach(self, i):
+        for p, g in zip(self.parameters, self.grads[i]):
+            p.grad = g
+
+    def part(self, i, rows):
+        import torch
+        for g in self.grads[i]:
+            g.zero_()
+        mine = torch.from_numpy(rows[i::self.count])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
+            loss = self.model.loss(mine[:, :-1], mine[:, 1:])
+        loss = loss * (len(mine) / len(rows))
+        loss.backward()
+        return loss.item()
+
+    def work(self, i, pipe):
+        import torch
+        torch.set_flush_denormal(True)
+        self.attach(i)
+        while True:
+            pipe.send(self.part(i, pipe.recv()))
+
+    def step(self, rows):
+        for pipe in self.pipes:
+            pipe.send(rows)
+        loss = self.part(0, rows)
+        for pipe, grads in zip(self.pipes, self.grads[1:]):
+            loss += pipe.recv()
+            for p, g in zip(self.parameters, grads):
+                p.grad.add_(g)
+        return loss
+
+
 def train(args):
     import torch
 
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     tokens = np.load(os.path.join(args.work, "train.npy"))
     held = np.load(os.path.join(args.work, "eval.npy"))
@@ -677,8 +738,9 @@ def train(args):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first, spent = state["step"], state["spent"]
+    workers = Workers(model, args.threads, args.bf16)
     per_step = args.batch * CONTEXT
-    print("training: %d steps of %d tokens, %.2f epochs, lr %g, %d threads, "
+    print("training: %d steps of %d tokens, %.2f epochs, lr %g, %d processes, "
           "torch %s%s" % (args.steps, per_step,
                           args.steps * per_step / len(tokens), args.lr,
                           args.threads, torch.__version__,
@@ -702,14 +764,10 @@ def train(args):
         rate = args.lr * warm * 0.5 * (1 - math.cos(math.pi * left))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        rows = torch.from_numpy(rows)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
-            loss = model.loss(rows[:, :-1], rows[:, 1:])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = workers.step(rows)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        running.append(loss.item())
+        running.append(loss)
         now = step + 1
         if now % 50 == 0 or now == args.steps:
             t = time.time()
@@ -905,7 +963,8 @@ def main():
     add("--warmup", type=int, default=100)
     add("--weight-decay", type=float, default=0.1)
     add("--seed", type=int, default=1623)
-    add("--threads", type=int, default=2)
+    add("--threads", type=int, default=2,
+        help="processes to train with, threads to evaluate with")
     add("--early", type=int, default=0, metavar="STEP",
         help="also export after this step")
     add("--no-bf16", dest="bf16", action="store_false",

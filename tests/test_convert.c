@@ -26,7 +26,8 @@ static const char *model(const char *name, struct tiny_model options)
     return folder;
 }
 
-static enum status convert_with(const char *input, const char *output, struct convert_options options, struct error *err)
+static enum status convert_with(
+    const char *input, const char *output, struct convert_options options, struct error *err)
 {
     struct convert_result result;
     options.input = input;
@@ -54,8 +55,9 @@ static struct container *open_mapped(const char *path)
 
 static bool same_tensor(const struct tensor *a, const struct tensor *b)
 {
-    return a && b && a->dtype == b->dtype && a->storage == b->storage && a->rank == b->rank && a->bytes == b->bytes &&
-        memcmp(a->shape, b->shape, sizeof a->shape) == 0 && memcmp(a->data, b->data, a->bytes) == 0;
+    return a && b && a->dtype == b->dtype && a->storage == b->storage && a->rank == b->rank &&
+           a->bytes == b->bytes && memcmp(a->shape, b->shape, sizeof a->shape) == 0 &&
+           memcmp(a->data, b->data, a->bytes) == 0;
 }
 
 /* Every tensor of one model is, bit for bit, in the other, and the other way round. */
@@ -91,7 +93,8 @@ static void test_keep_copies_every_bit(void)
     for (size_t i = 0; i < 3; i++) {
         struct error err = {0};
         const char *folder = model(dtypes[i], (struct tiny_model){.dtype = dtypes[i], .seed = i});
-        const char *first = testing_path("%s.nbl", dtypes[i]), *second = testing_path("%s-again.nbl", dtypes[i]);
+        const char *first = testing_path("%s.nbl", dtypes[i]),
+                   *second = testing_path("%s-again.nbl", dtypes[i]);
         CHECK(convert(folder, first, "keep", &err) == OK, &err);
         check_same_tensors(folder, first);
         CHECK(convert(first, second, "keep", &err) == OK, &err);
@@ -113,7 +116,8 @@ static void test_shards_give_the_same_tensors(void)
 {
     struct error err = {0};
     const char *whole = model("whole", (struct tiny_model){0});
-    const char *sharded = model("sharded", (struct tiny_model){.shards = 3}), *out = testing_path("sharded.nbl");
+    const char *sharded = model("sharded", (struct tiny_model){.shards = 3}),
+               *out = testing_path("sharded.nbl");
     CHECK(convert(sharded, out, "keep", &err) == OK, &err);
     check_same_tensors(whole, out);
 }
@@ -131,7 +135,8 @@ static void test_documents_come_along(void)
         char *expected = testing_read(testing_path("documents/%s", names[i]), &expected_count), *found = NULL;
         CHECK(container_document(container, names[i], &found, &found_count, &err) == OK, &err);
         CU_ASSERT_EQUAL(found_count, expected_count);
-        CU_ASSERT_TRUE(found && found_count == expected_count && memcmp(found, expected, expected_count) == 0);
+        CU_ASSERT_TRUE(
+            found && found_count == expected_count && memcmp(found, expected, expected_count) == 0);
         memory_free(found);
         memory_free(expected);
     }
@@ -185,7 +190,8 @@ static void test_aliases_come_along(void)
 
 /* An encoder for making a quantized input; `context` is unused. */
 static enum status encode_tiles(const struct tensor *target, void *context, uint8_t *codes, uint16_t *scales,
-    uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch, struct error *err)
+    uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch,
+    struct error *err)
 {
     struct tiles_layout layout;
     uint64_t row, col;
@@ -194,13 +200,14 @@ static enum status encode_tiles(const struct tensor *target, void *context, uint
     for (uint64_t begin = 0; begin < row_count; begin += TILE_ROWS) {
         uint8_t tile[TILE_ROWS * 128];
         uint16_t tile_scales[TILE_ROWS * 8];
-        uint64_t count = row_count - begin < TILE_ROWS ? row_count - begin : TILE_ROWS, number = begin / TILE_ROWS;
+        uint64_t count = row_count - begin < TILE_ROWS ? row_count - begin : TILE_ROWS,
+                 number = begin / TILE_ROWS;
         REQUIRE(layout.cols <= 128 && layout.groups <= 8 && !zeros, NULL);
         REQUIRE(grid_quantize_rows(tile, tile_scales, NULL, rows + begin * layout.cols, count, layout.cols,
                     target->scheme, GRID_MINMAX, &row, &col, err) == OK,
             err);
-        tiles_pack(&layout, codes + number * layout.tile_code_bytes, scales + number * layout.groups * TILE_ROWS, NULL,
-            tile, tile_scales, NULL, count);
+        tiles_pack(&layout, codes + number * layout.tile_code_bytes,
+            scales + number * layout.groups * TILE_ROWS, NULL, tile, tile_scales, NULL, count);
     }
     return OK;
 }
@@ -296,7 +303,8 @@ static void test_overflow_names_tensor_and_index(void)
 static void test_infinities_and_nan_are_copied(void)
 {
     struct error err = {0};
-    const char *folder = model("nan", (struct tiny_model){.poison = UP_PROJ, .poison_at = 7, .poison_value = NAN});
+    const char *folder =
+        model("nan", (struct tiny_model){.poison = UP_PROJ, .poison_at = 7, .poison_value = NAN});
     const char *out = testing_path("nan.nbl");
     CHECK(convert(folder, out, "keep", &err) == OK, &err);
     check_same_tensors(folder, out);
@@ -358,12 +366,14 @@ static void test_threads_do_not_show(void)
 /* Let every allocation fail in turn: an error each time, no file, nothing leaked (the sanitizer's part). */
 static void test_every_allocation_may_fail(void)
 {
-    const char *folder = model("memory", (struct tiny_model){.layers = 1, .hidden = 32, .ffn = 32, .vocabulary = 32});
+    const char *folder =
+        model("memory", (struct tiny_model){.layers = 1, .hidden = 32, .ffn = 32, .vocabulary = 32});
     const char *out = testing_path("memory.nbl");
     for (uint64_t nth = 1;; nth++) {
         struct error err = {0};
         memory_fail_at(nth, 0);
-        enum status status = convert_with(folder, out, (struct convert_options){.force = true, .common.threads = 1}, &err);
+        enum status status =
+            convert_with(folder, out, (struct convert_options){.force = true, .common.threads = 1}, &err);
         bool failed = memory_failures() > 0;
         memory_fail_at(0, 0);
         if (!failed) {

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "model/backends/fast_exp.h"
 #include "model/forward.h"
 #include "tensor/grid.h"
 #include "tensor/kernels/kernels.h"
@@ -532,22 +531,57 @@ static void test_attention(void)
     }
 }
 
+/* e^(x - shift) for every length around the vector width, and the sum. */
 static void test_exp(void)
 {
+    enum { LONGEST = 41 };
+    float x[LONGEST], out[LONGEST], sum, greatest;
     double worst = 0;
 
-    for (int i = -870000; i <= 880000; i++) {
-        float x = (float)i * 1e-4f;
-        double error = fabs(fast_exp(x) / exp(x) - 1);
+    for (int turn = 0; turn < 20000; turn++) {
+        uint64_t n = (uint64_t)turn % LONGEST, seed = (uint64_t)turn;
+        double total = 0;
 
-        if (!(error <= worst)) worst = error;
+        for (uint64_t i = 0; i < n; i++) out[i] = x[i] = 20 * testing_normal(&seed);
+        kernels()->maximum(&greatest, x, n);
+        kernels()->exp_sum(&sum, out, 3, n);
+        for (uint64_t i = 0; i < n; i++) {
+            double expected = exp((double)(x[i] - 3)), error = fabs(out[i] / expected - 1);
+
+            if (x[i] > greatest) CU_FAIL("not the greatest");
+            if (!(error <= worst)) worst = error;
+            total += expected;
+        }
+        CU_ASSERT_TRUE(fabs(sum - total) <= 1e-6 * total);
+        CU_ASSERT_TRUE(n ? isfinite(greatest) : greatest == -INFINITY);
     }
     printf("relative error %.2e ", worst);
     CU_ASSERT_TRUE(worst < 2 * 1.19e-7);
-    CU_ASSERT_EQUAL(fast_exp(0), 1);
-    CU_ASSERT_TRUE(fast_exp(-INFINITY) < 1e-37f && fast_exp(-INFINITY) >= 0);
-    CU_ASSERT_TRUE(fast_exp(INFINITY) > 1e38f && isfinite(fast_exp(INFINITY)));
-    CU_ASSERT_TRUE(isnan(fast_exp(NAN)));
+}
+
+static void test_exp_extremes(void)
+{
+    float x[] = {-INFINITY, -200, INFINITY, NAN, 0}, sum;
+
+    kernels()->exp_sum(&sum, x, 0, 5);
+    CU_ASSERT_TRUE(x[0] >= 0 && x[0] < 1e-37f && x[1] >= 0 && x[1] < 1e-37f);
+    CU_ASSERT_TRUE(x[2] > 1e38f && isnan(x[3]) && x[4] == 1 && isnan(sum));
+}
+
+static void test_silu(void)
+{
+    float gate[] = {0, 1, -1, 20, -20, 100, -100, 0.5f, -0.5f, NAN}, up[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 1};
+
+    kernels()->silu_multiply(gate, up, 10);
+    CU_ASSERT_EQUAL(gate[0], 0);
+    CU_ASSERT_DOUBLE_EQUAL(gate[1], 2 / (1 + exp(-1)), 1e-6);
+    CU_ASSERT_DOUBLE_EQUAL(gate[2], -3 / (1 + exp(1)), 1e-6);
+    CU_ASSERT_DOUBLE_EQUAL(gate[3], 80, 1e-5);
+    CU_ASSERT_DOUBLE_EQUAL(gate[4], -100 / (1 + exp(20)), 1e-12);
+    CU_ASSERT_EQUAL(gate[5], 600);
+    CU_ASSERT_DOUBLE_EQUAL(gate[6], 0, 1e-30);
+    CU_ASSERT_DOUBLE_EQUAL(gate[8], -4.5 / (1 + exp(0.5)), 1e-6);
+    CU_ASSERT_TRUE(isnan(gate[9]));
 }
 
 /* ---- faults ---- */
@@ -653,7 +687,7 @@ static enum status open_and_run(struct error *err)
     struct session *session = NULL;
     uint32_t tokens[3] = {1, 2, 3};
     float hidden[3 * 32], logits[3 * 96];
-    enum status status = model_open(&model, golden_path("llama", ""), pool, err);
+    enum status status = model_open(&model, golden_path("llama", "model.safetensors"), pool, err);
 
     if (!status) status = session_create(&session, model, 1, 3, err);
     if (!status) status = session_step(session, hidden, tokens, 3, err);
@@ -688,6 +722,8 @@ int main(void)
         {"quantized", test_quantized},
         {"attention", test_attention},
         {"exp", test_exp},
+        {"exp extremes", test_exp_extremes},
+        {"silu", test_silu},
         {"numeric faults", test_numeric},
         {"bad steps", test_bad_steps},
         {"bad models", test_bad_models},

@@ -9,12 +9,6 @@
 
 #include "tests/support/testing.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#else
-#define SANITIZED 0
-#endif
-
 static bool all_zero(const char *bytes, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++)
@@ -182,7 +176,7 @@ static void test_limited_process(void)
     int status;
     pid_t child;
 
-    if (SANITIZED) return; /* their shadow memory is beyond any limit */
+    if (TESTING_SANITIZED) return; /* their shadow memory is beyond any limit */
     child = fork();
     if (child == 0) {
         struct rlimit space = {limit, limit};
@@ -206,7 +200,7 @@ static void test_peak(void)
     memset(block, 1, bytes);
     touched = memory_peak_bytes();
     CU_ASSERT_TRUE(before > 0);
-    if (!SANITIZED) CU_ASSERT_TRUE(untouched < before + bytes / 2); /* zeroed without being touched */
+    if (!TESTING_SANITIZED) CU_ASSERT_TRUE(untouched < before + bytes / 2); /* zeroed without being touched */
     CU_ASSERT_TRUE(touched >= bytes);
     memory_free(block);
     CU_ASSERT_TRUE(memory_peak_bytes() >= touched - touched / 8); /* the system counts in batches */

@@ -361,6 +361,18 @@ static void test_help_is_narrow(void)
     memory_free(help);
 }
 
+static void test_help_of_choices_with_a_name(void)
+{
+    static const struct option choice = {
+        "method", OPTION_CHOICE, 0, 0, 0, "rtn|gptq", "NAME", "rtn", "How to round.", NULL};
+    static const struct command named = {"nibble-named", "Does something.", NULL, NULL, 0, &choice, 1};
+    char *help = help_of(&named);
+
+    CU_ASSERT_PTR_NOT_NULL(
+        strstr(help, "\nOptions:\n  --method NAME  How to round. (rtn|gptq; default: rtn)\n"));
+    memory_free(help);
+}
+
 static void test_help_of_little(void)
 {
     static const struct command bare = {"nibble-bare", "Does nothing.", NULL, NULL, 0, NULL, 0};
@@ -389,6 +401,7 @@ int main(void)
         {"list without memory", test_list_without_memory},
         {"help", test_help},
         {"help is narrow", test_help_is_narrow},
+        {"help of choices with a name", test_help_of_choices_with_a_name},
         {"help of little", test_help_of_little},
     };
 

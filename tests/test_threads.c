@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -262,6 +264,26 @@ static void test_create_without_memory(void)
     pool_free(NULL);
 }
 
+/* The system refuses threads: those that started are ended again. In a child, because of the limit. */
+static void test_create_without_threads(void)
+{
+    int status;
+    pid_t child;
+
+    if (TESTING_SANITIZED) return;
+    child = fork();
+    if (child == 0) {
+        const struct rlimit space = {200 << 20, 200 << 20}; /* some 20 stacks */
+        struct error err = {OK, ""};
+        struct pool *pool = NULL;
+        setrlimit(RLIMIT_AS, &space);
+        bool refused = pool_create(&pool, 1000, &err) == ERR_MEMORY && !pool && strstr(err.text, "of 1000");
+        _exit(refused && pool_create(&pool, 4, &err) == OK ? 0 : 1);
+    }
+    CU_ASSERT_EQUAL(waitpid(child, &status, 0), child);
+    CU_ASSERT_EQUAL(status, 0);
+}
+
 static void test_create_and_free_at_once(void)
 {
     for (int i = 0; i < 200; i++)
@@ -298,6 +320,7 @@ int main(void)
         {"affinity counts", test_affinity_counts},
         {"too many workers", test_too_many_workers},
         {"create without memory", test_create_without_memory},
+        {"create without threads", test_create_without_threads},
         {"create and free at once", test_create_and_free_at_once},
         {"workers sleep", test_workers_sleep},
     };

@@ -8,12 +8,11 @@
 #include <string.h>
 
 #include "model/backends/cpu_parallel.h"
-#include "model/backends/fast_exp.h"
+#include "tensor/kernels/kernels.h"
 #include "tensor/linalg.h"
 
 #define ROWS 64  /* of a block of queries */
 #define KEYS 512 /* of a block of keys */
-#define LANES 8  /* partial maxima and sums: a fixed order that vectorises */
 
 /* How a call is cut into tasks: [sequences][kv_heads][head_blocks][token_blocks], computed from shapes alone. */
 struct plan {
@@ -108,52 +107,26 @@ static void store_outputs(const struct block *block, const struct attention *cal
     }
 }
 
-static float largest(const float *x, uint64_t count, float largest_so_far)
-{
-    float lanes[LANES];
-    uint64_t i = 0;
-
-    for (int lane = 0; lane < LANES; lane++) lanes[lane] = largest_so_far;
-    for (; i + LANES <= count; i += LANES) {
-        for (int lane = 0; lane < LANES; lane++) lanes[lane] = x[i + lane] > lanes[lane] ? x[i + lane] : lanes[lane];
-    }
-    for (; i < count; i++) lanes[0] = x[i] > lanes[0] ? x[i] : lanes[0];
-    for (int lane = 1; lane < LANES; lane++) lanes[0] = lanes[lane] > lanes[0] ? lanes[lane] : lanes[0];
-    return lanes[0];
-}
-
-static float total(const float *x, uint64_t count)
-{
-    float lanes[LANES] = {0};
-    uint64_t i = 0;
-
-    for (; i + LANES <= count; i += LANES) {
-        for (int lane = 0; lane < LANES; lane++) lanes[lane] += x[i + lane];
-    }
-    for (; i < count; i++) lanes[0] += x[i];
-    return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
-}
-
 /* Scores of one row to weights relative to its peak; what was summed under a lower peak is scaled down.
  *   scores  [count]  in: scores of the block's keys; out: weights, 0 outside begin .. end-1 (what the row may see) */
 static void exponentiate(struct block *block, uint64_t row, uint64_t count, uint64_t begin, uint64_t end,
     uint32_t head_size)
 {
     float *scores = block->weights + row * KEYS, *sum_v = block->sum_v + row * head_size;
-    float peak, decay;
+    float peak, decay, sum;
 
     memset(scores, 0, begin * sizeof *scores);
     memset(scores + end, 0, (count - end) * sizeof *scores);
     if (begin == end) return;
-    peak = largest(scores + begin, end - begin, block->peak[row]);
-    for (uint64_t i = begin; i < end; i++) scores[i] = fast_exp(scores[i] - peak);
+    kernels()->maximum(&peak, scores + begin, end - begin);
     if (peak > block->peak[row]) {
-        decay = fast_exp(block->peak[row] - peak);
+        decay = expf(block->peak[row] - peak);
         block->sum[row] *= decay;
         for (uint32_t i = 0; i < head_size; i++) sum_v[i] *= decay;
         block->peak[row] = peak;
     }
-    block->sum[row] += total(scores + begin, end - begin);
+    kernels()->exp_sum(&sum, scores + begin, block->peak[row], end - begin);
+    block->sum[row] += sum;
 }
 
 /* All rows of the block against keys first .. first+count-1. */

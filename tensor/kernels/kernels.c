@@ -28,6 +28,12 @@ static void override_nothing(struct kernels *table)
     (void)table;
 }
 
+static void override_avx2(struct kernels *table)
+{
+    kernels_override_avx2(table);
+    kernels_override_exp_avx2(table);
+}
+
 /* Every set this program knows, the best last. */
 static const struct kernel_set {
     const char *name;
@@ -35,7 +41,7 @@ static const struct kernel_set {
     void (*override)(struct kernels *table);
 } sets[] = {
     {"scalar", cpu_has_scalar, override_nothing},
-    {"avx2", cpu_has_avx2, kernels_override_avx2},
+    {"avx2", cpu_has_avx2, override_avx2},
 };
 #define SET_COUNT (sizeof sets / sizeof *sets)
 

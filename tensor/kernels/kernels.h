@@ -49,7 +49,13 @@ struct grid_candidates {
                               const uint16_t *scales, const uint8_t *zeros, uint64_t begin, uint64_t end))             \
     /* tiles_dot; close */                                                                                             \
     KERNEL(tile_dot, (const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,       \
-                         const uint8_t *zeros, const float *x))
+                         const uint8_t *zeros, const float *x))                                                        \
+    /* the greatest of n; minus infinity if n is 0; NaN is passed over; same bits but for the sign of a zero */        \
+    KERNEL(maximum, (float *out, const float *x, uint64_t n))                                                          \
+    /* x[i] = e^(x[i] - shift) and their sum; close, with results below e^-87 anything from 0 to that */               \
+    KERNEL(exp_sum, (float *sum, float *x, float shift, uint64_t n))                                                   \
+    /* gate[i] = gate[i] / (1 + e^-gate[i]) * up[i]; close */                                                          \
+    KERNEL(silu_multiply, (float *gate, const float *up, uint64_t n))
 
 struct kernels {
     const char *name; /* "scalar", "avx2" */
@@ -69,5 +75,6 @@ enum status kernels_select(const char *name, struct error *err);
 /* For kernels.c: the scalar table, and what each instruction set replaces in a copy of it. */
 extern const struct kernels kernels_scalar;
 void kernels_override_avx2(struct kernels *table);
+void kernels_override_exp_avx2(struct kernels *table);
 
 #endif

@@ -331,9 +331,10 @@ INLINE __m256i low_bits_of_bytes(__m256i value, uint32_t width)
  * every part has been cut to its width first. */
 INLINE void put_plane(uint8_t *plane, const __m256i quads[8], uint32_t shift, uint32_t width)
 {
+    uint32_t parts = 8 / width;
     UNROLL for (uint32_t j = 0; j < width; j++) {
         __m256i bytes = _mm256_setzero_si256();
-        UNROLL for (uint32_t t = 0; t < 8 / width; t++) {
+        UNROLL for (uint32_t t = 0; t < parts; t++) {
             __m256i part = low_bits_of_bytes(_mm256_srli_epi16(quads[width * t + j], (int)shift), width);
             bytes = _mm256_or_si256(bytes, _mm256_slli_epi16(part, (int)(width * t)));
         }

@@ -220,5 +220,28 @@ static void scalar_tile_dot(const struct tiles_layout *layout, float *y, const u
     }
 }
 
+/* ---- softmax and SiLU ---- */
+
+static void scalar_maximum(float *out, const float *x, uint64_t n)
+{
+    *out = -INFINITY;
+    for (uint64_t i = 0; i < n; i++) *out = x[i] > *out ? x[i] : *out;
+}
+
+static void scalar_exp_sum(float *sum, float *x, float shift, uint64_t n)
+{
+    double total = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        x[i] = expf(x[i] - shift);
+        total += x[i];
+    }
+    *sum = (float)total;
+}
+
+static void scalar_silu_multiply(float *gate, const float *up, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+}
+
 #define KERNEL_ENTRY(name, arguments) .name = scalar_##name,
 const struct kernels kernels_scalar = {.name = "scalar", KERNEL_LIST(KERNEL_ENTRY)};

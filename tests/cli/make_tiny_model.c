@@ -1,5 +1,6 @@
-/* make-tiny-model FOLDER [key=value ...]: write a tiny random model (tests/support/tiny_model.h) for a command-line case.
- * Keys are the fields of struct tiny_model; flags take 1. Wrong use ends with 99, which no case expects. */
+/* make-tiny-model FOLDER [key=value ...]: write a tiny random model (tests/support/tiny_model.h) for a
+ * command-line case. Keys are the fields of struct tiny_model; flags take 1. Wrong use ends with 99, which no
+ * case expects. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,8 +35,8 @@ static bool set_text(struct tiny_model *model, const char *argument)
     const struct {
         const char *key;
         const char **field;
-    } texts[] = {{"dtype", &model->dtype}, {"omit", &model->omit}, {"extra", &model->extra}, {"rank3", &model->rank3},
-        {"integer", &model->integer}, {"poison", &model->poison}};
+    } texts[] = {{"dtype", &model->dtype}, {"omit", &model->omit}, {"extra", &model->extra},
+        {"rank3", &model->rank3}, {"integer", &model->integer}, {"poison", &model->poison}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         const char *value = value_of(argument, texts[i].key);
         if (value) *texts[i].field = value;

@@ -1,5 +1,5 @@
-/* Writes tiny random Llama folders. It knows the safetensors format by itself, on purpose: tests of our reader should
- * not be fed by our own writer. */
+/* Writes tiny random Llama folders. It knows the safetensors format by itself, on purpose: tests of our
+ * reader should not be fed by our own writer. */
 #include "tests/support/tiny_model.h"
 
 #include <errno.h>
@@ -47,13 +47,15 @@ static void fill_defaults(struct tiny_model *options)
     if (!options->dtype) options->dtype = "F32";
 }
 
-static void add_tensor(struct tiny_writer *writer, const char *prefix, const char *name, uint64_t rows, uint64_t cols)
+static void add_tensor(
+    struct tiny_writer *writer, const char *prefix, const char *name, uint64_t rows, uint64_t cols)
 {
     struct error err = {0};
     struct tiny_tensor tensor = {.rows = rows, .cols = cols};
     snprintf(tensor.name, sizeof tensor.name, "%s%s", prefix, name);
     if (is_name(writer->options.omit, tensor.name)) return;
-    REQUIRE(memory_grow(&writer->tensors, &writer->capacity, writer->count + 1, sizeof tensor, &err) == OK, &err);
+    REQUIRE(
+        memory_grow(&writer->tensors, &writer->capacity, writer->count + 1, sizeof tensor, &err) == OK, &err);
     writer->tensors[writer->count++] = tensor;
 }
 
@@ -95,7 +97,8 @@ static uint64_t elements(const struct tiny_tensor *tensor)
     return tensor->rows * (tensor->cols ? tensor->cols : 1);
 }
 
-/* Half precision by cutting bits off: weights are normal numbers here, and one rounding is as good as another. */
+/* Half precision by cutting bits off: weights are normal numbers here, and one rounding is as good as
+ * another. */
 static uint16_t to_half(float value)
 {
     uint32_t bits;
@@ -133,8 +136,8 @@ static void fill_data(struct tiny_writer *writer, const struct tiny_tensor *tens
         store(data + writer->options.poison_at * size, writer->options.poison_value, dtype);
 }
 
-static void describe(struct json_writer *json, const struct tiny_writer *writer, const struct tiny_tensor *tensor,
-    uint64_t begin, uint64_t end)
+static void describe(struct json_writer *json, const struct tiny_writer *writer,
+    const struct tiny_tensor *tensor, uint64_t begin, uint64_t end)
 {
     json_write_key(json, tensor->name);
     json_open_object(json);
@@ -255,7 +258,8 @@ static void write_config(const struct tiny_writer *writer)
     write_json(writer, "config.json", &json);
 }
 
-/* A byte-level tokenizer of the SentencePiece kind: <unk>, <s>, </s>, then one token per byte. Any text goes through. */
+/* A byte-level tokenizer of the SentencePiece kind: <unk>, <s>, </s>, then one token per byte. Any text goes
+ * through. */
 static void write_tokenizer(const struct tiny_writer *writer)
 {
     static const char *const specials[] = {"<unk>", "<s>", "</s>"};

@@ -1,5 +1,5 @@
-/* Tiny random Llama models, written as Hugging Face folders, so that a test can make exactly the checkpoint it needs:
- * whole, sharded, tied, or broken in one named way. The same options give the same bytes. */
+/* Tiny random Llama models, written as Hugging Face folders, so that a test can make exactly the checkpoint
+ * it needs: whole, sharded, tied, or broken in one named way. The same options give the same bytes. */
 #ifndef NIBBLE_TESTS_SUPPORT_TINY_MODEL_H
 #define NIBBLE_TESTS_SUPPORT_TINY_MODEL_H
 
@@ -16,22 +16,23 @@ struct tiny_model {
     uint32_t vocabulary; /* 269: not a multiple of 8; at least 260 for a tokenizer.json to be written */
     uint32_t shards;     /* 1; above it, model-0000K-of-0000N.safetensors and an index */
     uint64_t seed;
-    const char *dtype;   /* "F32"; or "F16", "BF16" */
-    bool tied;           /* the head is the embedding: no lm_head.weight */
-    bool under_head;     /* with tied: stored as lm_head.weight only, the embedding's name an alias in __metadata__ */
+    const char *dtype; /* "F32"; or "F16", "BF16" */
+    bool tied;         /* the head is the embedding: no lm_head.weight */
+    bool under_head;   /* with tied: stored as lm_head.weight only, the embedding's name an alias in
+                          __metadata__ */
 
     /* Faults. Each names one tensor of the model, but for `extra`. */
-    const char *omit;     /* not written */
-    const char *extra;    /* written although no Llama has it; [hidden] */
-    const char *rank3;    /* written as [1, rows, cols] */
-    const char *integer;  /* written as I8 */
-    const char *poison;   /* the element number poison_at becomes poison_value */
+    const char *omit;    /* not written */
+    const char *extra;   /* written although no Llama has it; [hidden] */
+    const char *rank3;   /* written as [1, rows, cols] */
+    const char *integer; /* written as I8 */
+    const char *poison;  /* the element number poison_at becomes poison_value */
     uint64_t poison_at;
-    float poison_value;   /* NaN, an infinity, something huge */
+    float poison_value; /* NaN, an infinity, something huge */
 };
 
-/* Create the folder (its parent must exist) with config.json, tokenizer.json and the weights, or end the program.
- * Weights are normal with standard deviation about 0.05, norms lie near 1. */
+/* Create the folder (its parent must exist) with config.json, tokenizer.json and the weights, or end the
+ * program. Weights are normal with standard deviation about 0.05, norms lie near 1. */
 void tiny_model_write(const char *folder, const struct tiny_model *options);
 
 #endif

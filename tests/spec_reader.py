@@ -1,0 +1,281 @@
+#!/usr/bin/env python3
+"""An independent reader of .nbl files, written from formats/SPEC.md alone.
+
+    spec_reader.py FILE                    check every rule, list header, tensors, documents, aliases
+    spec_reader.py FILE --decode TENSOR    write the tensor's values to standard output as little-endian F32
+    spec_reader.py FILE --document NAME    write a document's bytes to standard output
+
+Standard library only. Exit 0 if the file obeys the specification, 1 with one line naming the rule if not. It is slow
+and simple on purpose: where it and the C reader differ, one of them or the specification is wrong.
+"""
+
+import argparse
+import struct
+import sys
+import zlib
+
+TYPES = ["F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64", "U8", "BOOL"]
+TYPE_BYTES = [4, 2, 2, 8, 1, 2, 4, 8, 1, 1]
+TYPE_CODES = ["f", "e", None, "d", "b", "h", "i", "q", "B", "B"]
+PLANES = {2: [2], 3: [2, 1], 4: [4], 5: [4, 1], 6: [4, 2], 8: [8]}
+
+
+class Broken(Exception):
+    pass
+
+
+def rule(name, holds, text=""):
+    if not holds:
+        raise Broken(f"{name} does not hold{': ' if text else ''}{text}")
+
+
+def align(value, to):
+    return (value + to - 1) // to * to
+
+
+def u32(data, at):
+    return struct.unpack_from("<I", data, at)[0]
+
+
+def u64(data, at):
+    return struct.unpack_from("<Q", data, at)[0]
+
+
+def tensor_name(data, what):
+    rule(what, 1 <= len(data) <= 512 and b"\0" not in data, "length or zero byte")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Broken(f"{what} does not hold: not UTF-8") from None
+
+
+def document_name(data):
+    rule("N30", 1 <= len(data) <= 255 and data not in (b".", b".."))
+    rule("N30", not any(byte < 0x20 or byte in (0x7F, 0x2F) for byte in data))
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Broken("N30 does not hold: not UTF-8") from None
+
+
+class Tensor:
+    """One record of the table and what section 6 derives from it."""
+
+    def __init__(self, data, at):
+        (self.name_offset, self.name_bytes, self.type, self.storage, self.rank) = struct.unpack_from("<QIHBB", data, at)
+        shape = struct.unpack_from("<8Q", data, at + 16)
+        (self.bits, self.flags, zeros, self.group, self.offset, self.bytes, self.crc) = struct.unpack_from(
+            "<BBHIQQI", data, at + 80)
+        rule("N17", self.type < len(TYPES))
+        rule("N18", self.storage <= 1)
+        rule("N19", self.rank <= 8 and not any(shape[self.rank:]))
+        rule("N23", zeros == 0 and not any(data[at + 108:at + 128]))
+        self.shape = list(shape[:self.rank])
+        self.asymmetric = self.flags == 1
+        product = 1
+        for dimension in self.shape:
+            product *= dimension or 1
+        self.elements = 0 if 0 in self.shape else product
+        rule("N20", product < 1 << 63)
+        if self.storage == 0:
+            rule("N21", self.bits == 0 and self.flags == 0 and self.group == 0)
+            rule("N21", self.bytes == self.elements * TYPE_BYTES[self.type])
+        else:
+            self.lay_out_tiles()
+        rule("N20", self.bytes < 1 << 63)
+
+    def lay_out_tiles(self):
+        rule("N22", TYPES[self.type] == "F16" and self.rank == 2 and 0 not in self.shape)
+        rule("N22", self.bits in PLANES and self.flags <= 1)
+        self.rows, self.cols = self.shape
+        rule("N22", self.group == self.cols or (self.group > 0 and self.group % 16 == 0 and self.cols % self.group == 0))
+        self.groups = self.cols // self.group
+        self.tiles = -(-self.rows // 8)
+        self.blocks = -(-self.cols // 32)
+        self.codes_end = self.tiles * self.blocks * 32 * self.bits
+        self.scales_at = align(self.codes_end, 64)
+        self.scales_end = self.scales_at + self.tiles * self.groups * 16
+        self.zeros_at = align(self.scales_end, 64)
+        end = self.zeros_at + self.tiles * self.groups * 8 if self.asymmetric else self.scales_end
+        rule("N22", self.bytes == end)
+
+    def scale_bits(self, data, row, group):
+        return struct.unpack_from("<H", data, self.scales_at + 2 * ((row // 8 * self.groups + group) * 8 + row % 8))[0]
+
+    def scale(self, data, row, group):
+        return struct.unpack_from("<e", data, self.scales_at + 2 * ((row // 8 * self.groups + group) * 8 + row % 8))[0]
+
+    def zero(self, data, row, group):
+        if not self.asymmetric:
+            return 1 << (self.bits - 1)
+        return data[self.zeros_at + (row // 8 * self.groups + group) * 8 + row % 8]
+
+    def code(self, data, row, col):
+        at = (row // 8 * self.blocks + col // 32) * 32 * self.bits
+        c, shift, value = col % 32, 0, 0
+        for w in PLANES[self.bits]:
+            k, q = c % 4, c // 4
+            j, t = q % w, q // w
+            value |= ((data[at + j * 32 + row % 8 * 4 + k] >> (w * t)) & ((1 << w) - 1)) << shift
+            shift += w
+            at += 32 * w
+        return value
+
+    def check_tiles(self, data):
+        rule("N33", not any(data[self.codes_end:self.scales_at]), self.name)
+        if self.asymmetric:
+            rule("N33", not any(data[self.scales_end:self.zeros_at]), self.name)
+        for row in range(self.tiles * 8):
+            for group in range(self.groups):
+                bits, zero = self.scale_bits(data, row, group), self.zero(data, row, group)
+                if row < self.rows:
+                    rule("N34", bits & 0x7C00 != 0x7C00, f"{self.name} row {row} group {group}")
+                    rule("N35", zero < 1 << self.bits, f"{self.name} row {row} group {group}")
+                else:
+                    rule("N36", bits == 0 and (zero == 0 or not self.asymmetric), f"{self.name} row {row}")
+            begin = self.cols if row < self.rows else 0
+            for col in range(begin, self.blocks * 32):
+                if row < self.rows:
+                    rule("N37", self.code(data, row, col) == self.zero(data, row, self.groups - 1), f"{self.name} row {row}")
+                else:
+                    rule("N36", self.code(data, row, col) == 0, f"{self.name} row {row}")
+
+    def values(self, data):
+        """All values, row-major."""
+        if self.storage == 1:
+            for row in range(self.rows):
+                for col in range(self.cols):
+                    group = col // self.group
+                    yield self.scale(data, row, group) * (self.code(data, row, col) - self.zero(data, row, group))
+        elif TYPES[self.type] == "BF16":
+            for (half,) in struct.iter_unpack("<H", data):
+                yield struct.unpack("<f", struct.pack("<I", half << 16))[0]
+        else:
+            for (value,) in struct.iter_unpack("<" + TYPE_CODES[self.type], data):
+                yield float(value)
+
+    def describe(self):
+        if self.storage == 0:
+            return f"{self.name} {TYPES[self.type]} {self.shape} {self.bytes} bytes at {self.offset} crc {self.crc:08x}"
+        kind = "asymmetric" if self.asymmetric else "symmetric"
+        return (f"{self.name} tiles of {self.bits} bits, group {self.group}, {kind} {self.shape} {self.bytes} bytes at "
+                f"{self.offset} crc {self.crc:08x}")
+
+
+class File:
+    def __init__(self, data):
+        self.data = data
+        self.read_header()
+        self.read_table()
+        self.read_metadata()
+        self.check_data()
+
+    def read_header(self):
+        data = self.data
+        rule("N2", len(data) >= 128 and data[:8] == b"\x89NBL\r\n\x1a\n")
+        rule("N3", u32(data, 12) == 0x0A0B0C0D)
+        rule("N4", u32(data, 8) == 1)
+        (self.file_bytes, self.count, table_offset, self.table_bytes, self.data_offset, self.data_bytes,
+         self.metadata_offset, self.metadata_bytes) = struct.unpack_from("<8Q", data, 16)
+        rule("N5", self.file_bytes == len(data))
+        rule("N6", table_offset == 128)
+        rule("N7", self.count <= 1000000 and 128 * self.count <= self.table_bytes <= 640 * self.count)
+        rule("N8", self.data_offset == align(128 + self.table_bytes, 65536))
+        rule("N9", self.metadata_offset == self.data_offset + self.data_bytes)
+        rule("N10", self.metadata_offset + self.metadata_bytes == self.file_bytes and self.metadata_bytes <= 1 << 28)
+        rule("N11", not any(data[80:124]))
+        crc = zlib.crc32(data[:124])
+        crc = zlib.crc32(data[128:128 + self.table_bytes], crc)
+        crc = zlib.crc32(data[self.metadata_offset:], crc)
+        rule("N12", u32(data, 124) == crc)
+        rule("N13", not any(data[128 + self.table_bytes:self.data_offset]))
+
+    def read_table(self):
+        names_at = 128 + 128 * self.count
+        name_offset, end, self.tensors, self.by_name = 0, self.data_offset, [], {}
+        for i in range(self.count):
+            tensor = Tensor(self.data, 128 + 128 * i)
+            rule("N14", tensor.name_offset == name_offset)
+            name_offset += tensor.name_bytes
+            rule("N14", names_at + name_offset <= 128 + self.table_bytes)
+            tensor.name = tensor_name(self.data[names_at + tensor.name_offset:names_at + name_offset], "N15")
+            rule("N16", tensor.name not in self.by_name, tensor.name)
+            rule("N24", tensor.offset == align(end, 64), tensor.name)
+            end = tensor.offset + tensor.bytes
+            rule("N25", end <= self.metadata_offset, tensor.name)
+            self.tensors.append(tensor)
+            self.by_name[tensor.name] = tensor
+        rule("N14", names_at + name_offset == 128 + self.table_bytes)
+        rule("N25", self.metadata_offset == align(end, 64))
+
+    def take(self, count):
+        rule("N28", self.at + count <= self.file_bytes)
+        self.at += count
+        return self.data[self.at - count:self.at]
+
+    def read_metadata(self):
+        self.at, self.documents, self.aliases = self.metadata_offset, {}, {}
+        documents, aliases = struct.unpack("<II", self.take(8))
+        rule("N29", documents <= 1024)
+        for _ in range(documents):
+            name_bytes, content_bytes = struct.unpack("<IQ", self.take(12))
+            name = document_name(self.take(name_bytes))
+            rule("N29", content_bytes <= 1 << 26, name)
+            rule("N30", name not in self.documents, name)
+            self.documents[name] = self.take(content_bytes)
+        for _ in range(aliases):
+            name_bytes, number = struct.unpack("<IQ", self.take(12))
+            name = tensor_name(self.take(name_bytes), "N31")
+            rule("N31", name not in self.by_name and name not in self.aliases, name)
+            rule("N32", number < self.count, name)
+            self.aliases[name] = self.tensors[number].name
+        rule("N28", self.at == self.file_bytes)
+
+    def bytes_of(self, tensor):
+        return self.data[tensor.offset:tensor.offset + tensor.bytes]
+
+    def check_data(self):
+        end = self.data_offset
+        for tensor in self.tensors:
+            rule("N26", not any(self.data[end:tensor.offset]), f"before {tensor.name}")
+            rule("N27", zlib.crc32(self.bytes_of(tensor)) == tensor.crc, tensor.name)
+            if tensor.storage == 1:
+                tensor.check_tiles(self.bytes_of(tensor))
+            end = tensor.offset + tensor.bytes
+        rule("N26", not any(self.data[end:self.metadata_offset]))
+
+    def describe(self):
+        yield f"file {self.file_bytes} bytes, {self.count} tensors, data at {self.data_offset}"
+        for tensor in self.tensors:
+            yield "tensor " + tensor.describe()
+        for name, content in self.documents.items():
+            yield f"document {name} {len(content)} bytes"
+        for alias, target in self.aliases.items():
+            yield f"alias {alias} -> {target}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Read a .nbl file by its specification.")
+    parser.add_argument("file")
+    parser.add_argument("--decode", metavar="TENSOR")
+    parser.add_argument("--document", metavar="NAME")
+    options = parser.parse_args()
+    try:
+        with open(options.file, "rb") as stream:
+            file = File(stream.read())
+    except Broken as broken:
+        print(f"{options.file}: {broken}", file=sys.stderr)
+        return 1
+    if options.decode is not None:
+        tensor = file.by_name[file.aliases.get(options.decode, options.decode)]
+        for value in tensor.values(file.bytes_of(tensor)):
+            sys.stdout.buffer.write(struct.pack("<f", value))
+    elif options.document is not None:
+        sys.stdout.buffer.write(file.documents[options.document])
+    else:
+        print("\n".join(file.describe()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
