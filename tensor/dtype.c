@@ -34,8 +34,8 @@ float dtype_f16_to_f32(uint16_t half)
     return float_of(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
-/* Drop the low `drop` bits of `bits`, to nearest, ties to even. A carry out of the fraction raises the exponent, which
- * is what it should do; out of the largest number it gives infinity. */
+/* Drop the low `drop` bits of `bits`, to nearest, ties to even. A carry out of the fraction raises the
+ * exponent, which is what it should do; out of the largest number it gives infinity. */
 static uint32_t drop_bits(uint32_t bits, uint32_t drop)
 {
     uint32_t odd = bits >> drop & 1;
@@ -49,7 +49,8 @@ uint16_t dtype_f32_to_f16(float value)
     uint32_t magnitude = bits & 0x7fffffff;
     if (magnitude > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
     if (magnitude >= 0x47800000) return (uint16_t)(sign | 0x7c00); /* 2^16 and more */
-    if (magnitude >= 0x38800000) return (uint16_t)(sign | drop_bits(magnitude - (112u << 23), 13)); /* 2^-14 and more */
+    if (magnitude >= 0x38800000)
+        return (uint16_t)(sign | drop_bits(magnitude - (112u << 23), 13)); /* 2^-14 and more */
     if (magnitude < 0x33000000) return (uint16_t)sign; /* below 2^-25, half of the least subnormal */
     uint32_t exponent = magnitude >> 23;
     uint32_t significand = (magnitude & 0x7fffff) | 0x800000;
@@ -64,29 +65,30 @@ float dtype_bf16_to_f32(uint16_t brain)
 uint16_t dtype_f32_to_bf16(float value)
 {
     uint32_t bits = bits_of(value);
-    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40); /* NaN: quiet, whatever is cut off */
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(bits >> 16 | 0x40); /* NaN: quiet, whatever is cut off */
     return (uint16_t)drop_bits(bits, 16);
 }
 
 /* The loops of the table. Elements are copied out first, because they may lie at any address. */
-#define DECODE(name, type, expression)                                                                                 \
-    static void decode_##name(float *out, const void *in, uint64_t count)                                              \
-    {                                                                                                                  \
-        const unsigned char *bytes = in;                                                                               \
-        for (uint64_t i = 0; i < count; i++) {                                                                         \
-            type element;                                                                                              \
-            memcpy(&element, bytes + i * sizeof element, sizeof element);                                              \
-            out[i] = (expression);                                                                                     \
-        }                                                                                                              \
+#define DECODE(name, type, expression)                                                                       \
+    static void decode_##name(float *out, const void *in, uint64_t count)                                    \
+    {                                                                                                        \
+        const unsigned char *bytes = in;                                                                     \
+        for (uint64_t i = 0; i < count; i++) {                                                               \
+            type element;                                                                                    \
+            memcpy(&element, bytes + i * sizeof element, sizeof element);                                    \
+            out[i] = (expression);                                                                           \
+        }                                                                                                    \
     }
-#define ENCODE(name, type, expression)                                                                                 \
-    static void encode_##name(void *out, const float *in, uint64_t count)                                              \
-    {                                                                                                                  \
-        unsigned char *bytes = out;                                                                                    \
-        for (uint64_t i = 0; i < count; i++) {                                                                         \
-            type element = (expression);                                                                               \
-            memcpy(bytes + i * sizeof element, &element, sizeof element);                                              \
-        }                                                                                                              \
+#define ENCODE(name, type, expression)                                                                       \
+    static void encode_##name(void *out, const float *in, uint64_t count)                                    \
+    {                                                                                                        \
+        unsigned char *bytes = out;                                                                          \
+        for (uint64_t i = 0; i < count; i++) {                                                               \
+            type element = (expression);                                                                     \
+            memcpy(bytes + i * sizeof element, &element, sizeof element);                                    \
+        }                                                                                                    \
     }
 
 DECODE(f32, float, element)

@@ -1,5 +1,5 @@
-/* The quantization grid: what range, what scale, what code. The loops over weights are kernels; the decisions are here,
- * once, so that every kernel set makes the same ones. */
+/* The quantization grid: what range, what scale, what code. The loops over weights are kernels; the decisions
+ * are here, once, so that every kernel set makes the same ones. */
 #include "tensor/grid.h"
 
 #include <inttypes.h>
@@ -8,8 +8,8 @@
 
 #include "tensor/kernels/kernels.h"
 
-/* Consecutive groups of one row that go from weights to codes together, so that the steps between the two kernels run
- * over arrays. */
+/* Consecutive groups of one row that go from weights to codes together, so that the steps between the two
+ * kernels run over arrays. */
 #define BATCH 64
 struct batch {
     float low[BATCH], high[BATCH]; /* extremes */
@@ -45,11 +45,13 @@ static float extreme_of(float low, float high, const float *weights)
 {
     if (high > -low) return high;
     if (high < -low) return low;
-    while (*weights != low && *weights != high) weights++;
+    while (*weights != low && *weights != high)
+        weights++;
     return *weights;
 }
 
-static void symmetric_steps(struct batch *batch, const float *weights, uint64_t groups, uint64_t group, uint32_t bits)
+static void symmetric_steps(
+    struct batch *batch, const float *weights, uint64_t groups, uint64_t group, uint32_t bits)
 {
     float divisor = -middle_code(bits);
     for (uint64_t g = 0; g < groups; g++) {
@@ -75,10 +77,10 @@ static float zero_point(float low, float scale, uint32_t bits)
     return zero > top_code(bits) ? top_code(bits) : (float)lrintf(zero);
 }
 
-/* Fit `groups` (at most BATCH) groups to their extremes. Returns the number of the first group that cannot be fitted (a
- * weight is not finite, or the scale is too large for half precision), or `groups`. */
-static uint64_t fit_minmax(struct batch *batch, const float *weights, uint64_t groups, uint64_t group, uint32_t bits,
-    bool asymmetric)
+/* Fit `groups` (at most BATCH) groups to their extremes. Returns the number of the first group that cannot be
+ * fitted (a weight is not finite, or the scale is too large for half precision), or `groups`. */
+static uint64_t fit_minmax(struct batch *batch, const float *weights, uint64_t groups, uint64_t group,
+    uint32_t bits, bool asymmetric)
 {
     kernels()->group_extremes(batch->low, batch->high, weights, groups, group);
     if (asymmetric) {
@@ -101,7 +103,8 @@ static uint64_t fit_minmax(struct batch *batch, const float *weights, uint64_t g
 
 enum { SYMMETRIC_FACTORS = 91, ASYMMETRIC_FACTORS = 41, ZEROS_AROUND = 8 };
 _Static_assert(1 + 2 * SYMMETRIC_FACTORS <= GRID_CANDIDATES, "min-max, and both signs of every factor");
-_Static_assert(1 + ASYMMETRIC_FACTORS * (2 * ZEROS_AROUND + 1) <= GRID_CANDIDATES, "min-max, and zeros x factors");
+_Static_assert(
+    1 + ASYMMETRIC_FACTORS * (2 * ZEROS_AROUND + 1) <= GRID_CANDIDATES, "min-max, and zeros x factors");
 _Static_assert(GRID_CANDIDATES % 8 == 0, "there is room to fill up to a multiple of 8");
 
 /* Candidate 0: the min-max fit. */
@@ -115,18 +118,19 @@ static void start(struct grid_candidates *candidates, const struct batch *batch,
 }
 
 /* Add `count` candidates with one zero-point. */
-static void add(
-    struct grid_candidates *candidates, const float *scales, const float *inverses, uint64_t count, float zero)
+static void add(struct grid_candidates *candidates, const float *scales, const float *inverses,
+    uint64_t count, float zero)
 {
     uint64_t at = candidates->count;
     memcpy(candidates->scale + at, scales, count * sizeof *scales);
     memcpy(candidates->inverse + at, inverses, count * sizeof *inverses);
-    for (uint64_t i = 0; i < count; i++) candidates->zero[at + i] = zero;
+    for (uint64_t i = 0; i < count; i++)
+        candidates->zero[at + i] = zero;
     candidates->count += count;
 }
 
-/* Round scales to half precision and find their inverses. One that becomes zero or infinite is replaced by `fallback`,
- * which is neither. */
+/* Round scales to half precision and find their inverses. One that becomes zero or infinite is replaced by
+ * `fallback`, which is neither. */
 static void round_scales(float *scales, float *inverses, uint64_t count, float fallback)
 {
     uint16_t halves[SYMMETRIC_FACTORS];
@@ -135,14 +139,16 @@ static void round_scales(float *scales, float *inverses, uint64_t count, float f
     for (uint64_t i = 0; i < count; i++) {
         if ((halves[i] & 0x7fff) == 0 || !half_is_finite(halves[i])) scales[i] = fallback;
     }
-    for (uint64_t i = 0; i < count; i++) inverses[i] = 1 / scales[i];
+    for (uint64_t i = 0; i < count; i++)
+        inverses[i] = 1 / scales[i];
 }
 
 /* 0.30, 0.31 .. 1.20 times the min-max step, with both signs. */
 static void add_symmetric(struct grid_candidates *candidates, const struct batch *batch, uint64_t g)
 {
     float scales[SYMMETRIC_FACTORS], inverses[SYMMETRIC_FACTORS];
-    for (int i = 0; i < SYMMETRIC_FACTORS; i++) scales[i] = batch->step[g] * ((float)(30 + i) / 100);
+    for (int i = 0; i < SYMMETRIC_FACTORS; i++)
+        scales[i] = batch->step[g] * ((float)(30 + i) / 100);
     round_scales(scales, inverses, SYMMETRIC_FACTORS, batch->scale[g]);
     add(candidates, scales, inverses, SYMMETRIC_FACTORS, batch->zero[g]);
     for (int i = 0; i < SYMMETRIC_FACTORS; i++) {
@@ -152,10 +158,11 @@ static void add_symmetric(struct grid_candidates *candidates, const struct batch
     add(candidates, scales, inverses, SYMMETRIC_FACTORS, batch->zero[g]);
 }
 
-/* 0.40, 0.42 .. 1.20 times the min-max step, with every zero-point up to 4 bits, and with those near the min-max one
- * above. Scales are the inner loop: neighbours in the list are then about equally good, and a kernel can give up on
- * eight of them at once. */
-static void add_asymmetric(struct grid_candidates *candidates, const struct batch *batch, uint64_t g, uint32_t bits)
+/* 0.40, 0.42 .. 1.20 times the min-max step, with every zero-point up to 4 bits, and with those near the
+ * min-max one above. Scales are the inner loop: neighbours in the list are then about equally good, and a
+ * kernel can give up on eight of them at once. */
+static void add_asymmetric(
+    struct grid_candidates *candidates, const struct batch *batch, uint64_t g, uint32_t bits)
 {
     float scales[ASYMMETRIC_FACTORS], inverses[ASYMMETRIC_FACTORS];
     int top = (int)top_code(bits), first = 0, last = top;
@@ -163,7 +170,8 @@ static void add_asymmetric(struct grid_candidates *candidates, const struct batc
         first = (int)batch->zero[g] - ZEROS_AROUND;
         last = (int)batch->zero[g] + ZEROS_AROUND;
     }
-    for (int i = 0; i < ASYMMETRIC_FACTORS; i++) scales[i] = batch->step[g] * ((float)(20 + i) / 50);
+    for (int i = 0; i < ASYMMETRIC_FACTORS; i++)
+        scales[i] = batch->step[g] * ((float)(20 + i) / 50);
     round_scales(scales, inverses, ASYMMETRIC_FACTORS, batch->scale[g]);
     for (int zero = first < 0 ? 0 : first; zero <= last && zero <= top; zero++) {
         add(candidates, scales, inverses, ASYMMETRIC_FACTORS, (float)zero);
@@ -171,8 +179,8 @@ static void add_asymmetric(struct grid_candidates *candidates, const struct batc
 }
 
 /* Replace group g's min-max fit by the best candidate. */
-static void search(struct batch *batch, uint64_t g, const float *weights, const float *importance, uint64_t group,
-    uint32_t bits, bool asymmetric)
+static void search(struct batch *batch, uint64_t g, const float *weights, const float *importance,
+    uint64_t group, uint32_t bits, bool asymmetric)
 {
     if (batch->scale[g] == 0) return; /* nothing to scale */
     struct grid_candidates candidates;
@@ -182,7 +190,8 @@ static void search(struct batch *batch, uint64_t g, const float *weights, const 
     } else {
         add_symmetric(&candidates, batch, g);
     }
-    while (candidates.count % 8) add(&candidates, batch->scale + g, batch->inverse + g, 1, batch->zero[g]);
+    while (candidates.count % 8)
+        add(&candidates, batch->scale + g, batch->inverse + g, 1, batch->zero[g]);
 
     uint64_t best;
     kernels()->grid_search(&best, &candidates, weights, importance, group);
@@ -213,13 +222,14 @@ void grid_encode(uint8_t *codes, const float *weights, uint64_t count, struct gr
 void grid_decode(float *out, const uint8_t *codes, uint64_t count, struct grid grid)
 {
     float scale = dtype_f16_to_f32(grid.scale);
-    for (uint64_t i = 0; i < count; i++) out[i] = scale * (float)(codes[i] - grid.zero);
+    for (uint64_t i = 0; i < count; i++)
+        out[i] = scale * (float)(codes[i] - grid.zero);
 }
 
 /* ---- whole rows ---- */
 
-/* Say which weight of a group that could not be fitted is at fault: the first that is not finite, or else the largest,
- * which made the scale too large. */
+/* Say which weight of a group that could not be fitted is at fault: the first that is not finite, or else the
+ * largest, which made the scale too large. */
 static enum status group_fault(const float *weights, uint64_t group, uint64_t row, uint64_t first_col,
     uint64_t *fault_row, uint64_t *fault_col, struct error *err)
 {
@@ -234,16 +244,17 @@ static enum status group_fault(const float *weights, uint64_t group, uint64_t ro
     *fault_row = row;
     *fault_col = first_col + at;
     if (isfinite(weights[at])) {
-        return fail(err, ERR_NUMERIC, "weight [%" PRIu64 ", %" PRIu64 "] is %g: its scale does not fit half precision",
-            *fault_row, *fault_col, (double)weights[at]);
+        return fail(err, ERR_NUMERIC,
+            "weight [%" PRIu64 ", %" PRIu64 "] is %g: its scale does not fit half precision", *fault_row,
+            *fault_col, (double)weights[at]);
     }
     return fail(err, ERR_NUMERIC, "weight [%" PRIu64 ", %" PRIu64 "] is %s", *fault_row, *fault_col,
         isnan(weights[at]) ? "NaN" : "infinite");
 }
 
-enum status grid_quantize_rows(uint8_t *codes, uint16_t *scales, uint8_t *zeros, const float *weights, uint64_t rows,
-    uint64_t cols, struct scheme scheme, enum grid_range range, uint64_t *fault_row, uint64_t *fault_col,
-    struct error *err)
+enum status grid_quantize_rows(uint8_t *codes, uint16_t *scales, uint8_t *zeros, const float *weights,
+    uint64_t rows, uint64_t cols, struct scheme scheme, enum grid_range range, uint64_t *fault_row,
+    uint64_t *fault_col, struct error *err)
 {
     uint64_t group = scheme.group, groups = cols / group;
     struct batch batch;
@@ -252,8 +263,8 @@ enum status grid_quantize_rows(uint8_t *codes, uint16_t *scales, uint8_t *zeros,
             uint64_t at = row * cols + first * group, count = groups - first < BATCH ? groups - first : BATCH;
             uint64_t fitted = fit_minmax(&batch, weights + at, count, group, scheme.bits, scheme.asymmetric);
             if (fitted < count) {
-                return group_fault(weights + at + fitted * group, group, row, (first + fitted) * group, fault_row,
-                    fault_col, err);
+                return group_fault(weights + at + fitted * group, group, row, (first + fitted) * group,
+                    fault_row, fault_col, err);
             }
             for (uint64_t g = 0; range == GRID_MSE && g < count; g++) {
                 search(&batch, g, weights + at + g * group, NULL, group, scheme.bits, scheme.asymmetric);

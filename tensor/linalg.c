@@ -18,7 +18,8 @@ enum status linalg_init(struct error *err)
     /* This flavour asks OpenMP for its number of threads at every call and forgets what was set above. */
     if (!omp_set_num_threads) {
         return fail(err, ERR_UNSUPPORTED,
-            "this OpenBLAS is the OpenMP flavour and cannot be pinned to one thread; use its pthread flavour");
+            "this OpenBLAS is the OpenMP flavour and cannot be pinned to one thread; use its pthread "
+            "flavour");
     }
     omp_set_num_threads(1);
     return OK;
@@ -44,14 +45,14 @@ static void gemm(CBLAS_TRANSPOSE b_form, uint64_t m, uint64_t n, uint64_t k, flo
         blas_stride(a_stride), b, blas_stride(b_stride), beta, c, blas_stride(c_stride));
 }
 
-void linalg_gemm_nt(uint64_t m, uint64_t n, uint64_t k, float alpha, const float *a, uint64_t a_stride, const float *b,
-    uint64_t b_stride, float beta, float *c, uint64_t c_stride)
+void linalg_gemm_nt(uint64_t m, uint64_t n, uint64_t k, float alpha, const float *a, uint64_t a_stride,
+    const float *b, uint64_t b_stride, float beta, float *c, uint64_t c_stride)
 {
     gemm(CblasTrans, m, n, k, alpha, a, a_stride, b, b_stride, beta, c, c_stride);
 }
 
-void linalg_gemm_nn(uint64_t m, uint64_t n, uint64_t k, float alpha, const float *a, uint64_t a_stride, const float *b,
-    uint64_t b_stride, float beta, float *c, uint64_t c_stride)
+void linalg_gemm_nn(uint64_t m, uint64_t n, uint64_t k, float alpha, const float *a, uint64_t a_stride,
+    const float *b, uint64_t b_stride, float beta, float *c, uint64_t c_stride)
 {
     gemm(CblasNoTrans, m, n, k, alpha, a, a_stride, b, b_stride, beta, c, c_stride);
 }

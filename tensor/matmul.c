@@ -1,9 +1,9 @@
 /* Products with a weight matrix in any storage.
  *
- * Work is cut into tasks of consecutive rows of the weight (and, with many tokens, consecutive tokens). The cut follows
- * from the shapes alone, so the result does not depend on the number of workers. There are two ways: with few tokens the
- * codes are read once per token from where they lie (dot); with many a panel of rows is decoded to float and multiplied
- * through linalg. */
+ * Work is cut into tasks of consecutive rows of the weight (and, with many tokens, consecutive tokens). The
+ * cut follows from the shapes alone, so the result does not depend on the number of workers. There are two
+ * ways: with few tokens the codes are read once per token from where they lie (dot); with many a panel of
+ * rows is decoded to float and multiplied through linalg. */
 #include "tensor/matmul.h"
 
 #include <string.h>
@@ -13,13 +13,14 @@
 #include "tensor/linalg.h"
 #include "tensor/tiles.h"
 
-/* Up to this many tokens the dot kernels are faster than decoding and multiplying (measured: they break even at 12 to 16
- * on Zen 4). */
+/* Up to this many tokens the dot kernels are faster than decoding and multiplying (measured: they break even
+ * at 12 to 16 on Zen 4). */
 #define DOT_TOKENS 12
 #define DOT_ROWS 64 /* rows per task */
-/* A panel product takes a quarter of the rows, within these bounds. Tokens are packed anew for every panel and rows for
- * every block of tokens, which costs more the smaller they are; balance between workers wants several of them. 256 x 512
- * runs at 90 percent and more of the speed of one undivided product, 64 x 512 at 85. */
+/* A panel product takes a quarter of the rows, within these bounds. Tokens are packed anew for every panel
+ * and rows for every block of tokens, which costs more the smaller they are; balance between workers wants
+ * several of them. 256 x 512 runs at 90 percent and more of the speed of one undivided product, 64 x 512
+ * at 85. */
 #define PANEL_ROWS_LEAST 64
 #define PANEL_ROWS_MOST 256
 #define PANEL_TOKENS 512
@@ -51,7 +52,8 @@ static uint64_t round_up(uint64_t value, uint64_t multiple)
 void matmul_free(struct matmul *matmul)
 {
     if (!matmul) return;
-    for (unsigned i = 0; matmul->panels && i < pool_workers(matmul->pool); i++) memory_free(matmul->panels[i]);
+    for (unsigned i = 0; matmul->panels && i < pool_workers(matmul->pool); i++)
+        memory_free(matmul->panels[i]);
     memory_free(matmul->panels);
     memory_free(matmul->padded);
     memory_free(matmul);
@@ -114,8 +116,10 @@ static void dot_tile(const struct product *product, uint64_t row, uint64_t count
     struct tile tile = tiles_at(&product->layout, product->weight->data, row / TILE_ROWS);
     for (uint64_t t = 0; t < product->tokens; t++) {
         float sums[TILE_ROWS];
-        tiles_dot(&product->layout, sums, tile.codes, tile.scales, tile.zeros, product->x + t * product->x_stride);
-        for (uint64_t r = 0; r < count; r++) product->y[t * product->rows + row + r] = sums[r] + bias[r];
+        tiles_dot(
+            &product->layout, sums, tile.codes, tile.scales, tile.zeros, product->x + t * product->x_stride);
+        for (uint64_t r = 0; r < count; r++)
+            product->y[t * product->rows + row + r] = sums[r] + bias[r];
     }
 }
 
@@ -147,7 +151,8 @@ static enum status dot_task(void *context, uint64_t index, unsigned worker, stru
     float bias[DOT_ROWS];
     read_bias(bias, product, row, end - row);
     if (product->weight->storage == STORAGE_DENSE) {
-        for (uint64_t r = row; r < end; r++) dot_row(product, r, bias[r - row]);
+        for (uint64_t r = row; r < end; r++)
+            dot_row(product, r, bias[r - row]);
     } else {
         for (uint64_t r = row; r < end; r += TILE_ROWS) {
             dot_tile(product, r, least(end - r, TILE_ROWS), bias + (r - row));
@@ -197,13 +202,15 @@ static enum status panel_task(void *context, uint64_t index, unsigned worker, st
 {
     (void)err;
     const struct product *product = context;
-    uint64_t row = index % product->row_tasks * product->task_rows, first = index / product->row_tasks * PANEL_TOKENS;
+    uint64_t row = index % product->row_tasks * product->task_rows,
+             first = index / product->row_tasks * PANEL_TOKENS;
     uint64_t count = least(product->task_rows, product->rows - row);
     uint64_t tokens = least(PANEL_TOKENS, product->tokens - first);
     const float *panel = panel_of(product, product->panels[worker], row, count);
     float *y = product->y + first * product->rows + row, bias[PANEL_ROWS_MOST];
     read_bias(bias, product, row, count);
-    for (uint64_t t = 0; t < tokens; t++) memcpy(y + t * product->rows, bias, count * sizeof *bias);
+    for (uint64_t t = 0; t < tokens; t++)
+        memcpy(y + t * product->rows, bias, count * sizeof *bias);
     linalg_gemm_nt(tokens, count, product->cols, 1, product->x + first * product->cols, product->cols, panel,
         product->cols, 1, y, product->rows);
     return OK;
@@ -218,8 +225,8 @@ static uint64_t panel_rows(uint64_t rows)
 
 /* ---- the choice ---- */
 
-enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t tokens, const struct tensor *weight,
-    const struct tensor *bias, struct error *err)
+enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t tokens,
+    const struct tensor *weight, const struct tensor *bias, struct error *err)
 {
     struct product product = {
         .y = y,
@@ -234,7 +241,8 @@ enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t
     };
     bool tiles = weight->storage == STORAGE_TILES;
     if (!tiles && !dtype_info(weight->dtype)->is_float) {
-        return fail(err, ERR_UNSUPPORTED, "a product with a weight of type %s", dtype_info(weight->dtype)->name);
+        return fail(
+            err, ERR_UNSUPPORTED, "a product with a weight of type %s", dtype_info(weight->dtype)->name);
     }
     if (tiles) {
         enum status status = tiles_layout(&product.layout, product.rows, product.cols, weight->scheme, err);
@@ -245,5 +253,6 @@ enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t
     product.task_rows = few ? DOT_ROWS : panel_rows(product.rows);
     product.row_tasks = (product.rows + product.task_rows - 1) / product.task_rows;
     uint64_t token_tasks = few ? 1 : (tokens + PANEL_TOKENS - 1) / PANEL_TOKENS;
-    return pool_run(matmul->pool, product.row_tasks * token_tasks, few ? dot_task : panel_task, &product, err);
+    return pool_run(
+        matmul->pool, product.row_tasks * token_tasks, few ? dot_task : panel_task, &product, err);
 }

@@ -1,5 +1,5 @@
-/* Tiles: sizes, and the edges. The kernels know whole blocks of 8 rows and 32 columns only; what hangs over goes through
- * one staged block here. */
+/* Tiles: sizes, and the edges. The kernels know whole blocks of 8 rows and 32 columns only; what hangs over
+ * goes through one staged block here. */
 #include "tensor/tiles.h"
 
 #include <inttypes.h>
@@ -27,7 +27,8 @@ static bool sizes_overflow(struct tiles_layout *layout)
 {
     uint64_t codes, scales, zeros, end;
     if (checked_multiply(&layout->tile_code_bytes, layout->blocks, layout->block_bytes)) return true;
-    if (checked_multiply(&layout->tile_scale_bytes, layout->groups, TILE_ROWS * sizeof(uint16_t))) return true;
+    if (checked_multiply(&layout->tile_scale_bytes, layout->groups, TILE_ROWS * sizeof(uint16_t)))
+        return true;
     layout->tile_zero_bytes = layout->asymmetric ? layout->groups * TILE_ROWS : 0;
     if (checked_multiply(&codes, layout->tiles, layout->tile_code_bytes)) return true;
     if (checked_multiply(&scales, layout->tiles, layout->tile_scale_bytes)) return true;
@@ -40,15 +41,19 @@ static bool sizes_overflow(struct tiles_layout *layout)
     return layout->bytes > INT64_MAX;
 }
 
-enum status tiles_layout(struct tiles_layout *out, uint64_t rows, uint64_t cols, struct scheme scheme, struct error *err)
+enum status tiles_layout(
+    struct tiles_layout *out, uint64_t rows, uint64_t cols, struct scheme scheme, struct error *err)
 {
-    if (rows == 0 || cols == 0) return fail(err, ERR_FORMAT, "a quantized matrix of %" PRIu64 " x %" PRIu64, rows, cols);
+    if (rows == 0 || cols == 0)
+        return fail(err, ERR_FORMAT, "a quantized matrix of %" PRIu64 " x %" PRIu64, rows, cols);
     if (!bits_known(scheme.bits)) {
-        return fail(err, ERR_FORMAT, "%" PRIu32 " bits per weight; 2, 3, 4, 5, 6 and 8 are possible", scheme.bits);
+        return fail(
+            err, ERR_FORMAT, "%" PRIu32 " bits per weight; 2, 3, 4, 5, 6 and 8 are possible", scheme.bits);
     }
     if (!group_fits(scheme.group, cols)) {
         return fail(err, ERR_FORMAT,
-            "groups of %" PRIu32 " in rows of %" PRIu64 "; a multiple of 16 that divides the row, or the whole row",
+            "groups of %" PRIu32 " in rows of %" PRIu64
+            "; a multiple of 16 that divides the row, or the whole row",
             scheme.group, cols);
     }
     *out = (struct tiles_layout){
@@ -63,7 +68,8 @@ enum status tiles_layout(struct tiles_layout *out, uint64_t rows, uint64_t cols,
         .block_bytes = (uint64_t)TILE_ROWS * TILE_COLS * scheme.bits / 8,
     };
     if (sizes_overflow(out)) {
-        return fail(err, ERR_FORMAT, "a quantized matrix of %" PRIu64 " x %" PRIu64 " is too large", rows, cols);
+        return fail(
+            err, ERR_FORMAT, "a quantized matrix of %" PRIu64 " x %" PRIu64 " is too large", rows, cols);
     }
     return OK;
 }
@@ -78,8 +84,8 @@ static uint8_t padding_code(const struct tiles_layout *layout, const uint8_t *ze
 }
 
 /* Pack block `block` of a tile that it may hang over. */
-static void pack_edge(const struct tiles_layout *layout, uint8_t *out, const uint8_t *codes, const uint8_t *zeros,
-    uint64_t row_count, uint64_t block)
+static void pack_edge(const struct tiles_layout *layout, uint8_t *out, const uint8_t *codes,
+    const uint8_t *zeros, uint64_t row_count, uint64_t block)
 {
     uint8_t staged[TILE_ROWS][TILE_COLS] = {{0}};
     uint64_t first = block * TILE_COLS;
@@ -112,8 +118,9 @@ static void interleave(const struct tiles_layout *layout, uint16_t *scales_out, 
     }
 }
 
-void tiles_pack(const struct tiles_layout *layout, uint8_t *codes_out, uint16_t *scales_out, uint8_t *zeros_out,
-    const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros, uint64_t row_count)
+void tiles_pack(const struct tiles_layout *layout, uint8_t *codes_out, uint16_t *scales_out,
+    uint8_t *zeros_out, const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros,
+    uint64_t row_count)
 {
     uint64_t whole = whole_blocks(layout, row_count);
     kernels()->blocks_pack(codes_out, codes, layout->cols, whole, layout->bits);
@@ -137,8 +144,8 @@ void tiles_unpack(const struct tiles_layout *layout, uint8_t *codes, const uint8
 
 /* ---- decoding ---- */
 
-void tiles_decode_tile(const struct tiles_layout *layout, float *out, uint64_t out_stride, const uint8_t *codes,
-    const uint16_t *scales, const uint8_t *zeros, uint64_t row_count)
+void tiles_decode_tile(const struct tiles_layout *layout, float *out, uint64_t out_stride,
+    const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros, uint64_t row_count)
 {
     uint64_t whole = whole_blocks(layout, row_count);
     kernels()->blocks_decode(layout, out, out_stride, codes, scales, zeros, 0, whole);
@@ -159,7 +166,8 @@ void tiles_decode(const struct tiles_layout *layout, float *out, uint64_t out_st
     for (uint64_t row = 0; row < row_count; row += TILE_ROWS) {
         struct tile tile = tiles_at(layout, base, (row_begin + row) / TILE_ROWS);
         uint64_t rows = row_count - row < TILE_ROWS ? row_count - row : TILE_ROWS;
-        tiles_decode_tile(layout, out + row * out_stride, out_stride, tile.codes, tile.scales, tile.zeros, rows);
+        tiles_decode_tile(
+            layout, out + row * out_stride, out_stride, tile.codes, tile.scales, tile.zeros, rows);
     }
 }
 

@@ -37,8 +37,8 @@ static void other_names_are_unknown(void)
     CHECK(!dtype_by_name(&found, "", 0), NULL);
 }
 
-static const float extremes[] = {0.0f, -0.0f, 1.0f, -1.0f, 0x1p-149f, -0x1p-149f, 0x1p-126f, 65504.0f, 65520.0f,
-    3.4028235e38f, -3.4028235e38f, INFINITY, -INFINITY};
+static const float extremes[] = {0.0f, -0.0f, 1.0f, -1.0f, 0x1p-149f, -0x1p-149f, 0x1p-126f, 65504.0f,
+    65520.0f, 3.4028235e38f, -3.4028235e38f, INFINITY, -INFINITY};
 
 /* What a type keeps of a value, it keeps for good, and at any address. */
 static void encode_is_idempotent_and_takes_any_address(void)
@@ -121,9 +121,9 @@ static void every_brain_float_decodes_and_comes_back(void)
     CHECK(wrong == 0, NULL);
 }
 
-/* Between two neighbours of a 16-bit type: the midpoint goes to the even one, its neighbours to the nearer one. Both the
- * neighbours and the midpoint are exact in single precision. `last` is the largest finite one; beyond it lies infinity,
- * which stands for the next power of two here. */
+/* Between two neighbours of a 16-bit type: the midpoint goes to the even one, its neighbours to the nearer
+ * one. Both the neighbours and the midpoint are exact in single precision. `last` is the largest finite one;
+ * beyond it lies infinity, which stands for the next power of two here. */
 static unsigned wrong_roundings(float (*decode)(uint16_t), uint16_t (*encode)(float), uint16_t last)
 {
     unsigned wrong = 0;

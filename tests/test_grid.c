@@ -17,7 +17,8 @@ static float value_of(struct grid grid, uint8_t code)
 }
 
 /* Sum of importance * (weight - what it decodes to)^2. */
-static double error_of(struct grid grid, const float *weights, const float *importance, uint64_t count, uint32_t bits)
+static double error_of(
+    struct grid grid, const float *weights, const float *importance, uint64_t count, uint32_t bits)
 {
     double sum = 0;
     for (uint64_t i = 0; i < count; i++) {
@@ -31,14 +32,16 @@ static double error_of(struct grid grid, const float *weights, const float *impo
 
 static void fill(float *weights, uint64_t count, uint64_t *state)
 {
-    for (uint64_t i = 0; i < count; i++) weights[i] = testing_normal(state) * 0.05f;
+    for (uint64_t i = 0; i < count; i++)
+        weights[i] = testing_normal(state) * 0.05f;
 }
 
 /* Run `check` for every width, symmetric and not, min-max and search. */
 static void for_every_fit(void (*check)(uint32_t bits, bool asymmetric, enum grid_range range))
 {
     for (int w = 0; w < WIDTH_COUNT; w++) {
-        for (int kind = 0; kind < 4; kind++) check(widths[w], kind & 1, kind & 2 ? GRID_MSE : GRID_MINMAX);
+        for (int kind = 0; kind < 4; kind++)
+            check(widths[w], kind & 1, kind & 2 ? GRID_MSE : GRID_MINMAX);
     }
 }
 
@@ -54,7 +57,8 @@ static void check_zeros(uint32_t bits, bool asymmetric, enum grid_range range)
     CHECK(grid.scale == 0, NULL);
     grid_encode(codes, weights, GROUP, grid, bits);
     grid_decode(decoded, codes, GROUP, grid);
-    for (int i = 0; i < GROUP; i++) CHECK(codes[i] == grid.zero && decoded[i] == 0, NULL);
+    for (int i = 0; i < GROUP; i++)
+        CHECK(codes[i] == grid.zero && decoded[i] == 0, NULL);
 }
 
 static void zeros_stay_zero(void)
@@ -70,7 +74,8 @@ static void check_round_trip(uint32_t bits, bool asymmetric, enum grid_range ran
         float weights[GROUP];
         fill(weights, GROUP, &state);
         if (repeat % 3 == 1) weights[repeat % GROUP] = 1000; /* one huge weight */
-        for (int i = 0; repeat % 3 == 2 && i < GROUP; i++) weights[i] = weights[0]; /* a constant group */
+        for (int i = 0; repeat % 3 == 2 && i < GROUP; i++)
+            weights[i] = weights[0]; /* a constant group */
         struct grid grid;
         REQUIRE(grid_fit(&grid, weights, NULL, GROUP, bits, asymmetric, range), NULL);
         float step = fabsf(dtype_f16_to_f32(grid.scale));
@@ -129,12 +134,14 @@ static void check_subnormals(uint32_t bits, bool asymmetric, enum grid_range ran
         float weights[GROUP], decoded[GROUP];
         uint8_t codes[GROUP];
         struct grid grid;
-        for (int i = 0; i < GROUP; i++) weights[i] = testing_normal(&state) * magnitudes[m];
+        for (int i = 0; i < GROUP; i++)
+            weights[i] = testing_normal(&state) * magnitudes[m];
         CHECK(grid_fit(&grid, weights, NULL, GROUP, bits, asymmetric, range), NULL);
         CHECK(grid.scale != 0x8000, NULL);
         grid_encode(codes, weights, GROUP, grid, bits);
         grid_decode(decoded, codes, GROUP, grid);
-        for (int i = 0; i < GROUP; i++) CHECK(isfinite(decoded[i]) && codes[i] < 1u << bits, NULL);
+        for (int i = 0; i < GROUP; i++)
+            CHECK(isfinite(decoded[i]) && codes[i] < 1u << bits, NULL);
     }
 }
 
@@ -151,7 +158,8 @@ static void decoded_values_encode_to_their_codes(void)
     uint8_t codes[256], back[256];
     float values[256];
     unsigned wrong = 0;
-    for (int i = 0; i < 256; i++) codes[i] = (uint8_t)i;
+    for (int i = 0; i < 256; i++)
+        codes[i] = (uint8_t)i;
     for (uint32_t half = 0; half < 65536; half++) {
         if ((half & 0x7fff) == 0 || (half & 0x7c00) == 0x7c00) continue;
         struct grid grid = {(uint16_t)half, (uint8_t)(half * 7)};
@@ -171,7 +179,8 @@ static void check_search(uint32_t bits, bool asymmetric, enum grid_range range)
         float weights[GROUP], importance[GROUP];
         const float *weighting = repeat % 2 ? importance : NULL;
         fill(weights, GROUP, &state);
-        for (int i = 0; i < GROUP; i++) importance[i] = fabsf(testing_normal(&state));
+        for (int i = 0; i < GROUP; i++)
+            importance[i] = fabsf(testing_normal(&state));
         struct grid minmax, best;
         CHECK(grid_fit(&minmax, weights, weighting, GROUP, bits, asymmetric, GRID_MINMAX), NULL);
         CHECK(grid_fit(&best, weights, weighting, GROUP, bits, asymmetric, GRID_MSE), NULL);
@@ -195,14 +204,15 @@ static void check_importance(uint32_t bits, bool asymmetric, enum grid_range ran
         float weights[GROUP], importance[GROUP];
         int matters = repeat % GROUP;
         fill(weights, GROUP, &state);
-        for (int i = 0; i < GROUP; i++) importance[i] = i == matters ? 1e4f : 1;
+        for (int i = 0; i < GROUP; i++)
+            importance[i] = i == matters ? 1e4f : 1;
         struct grid plain, weighted;
         CHECK(grid_fit(&plain, weights, NULL, GROUP, bits, asymmetric, GRID_MSE), NULL);
         CHECK(grid_fit(&weighted, weights, importance, GROUP, bits, asymmetric, GRID_MSE), NULL);
         double without = error_of(plain, weights + matters, NULL, 1, bits);
         double with = error_of(weighted, weights + matters, NULL, 1, bits);
         CHECK(error_of(weighted, weights, importance, GROUP, bits) <=
-                error_of(plain, weights, importance, GROUP, bits) * (1 + 1e-6),
+                  error_of(plain, weights, importance, GROUP, bits) * (1 + 1e-6),
             NULL);
         better += with < without;
     }
@@ -220,7 +230,8 @@ static void unimportant_outliers_are_cut(void)
     float weights[GROUP], importance[GROUP];
     uint64_t state = 30;
     fill(weights, GROUP, &state);
-    for (int i = 0; i < GROUP; i++) importance[i] = 1;
+    for (int i = 0; i < GROUP; i++)
+        importance[i] = 1;
     weights[5] = 0.5f;
     importance[5] = 0;
     struct grid plain, weighted;
@@ -234,8 +245,8 @@ static void unimportant_outliers_are_cut(void)
 struct rows {
     uint64_t rows, cols, group;
 };
-static const struct rows shapes[] = {
-    {1, 1, 1}, {3, 7, 7}, {2, 256, 32}, {3, 80, 16}, {5, 96, 48}, {4, 172, 172}, {2, 2050, 2050}, {1, 4096, 32}};
+static const struct rows shapes[] = {{1, 1, 1}, {3, 7, 7}, {2, 256, 32}, {3, 80, 16}, {5, 96, 48},
+    {4, 172, 172}, {2, 2050, 2050}, {1, 4096, 32}};
 
 /* Everything that quantizing a matrix gives, as one piece of memory to compare. */
 struct result {
@@ -243,13 +254,14 @@ struct result {
     uint16_t scales[512];
 };
 
-static void quantize(struct result *out, const float *weights, struct rows shape, struct scheme scheme, enum grid_range range)
+static void quantize(
+    struct result *out, const float *weights, struct rows shape, struct scheme scheme, enum grid_range range)
 {
     struct error err = {0};
     uint64_t fault_row, fault_col;
     memset(out, 0, sizeof *out);
-    REQUIRE(grid_quantize_rows(out->codes, out->scales, scheme.asymmetric ? out->zeros : NULL, weights, shape.rows,
-                shape.cols, scheme, range, &fault_row, &fault_col, &err) == OK,
+    REQUIRE(grid_quantize_rows(out->codes, out->scales, scheme.asymmetric ? out->zeros : NULL, weights,
+                shape.rows, shape.cols, scheme, range, &fault_row, &fault_col, &err) == OK,
         &err);
 }
 
@@ -284,7 +296,8 @@ static void check_rows(uint32_t bits, bool asymmetric, enum grid_range range)
         for (uint64_t g = 0; g < shape.rows * shape.cols / shape.group; g++) { /* a group alone is the same */
             uint8_t codes[4096];
             struct grid grid;
-            CHECK(grid_fit(&grid, weights + g * shape.group, NULL, shape.group, bits, asymmetric, range), NULL);
+            CHECK(
+                grid_fit(&grid, weights + g * shape.group, NULL, shape.group, bits, asymmetric, range), NULL);
             CHECK(grid.scale == fast.scales[g] && (!asymmetric || grid.zero == fast.zeros[g]), NULL);
             grid_encode(codes, weights + g * shape.group, shape.group, grid, bits);
             CHECK(memcmp(codes, fast.codes + g * shape.group, shape.group) == 0, NULL);
@@ -310,8 +323,8 @@ static void check_refusal(float bad, const char *word)
             struct error err = {0};
             uint64_t row = 99, col = 99;
             weights[places[p]] = bad;
-            CHECK(grid_quantize_rows(result.codes, result.scales, asymmetric ? result.zeros : NULL, weights, shape.rows,
-                      shape.cols, scheme, GRID_MINMAX, &row, &col, &err) == ERR_NUMERIC,
+            CHECK(grid_quantize_rows(result.codes, result.scales, asymmetric ? result.zeros : NULL, weights,
+                      shape.rows, shape.cols, scheme, GRID_MINMAX, &row, &col, &err) == ERR_NUMERIC,
                 &err);
             CHECK(row == places[p] / shape.cols && col == places[p] % shape.cols, &err);
             CHECK(strstr(err.text, word) != NULL, &err);

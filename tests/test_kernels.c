@@ -12,8 +12,9 @@ static const uint64_t lengths[] = {0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63,
 #define LENGTH_COUNT (sizeof lengths / sizeof *lengths)
 enum { LONGEST = 172 };
 
-static const float specials[] = {0.0f, -0.0f, 0x1p-149f, -0x1p-149f, 0x1p-126f, 0x1p-24f, 0x1p-25f, 0x1.8p-25f, 65504.0f,
-    65519.99f, 65520.0f, -65520.0f, 3.4028235e38f, -3.4028235e38f, INFINITY, -INFINITY, NAN, 1.0009765625f};
+static const float specials[] = {0.0f, -0.0f, 0x1p-149f, -0x1p-149f, 0x1p-126f, 0x1p-24f, 0x1p-25f,
+    0x1.8p-25f, 65504.0f, 65519.99f, 65520.0f, -65520.0f, 3.4028235e38f, -3.4028235e38f, INFINITY, -INFINITY,
+    NAN, 1.0009765625f};
 enum { SPECIAL_COUNT = sizeof specials / sizeof *specials };
 
 static float any_float(uint64_t *state)
@@ -45,8 +46,10 @@ static void the_named_set_is_in_use(void)
 
 /* ---- conversion ---- */
 
-/* Buffers are exactly as long as needed and start at an odd address: the sanitizer sees every byte too many. */
-static void compare_widening(void (*fast)(float *, const void *, uint64_t), void (*scalar)(float *, const void *, uint64_t))
+/* Buffers are exactly as long as needed and start at an odd address: the sanitizer sees every byte too many.
+ */
+static void compare_widening(
+    void (*fast)(float *, const void *, uint64_t), void (*scalar)(float *, const void *, uint64_t))
 {
     uint64_t state = 1;
     for (size_t l = 0; l < LENGTH_COUNT; l++) {
@@ -54,7 +57,8 @@ static void compare_widening(void (*fast)(float *, const void *, uint64_t), void
         unsigned char *in = malloc(2 * n + 1);
         float *out = malloc((n + 1) * sizeof *out), *expected = malloc((n + 1) * sizeof *expected);
         REQUIRE(in && out && expected, NULL);
-        for (uint64_t i = 0; i <= 2 * n; i++) in[i] = (unsigned char)testing_random(&state);
+        for (uint64_t i = 0; i <= 2 * n; i++)
+            in[i] = (unsigned char)testing_random(&state);
         fast(out + 1, in + 1, n);
         scalar(expected + 1, in + 1, n);
         CHECK(memcmp(out + 1, expected + 1, n * sizeof *out) == 0, NULL);
@@ -64,7 +68,8 @@ static void compare_widening(void (*fast)(float *, const void *, uint64_t), void
     }
 }
 
-static void compare_narrowing(void (*fast)(void *, const float *, uint64_t), void (*scalar)(void *, const float *, uint64_t))
+static void compare_narrowing(
+    void (*fast)(void *, const float *, uint64_t), void (*scalar)(void *, const float *, uint64_t))
 {
     uint64_t state = 2;
     for (size_t repeat = 0; repeat < 200 * LENGTH_COUNT; repeat++) {
@@ -72,7 +77,8 @@ static void compare_narrowing(void (*fast)(void *, const float *, uint64_t), voi
         float *in = malloc((n + 1) * sizeof *in);
         unsigned char *out = malloc(2 * n + 1), *expected = malloc(2 * n + 1);
         REQUIRE(in && out && expected, NULL);
-        for (uint64_t i = 0; i <= n; i++) in[i] = any_float(&state);
+        for (uint64_t i = 0; i <= n; i++)
+            in[i] = any_float(&state);
         fast(out + 1, in + 1, n);
         scalar(expected + 1, in + 1, n);
         CHECK(memcmp(out + 1, expected + 1, 2 * n) == 0, NULL);
@@ -95,7 +101,8 @@ static void every_half_gives_the_same_bits(void)
     enum { COUNT = 65536 };
     static uint16_t halves[COUNT], back[COUNT], expected_back[COUNT];
     static float out[COUNT], expected[COUNT];
-    for (uint32_t i = 0; i < COUNT; i++) halves[i] = (uint16_t)i;
+    for (uint32_t i = 0; i < COUNT; i++)
+        halves[i] = (uint16_t)i;
     kernels()->f16_to_f32(out, halves, COUNT);
     kernels_scalar.f16_to_f32(expected, halves, COUNT);
     CHECK(memcmp(out, expected, sizeof out) == 0, NULL);
@@ -149,7 +156,8 @@ static void extremes_are_found(void)
         uint64_t group = lengths[l], groups = 3;
         float *weights = malloc(groups * group * sizeof *weights), low[3], high[3];
         REQUIRE(weights, NULL);
-        for (uint64_t i = 0; i < groups * group; i++) weights[i] = testing_normal(&state);
+        for (uint64_t i = 0; i < groups * group; i++)
+            weights[i] = testing_normal(&state);
         kernels()->group_extremes(low, high, weights, groups, group);
         for (uint64_t g = 0; g < groups; g++) {
             float least = weights[g * group], greatest = least;
@@ -180,10 +188,14 @@ static void one_bad_weight_makes_its_group_nan(void)
 static float hard_weight(uint64_t *state)
 {
     switch (testing_random(state) % 4) {
-    case 0: return (float)((int)(testing_random(state) % 40) - 20) / 2;
-    case 1: return testing_normal(state) * 1e30f;
-    case 2: return testing_normal(state) * 1e-42f;
-    default: return testing_normal(state) * 4;
+    case 0:
+        return (float)((int)(testing_random(state) % 40) - 20) / 2;
+    case 1:
+        return testing_normal(state) * 1e30f;
+    case 2:
+        return testing_normal(state) * 1e-42f;
+    default:
+        return testing_normal(state) * 4;
     }
 }
 
@@ -197,10 +209,12 @@ static void codes_are_the_nearest(void)
         REQUIRE(weights && codes, NULL);
         float top = (float)((1 << (1 + repeat % 8)) - 1);
         const float inverses[] = {1, -0.37f, 0}, zeros[] = {0, floorf(top / 2), top};
-        for (uint64_t i = 0; i < groups * group; i++) weights[i] = hard_weight(&state);
+        for (uint64_t i = 0; i < groups * group; i++)
+            weights[i] = hard_weight(&state);
         kernels()->group_encode(codes, weights, groups, group, inverses, zeros, top);
         for (uint64_t i = 0; i < groups * group; i++) {
-            float product = weights[i] * inverses[i / group]; /* in single precision: part of the definition */
+            float product =
+                weights[i] * inverses[i / group]; /* in single precision: part of the definition */
             double code = rint((double)product) + zeros[i / group];
             CHECK(codes[i] == (uint8_t)fmin(fmax(code, 0), top), NULL);
         }
@@ -214,7 +228,8 @@ static void fill_candidates(struct grid_candidates *candidates, uint64_t *state,
     candidates->count = count;
     candidates->top = 15;
     for (uint64_t c = 0; c < count; c++) {
-        candidates->scale[c] = 0.02f * (1 + (float)(testing_random(state) % 50)) * (testing_random(state) % 2 ? 1 : -1);
+        candidates->scale[c] =
+            0.02f * (1 + (float)(testing_random(state) % 50)) * (testing_random(state) % 2 ? 1 : -1);
         candidates->inverse[c] = 1 / candidates->scale[c];
         candidates->zero[c] = (float)(testing_random(state) % 16);
     }

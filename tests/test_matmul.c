@@ -27,10 +27,17 @@ static void *get(uint64_t count)
     return memory;
 }
 
-static struct tensor tensor_of(enum dtype dtype, uint32_t rank, uint64_t rows, uint64_t cols, const void *data)
+static struct tensor tensor_of(
+    enum dtype dtype, uint32_t rank, uint64_t rows, uint64_t cols, const void *data)
 {
-    return (struct tensor){.name = "weight", .storage = STORAGE_DENSE, .dtype = dtype, .rank = rank,
-        .shape = {rows, cols}, .elements = rows * cols, .bytes = rows * cols * dtype_info(dtype)->bytes, .data = data};
+    return (struct tensor){.name = "weight",
+        .storage = STORAGE_DENSE,
+        .dtype = dtype,
+        .rank = rank,
+        .shape = {rows, cols},
+        .elements = rows * cols,
+        .bytes = rows * cols * dtype_info(dtype)->bytes,
+        .data = data};
 }
 
 /* Random values in storage of a type; `values` receives what they decode to. */
@@ -38,19 +45,22 @@ static void *store(enum dtype dtype, float *values, uint64_t count, uint64_t *st
 {
     const struct dtype_info *info = dtype_info(dtype);
     void *bytes = get(count * info->bytes);
-    for (uint64_t i = 0; i < count; i++) values[i] = testing_normal(state);
+    for (uint64_t i = 0; i < count; i++)
+        values[i] = testing_normal(state);
     info->encode(bytes, values, count);
     info->decode(values, bytes, count);
     return bytes;
 }
 
-static void store_tiles(struct weight *weight, uint64_t rows, uint64_t cols, struct scheme scheme, uint64_t *state)
+static void store_tiles(
+    struct weight *weight, uint64_t rows, uint64_t cols, struct scheme scheme, uint64_t *state)
 {
     struct tiles_layout layout;
     struct error err = {0};
     REQUIRE(tiles_layout(&layout, rows, cols, scheme, &err) == OK, &err);
     weight->bytes = get(layout.bytes);
-    for (uint64_t i = 0; i < layout.bytes; i++) ((uint8_t *)weight->bytes)[i] = (uint8_t)testing_random(state);
+    for (uint64_t i = 0; i < layout.bytes; i++)
+        ((uint8_t *)weight->bytes)[i] = (uint8_t)testing_random(state);
     uint16_t *scales = (uint16_t *)(void *)((uint8_t *)weight->bytes + layout.scales_offset);
     for (uint64_t i = 0; i < layout.tiles * layout.groups * 8; i++) {
         scales[i] = dtype_f32_to_f16(testing_normal(state) / (float)(1 << scheme.bits));
@@ -67,9 +77,10 @@ enum { KINDS = 8 };
 static struct weight make_weight(int kind, uint64_t rows, uint64_t cols, uint64_t *state)
 {
     static const enum dtype dense[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F64};
-    const struct scheme schemes[] = {
-        {4, (uint32_t)cols, false}, {4, cols % 32 ? (uint32_t)cols : 32, true}, {3, (uint32_t)cols, true}, {8, (uint32_t)cols, false}};
-    struct weight weight = {.values = get(rows * cols * sizeof(float)), .bias_values = get(rows * sizeof(float))};
+    const struct scheme schemes[] = {{4, (uint32_t)cols, false}, {4, cols % 32 ? (uint32_t)cols : 32, true},
+        {3, (uint32_t)cols, true}, {8, (uint32_t)cols, false}};
+    struct weight weight = {
+        .values = get(rows * cols * sizeof(float)), .bias_values = get(rows * sizeof(float))};
     if (kind < 4) {
         weight.bytes = store(dense[kind], weight.values, rows * cols, state);
         weight.tensor = tensor_of(dense[kind], 2, rows, cols, weight.bytes);
@@ -89,7 +100,8 @@ static void free_weight(struct weight *weight)
     memory_free(weight->bias_values);
 }
 
-static void check_product(const struct weight *weight, const float *y, const float *x, uint64_t tokens, bool with_bias)
+static void check_product(
+    const struct weight *weight, const float *y, const float *x, uint64_t tokens, bool with_bias)
 {
     uint64_t rows = weight->tensor.shape[0], cols = weight->tensor.shape[1];
     unsigned wrong = 0;
@@ -121,7 +133,9 @@ static void check_workers(const struct weight *weight, const float *x, uint64_t 
         REQUIRE(matmul_create(&matmul, pool, weight->tensor.shape[1], &err) == OK, &err);
         float *out = w == 0 ? first : y;
         memset(out, 0xff, bytes);
-        CHECK(matmul_run(matmul, out, x, tokens, &weight->tensor, with_bias ? &weight->bias : NULL, &err) == OK, &err);
+        CHECK(
+            matmul_run(matmul, out, x, tokens, &weight->tensor, with_bias ? &weight->bias : NULL, &err) == OK,
+            &err);
         if (w == 0) check_product(weight, out, x, tokens, with_bias);
         CHECK(memcmp(first, out, bytes) == 0, NULL);
         matmul_free(matmul);
@@ -140,7 +154,8 @@ static void every_kind_and_shape(void)
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         for (int kind = 0; kind < KINDS; kind++) {
             struct weight weight = make_weight(kind, shapes[s].rows, shapes[s].cols, &state);
-            for (uint64_t i = 0; i < shapes[s].tokens * shapes[s].cols; i++) x[i] = testing_normal(&state);
+            for (uint64_t i = 0; i < shapes[s].tokens * shapes[s].cols; i++)
+                x[i] = testing_normal(&state);
             check_workers(&weight, x, shapes[s].tokens, s % 2);
             free_weight(&weight);
         }

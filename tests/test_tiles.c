@@ -33,7 +33,8 @@ static void fill_matrix(struct matrix *matrix, uint64_t *state)
     }
     for (uint64_t i = 0; i < layout->rows * layout->groups; i++) {
         uint64_t random = testing_random(state);
-        matrix->scales[i] = (uint16_t)((random & 0x83ff) | (random >> 16) % 20 << 10); /* any finite one, to 32 */
+        matrix->scales[i] =
+            (uint16_t)((random & 0x83ff) | (random >> 16) % 20 << 10); /* any finite one, to 32 */
         if (matrix->zeros) matrix->zeros[i] = (uint8_t)((random >> 32) % (1u << layout->bits));
     }
 }
@@ -46,7 +47,8 @@ static void pack_matrix(struct matrix *matrix)
         uint8_t *zeros = matrix->bytes + layout->zeros_offset + t * layout->tile_zero_bytes;
         tiles_pack(layout, matrix->bytes + t * layout->tile_code_bytes,
             (uint16_t *)(void *)(matrix->bytes + layout->scales_offset + t * layout->tile_scale_bytes),
-            matrix->zeros ? zeros : NULL, matrix->codes + row * layout->cols, matrix->scales + row * layout->groups,
+            matrix->zeros ? zeros : NULL, matrix->codes + row * layout->cols,
+            matrix->scales + row * layout->groups,
             matrix->zeros ? matrix->zeros + row * layout->groups : NULL, count);
     }
 }
@@ -89,7 +91,8 @@ static float value_of(const struct matrix *matrix, uint64_t row, uint64_t col)
 
 /* ---- the layout, read as its comment tells it ---- */
 
-/* A plane of width w: byte j*32 + r*4 + k holds in its bits w*t .. w*t+w-1 the code of column 4*(w*t + j) + k. */
+/* A plane of width w: byte j*32 + r*4 + k holds in its bits w*t .. w*t+w-1 the code of column 4*(w*t + j) +
+ * k. */
 static void read_plane(uint8_t codes[8][32], const uint8_t *plane, uint32_t w, uint32_t shift)
 {
     for (uint32_t j = 0; j < w; j++) {
@@ -107,7 +110,8 @@ static void read_plane(uint8_t codes[8][32], const uint8_t *plane, uint32_t w, u
 
 static void read_block(uint8_t codes[8][32], const uint8_t *block, uint32_t bits)
 {
-    static const uint32_t planes[9][2] = {[2] = {2}, [3] = {2, 1}, [4] = {4}, [5] = {4, 1}, [6] = {4, 2}, [8] = {8}};
+    static const uint32_t planes[9][2] = {
+        [2] = {2}, [3] = {2, 1}, [4] = {4}, [5] = {4, 1}, [6] = {4, 2}, [8] = {8}};
     memset(codes, 0, 8 * 32);
     read_plane(codes, block, planes[bits][0], 0);
     if (planes[bits][1]) read_plane(codes, block + 32 * planes[bits][0], planes[bits][1], planes[bits][0]);
@@ -128,8 +132,10 @@ static void check_codes(const struct matrix *matrix)
     for (uint64_t row = 0; row < layout->tiles * 8; row++) {
         for (uint64_t block = 0; block < layout->blocks; block++) {
             uint8_t codes[8][32];
-            read_block(codes, matrix->bytes + (row / 8 * layout->blocks + block) * 32 * layout->bits, layout->bits);
-            for (uint64_t c = 0; c < 32; c++) wrong += codes[row % 8][c] != expected_code(matrix, row, 32 * block + c);
+            read_block(
+                codes, matrix->bytes + (row / 8 * layout->blocks + block) * 32 * layout->bits, layout->bits);
+            for (uint64_t c = 0; c < 32; c++)
+                wrong += codes[row % 8][c] != expected_code(matrix, row, 32 * block + c);
         }
     }
     CHECK(wrong == 0, NULL);
@@ -138,13 +144,15 @@ static void check_codes(const struct matrix *matrix)
 static void check_scales(const struct matrix *matrix)
 {
     const struct tiles_layout *layout = &matrix->layout;
-    const uint8_t *scales = matrix->bytes + layout->scales_offset, *zeros = matrix->bytes + layout->zeros_offset;
+    const uint8_t *scales = matrix->bytes + layout->scales_offset,
+                  *zeros = matrix->bytes + layout->zeros_offset;
     unsigned wrong = 0;
     for (uint64_t row = 0; row < layout->tiles * 8; row++) {
         bool real = row < layout->rows;
         for (uint64_t g = 0; g < layout->groups; g++) {
             uint64_t at = (row / 8 * layout->groups + g) * 8 + row % 8, from = row * layout->groups + g;
-            wrong += (uint32_t)(scales[2 * at] | scales[2 * at + 1] << 8) != (real ? matrix->scales[from] : 0);
+            wrong +=
+                (uint32_t)(scales[2 * at] | scales[2 * at + 1] << 8) != (real ? matrix->scales[from] : 0);
             if (matrix->zeros) wrong += zeros[at] != (real ? matrix->zeros[from] : 0);
         }
     }
@@ -173,7 +181,8 @@ static void check_decode(const struct matrix *matrix, uint64_t row_begin)
     uint64_t rows = layout->rows - row_begin, stride = layout->cols + 3;
     float *out = malloc(rows * stride * sizeof *out);
     REQUIRE(out, NULL);
-    for (uint64_t i = 0; i < rows * stride; i++) out[i] = 77;
+    for (uint64_t i = 0; i < rows * stride; i++)
+        out[i] = 77;
     tiles_decode(layout, out, stride, matrix->bytes, row_begin, rows);
     unsigned wrong = 0;
     for (uint64_t row = 0; row < rows; row++) {
@@ -190,7 +199,8 @@ static void check_dot(const struct matrix *matrix, uint64_t *state)
 {
     const struct tiles_layout *layout = &matrix->layout;
     float *x = get(layout->blocks * 32 * sizeof *x), y[8];
-    for (uint64_t col = 0; col < layout->cols; col++) x[col] = testing_normal(state);
+    for (uint64_t col = 0; col < layout->cols; col++)
+        x[col] = testing_normal(state);
     for (uint64_t index = 0; index < layout->tiles; index++) {
         struct tile tile = tiles_at(layout, matrix->bytes, index);
         tiles_dot(layout, y, tile.codes, tile.scales, tile.zeros, x);
@@ -263,11 +273,22 @@ static void bad_schemes_are_refused(void)
         uint64_t rows, cols;
         struct scheme scheme;
     } bad[] = {
-        {8, 32, {0, 32, false}}, {8, 32, {1, 32, false}}, {8, 32, {7, 32, false}}, {8, 32, {16, 32, false}},
-        {8, 32, {4, 0, false}}, {8, 32, {4, 64, false}}, {8, 32, {4, 8, false}}, {8, 72, {4, 24, false}},
-        {8, 80, {4, 32, false}}, {8, 172, {4, 43, false}}, {0, 32, {4, 32, false}}, {8, 0, {4, 0, false}},
-        {UINT64_MAX, 32, {4, 32, false}}, {UINT64_MAX / 64, 1 << 20, {8, 16, true}},
-        {8, UINT64_MAX - 15, {4, 16, true}}, {1ull << 59, 32, {4, 32, true}},
+        {8, 32, {0, 32, false}},
+        {8, 32, {1, 32, false}},
+        {8, 32, {7, 32, false}},
+        {8, 32, {16, 32, false}},
+        {8, 32, {4, 0, false}},
+        {8, 32, {4, 64, false}},
+        {8, 32, {4, 8, false}},
+        {8, 72, {4, 24, false}},
+        {8, 80, {4, 32, false}},
+        {8, 172, {4, 43, false}},
+        {0, 32, {4, 32, false}},
+        {8, 0, {4, 0, false}},
+        {UINT64_MAX, 32, {4, 32, false}},
+        {UINT64_MAX / 64, 1 << 20, {8, 16, true}},
+        {8, UINT64_MAX - 15, {4, 16, true}},
+        {1ull << 59, 32, {4, 32, true}},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct tiles_layout layout;

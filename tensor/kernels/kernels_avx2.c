@@ -1,5 +1,5 @@
-/* Kernels for x86-64 with AVX2, FMA and F16C. On other processors this file overrides nothing. What must give the same
- * bits as the scalar set uses no fused products. */
+/* Kernels for x86-64 with AVX2, FMA and F16C. On other processors this file overrides nothing. What must give
+ * the same bits as the scalar set uses no fused products. */
 #include "tensor/kernels/kernels.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -11,7 +11,6 @@
 #include "tensor/tiles.h"
 
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
 
 INLINE __m128i load_128(const void *at)
 {
@@ -49,7 +48,8 @@ static void avx2_f16_to_f32(float *out, const void *in, uint64_t n)
 {
     const uint8_t *bytes = in;
     uint64_t i = 0;
-    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, f16_load(bytes + 2 * i));
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, f16_load(bytes + 2 * i));
     kernels_scalar.f16_to_f32(out + i, bytes + 2 * i, n - i);
 }
 
@@ -57,7 +57,8 @@ static void avx2_bf16_to_f32(float *out, const void *in, uint64_t n)
 {
     const uint8_t *bytes = in;
     uint64_t i = 0;
-    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, bf16_load(bytes + 2 * i));
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, bf16_load(bytes + 2 * i));
     kernels_scalar.bf16_to_f32(out + i, bytes + 2 * i, n - i);
 }
 
@@ -71,7 +72,8 @@ static void avx2_f32_to_f16(void *out, const float *in, uint64_t n)
     kernels_scalar.f32_to_f16(bytes + 2 * i, in + i, n - i);
 }
 
-/* See dtype_f32_to_bf16: add half of what is cut off (less one, plus the last bit kept), but keep NaN quiet. */
+/* See dtype_f32_to_bf16: add half of what is cut off (less one, plus the last bit kept), but keep NaN quiet.
+ */
 INLINE __m256i bf16_of(__m256 value)
 {
     __m256i bits = _mm256_castps_si256(value);
@@ -88,7 +90,8 @@ static void avx2_f32_to_bf16(void *out, const float *in, uint64_t n)
     uint64_t i = 0;
     for (; i + 8 <= n; i += 8) {
         __m256i words = bf16_of(_mm256_loadu_ps(in + i));
-        store_128(bytes + 2 * i, _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+        store_128(bytes + 2 * i,
+            _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
     }
     kernels_scalar.f32_to_bf16(bytes + 2 * i, in + i, n - i);
 }
@@ -114,14 +117,16 @@ INLINE void dot(float *sum, const void *weights, const float *x, uint64_t n, uin
     __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
     uint64_t i = 0;
     for (; i + 32 <= n; i += 32) {
-        UNROLL for (int k = 0; k < 4; k++) {
+#pragma GCC unroll 8
+        for (int k = 0; k < 4; k++) {
             uint64_t at = i + 8 * (uint64_t)k;
             sums[k] = _mm256_fmadd_ps(load(bytes + bytes_each * at), _mm256_loadu_ps(x + at), sums[k]);
         }
     }
     float rest;
     scalar(&rest, bytes + bytes_each * i, x + i, n - i);
-    *sum = sum_of_lanes(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]))) + rest;
+    *sum =
+        sum_of_lanes(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]))) + rest;
 }
 
 static void avx2_dot_f32(float *sum, const void *weights, const float *x, uint64_t n)
@@ -141,8 +146,8 @@ static void avx2_dot_bf16(float *sum, const void *weights, const float *x, uint6
 
 /* ---- the grid ---- */
 
-/* Extremes so far, and the largest bits without their sign: above those of the largest finite number once a NaN or an
- * infinity came by. */
+/* Extremes so far, and the largest bits without their sign: above those of the largest finite number once a
+ * NaN or an infinity came by. */
 struct extremes {
     __m256 low, high;
     __m256i magnitude;
@@ -171,7 +176,8 @@ INLINE float greatest_lane(__m256 value)
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-static void avx2_group_extremes(float *low, float *high, const float *weights, uint64_t groups, uint64_t group)
+static void avx2_group_extremes(
+    float *low, float *high, const float *weights, uint64_t groups, uint64_t group)
 {
     if (group < 8) {
         kernels_scalar.group_extremes(low, high, weights, groups, group);
@@ -180,7 +186,8 @@ static void avx2_group_extremes(float *low, float *high, const float *weights, u
     for (uint64_t g = 0; g < groups; g++, weights += group) {
         __m256 first = _mm256_loadu_ps(weights);
         struct extremes seen = {first, first, _mm256_setzero_si256()};
-        for (uint64_t i = 0; i + 8 <= group; i += 8) take(&seen, weights + i);
+        for (uint64_t i = 0; i + 8 <= group; i += 8)
+            take(&seen, weights + i);
         if (group % 8) take(&seen, weights + group - 8); /* some are seen twice: it does no harm */
         __m256i beyond = _mm256_cmpgt_epi32(seen.magnitude, _mm256_set1_epi32(0x7f7fffff));
         bool finite = _mm256_testz_si256(beyond, beyond);
@@ -196,9 +203,11 @@ INLINE __m256 limited_steps(__m256 weights, __m256 inverse, __m256 least, __m256
 }
 
 /* Codes of columns [0, group) in sixteens; what is left over goes to the scalar set. */
-INLINE void encode_group(uint8_t *codes, const float *weights, uint64_t group, float inverse, float zero, float top)
+INLINE void encode_group(
+    uint8_t *codes, const float *weights, uint64_t group, float inverse, float zero, float top)
 {
-    __m256 inverses = _mm256_set1_ps(inverse), least = _mm256_set1_ps(-zero), greatest = _mm256_set1_ps(top - zero);
+    __m256 inverses = _mm256_set1_ps(inverse), least = _mm256_set1_ps(-zero),
+           greatest = _mm256_set1_ps(top - zero);
     __m128i zeros = _mm_set1_epi16((int16_t)zero);
     uint64_t i = 0;
     for (; i + 16 <= group; i += 16) {
@@ -227,7 +236,8 @@ struct lanes {
     __m256 scale, inverse, least, greatest;
 };
 
-/* Squared error of GRID_SEARCH_CHUNK columns or fewer, with the operations of the scalar set in the same order. */
+/* Squared error of GRID_SEARCH_CHUNK columns or fewer, with the operations of the scalar set in the same
+ * order. */
 INLINE __m256 chunk_error(
     const struct lanes *lanes, const float *weights, const float *importance, uint64_t count, bool weighted)
 {
@@ -244,19 +254,20 @@ INLINE __m256 chunk_error(
     return sum;
 }
 
-/* Errors of eight candidates over a whole group; false as soon as none of them can be below `least` any more: sums of
- * squares only grow. */
-INLINE bool group_errors(double errors[8], const struct lanes *lanes, const float *weights, const float *importance,
-    uint64_t count, double least, bool weighted)
+/* Errors of eight candidates over a whole group; false as soon as none of them can be below `least` any more:
+ * sums of squares only grow. */
+INLINE bool group_errors(double errors[8], const struct lanes *lanes, const float *weights,
+    const float *importance, uint64_t count, double least, bool weighted)
 {
     __m256d limit = _mm256_set1_pd(least), low = _mm256_setzero_pd(), high = _mm256_setzero_pd();
     for (uint64_t i = 0; i < count; i += GRID_SEARCH_CHUNK) {
         __m256 sum = count - i >= GRID_SEARCH_CHUNK
-            ? chunk_error(lanes, weights + i, importance + i, GRID_SEARCH_CHUNK, weighted)
-            : chunk_error(lanes, weights + i, importance + i, count - i, weighted);
+                         ? chunk_error(lanes, weights + i, importance + i, GRID_SEARCH_CHUNK, weighted)
+                         : chunk_error(lanes, weights + i, importance + i, count - i, weighted);
         low = _mm256_add_pd(low, _mm256_cvtps_pd(_mm256_castps256_ps128(sum)));
         high = _mm256_add_pd(high, _mm256_cvtps_pd(_mm256_extractf128_ps(sum, 1)));
-        __m256d below = _mm256_or_pd(_mm256_cmp_pd(low, limit, _CMP_LT_OQ), _mm256_cmp_pd(high, limit, _CMP_LT_OQ));
+        __m256d below =
+            _mm256_or_pd(_mm256_cmp_pd(low, limit, _CMP_LT_OQ), _mm256_cmp_pd(high, limit, _CMP_LT_OQ));
         if (_mm256_movemask_pd(below) == 0) return false;
     }
     _mm256_storeu_pd(errors, low);
@@ -264,8 +275,8 @@ INLINE bool group_errors(double errors[8], const struct lanes *lanes, const floa
     return true;
 }
 
-INLINE uint64_t search(const struct grid_candidates *candidates, const float *weights, const float *importance,
-    uint64_t count, bool weighted)
+INLINE uint64_t search(const struct grid_candidates *candidates, const float *weights,
+    const float *importance, uint64_t count, bool weighted)
 {
     double least = INFINITY;
     uint64_t best = 0;
@@ -300,23 +311,27 @@ static void avx2_grid_search(uint64_t *best, const struct grid_candidates *candi
 
 /* ---- tiles ----
  *
- * In registers a block is eight quads: quad q holds columns 4q .. 4q+3 of all eight rows, a row in each 32-bit lane.
- * Planes are made of quads (tensor/tiles.h: quad = width * t + j); transposing the lanes gives whole rows. */
+ * In registers a block is eight quads: quad q holds columns 4q .. 4q+3 of all eight rows, a row in each
+ * 32-bit lane. Planes are made of quads (tensor/tiles.h: quad = width * t + j); transposing the lanes gives
+ * whole rows. */
 
 INLINE void transpose_lanes(__m256i v[8])
 {
     __m256i a[8], b[8];
-    UNROLL for (int i = 0; i < 8; i += 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i += 2) {
         a[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
         a[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
     }
-    UNROLL for (int i = 0; i < 8; i += 4) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i += 4) {
         b[i] = _mm256_unpacklo_epi64(a[i], a[i + 2]);
         b[i + 1] = _mm256_unpackhi_epi64(a[i], a[i + 2]);
         b[i + 2] = _mm256_unpacklo_epi64(a[i + 1], a[i + 3]);
         b[i + 3] = _mm256_unpackhi_epi64(a[i + 1], a[i + 3]);
     }
-    UNROLL for (int i = 0; i < 4; i++) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 4; i++) {
         v[i] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x20);
         v[i + 4] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x31);
     }
@@ -327,14 +342,16 @@ INLINE __m256i low_bits_of_bytes(__m256i value, uint32_t width)
     return width == 8 ? value : _mm256_and_si256(value, _mm256_set1_epi8((char)((1 << width) - 1)));
 }
 
-/* Write the plane of bits shift .. shift + width - 1. Shifting 16-bit lanes moves no bit into a neighbouring byte, for
- * every part has been cut to its width first. */
+/* Write the plane of bits shift .. shift + width - 1. Shifting 16-bit lanes moves no bit into a neighbouring
+ * byte, for every part has been cut to its width first. */
 INLINE void put_plane(uint8_t *plane, const __m256i quads[8], uint32_t shift, uint32_t width)
 {
     uint32_t parts = 8 / width;
-    UNROLL for (uint32_t j = 0; j < width; j++) {
+#pragma GCC unroll 8
+    for (uint32_t j = 0; j < width; j++) {
         __m256i bytes = _mm256_setzero_si256();
-        UNROLL for (uint32_t t = 0; t < parts; t++) {
+#pragma GCC unroll 8
+        for (uint32_t t = 0; t < parts; t++) {
             __m256i part = low_bits_of_bytes(_mm256_srli_epi16(quads[width * t + j], (int)shift), width);
             bytes = _mm256_or_si256(bytes, _mm256_slli_epi16(part, (int)(width * t)));
         }
@@ -363,7 +380,9 @@ INLINE void pack(uint8_t *out, const uint8_t *codes, uint64_t stride, uint64_t b
     uint32_t low = tiles_low_width(bits), high = bits - low;
     for (uint64_t block = 0; block < blocks; block++, out += 32 * bits, codes += TILE_COLS) {
         __m256i quads[8];
-        UNROLL for (uint64_t row = 0; row < 8; row++) quads[row] = load_256(codes + row * stride);
+#pragma GCC unroll 8
+        for (uint64_t row = 0; row < 8; row++)
+            quads[row] = load_256(codes + row * stride);
         transpose_lanes(quads);
         put_plane(out, quads, 0, low);
         if (high) put_plane(out + 32 * low, quads, low, high);
@@ -374,9 +393,13 @@ INLINE void unpack(uint8_t *out, uint64_t stride, const uint8_t *codes, uint64_t
 {
     for (uint64_t block = 0; block < blocks; block++, codes += 32 * bits, out += TILE_COLS) {
         __m256i rows[8];
-        UNROLL for (uint32_t q = 0; q < 8; q++) rows[q] = get_quad(codes, bits, q);
+#pragma GCC unroll 8
+        for (uint32_t q = 0; q < 8; q++)
+            rows[q] = get_quad(codes, bits, q);
         transpose_lanes(rows);
-        UNROLL for (uint64_t row = 0; row < 8; row++) store_256(out + row * stride, rows[row]);
+#pragma GCC unroll 8
+        for (uint64_t row = 0; row < 8; row++)
+            store_256(out + row * stride, rows[row]);
     }
 }
 
@@ -390,7 +413,8 @@ INLINE struct half_grid half_grid(
 {
     uint64_t at = tiles_half_group(layout, half) * TILE_ROWS;
     struct half_grid grid = {f16_load(scales + at), _mm256_set1_ps((float)(1u << (layout->bits - 1)))};
-    if (zeros) grid.zero = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(zeros + at))));
+    if (zeros)
+        grid.zero = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(zeros + at))));
     return grid;
 }
 
@@ -406,7 +430,8 @@ INLINE void decode_half(float *out, uint64_t stride, const __m256i rows[8], int 
     float scale[8], zero[8];
     _mm256_storeu_ps(scale, grid.scale);
     _mm256_storeu_ps(zero, grid.zero);
-    UNROLL for (uint64_t r = 0; r < 8; r++) {
+#pragma GCC unroll 8
+    for (uint64_t r = 0; r < 8; r++) {
         __m128i codes = which ? _mm256_extracti128_si256(rows[r], 1) : _mm256_castsi256_si128(rows[r]);
         _mm256_storeu_ps(out + r * stride, decode_8(codes, scale[r], zero[r]));
         _mm256_storeu_ps(out + r * stride + 8, decode_8(_mm_srli_si128(codes, 8), scale[r], zero[r]));
@@ -418,23 +443,27 @@ INLINE void decode(const struct tiles_layout *layout, float *out, uint64_t strid
 {
     for (uint64_t block = begin; block < end; block++, out += TILE_COLS) {
         __m256i rows[8];
-        UNROLL for (uint32_t q = 0; q < 8; q++) rows[q] = get_quad(codes + block * 32 * bits, bits, q);
+#pragma GCC unroll 8
+        for (uint32_t q = 0; q < 8; q++)
+            rows[q] = get_quad(codes + block * 32 * bits, bits, q);
         transpose_lanes(rows);
         decode_half(out, stride, rows, 0, half_grid(layout, scales, zeros, 2 * block));
         decode_half(out + 16, stride, rows, 1, half_grid(layout, scales, zeros, 2 * block + 1));
     }
 }
 
-/* Lanes are the eight rows. A code c becomes a float without conversion: 0x4B000000 | c is the float 2^23 + c, from which
- * 2^23 + zero is taken, exactly. */
+/* Lanes are the eight rows. A code c becomes a float without conversion: 0x4B000000 | c is the float 2^23 +
+ * c, from which 2^23 + zero is taken, exactly. */
 INLINE __m256 dot_half(const uint8_t *block, uint32_t bits, uint32_t first_quad, __m256 zero, const float *x)
 {
     const __m256i magic = _mm256_castps_si256(_mm256_set1_ps(0x1p23f));
     const __m256 offset = _mm256_add_ps(_mm256_set1_ps(0x1p23f), zero);
     __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
-    UNROLL for (uint32_t q = first_quad; q < first_quad + 4; q++) {
+#pragma GCC unroll 8
+    for (uint32_t q = first_quad; q < first_quad + 4; q++) {
         __m256i quad = get_quad(block, bits, q);
-        UNROLL for (uint32_t k = 0; k < 4; k++) {
+#pragma GCC unroll 8
+        for (uint32_t k = 0; k < 4; k++) {
             /* byte k of every lane, alone: 0x80 gives zero */
             const __m256i byte_k = _mm256_set_epi32((int)(0x8080800c + k), (int)(0x80808008 + k),
                 (int)(0x80808004 + k), (int)(0x80808000 + k), (int)(0x8080800c + k), (int)(0x80808008 + k),
@@ -447,12 +476,13 @@ INLINE __m256 dot_half(const uint8_t *block, uint32_t bits, uint32_t first_quad,
     return _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
 }
 
-INLINE void tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,
-    const uint8_t *zeros, const float *x, uint32_t bits)
+INLINE void tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes,
+    const uint16_t *scales, const uint8_t *zeros, const float *x, uint32_t bits)
 {
     __m256 sum = _mm256_setzero_ps();
     for (uint64_t block = 0; block < layout->blocks; block++, codes += 32 * bits, x += TILE_COLS) {
-        UNROLL for (uint32_t half = 0; half < 2; half++) {
+#pragma GCC unroll 8
+        for (uint32_t half = 0; half < 2; half++) {
             struct half_grid grid = half_grid(layout, scales, zeros, 2 * block + half);
             sum = _mm256_fmadd_ps(dot_half(codes, bits, 4 * half, grid.zero, x), grid.scale, sum);
         }
@@ -461,40 +491,54 @@ INLINE void tile_dot(const struct tiles_layout *layout, float *y, const uint8_t 
 }
 
 /* The functions above want `bits` as a constant: their loops over planes then unroll to shifts and masks. */
-#define FOR_CONSTANT_BITS(bits, call)                                                                                  \
-    switch (bits) {                                                                                                    \
-    case 2: call(2); break;                                                                                            \
-    case 3: call(3); break;                                                                                            \
-    case 4: call(4); break;                                                                                            \
-    case 5: call(5); break;                                                                                            \
-    case 6: call(6); break;                                                                                            \
-    case 8: call(8); break;                                                                                            \
+#define FOR_CONSTANT_BITS(bits, call)                                                                        \
+    switch (bits) {                                                                                          \
+    case 2:                                                                                                  \
+        call(2);                                                                                             \
+        break;                                                                                               \
+    case 3:                                                                                                  \
+        call(3);                                                                                             \
+        break;                                                                                               \
+    case 4:                                                                                                  \
+        call(4);                                                                                             \
+        break;                                                                                               \
+    case 5:                                                                                                  \
+        call(5);                                                                                             \
+        break;                                                                                               \
+    case 6:                                                                                                  \
+        call(6);                                                                                             \
+        break;                                                                                               \
+    case 8:                                                                                                  \
+        call(8);                                                                                             \
+        break;                                                                                               \
     }
 
-static void avx2_blocks_pack(uint8_t *out, const uint8_t *codes, uint64_t stride, uint64_t blocks, uint32_t bits)
+static void avx2_blocks_pack(
+    uint8_t *out, const uint8_t *codes, uint64_t stride, uint64_t blocks, uint32_t bits)
 {
 #define CALL(constant) pack(out, codes, stride, blocks, constant)
     FOR_CONSTANT_BITS(bits, CALL)
 #undef CALL
 }
 
-static void avx2_blocks_unpack(uint8_t *out, uint64_t stride, const uint8_t *codes, uint64_t blocks, uint32_t bits)
+static void avx2_blocks_unpack(
+    uint8_t *out, uint64_t stride, const uint8_t *codes, uint64_t blocks, uint32_t bits)
 {
 #define CALL(constant) unpack(out, stride, codes, blocks, constant)
     FOR_CONSTANT_BITS(bits, CALL)
 #undef CALL
 }
 
-static void avx2_blocks_decode(const struct tiles_layout *layout, float *out, uint64_t stride, const uint8_t *codes,
-    const uint16_t *scales, const uint8_t *zeros, uint64_t begin, uint64_t end)
+static void avx2_blocks_decode(const struct tiles_layout *layout, float *out, uint64_t stride,
+    const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros, uint64_t begin, uint64_t end)
 {
 #define CALL(constant) decode(layout, out, stride, codes, scales, zeros, begin, end, constant)
     FOR_CONSTANT_BITS(layout->bits, CALL)
 #undef CALL
 }
 
-static void avx2_tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,
-    const uint8_t *zeros, const float *x)
+static void avx2_tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes,
+    const uint16_t *scales, const uint8_t *zeros, const float *x)
 {
 #define CALL(constant) tile_dot(layout, y, codes, scales, zeros, x, constant)
     FOR_CONSTANT_BITS(layout->bits, CALL)

@@ -59,7 +59,8 @@ static void scalar_dot_bf16(float *sum, const void *weights, const float *x, uin
 
 /* ---- the grid ---- */
 
-static void scalar_group_extremes(float *low, float *high, const float *weights, uint64_t groups, uint64_t group)
+static void scalar_group_extremes(
+    float *low, float *high, const float *weights, uint64_t groups, uint64_t group)
 {
     for (uint64_t g = 0; g < groups; g++, weights += group) {
         low[g] = high[g] = weights[0];
@@ -74,8 +75,8 @@ static void scalar_group_extremes(float *low, float *high, const float *weights,
     }
 }
 
-/* The whole number of steps nearest to the weight that a code can express: code - zero. The limits are whole numbers,
- * so it does not matter that they are applied before the rounding. */
+/* The whole number of steps nearest to the weight that a code can express: code - zero. The limits are whole
+ * numbers, so it does not matter that they are applied before the rounding. */
 static float nearest_step(float weight, float inverse, float zero, float top)
 {
     float steps = weight * inverse;
@@ -94,7 +95,8 @@ static void scalar_group_encode(uint8_t *codes, const float *weights, uint64_t g
     }
 }
 
-/* Squared error of one candidate: single-precision sums of GRID_SEARCH_CHUNK columns, added up in double precision. */
+/* Squared error of one candidate: single-precision sums of GRID_SEARCH_CHUNK columns, added up in double
+ * precision. */
 static double candidate_error(const struct grid_candidates *candidates, uint64_t c, const float *weights,
     const float *importance, uint64_t count)
 {
@@ -103,7 +105,8 @@ static double candidate_error(const struct grid_candidates *candidates, uint64_t
         uint64_t end = count - begin < GRID_SEARCH_CHUNK ? count : begin + GRID_SEARCH_CHUNK;
         float sum = 0;
         for (uint64_t i = begin; i < end; i++) {
-            float steps = nearest_step(weights[i], candidates->inverse[c], candidates->zero[c], candidates->top);
+            float steps =
+                nearest_step(weights[i], candidates->inverse[c], candidates->zero[c], candidates->top);
             float difference = weights[i] - candidates->scale[c] * steps;
             float square = difference * difference;
             sum += importance ? square * importance[i] : square;
@@ -129,7 +132,8 @@ static void scalar_grid_search(uint64_t *best, const struct grid_candidates *can
 
 /* ---- tiles ---- */
 
-/* The byte of a plane that holds column `col` (of 32) of a row, and the bit where its part starts: see tensor/tiles.h. */
+/* The byte of a plane that holds column `col` (of 32) of a row, and the bit where its part starts: see
+ * tensor/tiles.h. */
 struct place {
     uint64_t byte;
     uint32_t shift;
@@ -168,21 +172,25 @@ static void block_put(uint8_t *block, uint32_t bits, uint64_t row, uint64_t col,
     if (high) plane_put(block + 32 * low, high, row, col, (uint32_t)code >> low);
 }
 
-static void scalar_blocks_pack(uint8_t *out, const uint8_t *codes, uint64_t stride, uint64_t blocks, uint32_t bits)
+static void scalar_blocks_pack(
+    uint8_t *out, const uint8_t *codes, uint64_t stride, uint64_t blocks, uint32_t bits)
 {
     memset(out, 0, blocks * 32 * bits);
     for (uint64_t row = 0; row < TILE_ROWS; row++) {
         for (uint64_t col = 0; col < blocks * TILE_COLS; col++) {
-            block_put(out + col / TILE_COLS * 32 * bits, bits, row, col % TILE_COLS, codes[row * stride + col]);
+            block_put(
+                out + col / TILE_COLS * 32 * bits, bits, row, col % TILE_COLS, codes[row * stride + col]);
         }
     }
 }
 
-static void scalar_blocks_unpack(uint8_t *out, uint64_t stride, const uint8_t *codes, uint64_t blocks, uint32_t bits)
+static void scalar_blocks_unpack(
+    uint8_t *out, uint64_t stride, const uint8_t *codes, uint64_t blocks, uint32_t bits)
 {
     for (uint64_t row = 0; row < TILE_ROWS; row++) {
         for (uint64_t col = 0; col < blocks * TILE_COLS; col++) {
-            out[row * stride + col] = block_get(codes + col / TILE_COLS * 32 * bits, bits, row, col % TILE_COLS);
+            out[row * stride + col] =
+                block_get(codes + col / TILE_COLS * 32 * bits, bits, row, col % TILE_COLS);
         }
     }
 }
@@ -194,11 +202,12 @@ static float tile_value(const struct tiles_layout *layout, const uint8_t *codes,
     const uint8_t *block = codes + col / TILE_COLS * layout->block_bytes;
     uint64_t at = tiles_half_group(layout, col / 16) * TILE_ROWS + row;
     int zero = zeros ? zeros[at] : 1 << (layout->bits - 1);
-    return dtype_f16_to_f32(scales[at]) * (float)(block_get(block, layout->bits, row, col % TILE_COLS) - zero);
+    return dtype_f16_to_f32(scales[at]) *
+           (float)(block_get(block, layout->bits, row, col % TILE_COLS) - zero);
 }
 
-static void scalar_blocks_decode(const struct tiles_layout *layout, float *out, uint64_t stride, const uint8_t *codes,
-    const uint16_t *scales, const uint8_t *zeros, uint64_t begin, uint64_t end)
+static void scalar_blocks_decode(const struct tiles_layout *layout, float *out, uint64_t stride,
+    const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros, uint64_t begin, uint64_t end)
 {
     uint64_t first = begin * TILE_COLS, cols = (end - begin) * TILE_COLS;
     for (uint64_t row = 0; row < TILE_ROWS; row++) {
@@ -208,8 +217,8 @@ static void scalar_blocks_decode(const struct tiles_layout *layout, float *out, 
     }
 }
 
-static void scalar_tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,
-    const uint8_t *zeros, const float *x)
+static void scalar_tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes,
+    const uint16_t *scales, const uint8_t *zeros, const float *x)
 {
     for (uint64_t row = 0; row < TILE_ROWS; row++) {
         double sum = 0;
@@ -225,7 +234,8 @@ static void scalar_tile_dot(const struct tiles_layout *layout, float *y, const u
 static void scalar_maximum(float *out, const float *x, uint64_t n)
 {
     *out = -INFINITY;
-    for (uint64_t i = 0; i < n; i++) *out = x[i] > *out ? x[i] : *out;
+    for (uint64_t i = 0; i < n; i++)
+        *out = x[i] > *out ? x[i] : *out;
 }
 
 static void scalar_exp_sum(float *sum, float *x, float shift, uint64_t n)
@@ -240,7 +250,8 @@ static void scalar_exp_sum(float *sum, float *x, float shift, uint64_t n)
 
 static void scalar_silu_multiply(float *gate, const float *up, uint64_t n)
 {
-    for (uint64_t i = 0; i < n; i++) gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+    for (uint64_t i = 0; i < n; i++)
+        gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
 }
 
 #define KERNEL_ENTRY(name, arguments) .name = scalar_##name,
