@@ -152,19 +152,17 @@ static void plan_items(struct convert_result *result, struct transfer_item *item
 /* ---- the output ---- */
 
 /* Carry the names that stand for another tensor over, but for those whose tensor was dropped. */
-static enum status add_aliases(struct nbl_writer *writer, struct container *container,
-    const struct transfer_item *items, uint64_t count, struct error *err)
+static enum status add_aliases(
+    struct nbl_writer *writer, const struct convert_result *result, struct error *err)
 {
-    for (uint64_t i = 0; i < container_alias_count(container); i++) {
+    enum status status = OK;
+    for (uint64_t i = 0; status == OK && i < container_alias_count(result->container); i++) {
         const char *alias, *target;
-        container_alias(container, i, &alias, &target);
-        for (uint64_t k = 0; k < count; k++) {
-            if (strcmp(items[k].target.name, target) != 0) continue;
-            enum status status = nbl_writer_alias(writer, alias, target, err);
-            if (status != OK) return status;
-        }
+        container_alias(result->container, i, &alias, &target);
+        if (!is_dropped(result, container_find(result->container, target)))
+            status = nbl_writer_alias(writer, alias, target, err);
     }
-    return OK;
+    return status;
 }
 
 static enum status write_output(struct convert_result *result, const struct transfer_item *items,
@@ -177,7 +175,7 @@ static enum status write_output(struct convert_result *result, const struct tran
     if (status == OK)
         status = transfer_run(
             result->container, writer, items, result->tensors, source_crcs, pool, report, "converting", err);
-    if (status == OK) status = add_aliases(writer, result->container, items, result->tensors, err);
+    if (status == OK) status = add_aliases(writer, result, err);
     if (status == OK)
         status =
             provenance_attach(writer, result->container, convert_command.name, recorded, 1, source_crcs, err);

@@ -84,34 +84,43 @@ static enum status open_file(struct container *container, const char *path, stru
     return format->read(container, path, err);
 }
 
-static bool has_file(const char *folder, const char *name)
+/* *path becomes folder/name if such a file exists, else NULL. Owner: the caller, memory_free. */
+static enum status look_for(char **path, const char *folder, const char *name, struct error *err)
 {
-    char *path = NULL;
-    bool found = file_join(&path, folder, name, strlen(name), NULL) == OK && file_kind(path) != FILE_ABSENT;
+    enum status status = file_join(path, folder, name, strlen(name), err);
 
-    memory_free(path);
-    return found;
+    if (!status && file_kind(*path) == FILE_ABSENT) {
+        memory_free(*path);
+        *path = NULL;
+    }
+    return status;
 }
 
 static enum status open_folder(struct container *container, const char *folder, struct error *err)
 {
     enum status status;
-    char *path;
+    char *path = NULL, *index = NULL, *pickle = NULL;
 
     container->format = safetensors_format.name;
     container->folder = memory_text(folder, strlen(folder), err);
     if (!container->folder) return ERR_MEMORY;
-    if (has_file(folder, SINGLE_NAME)) {
-        status = file_join(&path, folder, SINGLE_NAME, strlen(SINGLE_NAME), err);
-        if (status) return status;
+    if ((status = look_for(&path, folder, SINGLE_NAME, err))) goto done;
+    if ((status = look_for(&index, folder, INDEX_NAME, err))) goto done;
+    if ((status = look_for(&pickle, folder, "pytorch_model.bin", err))) goto done;
+    if (!pickle && (status = look_for(&pickle, folder, "pytorch_model.bin.index.json", err))) goto done;
+    if (path)
         status = safetensors_read(container, path, err);
-        memory_free(path);
-        return status;
-    }
-    if (has_file(folder, INDEX_NAME)) return shards_read(container, folder, err);
-    if (has_file(folder, "pytorch_model.bin") || has_file(folder, "pytorch_model.bin.index.json"))
-        return fail(err, ERR_UNSUPPORTED, "%s: holds a PyTorch checkpoint; safetensors and .nbl are read", folder);
-    return fail(err, ERR_FORMAT, "%s: holds neither " SINGLE_NAME " nor " INDEX_NAME, folder);
+    else if (index)
+        status = shards_read(container, folder, err);
+    else if (pickle)
+        status = fail(err, ERR_UNSUPPORTED, "%s: holds a PyTorch checkpoint; safetensors and .nbl are read", folder);
+    else
+        status = fail(err, ERR_FORMAT, "%s: holds neither " SINGLE_NAME " nor " INDEX_NAME, folder);
+done:
+    memory_free(path);
+    memory_free(index);
+    memory_free(pickle);
+    return status;
 }
 
 enum status container_open(struct container **out, const char *path, struct error *err)

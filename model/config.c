@@ -1,6 +1,6 @@
-/* config.json to struct model_config. What transformers' configuration classes and RotaryEmbeddingConfigMixin accept is
- * accepted, with their defaults where a key may be absent; numbers that decide a shape or a value have no default. What
- * would change the result and is not known here is refused by name, never ignored. */
+/* config.json to struct model_config. What transformers' configuration classes and RotaryEmbeddingConfigMixin
+ * accept is accepted, with their defaults where a key may be absent; numbers that decide a shape or a value
+ * have no default. What would change the result and is not known here is refused by name, never ignored. */
 #include "model/config.h"
 
 #include <inttypes.h>
@@ -21,10 +21,11 @@
 #define WINDOW_LAYERS_DEFAULT 28
 #define HEADS_WIDTH_LIMIT (1u << 22) /* heads * head_size */
 
-/* The document being parsed: its root and its name in messages. */
+/* The document being parsed: its root, its name in messages, and the architecture once that is known. */
 struct source {
     const struct json_value *root;
     const char *what;
+    const struct architecture *architecture;
 };
 
 static const struct json_value *present(const struct json_value *object, const char *key)
@@ -36,8 +37,10 @@ static const struct json_value *present(const struct json_value *object, const c
 
 /* ---- architecture ---- */
 
-/* model_type decides which class transformers builds and architectures which one we do: they must say the same. */
-static enum status check_model_type(const struct source *in, const struct architecture *architecture, struct error *err)
+/* model_type decides which class transformers builds and architectures which one we do: they must say the
+ * same. */
+static enum status check_model_type(
+    const struct source *in, const struct architecture *architecture, struct error *err)
 {
     const char *type = architecture->model_type;
     enum status status = json_get_text(in->root, in->what, "model_type", &type, err);
@@ -80,7 +83,8 @@ static enum status refuse_unknown(const struct source *in, struct error *err)
     status = json_get_text(in->root, in->what, "hidden_act", &activation, err);
     if (status) return status;
     if (strcmp(activation, "silu") != 0)
-        return fail(err, ERR_UNSUPPORTED, "%s: hidden_act %s is not known (known: silu)", in->what, activation);
+        return fail(
+            err, ERR_UNSUPPORTED, "%s: hidden_act %s is not known (known: silu)", in->what, activation);
     return OK;
 }
 
@@ -102,8 +106,8 @@ static const struct size_key {
     {"max_position_embeddings", offsetof(struct model_config, context), CONTEXT_MAXIMUM, true},
 };
 
-static enum status parse_size(struct model_config *out, const struct size_key *key, const struct source *in,
-    struct error *err)
+static enum status parse_size(
+    struct model_config *out, const struct size_key *key, const struct source *in, struct error *err)
 {
     uint64_t value = 0;
     uint32_t small;
@@ -119,17 +123,18 @@ static enum status parse_size(struct model_config *out, const struct size_key *k
 /* head_dim absent: what the architecture says, else hidden / heads. */
 static enum status derive_head_size(struct model_config *out, const struct source *in, struct error *err)
 {
-    if (!out->head_size) out->head_size = out->architecture->default_head_size;
+    if (!out->head_size) out->head_size = in->architecture->default_head_size;
     if (out->head_size) return OK;
     if (out->hidden % out->heads)
-        return fail(err, ERR_FORMAT, "%s: hidden_size %" PRIu32 " is not a multiple of num_attention_heads %" PRIu32,
-            in->what, out->hidden, out->heads);
+        return fail(err, ERR_FORMAT,
+            "%s: hidden_size %" PRIu32 " is not a multiple of num_attention_heads %" PRIu32, in->what,
+            out->hidden, out->heads);
     out->head_size = out->hidden / out->heads;
     return OK;
 }
 
-/* num_key_value_heads absent or null: as many as there are heads. Where a class of transformers has another default (a
- * fixed number), the shape of k_proj tells. */
+/* num_key_value_heads absent or null: as many as there are heads. Where a class of transformers has another
+ * default (a fixed number), the shape of k_proj tells. */
 static enum status parse_sizes(struct model_config *out, const struct source *in, struct error *err)
 {
     enum status status = OK;
@@ -147,16 +152,17 @@ static enum status parse_sizes(struct model_config *out, const struct source *in
         return fail(err, ERR_FORMAT, "%s: head_dim is %" PRIu32 ", rotation needs an even number", in->what,
             out->head_size);
     if ((uint64_t)out->heads * out->head_size > HEADS_WIDTH_LIMIT)
-        return fail(err, ERR_FORMAT, "%s: num_attention_heads %" PRIu32 " times head_dim %" PRIu32 " is above %u",
-            in->what, out->heads, out->head_size, HEADS_WIDTH_LIMIT);
+        return fail(err, ERR_FORMAT,
+            "%s: num_attention_heads %" PRIu32 " times head_dim %" PRIu32 " is above %u", in->what,
+            out->heads, out->head_size, HEADS_WIDTH_LIMIT);
     return OK;
 }
 
 /* ---- what a layer is made of ---- */
 
-/* A switch that only some architectures have. */
-static enum status parse_switch(bool *out, const struct source *in, const char *key, bool known,
-    const struct architecture *architecture, struct error *err)
+/* A switch that only some architectures have: `known` if this one does. */
+static enum status parse_switch(
+    bool *out, const struct source *in, const char *key, bool known, struct error *err)
 {
     enum status status;
 
@@ -164,28 +170,27 @@ static enum status parse_switch(bool *out, const struct source *in, const char *
     status = json_get_bool(in->root, in->what, key, out, err);
     if (status) return status;
     if (*out && !known)
-        return fail(err, ERR_UNSUPPORTED, "%s: %s is true, which %s does not have", in->what, key, architecture->name);
+        return fail(err, ERR_UNSUPPORTED, "%s: %s is true, which %s does not have", in->what, key,
+            in->architecture->name);
     return OK;
 }
 
-/* tie_word_embeddings absent: false, the default of all four configuration classes. rms_norm_eps has a default there as
- * well, but a wrong one would spoil every number silently: it is required. */
+/* tie_word_embeddings absent: false, the default of all four configuration classes. rms_norm_eps has a
+ * default there as well, but a wrong one would spoil every number silently: it is required. */
 static enum status parse_features(struct model_config *out, const struct source *in, struct error *err)
 {
-    const struct architecture *architecture = out->architecture;
+    const struct architecture *known = in->architecture;
     enum status status;
 
     status = json_get_number(in->root, in->what, "rms_norm_eps", 1e-30, 1, &out->norm_epsilon, err);
     if (!status) status = json_get_bool(in->root, in->what, "tie_word_embeddings", &out->tied, err);
     if (!status)
-        status = parse_switch(&out->attention_bias, in, "attention_bias", architecture->attention_bias_option,
-            architecture, err);
-    if (!status)
-        status = parse_switch(&out->mlp_bias, in, "mlp_bias", architecture->mlp_bias_option, architecture, err);
+        status = parse_switch(&out->attention_bias, in, "attention_bias", known->attention_bias_option, err);
+    if (!status) status = parse_switch(&out->mlp_bias, in, "mlp_bias", known->mlp_bias_option, err);
     if (status) return status;
     if (out->norm_epsilon == 0) return fail(err, ERR_FORMAT, "%s: rms_norm_eps is missing", in->what);
     out->output_bias = out->attention_bias;
-    out->attention_bias |= architecture->qkv_bias_always;
+    out->attention_bias |= known->qkv_bias_always;
     return OK;
 }
 
@@ -201,16 +206,17 @@ bool config_slides(const struct model_config *config, uint32_t layer)
     return config->window && config->window_layers[layer / 32] >> layer % 32 & 1;
 }
 
-/* layer_types says for every layer whether it slides; it replaces max_window_layers, and must agree with an architecture
- * that leaves no choice. */
-static enum status parse_layer_types(struct model_config *out, const struct source *in, const struct json_value *types,
-    struct error *err)
+/* layer_types says for every layer whether it slides; it replaces max_window_layers, and must agree with an
+ * architecture that leaves no choice. */
+static enum status parse_layer_types(
+    struct model_config *out, const struct source *in, const struct json_value *types, struct error *err)
 {
     const struct json_value *type = types->kind == JSON_ARRAY ? types->children : NULL;
     char quoted[64];
 
     if (!type || types->count != out->layers)
-        return fail(err, ERR_FORMAT, "%s: layer_types is not a list of %" PRIu32 " names", in->what, out->layers);
+        return fail(
+            err, ERR_FORMAT, "%s: layer_types is not a list of %" PRIu32 " names", in->what, out->layers);
     memset(out->window_layers, 0, sizeof out->window_layers);
     for (uint32_t layer = 0; layer < out->layers; layer++, type = type->next) {
         bool slides = json_is_text(type, "sliding_attention");
@@ -221,32 +227,36 @@ static enum status parse_layer_types(struct model_config *out, const struct sour
             return fail(err, ERR_UNSUPPORTED, "%s: layer_types[%" PRIu32 "] %s is not known", in->what, layer,
                 error_quote(quoted, sizeof quoted, type->text.bytes, type->text.count));
         if (slides && !out->window)
-            return fail(err, ERR_FORMAT, "%s: layer_types[%" PRIu32 "] slides, but there is no sliding_window",
-                in->what, layer);
-        if (!slides && out->window && out->architecture->window_by_default)
-            return fail(err, ERR_UNSUPPORTED, "%s: layer_types[%" PRIu32 "] does not slide, as every layer of %s does",
-                in->what, layer, out->architecture->name);
+            return fail(err, ERR_FORMAT,
+                "%s: layer_types[%" PRIu32 "] slides, but there is no sliding_window", in->what, layer);
+        if (!slides && out->window && in->architecture->window_by_default)
+            return fail(err, ERR_UNSUPPORTED,
+                "%s: layer_types[%" PRIu32 "] does not slide, as every layer of %s does", in->what, layer,
+                in->architecture->name);
         set_slides(out, layer, slides);
     }
     return OK;
 }
 
-/* sliding_window: null means none, absent means the class's default. LlamaForCausalLM has no such thing and ignores it. */
+/* sliding_window: null means none, absent means the class's default. LlamaForCausalLM has no such thing and
+ * ignores it. */
 static enum status parse_window(struct model_config *out, const struct source *in, struct error *err)
 {
-    const struct architecture *architecture = out->architecture;
     const struct json_value *types = present(in->root, "layer_types");
-    uint64_t window = json_member(in->root, "sliding_window") ? 0 : WINDOW_DEFAULT, first = WINDOW_LAYERS_DEFAULT;
+    uint64_t window = json_member(in->root, "sliding_window") ? 0 : WINDOW_DEFAULT;
+    uint64_t first = WINDOW_LAYERS_DEFAULT; /* layers before it do not slide */
     bool use;
     enum status status;
 
-    status = parse_switch(&use, in, "use_sliding_window", architecture->window_option, architecture, err);
-    if (!status) status = json_get_u64(in->root, in->what, "sliding_window", 1, CONTEXT_MAXIMUM, &window, err);
+    status = parse_switch(&use, in, "use_sliding_window", in->architecture->window_option, err);
+    if (!status)
+        status = json_get_u64(in->root, in->what, "sliding_window", 1, CONTEXT_MAXIMUM, &window, err);
     if (!status) status = json_get_u64(in->root, in->what, "max_window_layers", 0, UINT32_MAX, &first, err);
     if (status) return status;
-    if (architecture->window_by_default) first = 0;
-    if (use || architecture->window_by_default) out->window = (uint32_t)window;
-    for (uint32_t layer = 0; out->window && layer < out->layers; layer++) set_slides(out, layer, layer >= first);
+    if (in->architecture->window_by_default) first = 0;
+    if (use || in->architecture->window_by_default) out->window = (uint32_t)window;
+    for (uint32_t layer = 0; out->window && layer < out->layers; layer++)
+        set_slides(out, layer, layer >= first);
     return types ? parse_layer_types(out, in, types, err) : OK;
 }
 
@@ -263,7 +273,8 @@ static const struct rope_name {
     {"yarn", ROPE_YARN},
 };
 
-/* The object with the parameters: rope_scaling (classic) if it says anything, else rope_parameters; NULL if neither. */
+/* The object with the parameters: rope_scaling (classic) if it says anything, else rope_parameters; NULL if
+ * neither. */
 static enum status find_rope(const struct json_value **out, const struct source *in, struct error *err)
 {
     const struct json_value *rope = present(in->root, "rope_scaling");
@@ -274,7 +285,8 @@ static enum status find_rope(const struct json_value **out, const struct source 
         rope = present(in->root, key);
     }
     *out = rope;
-    if (rope && rope->kind != JSON_OBJECT) return fail(err, ERR_FORMAT, "%s: %s is not an object", in->what, key);
+    if (rope && rope->kind != JSON_OBJECT)
+        return fail(err, ERR_FORMAT, "%s: %s is not an object", in->what, key);
     for (const struct json_value *member = rope ? rope->children : NULL; member; member = member->next) {
         if (member->kind == JSON_OBJECT)
             return fail(err, ERR_UNSUPPORTED, "%s: %s differs from layer to layer (%s)", in->what, key,
@@ -283,8 +295,8 @@ static enum status find_rope(const struct json_value **out, const struct source 
     return OK;
 }
 
-static enum status parse_rope_kind(struct rope_config *rope, const struct source *in, const struct json_value *object,
-    struct error *err)
+static enum status parse_rope_kind(
+    struct rope_config *rope, const struct source *in, const struct json_value *object, struct error *err)
 {
     const char *name = "default";
     enum status status = json_get_text(object, in->what, "type", &name, err);
@@ -295,8 +307,8 @@ static enum status parse_rope_kind(struct rope_config *rope, const struct source
         rope->kind = rope_names[i].kind;
         if (strcmp(name, rope_names[i].name) == 0) return OK;
     }
-    return fail(err, ERR_UNSUPPORTED, "%s: rope_type %s is not known (known: default, linear, dynamic, llama3, yarn)",
-        in->what, name);
+    return fail(err, ERR_UNSUPPORTED,
+        "%s: rope_type %s is not known (known: default, linear, dynamic, llama3, yarn)", in->what, name);
 }
 
 /* One number of a rope kind. Absent: `absent`, or an error naming the key where absent is 0. */
@@ -312,7 +324,8 @@ static enum status parse_rope_number(double *out, const struct source *in, const
     return OK;
 }
 
-/* The context before stretching. A value beside rope_scaling goes before one inside it; absent: the context itself. */
+/* The context before stretching. A value beside rope_scaling goes before one inside it; absent: the context
+ * itself. */
 static enum status parse_original_context(struct rope_config *rope, const struct source *in,
     const struct json_value *object, uint32_t context, struct error *err)
 {
@@ -322,17 +335,17 @@ static enum status parse_original_context(struct rope_config *rope, const struct
     return parse_rope_number(&rope->original_context, in, where, key, 1, CONTEXT_MAXIMUM, context, err);
 }
 
-static enum status parse_llama3(struct rope_config *rope, const struct source *in, const struct json_value *object,
-    uint32_t context, struct error *err)
+static enum status parse_llama3(struct rope_config *rope, const struct source *in,
+    const struct json_value *object, uint32_t context, struct error *err)
 {
     enum status status = parse_original_context(rope, in, object, context, err);
 
     if (!status)
-        status = parse_rope_number(&rope->low_freq_factor, in, object, "low_freq_factor", FACTOR_MINIMUM,
-            FACTOR_MAXIMUM, 0, err);
+        status = parse_rope_number(
+            &rope->low_freq_factor, in, object, "low_freq_factor", FACTOR_MINIMUM, FACTOR_MAXIMUM, 0, err);
     if (!status)
-        status = parse_rope_number(&rope->high_freq_factor, in, object, "high_freq_factor", FACTOR_MINIMUM,
-            FACTOR_MAXIMUM, 0, err);
+        status = parse_rope_number(
+            &rope->high_freq_factor, in, object, "high_freq_factor", FACTOR_MINIMUM, FACTOR_MAXIMUM, 0, err);
     if (status) return status;
     if (rope->high_freq_factor <= rope->low_freq_factor)
         return fail(err, ERR_FORMAT, "%s: high_freq_factor %g is not above low_freq_factor %g", in->what,
@@ -340,9 +353,10 @@ static enum status parse_llama3(struct rope_config *rope, const struct source *i
     return OK;
 }
 
-/* beta_fast, beta_slow, mscale and mscale_all_dim written as 0 count as absent, as they do in transformers. */
-static enum status parse_yarn(struct rope_config *rope, const struct source *in, const struct json_value *object,
-    uint32_t context, struct error *err)
+/* beta_fast, beta_slow, mscale and mscale_all_dim written as 0 count as absent, as they do in transformers.
+ */
+static enum status parse_yarn(struct rope_config *rope, const struct source *in,
+    const struct json_value *object, uint32_t context, struct error *err)
 {
     enum status status = parse_original_context(rope, in, object, context, err);
 
@@ -351,11 +365,13 @@ static enum status parse_yarn(struct rope_config *rope, const struct source *in,
         status = parse_rope_number(&rope->factor, in, object, "factor", FACTOR_MINIMUM, FACTOR_MAXIMUM,
             context / rope->original_context, err);
     if (!status)
-        status = json_get_number(object, in->what, "attention_factor", 1e-6, 1e6, &rope->attention_factor, err);
+        status =
+            json_get_number(object, in->what, "attention_factor", 1e-6, 1e6, &rope->attention_factor, err);
     if (!status) status = json_get_number(object, in->what, "beta_fast", 0, 1e6, &rope->beta_fast, err);
     if (!status) status = json_get_number(object, in->what, "beta_slow", 0, 1e6, &rope->beta_slow, err);
     if (!status) status = json_get_number(object, in->what, "mscale", 0, 1e6, &rope->mscale, err);
-    if (!status) status = json_get_number(object, in->what, "mscale_all_dim", 0, 1e6, &rope->mscale_all_dim, err);
+    if (!status)
+        status = json_get_number(object, in->what, "mscale_all_dim", 0, 1e6, &rope->mscale_all_dim, err);
     if (!status) status = json_get_bool(object, in->what, "truncate", &rope->truncate, err);
     if (rope->beta_fast == 0) rope->beta_fast = 32;
     if (rope->beta_slow == 0) rope->beta_slow = 1;
@@ -385,8 +401,8 @@ static enum status parse_rope(struct model_config *out, const struct source *in,
         status = parse_rope_outer(&rope->theta, in, object, "rope_theta", THETA_MINIMUM, THETA_MAXIMUM, err);
     if (!status) status = parse_rope_outer(&rotary, in, object, "partial_rotary_factor", 0, 1, err);
     if (!status && rotary != 1)
-        status = fail(err, ERR_UNSUPPORTED, "%s: partial_rotary_factor %g: only whole heads are rotated", in->what,
-            rotary);
+        status = fail(err, ERR_UNSUPPORTED, "%s: partial_rotary_factor %g: only whole heads are rotated",
+            in->what, rotary);
     if (status || rope->kind == ROPE_DEFAULT) return status;
     if (rope->kind == ROPE_YARN) return parse_yarn(rope, in, object, out->context, err);
     status = parse_rope_number(&rope->factor, in, object, "factor", FACTOR_MINIMUM, FACTOR_MAXIMUM, 0, err);
@@ -398,13 +414,14 @@ static enum status parse_rope(struct model_config *out, const struct source *in,
 
 /* ---- tokens ---- */
 
-static enum status add_stop(struct model_config *out, const struct source *in, const struct json_value *id,
-    struct error *err)
+static enum status add_stop(
+    struct model_config *out, const struct source *in, const struct json_value *id, struct error *err)
 {
     if (id->kind != JSON_NUMBER || !id->is_u64 || id->u64 > INT32_MAX)
         return fail(err, ERR_FORMAT, "%s: eos_token_id is not a token id or a list of them", in->what);
     if (out->stop_count == CONFIG_STOP_LIMIT)
-        return fail(err, ERR_UNSUPPORTED, "%s: eos_token_id has more than %d ids", in->what, CONFIG_STOP_LIMIT);
+        return fail(
+            err, ERR_UNSUPPORTED, "%s: eos_token_id has more than %d ids", in->what, CONFIG_STOP_LIMIT);
     out->stops[out->stop_count++] = (int64_t)id->u64;
     return OK;
 }
@@ -418,15 +435,16 @@ static enum status parse_tokens(struct model_config *out, const struct source *i
     out->bos = (int64_t)bos; /* -1 if absent */
     if (status || !eos) return status;
     if (eos->kind != JSON_ARRAY) return add_stop(out, in, eos, err);
-    for (const struct json_value *id = eos->children; id && !status; id = id->next) status = add_stop(out, in, id, err);
+    for (const struct json_value *id = eos->children; id && !status; id = id->next)
+        status = add_stop(out, in, id, err);
     return status;
 }
 
-enum status config_parse(struct model_config *out, const char *what, const char *json, uint64_t bytes,
-    struct error *err)
+enum status config_parse(
+    struct model_config *out, const char *what, const char *json, uint64_t bytes, struct error *err)
 {
     struct json_document *document = NULL;
-    struct source in = {NULL, what};
+    struct source in = {.what = what};
     enum status status = json_parse(&document, what, json, bytes, err);
 
     if (status) return status;
@@ -434,6 +452,7 @@ enum status config_parse(struct model_config *out, const char *what, const char 
     in.root = json_root(document);
     if (in.root->kind != JSON_OBJECT) status = fail(err, ERR_FORMAT, "%s: not a JSON object", what);
     if (!status) status = parse_architecture(out, &in, err);
+    in.architecture = out->architecture;
     if (!status) status = refuse_unknown(&in, err);
     if (!status) status = parse_sizes(out, &in, err);
     if (!status) status = parse_features(out, &in, err);

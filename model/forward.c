@@ -1,6 +1,7 @@
-/* The forward pass of a decoder: embedding, then per layer attention and a gated feed-forward block, each behind a norm
- * and added to the residual stream, then a last norm. Steps are cut into blocks of tokens, so that activations take a
- * bounded amount of memory whatever the batch and its length; the residual stream lives in the caller's output. */
+/* The forward pass of a decoder: embedding, then per layer attention and a gated feed-forward block, each
+ * behind a norm and added to the residual stream, then a last norm. Steps are cut into blocks of tokens, so
+ * that activations take a bounded amount of memory whatever the batch and its length; the residual stream
+ * lives in the caller's output. */
 #include "model/forward.h"
 
 #include <inttypes.h>
@@ -17,17 +18,18 @@
 struct session {
     struct model *model;
     uint64_t sequences, capacity, length;
-    uint64_t layer_floats;        /* of the keys of one layer, and of its values */
-    float *keys, *values;         /* [layers][sequences][kv_heads][capacity][head_size] */
-    float *frequencies;           /* [head_size / 2] */
-    float *cosine, *sine;         /* [block positions][head_size / 2] */
-    float *normed;                /* [block tokens][hidden]; also what comes back from o and down */
-    float *q, *mixed;             /* [block tokens][heads * head_size] */
-    float *k, *v;                 /* [block tokens][kv_heads * head_size] */
-    float *gate, *up;             /* [block tokens][ffn] */
+    uint64_t layer_floats; /* of the keys of one layer, and of its values */
+    float *keys, *values;  /* [layers][sequences][kv_heads][capacity][head_size] */
+    float *frequencies;    /* [head_size / 2] */
+    float *cosine, *sine;  /* [block positions][head_size / 2] */
+    float *normed;         /* [block tokens][hidden]; also what comes back from o and down */
+    float *q, *mixed;      /* [block tokens][heads * head_size] */
+    float *k, *v;          /* [block tokens][kv_heads * head_size] */
+    float *gate, *up;      /* [block tokens][ffn] */
 };
 
-/* The part of a step that goes through the layers at once: all positions of some sequences, or some positions of one. */
+/* The part of a step that goes through the layers at once: all positions of some sequences, or some positions
+ * of one. */
 struct block {
     uint64_t sequence, sequences; /* which sequences */
     uint64_t past, length;        /* positions past .. past+length-1 of each */
@@ -44,7 +46,8 @@ static enum status new_floats(float **out, uint64_t rows, uint64_t cols, uint64_
 
     if (checked_multiply(&count, rows, cols) || checked_multiply(&size, count, sizeof(float)) ||
         checked_add(bytes, *bytes, size) || *bytes > SESSION_BYTES_LIMIT)
-        return fail(err, ERR_MEMORY, "a session of this many sequences and tokens needs more than 2^40 bytes");
+        return fail(
+            err, ERR_MEMORY, "a session of this many sequences and tokens needs more than 2^40 bytes");
     *out = memory_new(count, sizeof(float), err);
     return *out ? OK : ERR_MEMORY;
 }
@@ -57,7 +60,8 @@ static enum status new_cache(struct session *session, uint64_t *bytes, struct er
 
     if (checked_multiply(&tokens, session->sequences, session->capacity) ||
         checked_multiply(&session->layer_floats, tokens, per_token))
-        return fail(err, ERR_MEMORY, "a session of this many sequences and tokens needs more than 2^40 bytes");
+        return fail(
+            err, ERR_MEMORY, "a session of this many sequences and tokens needs more than 2^40 bytes");
     status = new_floats(&session->keys, config->layers, session->layer_floats, bytes, err);
     return status ? status : new_floats(&session->values, config->layers, session->layer_floats, bytes, err);
 }
@@ -67,7 +71,8 @@ static enum status new_activations(struct session *session, uint64_t *bytes, str
     const struct model_config *config = &session->model->config;
     uint64_t tokens = session->sequences * session->capacity, half = config->head_size / 2;
     uint64_t positions = session->capacity < BLOCK_TOKENS ? session->capacity : BLOCK_TOKENS;
-    uint64_t q = (uint64_t)config->heads * config->head_size, kv = (uint64_t)config->kv_heads * config->head_size;
+    uint64_t q = (uint64_t)config->heads * config->head_size,
+             kv = (uint64_t)config->kv_heads * config->head_size;
     const struct {
         float **array;
         uint64_t rows, cols;
@@ -87,19 +92,21 @@ static enum status new_activations(struct session *session, uint64_t *bytes, str
 
     if (tokens > BLOCK_TOKENS) tokens = BLOCK_TOKENS;
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays && !status; i++)
-        status = new_floats(arrays[i].array, arrays[i].rows ? arrays[i].rows : tokens, arrays[i].cols, bytes, err);
+        status =
+            new_floats(arrays[i].array, arrays[i].rows ? arrays[i].rows : tokens, arrays[i].cols, bytes, err);
     return status;
 }
 
-enum status session_create(struct session **out, struct model *model, uint64_t sequences, uint64_t capacity,
-    struct error *err)
+enum status session_create(
+    struct session **out, struct model *model, uint64_t sequences, uint64_t capacity, struct error *err)
 {
     struct session *session;
     uint64_t bytes = 0;
     enum status status;
 
     *out = NULL;
-    if (!sequences || !capacity) return fail(err, ERR_USAGE, "a session needs at least one sequence and one token");
+    if (!sequences || !capacity)
+        return fail(err, ERR_USAGE, "a session needs at least one sequence and one token");
     session = memory_new(1, sizeof *session, err);
     if (!session) return ERR_MEMORY;
     session->model = model;
@@ -180,12 +187,13 @@ static enum status prepare_heads(struct session *session, float *x, const struct
 
     if (gain) status = norm(session, x, x, block->tokens * heads, size, gain, err);
     if (status) return status;
-    return backend->rope(backend->state, x, block->sequences, block->length, heads, size, session->cosine,
-        session->sine, err);
+    return backend->rope(
+        backend->state, x, block->sequences, block->length, heads, size, session->cosine, session->sine, err);
 }
 
 /* session->mixed = softmax(q k^T / sqrt(head_size)) v, over what the cache holds and the block adds to it. */
-static enum status attend(struct session *session, const struct block *block, uint32_t layer, struct error *err)
+static enum status attend(
+    struct session *session, const struct block *block, uint32_t layer, struct error *err)
 {
     const struct backend *backend = &session->model->backend;
     const struct model_config *config = &session->model->config;
@@ -208,17 +216,17 @@ static enum status attend(struct session *session, const struct block *block, ui
     };
     enum status status;
 
-    status = backend->store(backend->state, session->keys + offset, session->k, block->sequences, block->length,
-        block->past, session->capacity, config->kv_heads, config->head_size, err);
+    status = backend->store(backend->state, session->keys + offset, session->k, block->sequences,
+        block->length, block->past, session->capacity, config->kv_heads, config->head_size, err);
     if (!status)
-        status = backend->store(backend->state, session->values + offset, session->v, block->sequences, block->length,
-            block->past, session->capacity, config->kv_heads, config->head_size, err);
+        status = backend->store(backend->state, session->values + offset, session->v, block->sequences,
+            block->length, block->past, session->capacity, config->kv_heads, config->head_size, err);
     return status ? status : backend->attention(backend->state, &call, err);
 }
 
 /* x += o(attention(norm(x))) */
-static enum status attention_block(struct session *session, const struct block *block, uint32_t layer,
-    struct error *err)
+static enum status attention_block(
+    struct session *session, const struct block *block, uint32_t layer, struct error *err)
 {
     const struct backend *backend = &session->model->backend;
     const struct model_config *config = &session->model->config;
@@ -232,15 +240,16 @@ static enum status attention_block(struct session *session, const struct block *
     if (!status) status = linear(session, session->k, normed, tokens, layer, ROLE_K, ROLE_K_BIAS, err);
     if (!status) status = linear(session, session->v, normed, tokens, layer, ROLE_V, ROLE_V_BIAS, err);
     if (!status) status = prepare_heads(session, session->q, block, config->heads, tensors[ROLE_Q_NORM], err);
-    if (!status) status = prepare_heads(session, session->k, block, config->kv_heads, tensors[ROLE_K_NORM], err);
+    if (!status)
+        status = prepare_heads(session, session->k, block, config->kv_heads, tensors[ROLE_K_NORM], err);
     if (!status) status = attend(session, block, layer, err);
     if (!status) status = linear(session, normed, session->mixed, tokens, layer, ROLE_O, ROLE_O_BIAS, err);
     return status ? status : backend->add(backend->state, block->x, normed, tokens * config->hidden, err);
 }
 
 /* x += down(silu(gate(norm(x))) * up(norm(x))) */
-static enum status feed_forward_block(struct session *session, const struct block *block, uint32_t layer,
-    struct error *err)
+static enum status feed_forward_block(
+    struct session *session, const struct block *block, uint32_t layer, struct error *err)
 {
     const struct backend *backend = &session->model->backend;
     const struct model_config *config = &session->model->config;
@@ -259,8 +268,8 @@ static enum status feed_forward_block(struct session *session, const struct bloc
 
 /* ---- a step ---- */
 
-/* True if all are finite. On the bits, so that it becomes vector code: adding one to an exponent of all ones carries into
- * the sign. */
+/* True if all are finite. On the bits, so that it becomes vector code: adding one to an exponent of all ones
+ * carries into the sign. */
 static bool all_finite(const float *x, uint64_t count)
 {
     uint32_t carries = 0, bits;
@@ -277,14 +286,15 @@ static enum status check_finite(const struct block *block, uint64_t hidden, stru
     uint64_t i = 0;
 
     if (all_finite(block->x, block->tokens * hidden)) return OK;
-    while (isfinite(block->x[i])) i++;
-    return fail(err, ERR_NUMERIC, "channel %" PRIu64 " is %s at position %" PRIu64 " of sequence %" PRIu64, i % hidden,
-        isnan(block->x[i]) ? "NaN" : "infinite", block->past + i / hidden % block->length,
+    while (isfinite(block->x[i]))
+        i++;
+    return fail(err, ERR_NUMERIC, "channel %" PRIu64 " is %s at position %" PRIu64 " of sequence %" PRIu64,
+        i % hidden, isnan(block->x[i]) ? "NaN" : "infinite", block->past + i / hidden % block->length,
         block->sequence + i / hidden / block->length);
 }
 
-static enum status run_embedding(struct session *session, const struct block *block, const uint32_t *tokens,
-    struct error *err)
+static enum status run_embedding(
+    struct session *session, const struct block *block, const uint32_t *tokens, struct error *err)
 {
     const struct model *model = session->model;
     enum status status;
@@ -295,7 +305,8 @@ static enum status run_embedding(struct session *session, const struct block *bl
     return status ? fail_within(err, status, "embedding") : OK;
 }
 
-static enum status run_layer(struct session *session, const struct block *block, uint32_t layer, struct error *err)
+static enum status run_layer(
+    struct session *session, const struct block *block, uint32_t layer, struct error *err)
 {
     enum status status = attention_block(session, block, layer, err);
 
@@ -310,14 +321,15 @@ static enum status run_final_norm(struct session *session, const struct block *b
     uint64_t hidden = model->config.hidden;
     enum status status;
 
-    status = norm(session, block->x, block->x, block->tokens, hidden, model->tensors.once[ROLE_FINAL_NORM], err);
+    status =
+        norm(session, block->x, block->x, block->tokens, hidden, model->tensors.once[ROLE_FINAL_NORM], err);
     if (!status) status = check_finite(block, hidden, err);
     return status ? fail_within(err, status, "final norm") : OK;
 }
 
 /* All layers for one block. The cache beyond session->length is scratch until the step has succeeded. */
-static enum status run_block(struct session *session, const struct block *block, const uint32_t *tokens,
-    struct error *err)
+static enum status run_block(
+    struct session *session, const struct block *block, const uint32_t *tokens, struct error *err)
 {
     enum status status = run_embedding(session, block, tokens, err);
 
@@ -326,27 +338,28 @@ static enum status run_block(struct session *session, const struct block *block,
     return status ? status : run_final_norm(session, block, err);
 }
 
-static enum status check_step(const struct session *session, const uint32_t *tokens, uint64_t length,
-    struct error *err)
+static enum status check_step(
+    const struct session *session, const uint32_t *tokens, uint64_t length, struct error *err)
 {
     uint32_t vocabulary = session->model->config.vocabulary;
 
     if (length > session->capacity - session->length)
-        return fail(err, ERR_USAGE, "%" PRIu64 " tokens after %" PRIu64 " exceed the session's capacity of %" PRIu64,
-            length, session->length, session->capacity);
+        return fail(err, ERR_USAGE,
+            "%" PRIu64 " tokens after %" PRIu64 " exceed the session's capacity of %" PRIu64, length,
+            session->length, session->capacity);
     for (uint64_t i = 0; i < session->sequences * length; i++) {
         if (tokens[i] >= vocabulary)
             return fail(err, ERR_FORMAT,
-                "token %" PRIu64 " of sequence %" PRIu64 " is %" PRIu32 ", the vocabulary has %" PRIu32, i % length,
-                i / length, tokens[i], vocabulary);
+                "token %" PRIu64 " of sequence %" PRIu64 " is %" PRIu32 ", the vocabulary has %" PRIu32,
+                i % length, i / length, tokens[i], vocabulary);
     }
     return OK;
 }
 
-/* Short sequences go several at a time, long ones in pieces; either way a block's tokens are consecutive in `tokens` and
- * `hidden`. */
-enum status session_step(struct session *session, float *hidden, const uint32_t *tokens, uint64_t length,
-    struct error *err)
+/* Short sequences go several at a time, long ones in pieces; either way a block's tokens are consecutive in
+ * `tokens` and `hidden`. */
+enum status session_step(
+    struct session *session, float *hidden, const uint32_t *tokens, uint64_t length, struct error *err)
 {
     const struct model_config *config = &session->model->config;
     uint64_t positions = length < BLOCK_TOKENS ? length : BLOCK_TOKENS, count, done;
@@ -366,7 +379,8 @@ enum status session_step(struct session *session, float *hidden, const uint32_t 
         block.sequences = count < BLOCK_TOKENS / positions ? count : BLOCK_TOKENS / positions;
         block.tokens = block.sequences * block.length;
         block.x = hidden + done * config->hidden;
-        rope_tables(session->cosine, session->sine, session->frequencies, scale, half, block.past, block.length);
+        rope_tables(
+            session->cosine, session->sine, session->frequencies, scale, half, block.past, block.length);
         status = run_block(session, &block, tokens + done, err);
     }
     if (!status) session->length += length;

@@ -1,5 +1,5 @@
-/* Tensor names and roles. The four architectures here share their tensor names (those of transformers' Llama family) and
- * differ in which roles they have; one table of names and one of architectures say all of it. */
+/* Tensor names and roles. The four architectures here share their tensor names (those of transformers' Llama
+ * family) and differ in which roles they have; one table of names and one of architectures say all of it. */
 #include "model/layers.h"
 
 #include <inttypes.h>
@@ -12,7 +12,10 @@
 #define LAYER_PREFIX "model.layers."
 
 static const struct architecture architectures[] = {
-    {.name = "LlamaForCausalLM", .model_type = "llama", .attention_bias_option = true, .mlp_bias_option = true},
+    {.name = "LlamaForCausalLM",
+        .model_type = "llama",
+        .attention_bias_option = true,
+        .mlp_bias_option = true},
     {.name = "MistralForCausalLM", .model_type = "mistral", .window_by_default = true},
     {.name = "Qwen2ForCausalLM", .model_type = "qwen2", .qkv_bias_always = true, .window_option = true},
     {.name = "Qwen3ForCausalLM",
@@ -23,7 +26,8 @@ static const struct architecture architectures[] = {
         .default_head_size = 128},
 };
 
-/* The short name of a role, and the name of its tensor: whole for what exists once, else after "model.layers.N.". */
+/* The short name of a role, and the name of its tensor: whole for what exists once, else after
+ * "model.layers.N.". */
 static const struct role_row {
     const char *name, *tensor;
 } roles[ROLE_COUNT] = {
@@ -97,35 +101,49 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
 
     switch (role) {
     case ROLE_EMBEDDING:
-    case ROLE_HEAD: return set_shape(rank, shape, config->vocabulary, hidden);
+    case ROLE_HEAD:
+        return set_shape(rank, shape, config->vocabulary, hidden);
     case ROLE_FINAL_NORM:
     case ROLE_ATTENTION_NORM:
-    case ROLE_MLP_NORM: return set_shape(rank, shape, hidden, 0);
-    case ROLE_Q: return set_shape(rank, shape, q, hidden);
+    case ROLE_MLP_NORM:
+        return set_shape(rank, shape, hidden, 0);
+    case ROLE_Q:
+        return set_shape(rank, shape, q, hidden);
     case ROLE_K:
-    case ROLE_V: return set_shape(rank, shape, kv, hidden);
-    case ROLE_O: return set_shape(rank, shape, hidden, q);
-    case ROLE_Q_BIAS: return set_shape_if(config->attention_bias, rank, shape, q);
+    case ROLE_V:
+        return set_shape(rank, shape, kv, hidden);
+    case ROLE_O:
+        return set_shape(rank, shape, hidden, q);
+    case ROLE_Q_BIAS:
+        return set_shape_if(config->attention_bias, rank, shape, q);
     case ROLE_K_BIAS:
-    case ROLE_V_BIAS: return set_shape_if(config->attention_bias, rank, shape, kv);
-    case ROLE_O_BIAS: return set_shape_if(config->output_bias, rank, shape, hidden);
+    case ROLE_V_BIAS:
+        return set_shape_if(config->attention_bias, rank, shape, kv);
+    case ROLE_O_BIAS:
+        return set_shape_if(config->output_bias, rank, shape, hidden);
     case ROLE_Q_NORM:
-    case ROLE_K_NORM: return set_shape_if(config->architecture->qk_norm, rank, shape, head);
+    case ROLE_K_NORM:
+        return set_shape_if(config->architecture->qk_norm, rank, shape, head);
     case ROLE_GATE:
-    case ROLE_UP: return set_shape(rank, shape, ffn, hidden);
-    case ROLE_DOWN: return set_shape(rank, shape, hidden, ffn);
+    case ROLE_UP:
+        return set_shape(rank, shape, ffn, hidden);
+    case ROLE_DOWN:
+        return set_shape(rank, shape, hidden, ffn);
     case ROLE_GATE_BIAS:
-    case ROLE_UP_BIAS: return set_shape_if(config->mlp_bias, rank, shape, ffn);
-    case ROLE_DOWN_BIAS: return set_shape_if(config->mlp_bias, rank, shape, hidden);
-    case ROLE_COUNT: break;
+    case ROLE_UP_BIAS:
+        return set_shape_if(config->mlp_bias, rank, shape, ffn);
+    case ROLE_DOWN_BIAS:
+        return set_shape_if(config->mlp_bias, rank, shape, hidden);
+    case ROLE_COUNT:
+        break;
     }
     return false;
 }
 
 /* ---- names ---- */
 
-/* What follows "model.layers.N." in a name, with N a plain decimal number below config.layers; NULL if it has no such
- * start. */
+/* What follows "model.layers.N." in a name, with N a plain decimal number below config.layers; NULL if it has
+ * no such start. */
 static const char *after_layer(const struct model_config *config, const char *name, uint32_t *layer)
 {
     const size_t prefix = strlen(LAYER_PREFIX);
@@ -159,7 +177,8 @@ bool layers_role_of(const struct model_config *config, const char *name, enum ro
     return false;
 }
 
-char *layers_name(char *out, uint64_t out_bytes, const struct model_config *config, enum role role, uint32_t layer)
+char *layers_name(
+    char *out, uint64_t out_bytes, const struct model_config *config, enum role role, uint32_t layer)
 {
     (void)config; /* the four architectures share their names */
     if (role < ROLE_PER_LAYER)
@@ -182,9 +201,11 @@ static const char *shape_text(char out[64], uint32_t rank, const uint64_t *shape
     return out;
 }
 
-static enum status check_tensor(const struct tensor *tensor, uint32_t rank, const uint64_t shape[2], struct error *err)
+static enum status check_tensor(
+    const struct tensor *tensor, uint32_t rank, const uint64_t shape[2], struct error *err)
 {
-    bool same = tensor->rank == rank && tensor->shape[0] == shape[0] && (rank < 2 || tensor->shape[1] == shape[1]);
+    bool same =
+        tensor->rank == rank && tensor->shape[0] == shape[0] && (rank < 2 || tensor->shape[1] == shape[1]);
     char found[64], expected[64];
 
     if (!same)
@@ -196,9 +217,10 @@ static enum status check_tensor(const struct tensor *tensor, uint32_t rank, cons
     return OK;
 }
 
-/* The tensor of a role: under its own name, or an alias of it. One tied tensor may be stored under either name. */
-static const struct tensor *find_tensor(struct container *container, const struct model_config *config,
-    enum role role, uint32_t layer)
+/* The tensor of a role: under its own name, or an alias of it. One tied tensor may be stored under either
+ * name. */
+static const struct tensor *find_tensor(
+    struct container *container, const struct model_config *config, enum role role, uint32_t layer)
 {
     bool shared = config->tied && (role == ROLE_EMBEDDING || role == ROLE_HEAD);
     const struct tensor *tensor;
@@ -212,8 +234,8 @@ static const struct tensor *find_tensor(struct container *container, const struc
 }
 
 /* Find and check the tensor of one role; *out stays NULL if the configuration has no such role. */
-static enum status bind_role(const struct tensor **out, struct container *container, const struct model_config *config,
-    enum role role, uint32_t layer, struct error *err)
+static enum status bind_role(const struct tensor **out, struct container *container,
+    const struct model_config *config, enum role role, uint32_t layer, struct error *err)
 {
     char name[128];
     uint32_t rank;
@@ -222,7 +244,8 @@ static enum status bind_role(const struct tensor **out, struct container *contai
     if (!layers_role_shape(config, role, &rank, shape)) return OK;
     *out = find_tensor(container, config, role, layer);
     if (*out) return check_tensor(*out, rank, shape, err);
-    return fail(err, ERR_FORMAT, "tensor %s is missing%s", layers_name(name, sizeof name, config, role, layer),
+    return fail(err, ERR_FORMAT, "tensor %s is missing%s",
+        layers_name(name, sizeof name, config, role, layer),
         role == ROLE_HEAD ? ", and config.json does not set tie_word_embeddings" : "");
 }
 
@@ -246,9 +269,8 @@ static const char *drop_reason(const struct model_config *config, const struct t
     uint32_t layer;
     const char *suffix = after_layer(config, tensor->name, &layer);
 
-    if (strcmp(suffix ? suffix : tensor->name, suffix ? "self_attn.rotary_emb.inv_freq" : "model.rotary_emb.inv_freq") ==
-        0)
-        return "rotary table, recomputed";
+    if (strcmp(tensor->name, "model.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
+    if (suffix && strcmp(suffix, "self_attn.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (config->tied && strcmp(tensor->name, roles[ROLE_HEAD].tensor) == 0) return "tied to the embedding";
     return NULL;
 }
@@ -262,8 +284,8 @@ static int compare_addresses(const void *a, const void *b)
 }
 
 /* The address of every bound tensor, sorted; NULLs first. */
-static enum status list_bound(const struct tensor ***out, uint64_t *count, const struct model_tensors *tensors,
-    const struct model_config *config, struct error *err)
+static enum status list_bound(const struct tensor ***out, uint64_t *count,
+    const struct model_tensors *tensors, const struct model_config *config, struct error *err)
 {
     const uint64_t once = ROLE_PER_LAYER, per_layer = ROLE_COUNT;
 
@@ -291,7 +313,8 @@ static enum status list_dropped(struct dropped_tensor **dropped, uint64_t *dropp
         if (bsearch(&tensor, bound, bound_count, sizeof *bound, compare_addresses)) continue;
         why = drop_reason(config, tensor);
         if (!why)
-            return fail(err, ERR_FORMAT, "tensor %s is not part of this %s", tensor->name, config->architecture->name);
+            return fail(err, ERR_FORMAT, "tensor %s is not part of this %s", tensor->name,
+                config->architecture->name);
         status = memory_grow(dropped, &capacity, *dropped_count + 1, sizeof **dropped, err);
         if (status) return status;
         (*dropped)[(*dropped_count)++] = (struct dropped_tensor){tensor, why};

@@ -1,5 +1,5 @@
-/* Opening a model: container, configuration, tensors, tokenizer and backend, in this order, so that nothing is mapped
- * before everything that the headers say has been checked. */
+/* Opening a model: container, configuration, tensors, tokenizer and backend, in this order, so that nothing
+ * is mapped before everything that the headers say has been checked. */
 #include <stdio.h>
 #include <string.h>
 
@@ -88,7 +88,8 @@ void model_close(struct model *model)
     memory_free(model);
 }
 
-enum status model_logits(struct model *model, float *logits, const float *hidden, uint64_t count, struct error *err)
+enum status model_logits(
+    struct model *model, float *logits, const float *hidden, uint64_t count, struct error *err)
 {
     return model->backend.linear(
         model->backend.state, logits, hidden, count, model->tensors.once[ROLE_HEAD], NULL, err);

@@ -1,5 +1,6 @@
-/* Every formula here follows transformers' modeling_rope_utils.py, also in what is single and what is double precision:
- * at position 100,000 a frequency that is off by one rounding turns a channel by a hundredth of a radian. */
+/* Every formula here follows transformers' modeling_rope_utils.py, also in what is single and what is double
+ * precision: at position 100,000 a frequency that is off by one rounding turns a channel by a hundredth of a
+ * radian. */
 #include "model/rope.h"
 
 #include <math.h>
@@ -23,8 +24,8 @@ static float dynamic_theta(const struct model_config *config, uint64_t length)
     return (float)(config->rope.theta * pow(factor * reached / context - (factor - 1), size / (size - 2)));
 }
 
-/* Llama 3.1: wavelengths above context / low are stretched by factor, those below context / high are kept, and between
- * them the two are blended. */
+/* Llama 3.1: wavelengths above context / low are stretched by factor, those below context / high are kept,
+ * and between them the two are blended. */
 static void stretch_llama3(float *frequencies, uint32_t half, const struct rope_config *rope)
 {
     float context = (float)rope->original_context, factor = (float)rope->factor;
@@ -41,17 +42,20 @@ static void stretch_llama3(float *frequencies, uint32_t half, const struct rope_
     }
 }
 
-/* The channel pair (not rounded) that turns `rotations` times over the original context: YaRN, section 3.2. */
+/* The channel pair (not rounded) that turns `rotations` times over the original context: YaRN, section 3.2.
+ */
 static double yarn_channel(const struct rope_config *rope, uint32_t half, double rotations)
 {
     return half * log(rope->original_context / (rotations * 2 * PI)) / log(rope->theta);
 }
 
-/* YaRN, section 3.2 ("NTK-by-parts"): channels that turn more than beta_fast times within the original context are kept,
- * those that turn less than beta_slow times are stretched, with a linear ramp over the channels between. */
+/* YaRN, section 3.2 ("NTK-by-parts"): channels that turn more than beta_fast times within the original
+ * context are kept, those that turn less than beta_slow times are stretched, with a linear ramp over the
+ * channels between. */
 static void stretch_yarn(float *frequencies, uint32_t half, const struct rope_config *rope)
 {
-    double first = yarn_channel(rope, half, rope->beta_fast), last = yarn_channel(rope, half, rope->beta_slow);
+    double first = yarn_channel(rope, half, rope->beta_fast),
+           last = yarn_channel(rope, half, rope->beta_slow);
 
     if (rope->truncate) {
         first = floor(first);
@@ -69,7 +73,8 @@ static void stretch_yarn(float *frequencies, uint32_t half, const struct rope_co
     }
 }
 
-/* YaRN, section 3.4: the attention is sharpened by sqrt(1/t) = 0.1 ln(factor) + 1, applied to cosines and sines. */
+/* YaRN, section 3.4: the attention is sharpened by sqrt(1/t) = 0.1 ln(factor) + 1, applied to cosines and
+ * sines. */
 static double yarn_sharpness(double factor, double mscale)
 {
     return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
@@ -79,7 +84,8 @@ static float yarn_scale(const struct rope_config *rope)
 {
     if (rope->attention_factor > 0) return (float)rope->attention_factor;
     if (rope->mscale > 0 && rope->mscale_all_dim > 0)
-        return (float)(yarn_sharpness(rope->factor, rope->mscale) / yarn_sharpness(rope->factor, rope->mscale_all_dim));
+        return (float)(yarn_sharpness(rope->factor, rope->mscale) /
+                       yarn_sharpness(rope->factor, rope->mscale_all_dim));
     return (float)yarn_sharpness(rope->factor, 1);
 }
 
@@ -92,18 +98,24 @@ float rope_frequencies(float *frequencies, const struct model_config *config, ui
     plain_frequencies(frequencies, half, theta);
     switch (rope->kind) {
     case ROPE_DEFAULT:
-    case ROPE_DYNAMIC: break;
-    case ROPE_LINEAR:
-        for (uint32_t i = 0; i < half; i++) frequencies[i] /= (float)rope->factor;
+    case ROPE_DYNAMIC:
         break;
-    case ROPE_LLAMA3: stretch_llama3(frequencies, half, rope); break;
-    case ROPE_YARN: stretch_yarn(frequencies, half, rope); return yarn_scale(rope);
+    case ROPE_LINEAR:
+        for (uint32_t i = 0; i < half; i++)
+            frequencies[i] /= (float)rope->factor;
+        break;
+    case ROPE_LLAMA3:
+        stretch_llama3(frequencies, half, rope);
+        break;
+    case ROPE_YARN:
+        stretch_yarn(frequencies, half, rope);
+        return yarn_scale(rope);
     }
     return 1;
 }
 
-void rope_tables(float *cosine, float *sine, const float *frequencies, float scale, uint32_t half, uint64_t first,
-    uint64_t count)
+void rope_tables(float *cosine, float *sine, const float *frequencies, float scale, uint32_t half,
+    uint64_t first, uint64_t count)
 {
     for (uint64_t position = 0; position < count; position++) {
         for (uint32_t i = 0; i < half; i++) {

@@ -118,7 +118,7 @@ static enum status set_target(struct plan_tensor *planned, const struct settings
 
 /* ---- all of them ---- */
 
-static bool is_dropped(const struct plan_input *input, const struct tensor *tensor)
+bool plan_is_dropped(const struct plan_input *input, const struct tensor *tensor)
 {
     for (uint64_t i = 0; i < input->dropped_count; i++) {
         if (input->dropped[i].tensor == tensor) return true;
@@ -200,7 +200,7 @@ static void choose_recipes(
 {
     for (uint64_t i = 0; i < container_count(input->container); i++) {
         const struct tensor *source = container_tensor(input->container, i);
-        if (is_dropped(input, source)) continue;
+        if (plan_is_dropped(input, source)) continue;
         struct plan_tensor *planned = &plan->tensors[plan->count++];
         const struct recipe *recipe = recipe_of_role(source, input, settings);
         planned->source = source;
@@ -229,14 +229,6 @@ enum status plan_create(struct plan *out, const struct plan_input *input, const 
         status = set_target(&out->tensors[i], settings, err);
     if (status == OK) add_up(out);
     return status;
-}
-
-bool plan_has(const struct plan *plan, const char *name)
-{
-    for (uint64_t i = 0; i < plan->count; i++) {
-        if (strcmp(plan->tensors[i].target.name, name) == 0) return true;
-    }
-    return false;
 }
 
 void plan_free(struct plan *plan)

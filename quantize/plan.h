@@ -15,6 +15,9 @@ struct plan_input {
     uint64_t dropped_count;
 };
 
+/* True if the tensor is one of those dropped on purpose. */
+bool plan_is_dropped(const struct plan_input *input, const struct tensor *tensor);
+
 /* One tensor of the file to be. */
 struct plan_tensor {
     const struct tensor *source; /* of the container */
@@ -41,8 +44,5 @@ struct plan {
 enum status plan_create(struct plan *out, const struct plan_input *input, const struct settings *settings,
     const struct report *report, struct error *err);
 void plan_free(struct plan *plan);
-
-/* True if a tensor of this name will be written. */
-bool plan_has(const struct plan *plan, const char *name);
 
 #endif

@@ -111,7 +111,7 @@ static enum status attach(struct quantize_job *job, const struct quantize_option
     record(&recorded, "symmetry", options->asymmetric ? "asymmetric" : "symmetric");
     record(&recorded, "range", options->range);
     record(&recorded, "embedding", options->embedding);
-    record(&recorded, "head", options->head ? options->head : "keep");
+    if (!job->input->config.tied) record(&recorded, "head", options->head ? options->head : "keep");
     record(&recorded, "type", options->type);
     record(&recorded, "indivisible", options->indivisible);
     record_list(&recorded, "override", &options->override);
@@ -125,13 +125,14 @@ done:
 }
 
 /* Carry the names that stand for another tensor over, but for those whose tensor was dropped. */
-static enum status add_aliases(struct quantize_job *job, struct error *err)
+static enum status add_aliases(struct nbl_writer *writer, const struct plan_input *input, struct error *err)
 {
     enum status status = OK;
-    for (uint64_t i = 0; status == OK && i < container_alias_count(job->input->container); i++) {
+    for (uint64_t i = 0; status == OK && i < container_alias_count(input->container); i++) {
         const char *alias, *target;
-        container_alias(job->input->container, i, &alias, &target);
-        if (plan_has(job->plan, target)) status = nbl_writer_alias(job->writer, alias, target, err);
+        container_alias(input->container, i, &alias, &target);
+        if (!plan_is_dropped(input, container_find(input->container, target)))
+            status = nbl_writer_alias(writer, alias, target, err);
     }
     return status;
 }
@@ -141,7 +142,7 @@ static enum status write_output(struct quantize_job *job, const struct quantize_
 {
     enum status status = nbl_writer_create(&job->writer, options->output, options->force, err);
     if (status == OK) status = find_method(options->method)(job, err);
-    if (status == OK) status = add_aliases(job, err);
+    if (status == OK) status = add_aliases(job->writer, job->input, err);
     if (status == OK) status = attach(job, options, settings, err);
     if (status != OK) {
         nbl_writer_abandon(job->writer);

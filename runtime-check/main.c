@@ -26,7 +26,7 @@ static int run_command(const struct check_command *command, int argc, char **arg
     if (status) return report_failure("nibble-check", &err);
     if (outcome == OPTIONS_HELP) options_help(command->table);
     if (outcome == OPTIONS_VERSION) printf("nibble-check %s\n", NIBBLE_VERSION);
-    return 0;
+    return report_finish(&err) ? report_failure("nibble-check", &err) : 0;
 }
 
 int main(int argc, char **argv)

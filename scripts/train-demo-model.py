@@ -679,8 +679,9 @@ class Workers:
         context = multiprocessing.get_context("fork")
         for i in range(1, count):
             here, there = context.Pipe()
-            context.Process(target=self.work, args=(i, there),
+            context.Process(target=self.work, args=(i, here, there),
                             daemon=True).start()
+            there.close()
             self.pipes.append(here)
         self.attach(0)
 
@@ -699,12 +700,17 @@ class Workers:
         loss.backward()
         return loss.item()
 
-    def work(self, i, pipe):
+    def work(self, i, here, there):
         import torch
+        for pipe in self.pipes + [here]:      # so that the end is noticed
+            pipe.close()
         torch.set_flush_denormal(True)
         self.attach(i)
-        while True:
-            pipe.send(self.part(i, pipe.recv()))
+        try:
+            while True:
+                there.send(self.part(i, there.recv()))
+        except (EOFError, KeyboardInterrupt):
+            pass
 
     def step(self, rows):
         for pipe in self.pipes:
@@ -955,8 +961,8 @@ def main():
         help="packages, tokens and training state (default: build/folio-4M)")
     add("--out", metavar="DIR", default=os.path.join(ROOT, "models/folio-4M"),
         help="the model's folder (default: models/folio-4M)")
-    add("--steps", type=int, default=5000)
-    add("--decay", type=int, default=2000,
+    add("--steps", type=int, default=3200)
+    add("--decay", type=int, default=1000,
         help="steps at the end over which the learning rate goes down")
     add("--batch", type=int, default=16, help="windows in a step")
     add("--lr", type=float, default=2e-3)

@@ -1,4 +1,5 @@
-/* config.json: what is read from good ones, and that every bad one is refused with the right status and the key named. */
+/* config.json: what is read from good ones, and that every bad one is refused with the right status and the
+ * key named. */
 #include <stdio.h>
 #include <string.h>
 
@@ -80,7 +81,9 @@ static struct model_config parse(const struct change *changes, size_t count)
     REQUIRE(status == OK, &err);
     return config;
 }
-#define PARSE(...) parse((const struct change[]){__VA_ARGS__}, sizeof((const struct change[]){__VA_ARGS__}) / sizeof(struct change))
+#define PARSE(...)                                                                                           \
+    parse((const struct change[]){__VA_ARGS__},                                                              \
+        sizeof((const struct change[]){__VA_ARGS__}) / sizeof(struct change))
 
 /* A document that must be refused with a status and a text that contains `named`. */
 static void refuse_text(const char *text, enum status expected, const char *named)
@@ -101,17 +104,19 @@ static void refuse(enum status expected, const char *named, const struct change 
     build(text, changes, count);
     refuse_text(text, expected, named);
 }
-#define REFUSE(expected, named, ...)                                                                                   \
-    refuse(expected, named, (const struct change[]){__VA_ARGS__},                                                      \
+#define REFUSE(expected, named, ...)                                                                         \
+    refuse(expected, named, (const struct change[]){__VA_ARGS__},                                            \
         sizeof((const struct change[]){__VA_ARGS__}) / sizeof(struct change))
 
 /* One member given several impossible values. */
 static void refuse_values(const char *key, const char *const *values, size_t count)
 {
-    for (size_t i = 0; i < count; i++) REFUSE(ERR_FORMAT, key, {key, values[i]});
+    for (size_t i = 0; i < count; i++)
+        REFUSE(ERR_FORMAT, key, {key, values[i]});
 }
-#define REFUSE_VALUES(key, ...)                                                                                        \
-    refuse_values(key, (const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
+#define REFUSE_VALUES(key, ...)                                                                              \
+    refuse_values(key, (const char *const[]){__VA_ARGS__},                                                   \
+        sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
 
 /* ---- good documents ---- */
 
@@ -141,9 +146,9 @@ static void test_plain(void)
 
 static void test_defaults(void)
 {
-    struct model_config config = PARSE({"num_key_value_heads", NULL}, {"rope_theta", NULL}, {"hidden_act", NULL},
-        {"tie_word_embeddings", NULL}, {"bos_token_id", "null"}, {"eos_token_id", NULL}, {"model_type", NULL},
-        {"head_dim", "null"}, {"rope_scaling", "null"}, {"sliding_window", "7"});
+    struct model_config config = PARSE({"num_key_value_heads", NULL}, {"rope_theta", NULL},
+        {"hidden_act", NULL}, {"tie_word_embeddings", NULL}, {"bos_token_id", "null"}, {"eos_token_id", NULL},
+        {"model_type", NULL}, {"head_dim", "null"}, {"rope_scaling", "null"}, {"sliding_window", "7"});
 
     CU_ASSERT_EQUAL(config.kv_heads, 8);
     CU_ASSERT_EQUAL(config.head_size, 8);
@@ -182,15 +187,24 @@ static void test_biases(void)
     CU_ASSERT_TRUE(config.attention_bias && config.output_bias && config.mlp_bias);
     config = PARSE({"architectures", "[\"Qwen2ForCausalLM\"]"}, {"model_type", "\"qwen2\""});
     CU_ASSERT_TRUE(config.attention_bias && !config.output_bias && !config.mlp_bias);
-    config = PARSE({"architectures", "[\"Qwen3ForCausalLM\"]"}, {"model_type", "\"qwen3\""}, {"attention_bias", "true"});
+    config = PARSE(
+        {"architectures", "[\"Qwen3ForCausalLM\"]"}, {"model_type", "\"qwen3\""}, {"attention_bias", "true"});
     CU_ASSERT_TRUE(config.attention_bias && config.output_bias);
     REFUSE(ERR_UNSUPPORTED, "attention_bias", {"architectures", "[\"MistralForCausalLM\"]"},
         {"model_type", "\"mistral\""}, {"attention_bias", "true"});
     REFUSE(ERR_FORMAT, "mlp_bias", {"mlp_bias", "1"});
 }
 
-#define MISTRAL {"architectures", "[\"MistralForCausalLM\"]"}, {"model_type", "\"mistral\""}
-#define QWEN2 {"architectures", "[\"Qwen2ForCausalLM\"]"}, {"model_type", "\"qwen2\""}
+#define MISTRAL                                                                                              \
+    {"architectures", "[\"MistralForCausalLM\"]"},                                                           \
+    {                                                                                                        \
+        "model_type", "\"mistral\""                                                                          \
+    }
+#define QWEN2                                                                                                \
+    {"architectures", "[\"Qwen2ForCausalLM\"]"},                                                             \
+    {                                                                                                        \
+        "model_type", "\"qwen2\""                                                                            \
+    }
 #define SLIDE "\"sliding_attention\""
 #define FULL "\"full_attention\""
 
@@ -204,9 +218,11 @@ static void test_windows(void)
     CU_ASSERT_FALSE(config.window || config_slides(&config, 0));
     config = PARSE(MISTRAL);
     CU_ASSERT_EQUAL(config.window, 4096);
-    config = PARSE(QWEN2, {"sliding_window", "8"}, {"use_sliding_window", "false"}, {"max_window_layers", "1"});
+    config =
+        PARSE(QWEN2, {"sliding_window", "8"}, {"use_sliding_window", "false"}, {"max_window_layers", "1"});
     CU_ASSERT_FALSE(config.window || config_slides(&config, 4));
-    config = PARSE(QWEN2, {"sliding_window", "8"}, {"use_sliding_window", "true"}, {"max_window_layers", "3"});
+    config =
+        PARSE(QWEN2, {"sliding_window", "8"}, {"use_sliding_window", "true"}, {"max_window_layers", "3"});
     CU_ASSERT_EQUAL(config.window, 8);
     CU_ASSERT_TRUE(!config_slides(&config, 2) && config_slides(&config, 3));
     config = PARSE(QWEN2, {"sliding_window", "8"}, {"use_sliding_window", "true"},
@@ -222,8 +238,8 @@ static void test_bad_windows(void)
     REFUSE_VALUES("layer_types", "7", "[]", "[" FULL "]", "{}");
     REFUSE(ERR_UNSUPPORTED, "layer_types[1]", {"layer_types", "[" FULL ", \"chunked\", 1, 2, 3]"});
     REFUSE(ERR_FORMAT, "layer_types[1]", {"layer_types", "[" FULL ", 1, 1, 2, 3]"});
-    REFUSE(ERR_FORMAT, "layer_types[4]",
-        {"layer_types", "[" FULL ", " FULL ", " FULL ", " FULL ", " SLIDE "]"});
+    REFUSE(
+        ERR_FORMAT, "layer_types[4]", {"layer_types", "[" FULL ", " FULL ", " FULL ", " FULL ", " SLIDE "]"});
     REFUSE(ERR_UNSUPPORTED, "layer_types[1]", MISTRAL, {"sliding_window", "8"},
         {"layer_types", "[" SLIDE ", " FULL ", " SLIDE ", " FULL ", " FULL "]"});
 }
@@ -239,13 +255,15 @@ static void test_rope(void)
     config = PARSE({"rope_scaling", "{\"rope_type\": \"dynamic\", \"type\": \"linear\", \"factor\": 2.5}"});
     CU_ASSERT_EQUAL(config.rope.kind, ROPE_DYNAMIC);
     config = PARSE({"rope_theta", NULL},
-        {"rope_parameters", "{\"rope_type\": \"llama3\", \"rope_theta\": 500000, \"factor\": 8, \"low_freq_factor\": 1,"
-                            " \"high_freq_factor\": 4, \"original_max_position_embeddings\": 8192}"});
+        {"rope_parameters",
+            "{\"rope_type\": \"llama3\", \"rope_theta\": 500000, \"factor\": 8, \"low_freq_factor\": 1,"
+            " \"high_freq_factor\": 4, \"original_max_position_embeddings\": 8192}"});
     CU_ASSERT_EQUAL(config.rope.kind, ROPE_LLAMA3);
     CU_ASSERT_EQUAL(config.rope.theta, 500000);
     CU_ASSERT_EQUAL(config.rope.high_freq_factor, 4);
     CU_ASSERT_EQUAL(config.rope.original_context, 8192);
-    config = PARSE({"rope_scaling", "{}"}, {"rope_parameters", "{\"rope_type\": \"default\", \"rope_theta\": 77}"});
+    config = PARSE(
+        {"rope_scaling", "{}"}, {"rope_parameters", "{\"rope_type\": \"default\", \"rope_theta\": 77}"});
     CU_ASSERT_EQUAL(config.rope.theta, 77);
 }
 
@@ -260,8 +278,9 @@ static void test_rope_yarn(void)
     CU_ASSERT_EQUAL(config.rope.attention_factor, 0);
     CU_ASSERT_TRUE(config.rope.truncate);
     config = PARSE({"original_max_position_embeddings", "32"},
-        {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 2, \"original_max_position_embeddings\": 64,"
-                         " \"beta_fast\": 16, \"truncate\": false, \"mscale\": 1.5, \"mscale_all_dim\": 0.5}"});
+        {"rope_scaling",
+            "{\"rope_type\": \"yarn\", \"factor\": 2, \"original_max_position_embeddings\": 64,"
+            " \"beta_fast\": 16, \"truncate\": false, \"mscale\": 1.5, \"mscale_all_dim\": 0.5}"});
     CU_ASSERT_EQUAL(config.rope.original_context, 32);
     CU_ASSERT_EQUAL(config.rope.beta_fast, 16);
     CU_ASSERT_EQUAL(config.rope.mscale, 1.5);
@@ -279,15 +298,20 @@ static void test_bad_rope(void)
     REFUSE(ERR_FORMAT, "factor", {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": \"2\"}"});
     REFUSE(ERR_FORMAT, "low_freq_factor", {"rope_scaling", "{\"type\": \"llama3\", \"factor\": 8}"});
     REFUSE(ERR_FORMAT, "high_freq_factor",
-        {"rope_scaling", "{\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}"});
+        {"rope_scaling",
+            "{\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}"});
     REFUSE(ERR_FORMAT, "original_max_position_embeddings",
         {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 8, \"original_max_position_embeddings\": 0}"});
-    REFUSE(ERR_FORMAT, "beta_fast", {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 8, \"beta_fast\": -1}"});
+    REFUSE(
+        ERR_FORMAT, "beta_fast", {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 8, \"beta_fast\": -1}"});
     REFUSE(ERR_FORMAT, "truncate", {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 8, \"truncate\": 1}"});
-    REFUSE(ERR_FORMAT, "head_dim", {"head_dim", "2"}, {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 8}"});
-    REFUSE(ERR_UNSUPPORTED, "full_attention", {"rope_parameters", "{\"full_attention\": {\"rope_theta\": 1e6}}"});
+    REFUSE(ERR_FORMAT, "head_dim", {"head_dim", "2"},
+        {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 8}"});
+    REFUSE(ERR_UNSUPPORTED, "full_attention",
+        {"rope_parameters", "{\"full_attention\": {\"rope_theta\": 1e6}}"});
     REFUSE(ERR_UNSUPPORTED, "partial_rotary_factor", {"partial_rotary_factor", "0.5"});
-    REFUSE(ERR_UNSUPPORTED, "partial_rotary_factor", {"rope_parameters", "{\"partial_rotary_factor\": 0.25}"});
+    REFUSE(
+        ERR_UNSUPPORTED, "partial_rotary_factor", {"rope_parameters", "{\"partial_rotary_factor\": 0.25}"});
 }
 
 /* ---- bad documents ---- */
@@ -299,7 +323,8 @@ static void test_bad_sizes(void)
 
     for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
         REFUSE(ERR_FORMAT, required[i], {required[i], NULL});
-        REFUSE_VALUES(required[i], "0", "-1", "1.5", "1e30", "\"4096\"", "4294967296", "18446744073709551616"); /* J05 */
+        REFUSE_VALUES(required[i], "0", "-1", "1.5", "1e30", "\"4096\"", "4294967296",
+            "18446744073709551616"); /* J05 */
     }
     REFUSE_VALUES("num_hidden_layers", "2147483647", "1025"); /* J07: refused before anything is allocated */
     REFUSE_VALUES("num_key_value_heads", "0", "3", "16", "\"4\"");
@@ -321,7 +346,8 @@ static void test_bad_numbers(void)
 static void test_unknown(void)
 {
     REFUSE(ERR_UNSUPPORTED, "GPT2LMHeadModel", {"architectures", "[\"GPT2LMHeadModel\"]"});
-    REFUSE(ERR_UNSUPPORTED, "MistralForCausalLM", {"architectures", "[\"Llama\"]"}); /* the known ones are listed */
+    REFUSE(ERR_UNSUPPORTED, "MistralForCausalLM",
+        {"architectures", "[\"Llama\"]"}); /* the known ones are listed */
     REFUSE_VALUES("architectures", "\"LlamaForCausalLM\"", "[]", "[7]", "null", "{}",
         "[\"LlamaForCausalLM\", \"LlamaForCausalLM\"]");
     REFUSE(ERR_UNSUPPORTED, "model_type", {"model_type", "\"mistral\""});

@@ -1,6 +1,6 @@
-/* The forward pass against logits of transformers (tests/golden/logits), and its properties: the same numbers token by
- * token, in batches and in blocks, the same bits for any number of workers, quantized weights like their dense twins,
- * attention like its definition, and errors that name layer and channel. */
+/* The forward pass against logits of transformers (tests/golden/logits), and its properties: the same numbers
+ * token by token, in batches and in blocks, the same bits for any number of workers, quantized weights like
+ * their dense twins, attention like its definition, and errors that name layer and channel. */
 #include <dirent.h>
 #include <inttypes.h>
 #include <math.h>
@@ -15,7 +15,7 @@
 #include "tensor/tiles.h"
 #include "tests/support/testing.h"
 
-#define GOLDEN_BOUND 1e-4  /* of the largest logit */
+#define GOLDEN_BOUND 1e-4   /* of the largest logit */
 #define ROUNDING_BOUND 2e-5 /* the same numbers computed in another order */
 
 static struct pool *pool; /* of two workers, for all cases but the one about workers */
@@ -62,7 +62,8 @@ static void step(struct session *session, struct model *model, float *logits, co
     memory_free(hidden);
 }
 
-/* All tokens of some sequences in one step. Owner of the logits [sequences][length][vocabulary]: the caller. */
+/* All tokens of some sequences in one step. Owner of the logits [sequences][length][vocabulary]: the caller.
+ */
 static float *run(struct model *model, const uint32_t *tokens, uint64_t sequences, uint64_t length)
 {
     struct session *session = new_session(model, sequences, length);
@@ -88,7 +89,8 @@ static double distance(const float *a, const float *b, uint64_t count)
 
 static void random_tokens(uint32_t *tokens, uint64_t count, uint32_t vocabulary, uint64_t seed)
 {
-    for (uint64_t i = 0; i < count; i++) tokens[i] = (uint32_t)(testing_random(&seed) % vocabulary);
+    for (uint64_t i = 0; i < count; i++)
+        tokens[i] = (uint32_t)(testing_random(&seed) % vocabulary);
 }
 
 static uint64_t argmax(const float *x, uint64_t count)
@@ -108,7 +110,7 @@ struct golden {
     struct model *model;
     uint32_t *tokens;
     uint64_t length;
-    const float *logits;  /* [length][vocabulary] */
+    const float *logits;   /* [length][vocabulary] */
     const int64_t *greedy; /* what follows the first 8 tokens, or NULL */
     uint64_t greedy_length;
 };
@@ -119,8 +121,7 @@ static void golden_open(struct golden *golden, const char *name)
     struct error err = {0};
 
     golden->model = open_model(golden_path(name, ""), pool);
-    REQUIRE(container_open(&golden->container, golden_path(name, "golden.safetensors"), &err) == OK,
-        &err);
+    REQUIRE(container_open(&golden->container, golden_path(name, "golden.safetensors"), &err) == OK, &err);
     REQUIRE(container_map(golden->container, &err) == OK, &err);
     ids = container_find(golden->container, "input_ids");
     logits = container_find(golden->container, "logits");
@@ -132,7 +133,8 @@ static void golden_open(struct golden *golden, const char *name)
     golden->greedy_length = greedy ? greedy->elements : 0;
     golden->tokens = memory_new(golden->length, sizeof *golden->tokens, &err);
     REQUIRE(golden->tokens, &err);
-    for (uint64_t i = 0; i < golden->length; i++) golden->tokens[i] = (uint32_t)((const int64_t *)ids->data)[i];
+    for (uint64_t i = 0; i < golden->length; i++)
+        golden->tokens[i] = (uint32_t)((const int64_t *)ids->data)[i];
 }
 
 static void golden_close(struct golden *golden)
@@ -142,7 +144,8 @@ static void golden_close(struct golden *golden)
     container_close(golden->container);
 }
 
-/* One step with the first `prompt` tokens, then one token at a time. Returns the distance to the golden logits. */
+/* One step with the first `prompt` tokens, then one token at a time. Returns the distance to the golden
+ * logits. */
 static double incremental_distance(const struct golden *golden, uint64_t prompt)
 {
     uint64_t vocabulary = golden->model->config.vocabulary;
@@ -181,8 +184,8 @@ static void check_greedy(const struct golden *golden)
     session_free(session);
 }
 
-/* Dynamic rope scaling turns the keys of a step by what is known of the length then: beyond the trained context, steps of
- * other lengths are other computations (in transformers as well). */
+/* Dynamic rope scaling turns the keys of a step by what is known of the length then: beyond the trained
+ * context, steps of other lengths are other computations (in transformers as well). */
 static bool depends_on_steps(const struct golden *golden)
 {
     return golden->model->config.rope.kind == ROPE_DYNAMIC && golden->length > golden->model->config.context;
@@ -236,15 +239,16 @@ static void test_batches(void)
     together = run(model, tokens, 5, length);
     for (uint64_t i = 0; i < 5; i++) {
         alone = run(model, tokens + i * length, 1, length);
-        CU_ASSERT_TRUE(distance(together + i * length * vocabulary, alone, length * vocabulary) < ROUNDING_BOUND);
+        CU_ASSERT_TRUE(
+            distance(together + i * length * vocabulary, alone, length * vocabulary) < ROUNDING_BOUND);
         memory_free(alone);
     }
     memory_free(together);
     model_close(model);
 }
 
-/* More tokens than go through the layers at once: many sequences, and one long one (far beyond its trained context, with
- * a sliding window and without). */
+/* More tokens than go through the layers at once: many sequences, and one long one (far beyond its trained
+ * context, with a sliding window and without). */
 static void check_blocks(const char *name, uint64_t sequences, uint64_t length)
 {
     struct model *model = open_model(golden_path(name, ""), pool);
@@ -296,8 +300,7 @@ static void test_workers(void)
         random_tokens(tokens, SEQUENCES * LENGTH, model->config.vocabulary, 3);
         logits = run(model, tokens, SEQUENCES, LENGTH);
         bytes = SEQUENCES * LENGTH * model->config.vocabulary * sizeof *logits;
-        if (first)
-            CU_ASSERT_EQUAL(memcmp(first, logits, bytes), 0);
+        if (first) CU_ASSERT_EQUAL(memcmp(first, logits, bytes), 0);
         if (first)
             memory_free(logits);
         else
@@ -321,7 +324,8 @@ static void test_reset(void)
     CU_ASSERT_EQUAL(session_length(session), 0);
     step(session, model, again, tokens, 1, 20);
     CU_ASSERT_EQUAL(memcmp(once, again, sizeof once), 0);
-    CU_ASSERT_EQUAL(session_cache_bytes_per_token(session), 2 * 2 * 2 * 8 * 4); /* k and v, layers, heads, size, bytes */
+    CU_ASSERT_EQUAL(
+        session_cache_bytes_per_token(session), 2 * 2 * 2 * 8 * 4); /* k and v, layers, heads, size, bytes */
     session_free(session);
     model_close(model);
 }
@@ -353,16 +357,17 @@ static void twin_create(struct twin *twin, const struct tensor *source, struct s
     twin->values = memory_new(rows * cols, sizeof *twin->values, &err);
     REQUIRE(codes && scales && zeros && base && twin->values, &err);
     dtype_info(source->dtype)->decode(twin->values, source->data, rows * cols);
-    REQUIRE(grid_quantize_rows(codes, scales, scheme.asymmetric ? zeros : NULL, twin->values, rows, cols, scheme,
-                GRID_MINMAX, &fault_row, &fault_col, &err) == OK,
+    REQUIRE(grid_quantize_rows(codes, scales, scheme.asymmetric ? zeros : NULL, twin->values, rows, cols,
+                scheme, GRID_MINMAX, &fault_row, &fault_col, &err) == OK,
         &err);
     for (uint64_t tile = 0; tile < layout.tiles; tile++) {
         uint64_t row = tile * TILE_ROWS, count = rows - row < TILE_ROWS ? rows - row : TILE_ROWS;
 
         tiles_pack(&layout, base + tile * layout.tile_code_bytes,
             (uint16_t *)(void *)(base + layout.scales_offset + tile * layout.tile_scale_bytes),
-            scheme.asymmetric ? base + layout.zeros_offset + tile * layout.tile_zero_bytes : NULL, codes + row * cols,
-            scales + row * layout.groups, scheme.asymmetric ? zeros + row * layout.groups : NULL, count);
+            scheme.asymmetric ? base + layout.zeros_offset + tile * layout.tile_zero_bytes : NULL,
+            codes + row * cols, scales + row * layout.groups,
+            scheme.asymmetric ? zeros + row * layout.groups : NULL, count);
     }
     tiles_decode(&layout, twin->values, cols, base, 0, rows);
     twin->tiles = twin->dense = *source;
@@ -454,12 +459,14 @@ static float *random_floats(uint64_t count, uint64_t seed)
     float *out = memory_new(count, sizeof *out, NULL);
 
     REQUIRE(out, NULL);
-    for (uint64_t i = 0; i < count; i++) out[i] = testing_normal(&seed);
+    for (uint64_t i = 0; i < count; i++)
+        out[i] = testing_normal(&seed);
     return out;
 }
 
 /* One query by the definition, in double precision: softmax(scale q k^T) v over the keys it may see. */
-static void attend_one(double *out, const struct attention *call, uint64_t sequence, uint64_t token, uint32_t head)
+static void attend_one(
+    double *out, const struct attention *call, uint64_t sequence, uint64_t token, uint32_t head)
 {
     uint64_t size = call->head_size, end = call->past + token + 1;
     uint64_t begin = call->window && end > call->window ? end - call->window : 0;
@@ -473,12 +480,15 @@ static void attend_one(double *out, const struct attention *call, uint64_t seque
         const float *v = call->values + (kv * call->capacity + key) * size;
         double score = 0, weight;
 
-        for (uint64_t i = 0; i < size; i++) score += (double)q[i] * k[i];
+        for (uint64_t i = 0; i < size; i++)
+            score += (double)q[i] * k[i];
         weight = exp(score * call->scale); /* scores of these inputs are small */
         sum += weight;
-        for (uint64_t i = 0; i < size; i++) out[i] += weight * v[i];
+        for (uint64_t i = 0; i < size; i++)
+            out[i] += weight * v[i];
     }
-    for (uint64_t i = 0; i < size; i++) out[i] /= sum;
+    for (uint64_t i = 0; i < size; i++)
+        out[i] /= sum;
 }
 
 static void check_attention(struct attention call)
@@ -499,7 +509,8 @@ static void check_attention(struct attention call)
         attend_one(expected, &call, i / call.heads / call.length, i / call.heads % call.length,
             (uint32_t)(i % call.heads));
         for (uint64_t j = 0; j < size; j++) {
-            if (!(fabs(out[i * size + j] - expected[j]) <= worst)) worst = fabs(out[i * size + j] - expected[j]);
+            if (!(fabs(out[i * size + j] - expected[j]) <= worst))
+                worst = fabs(out[i * size + j] - expected[j]);
         }
     }
     CU_ASSERT_TRUE(worst < 1e-5);
@@ -542,7 +553,8 @@ static void test_exp(void)
         uint64_t n = (uint64_t)turn % LONGEST, seed = (uint64_t)turn;
         double total = 0;
 
-        for (uint64_t i = 0; i < n; i++) out[i] = x[i] = 20 * testing_normal(&seed);
+        for (uint64_t i = 0; i < n; i++)
+            out[i] = x[i] = 20 * testing_normal(&seed);
         kernels()->maximum(&greatest, x, n);
         kernels()->exp_sum(&sum, out, 3, n);
         for (uint64_t i = 0; i < n; i++) {

@@ -1,5 +1,5 @@
-/* Tensor names, roles and shapes; and binding: that every tensor of a container is bound, dropped for a reason, or refused
- * by name. */
+/* Tensor names, roles and shapes; and binding: that every tensor of a container is bound, dropped for a
+ * reason, or refused by name. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,8 +10,8 @@
 
 /* ---- containers with the tensors of a configuration, and deviations ---- */
 
-/* One deviation: the tensor gets this type and shape (also if the configuration has no such tensor); dtype NULL leaves it
- * out. cols 0: rank 1. */
+/* One deviation: the tensor gets this type and shape (also if the configuration has no such tensor); dtype
+ * NULL leaves it out. cols 0: rank 1. */
 struct edit {
     const char *name, *dtype;
     uint64_t rows, cols;
@@ -23,7 +23,8 @@ struct builder {
     uint64_t bytes; /* of tensor data */
 };
 
-static void add(struct builder *builder, const char *name, const char *dtype_name, uint64_t rows, uint64_t cols)
+static void add(
+    struct builder *builder, const char *name, const char *dtype_name, uint64_t rows, uint64_t cols)
 {
     enum dtype dtype;
     uint64_t bytes;
@@ -33,8 +34,8 @@ static void add(struct builder *builder, const char *name, const char *dtype_nam
     bytes = rows * (cols ? cols : 1) * dtype_info(dtype)->bytes;
     snprintf(shape, sizeof shape, cols ? "[%" PRIu64 ",%" PRIu64 "]" : "[%" PRIu64 "]", rows, cols);
     builder->used += (size_t)snprintf(builder->header + builder->used, sizeof builder->header - builder->used,
-        ",\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", name, dtype_name, shape,
-        builder->bytes, builder->bytes + bytes);
+        ",\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", name,
+        dtype_name, shape, builder->bytes, builder->bytes + bytes);
     builder->bytes += bytes;
 }
 
@@ -47,8 +48,8 @@ static bool is_edited(const char *name, const struct edit *edits, size_t count)
 }
 
 /* All tensors of the configuration that no edit names. */
-static void add_expected(struct builder *builder, const struct model_config *config, const struct edit *edits,
-    size_t count)
+static void add_expected(
+    struct builder *builder, const struct model_config *config, const struct edit *edits, size_t count)
 {
     uint64_t shape[2];
     uint32_t rank;
@@ -65,8 +66,8 @@ static void add_expected(struct builder *builder, const struct model_config *con
 }
 
 /* Write model.safetensors with zeros for weights and open it. metadata: the inside of __metadata__. */
-static struct container *open_edited(const struct model_config *config, const char *metadata, const struct edit *edits,
-    size_t count)
+static struct container *open_edited(
+    const struct model_config *config, const char *metadata, const struct edit *edits, size_t count)
 {
     static struct builder builder;
     const char *path = testing_path("model.safetensors");
@@ -85,7 +86,8 @@ static struct container *open_edited(const struct model_config *config, const ch
     header = builder.used;
     file = memory_new(8 + header + builder.bytes, 1, &err);
     REQUIRE(file, &err);
-    for (int i = 0; i < 8; i++) file[i] = (char)(header >> 8 * i);
+    for (int i = 0; i < 8; i++)
+        file[i] = (char)(header >> 8 * i);
     memcpy(file + 8, builder.header, header);
     testing_write(path, file, 8 + header + builder.bytes);
     memory_free(file);
@@ -102,7 +104,8 @@ static struct model_config small(const char *architecture, const char *model_typ
     int bytes = snprintf(text, sizeof text,
         "{\"architectures\": [\"%s\"], \"model_type\": \"%s\", \"hidden_size\": 8, \"intermediate_size\": 12,"
         "\"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 4,"
-        "\"vocab_size\": 10, \"max_position_embeddings\": 16, \"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": %s}",
+        "\"vocab_size\": 10, \"max_position_embeddings\": 16, \"rms_norm_eps\": 1e-5, "
+        "\"tie_word_embeddings\": %s}",
         architecture, model_type, tied ? "true" : "false");
 
     REQUIRE(config_parse(&config, "config.json", text, (uint64_t)bytes, &err) == OK, &err);
@@ -178,7 +181,8 @@ static void test_linear_roles(void)
 {
     int linear = 0;
 
-    for (int role = 0; role < ROLE_COUNT; role++) linear += layers_role_is_linear((enum role)role);
+    for (int role = 0; role < ROLE_COUNT; role++)
+        linear += layers_role_is_linear((enum role)role);
     CU_ASSERT_EQUAL(linear, 7);
     CU_ASSERT_FALSE(layers_role_is_linear(ROLE_HEAD));
     CU_ASSERT_TRUE(layers_role_is_linear(ROLE_Q) && layers_role_is_linear(ROLE_DOWN));
@@ -196,8 +200,8 @@ static void test_architectures(void)
 
 /* Bind what open_edited makes. Returns the status; on success `tensors` is the caller's to release. */
 static enum status bind(struct model_tensors *tensors, struct container **container, uint64_t *dropped_count,
-    char why[64], const struct model_config *config, const char *metadata, const struct edit *edits, size_t count,
-    struct error *err)
+    char why[64], const struct model_config *config, const char *metadata, const struct edit *edits,
+    size_t count, struct error *err)
 {
     struct dropped_tensor *dropped;
     enum status status;
@@ -209,10 +213,10 @@ static enum status bind(struct model_tensors *tensors, struct container **contai
     return status;
 }
 
-/* A container that must bind, with one reason for what is dropped ("" for nothing), and whether head and embedding are
- * one tensor. */
-static void accept(const struct model_config *config, const char *metadata, const struct edit *edits, size_t count,
-    const char *expected_why, bool shared)
+/* A container that must bind, with one reason for what is dropped ("" for nothing), and whether head and
+ * embedding are one tensor. */
+static void accept(const struct model_config *config, const char *metadata, const struct edit *edits,
+    size_t count, const char *expected_why, bool shared)
 {
     struct container *container;
     struct model_tensors tensors;
@@ -244,12 +248,14 @@ static void refuse(const struct model_config *config, enum status expected, cons
     char why[64];
     enum status status = bind(&tensors, &container, &dropped_count, why, config, "", edits, count, &err);
 
-    if (status != expected || !strstr(err.text, named)) printf("\n  expected status %d naming %s\n", expected, named);
+    if (status != expected || !strstr(err.text, named))
+        printf("\n  expected status %d naming %s\n", expected, named);
     CHECK(status == expected && strstr(err.text, named), &err);
     container_close(container);
 }
 
-#define EDITS(...) (const struct edit[]){__VA_ARGS__}, sizeof((const struct edit[]){__VA_ARGS__}) / sizeof(struct edit)
+#define EDITS(...)                                                                                           \
+    (const struct edit[]){__VA_ARGS__}, sizeof((const struct edit[]){__VA_ARGS__}) / sizeof(struct edit)
 
 static void test_bind(void)
 {
@@ -270,12 +276,13 @@ static void test_bind_tied(void)
 
     accept(&config, "", NULL, 0, "", true);
     accept(&config, "", EDITS({"lm_head.weight", "F32", 10, 8}), "tied to the embedding", true);
-    accept(&config, "", EDITS({"model.embed_tokens.weight", NULL, 0, 0}, {"lm_head.weight", "F32", 10, 8}), "", true);
+    accept(&config, "", EDITS({"model.embed_tokens.weight", NULL, 0, 0}, {"lm_head.weight", "F32", 10, 8}),
+        "", true);
     accept(&config, "\"model.embed_tokens.weight\":\"lm_head.weight\"",
         EDITS({"model.embed_tokens.weight", NULL, 0, 0}, {"lm_head.weight", "F32", 10, 8}), "", true);
     config.tied = false;
-    accept(&config, "\"lm_head.weight\":\"model.embed_tokens.weight\"", EDITS({"lm_head.weight", NULL, 0, 0}), "",
-        true);
+    accept(&config, "\"lm_head.weight\":\"model.embed_tokens.weight\"", EDITS({"lm_head.weight", NULL, 0, 0}),
+        "", true);
     refuse(&config, ERR_FORMAT, "lm_head.weight", EDITS({"lm_head.weight", NULL, 0, 0})); /* J13 */
     refuse(&config, ERR_FORMAT, "tie_word_embeddings", EDITS({"lm_head.weight", NULL, 0, 0}));
 }
@@ -287,7 +294,8 @@ static void test_bind_dropped(void)
     accept(&config, "", EDITS({"model.layers.1.self_attn.rotary_emb.inv_freq", "F32", 2, 0}),
         "rotary table, recomputed", false);
     accept(&config, "", EDITS({"model.rotary_emb.inv_freq", "F32", 2, 0}), "rotary table, recomputed", false);
-    refuse(&config, ERR_FORMAT, "rotary_emb", EDITS({"model.layers.2.self_attn.rotary_emb.inv_freq", "F32", 2, 0}));
+    refuse(&config, ERR_FORMAT, "rotary_emb",
+        EDITS({"model.layers.2.self_attn.rotary_emb.inv_freq", "F32", 2, 0}));
 }
 
 static void test_bind_faults(void)

@@ -1,5 +1,6 @@
-/* The CPU backend: single-precision arrays, every operation cut into tasks by its shape alone, so that results are the
- * same bits for any number of workers. Products are tensor/matmul's, attention is cpu_attention's; the rest is here. */
+/* The CPU backend: single-precision arrays, every operation cut into tasks by its shape alone, so that
+ * results are the same bits for any number of workers. Products are tensor/matmul's, attention is
+ * cpu_attention's; the rest is here. */
 #include <math.h>
 #include <string.h>
 
@@ -11,27 +12,28 @@
 #include "tensor/matmul.h"
 #include "tensor/tiles.h"
 
-#define TASK_FLOATS 16384  /* of one task of a cheap operation */
-#define SMALL_WORK 65536   /* below it the calling thread does it alone */
-#define SILU_WORK 8        /* what one SiLU costs, in float operations */
+#define TASK_FLOATS 16384 /* of one task of a cheap operation */
+#define SMALL_WORK 65536  /* below it the calling thread does it alone */
+#define SILU_WORK 8       /* what one SiLU costs, in float operations */
 
 struct cpu {
     struct pool *pool;
     struct matmul *matmul;
-    float *gain;                /* [max_cols]: the gain of the norm in progress */
-    float *tile_rows;           /* [workers][TILE_ROWS][max_cols]: decoded rows of a quantized embedding */
+    float *gain;      /* [max_cols]: the gain of the norm in progress */
+    float *tile_rows; /* [workers][TILE_ROWS][max_cols]: decoded rows of a quantized embedding */
     uint64_t max_cols;
-    float *attention;           /* [workers][cpu_attention_scratch(head_size)] */
+    float *attention; /* [workers][cpu_attention_scratch(head_size)] */
     uint64_t attention_capacity;
 };
 
-enum status cpu_parallel(struct pool *pool, uint64_t count, uint64_t work, pool_task task, void *context,
-    struct error *err)
+enum status cpu_parallel(
+    struct pool *pool, uint64_t count, uint64_t work, pool_task task, void *context, struct error *err)
 {
     enum status status = OK;
 
     if (count > 1 && work >= SMALL_WORK) return pool_run(pool, count, task, context, err);
-    for (uint64_t i = 0; i < count && !status; i++) status = task(context, i, 0, err);
+    for (uint64_t i = 0; i < count && !status; i++)
+        status = task(context, i, 0, err);
     return status;
 }
 
@@ -68,8 +70,8 @@ static void decode_dense(float *out, const struct tensor *tensor, uint64_t first
         info->decode(out, from, count);
 }
 
-static enum status cpu_linear(void *state, float *y, const float *x, uint64_t tokens, const struct tensor *weight,
-    const struct tensor *bias, struct error *err)
+static enum status cpu_linear(void *state, float *y, const float *x, uint64_t tokens,
+    const struct tensor *weight, const struct tensor *bias, struct error *err)
 {
     struct cpu *cpu = state;
 
@@ -123,7 +125,8 @@ static enum status cpu_embed(void *state, float *out, const uint32_t *ids, uint6
     if (weight->storage == STORAGE_TILES)
         status = tiles_layout(&embed.layout, weight->shape[0], cols, weight->scheme, err);
     if (status) return status;
-    return cpu_parallel(cpu->pool, tasks_for(tokens, rows_per_task(cols)), tokens * cols, embed_task, &embed, err);
+    return cpu_parallel(
+        cpu->pool, tasks_for(tokens, rows_per_task(cols)), tokens * cols, embed_task, &embed, err);
 }
 
 /* ---- norm ---- */
@@ -142,9 +145,11 @@ static double sum_of_squares(const float *x, uint64_t size)
     uint64_t i = 0;
 
     for (; i + 8 <= size; i += 8) {
-        for (int lane = 0; lane < 8; lane++) lanes[lane] += (double)x[i + lane] * x[i + lane];
+        for (int lane = 0; lane < 8; lane++)
+            lanes[lane] += (double)x[i + lane] * x[i + lane];
     }
-    for (; i < size; i++) lanes[0] += (double)x[i] * x[i];
+    for (; i < size; i++)
+        lanes[0] += (double)x[i] * x[i];
     return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
@@ -160,7 +165,8 @@ static enum status norm_task(void *context, uint64_t index, unsigned worker, str
         float *y = norm->y + row * size;
         float scale = (float)(1 / sqrt(sum_of_squares(x, size) / (double)size + (double)norm->epsilon));
 
-        for (uint64_t i = 0; i < size; i++) y[i] = x[i] * scale * norm->gain[i];
+        for (uint64_t i = 0; i < size; i++)
+            y[i] = x[i] * scale * norm->gain[i];
     }
     return OK;
 }
@@ -172,7 +178,8 @@ static enum status cpu_rms_norm(void *state, float *y, const float *x, uint64_t 
     struct norm norm = {y, x, cpu->gain, rows, size, epsilon};
 
     decode_dense(cpu->gain, gain, 0, size);
-    return cpu_parallel(cpu->pool, tasks_for(rows, rows_per_task(size)), 2 * rows * size, norm_task, &norm, err);
+    return cpu_parallel(
+        cpu->pool, tasks_for(rows, rows_per_task(size)), 2 * rows * size, norm_task, &norm, err);
 }
 
 /* ---- rope ---- */
@@ -220,8 +227,8 @@ static enum status cpu_rope(void *state, float *x, uint64_t sequences, uint64_t 
     struct rope rope = {x, cosine, sine, sequences * length, length, heads, head_size};
     uint64_t width = (uint64_t)heads * head_size;
 
-    return cpu_parallel(cpu->pool, tasks_for(rope.tokens, rows_per_task(width)), 3 * rope.tokens * width, rope_task,
-        &rope, err);
+    return cpu_parallel(cpu->pool, tasks_for(rope.tokens, rows_per_task(width)), 3 * rope.tokens * width,
+        rope_task, &rope, err);
 }
 
 /* ---- the cache, and attention over it ---- */
@@ -254,8 +261,8 @@ static enum status cpu_store(void *state, float *cache, const float *x, uint64_t
     struct cpu *cpu = state;
     struct store store = {cache, x, length, past, capacity, kv_heads, head_size};
 
-    return cpu_parallel(cpu->pool, sequences * kv_heads, sequences * length * kv_heads * head_size, store_task, &store,
-        err);
+    return cpu_parallel(
+        cpu->pool, sequences * kv_heads, sequences * length * kv_heads * head_size, store_task, &store, err);
 }
 
 static enum status cpu_attend(void *state, const struct attention *call, struct error *err)
@@ -286,12 +293,14 @@ static enum status silu_multiply_task(void *context, uint64_t index, unsigned wo
     return OK;
 }
 
-static enum status cpu_silu_multiply(void *state, float *gate, const float *up, uint64_t count, struct error *err)
+static enum status cpu_silu_multiply(
+    void *state, float *gate, const float *up, uint64_t count, struct error *err)
 {
     struct cpu *cpu = state;
     struct elementwise call = {gate, up, count};
 
-    return cpu_parallel(cpu->pool, tasks_for(count, TASK_FLOATS), SILU_WORK * count, silu_multiply_task, &call, err);
+    return cpu_parallel(
+        cpu->pool, tasks_for(count, TASK_FLOATS), SILU_WORK * count, silu_multiply_task, &call, err);
 }
 
 static enum status add_task(void *context, uint64_t index, unsigned worker, struct error *err)
@@ -338,7 +347,8 @@ enum status backend_cpu_create(struct backend *out, struct pool *pool, uint64_t 
     cpu->max_cols = max_cols;
     status = matmul_create(&cpu->matmul, pool, max_cols, err);
     if (!status && !(cpu->gain = memory_new(max_cols, sizeof(float), err))) status = ERR_MEMORY;
-    if (!status && !(cpu->tile_rows = memory_new(pool_workers(pool) * TILE_ROWS * max_cols, sizeof(float), err)))
+    if (!status &&
+        !(cpu->tile_rows = memory_new(pool_workers(pool) * TILE_ROWS * max_cols, sizeof(float), err)))
         status = ERR_MEMORY;
     if (status) {
         cpu_release(cpu);

@@ -1,7 +1,8 @@
-/* Softmax attention by blocks: up to 64 rows (queries x heads that share keys) against up to 512 keys at a time, with the
- * running maximum and sum of Milakov and Gimelshein 2018 (arXiv:1805.02867), as in FlashAttention (Dao et al. 2022,
- * arXiv:2205.14135, Algorithm 1). Scratch is bounded whatever the context, keys that no row of a block may see are never
- * touched (which halves causal work), and heads that share keys read them once. */
+/* Softmax attention by blocks: up to 64 rows (queries x heads that share keys) against up to 512 keys at a
+ * time, with the running maximum and sum of Milakov and Gimelshein 2018 (arXiv:1805.02867), as in
+ * FlashAttention (Dao et al. 2022, arXiv:2205.14135, Algorithm 1). Scratch is bounded whatever the context,
+ * keys that no row of a block may see are never touched (which halves causal work), and heads that share keys
+ * read them once. */
 #include "model/backends/cpu_attention.h"
 
 #include <math.h>
@@ -14,11 +15,12 @@
 #define ROWS 64  /* of a block of queries */
 #define KEYS 512 /* of a block of keys */
 
-/* How a call is cut into tasks: [sequences][kv_heads][head_blocks][token_blocks], computed from shapes alone. */
+/* How a call is cut into tasks: [sequences][kv_heads][head_blocks][token_blocks], computed from shapes alone.
+ */
 struct plan {
     const struct attention *call;
-    uint64_t group;                           /* heads that share one key head */
-    uint64_t head_block, token_block;         /* of one task: head_block * token_block <= ROWS */
+    uint64_t group;                   /* heads that share one key head */
+    uint64_t head_block, token_block; /* of one task: head_block * token_block <= ROWS */
     uint64_t head_blocks, token_blocks, tasks;
     float *scratch;
 };
@@ -26,11 +28,11 @@ struct plan {
 /* One task: rows are tokens x heads, heads innermost. */
 struct block {
     uint64_t sequence, kv_head, first_head, heads, first_token, tokens;
-    float *q;             /* [rows][head_size] */
-    float *sum_v;         /* [rows][head_size]: sum over keys of weight * value */
-    float *weights;       /* [rows][KEYS]: scores, then their exponentials */
-    float peak[ROWS];     /* the largest score so far */
-    float sum[ROWS];      /* sum of exponentials so far, relative to peak */
+    float *q;         /* [rows][head_size] */
+    float *sum_v;     /* [rows][head_size]: sum over keys of weight * value */
+    float *weights;   /* [rows][KEYS]: scores, then their exponentials */
+    float peak[ROWS]; /* the largest score so far */
+    float sum[ROWS];  /* sum of exponentials so far, relative to peak */
 };
 
 uint64_t cpu_attention_scratch(uint32_t head_size)
@@ -100,17 +102,20 @@ static void load_queries(struct block *block, const struct attention *call)
 static void store_outputs(const struct block *block, const struct attention *call)
 {
     for (uint64_t row = 0; row < block->tokens * block->heads; row++) {
-        float *out = call->out + token_offset(call, block, row / block->heads) + row % block->heads * call->head_size;
+        float *out =
+            call->out + token_offset(call, block, row / block->heads) + row % block->heads * call->head_size;
         const float *sum_v = block->sum_v + row * call->head_size;
 
-        for (uint32_t i = 0; i < call->head_size; i++) out[i] = sum_v[i] / block->sum[row];
+        for (uint32_t i = 0; i < call->head_size; i++)
+            out[i] = sum_v[i] / block->sum[row];
     }
 }
 
 /* Scores of one row to weights relative to its peak; what was summed under a lower peak is scaled down.
- *   scores  [count]  in: scores of the block's keys; out: weights, 0 outside begin .. end-1 (what the row may see) */
-static void exponentiate(struct block *block, uint64_t row, uint64_t count, uint64_t begin, uint64_t end,
-    uint32_t head_size)
+ *   scores  [count]  in: scores of the block's keys; out: weights, 0 outside begin .. end-1 (what the row may
+ * see) */
+static void exponentiate(
+    struct block *block, uint64_t row, uint64_t count, uint64_t begin, uint64_t end, uint32_t head_size)
 {
     float *scores = block->weights + row * KEYS, *sum_v = block->sum_v + row * head_size;
     float peak, decay, sum;
@@ -122,7 +127,8 @@ static void exponentiate(struct block *block, uint64_t row, uint64_t count, uint
     if (peak > block->peak[row]) {
         decay = expf(block->peak[row] - peak);
         block->sum[row] *= decay;
-        for (uint32_t i = 0; i < head_size; i++) sum_v[i] *= decay;
+        for (uint32_t i = 0; i < head_size; i++)
+            sum_v[i] *= decay;
         block->peak[row] = peak;
     }
     kernels()->exp_sum(&sum, scores + begin, block->peak[row], end - begin);
@@ -138,7 +144,8 @@ static void attend(struct block *block, const struct attention *call, uint64_t f
     linalg_gemm_nt(rows, count, size, call->scale, block->q, size, call->keys + head + first * size, size, 0,
         block->weights, KEYS);
     for (uint64_t row = 0; row < rows; row++) {
-        uint64_t end = call->past + block->first_token + row / block->heads + 1; /* sees keys begin .. end-1 */
+        uint64_t end =
+            call->past + block->first_token + row / block->heads + 1; /* sees keys begin .. end-1 */
         uint64_t begin = call->window && end > call->window ? end - call->window : 0;
 
         end = smaller(end > first ? end - first : 0, count);
@@ -159,7 +166,8 @@ static enum status run_block(void *context, uint64_t index, unsigned worker, str
     (void)err;
     first = call->window && first + 1 > call->window ? first + 1 - call->window : 0;
     load_queries(&block, call);
-    for (; first < end; first += KEYS) attend(&block, call, first, smaller(KEYS, end - first));
+    for (; first < end; first += KEYS)
+        attend(&block, call, first, smaller(KEYS, end - first));
     store_outputs(&block, call);
     return OK;
 }
@@ -167,7 +175,8 @@ static enum status run_block(void *context, uint64_t index, unsigned worker, str
 enum status cpu_attention(struct pool *pool, const struct attention *call, float *scratch, struct error *err)
 {
     struct plan plan = make_plan(call, scratch);
-    uint64_t work = call->sequences * call->length * call->heads * (call->past + call->length) * call->head_size;
+    uint64_t work =
+        call->sequences * call->length * call->heads * (call->past + call->length) * call->head_size;
 
     return cpu_parallel(pool, plan.tasks, work, run_block, &plan, err);
 }

@@ -31,6 +31,7 @@ static void override_nothing(struct kernels *table)
 static void override_avx2(struct kernels *table)
 {
     kernels_override_avx2(table);
+    kernels_override_tiles_avx2(table);
     kernels_override_exp_avx2(table);
 }
 

@@ -75,6 +75,7 @@ enum status kernels_select(const char *name, struct error *err);
 /* For kernels.c: the scalar table, and what each instruction set replaces in a copy of it. */
 extern const struct kernels kernels_scalar;
 void kernels_override_avx2(struct kernels *table);
+void kernels_override_tiles_avx2(struct kernels *table);
 void kernels_override_exp_avx2(struct kernels *table);
 
 #endif

@@ -1,4 +1,5 @@
-/* The kernels of softmax and SiLU for x86-64 with AVX2 and FMA. On other processors this file overrides nothing. */
+/* The kernels of softmax and SiLU for x86-64 with AVX2 and FMA. On other processors this file overrides
+ * nothing. */
 #include "tensor/kernels/kernels.h"
 
 #if defined(__AVX2__) && defined(__FMA__)
@@ -10,13 +11,14 @@
 #define LANES 8
 #define INLINE static inline __attribute__((always_inline))
 
-/* e^x within 2 units in the last place. x is clamped to -87 .. 88, so results stay normal numbers; NaN stays NaN (the
- * second operand of min and max is what they return then).
- * x = n ln 2 + r with |r| <= ln 2 / 2 (Cody and Waite's reduction: ln 2 in two parts, the first with so few bits that n
- * times it is exact); e^r by the polynomial of Cephes' expf; 2^n is put together from its bits. */
+/* e^x within 2 units in the last place. x is clamped to -87 .. 88, so results stay normal numbers; NaN stays
+ * NaN (the second operand of min and max is what they return then). x = n ln 2 + r with |r| <= ln 2 / 2 (Cody
+ * and Waite's reduction: ln 2 in two parts, the first with so few bits that n times it is exact); e^r by the
+ * polynomial of Cephes' expf; 2^n is put together from its bits. */
 INLINE __m256 exp_lanes(__m256 x)
 {
-    const __m256 half_bits = _mm256_set1_ps(12582912.0f); /* 1.5 * 2^23: adding it leaves the nearest integer */
+    const __m256 half_bits =
+        _mm256_set1_ps(12582912.0f); /* 1.5 * 2^23: adding it leaves the nearest integer */
     __m256 shifted, n, r, power;
     __m256i scale;
 
@@ -41,7 +43,8 @@ INLINE __m256 load_part(const float *x, uint64_t count, float fill)
 {
     float lanes[LANES];
 
-    for (int i = 0; i < LANES; i++) lanes[i] = fill;
+    for (int i = 0; i < LANES; i++)
+        lanes[i] = fill;
     memcpy(lanes, x, count * sizeof *x);
     return _mm256_loadu_ps(lanes);
 }
@@ -60,11 +63,13 @@ static void avx2_maximum(float *out, const float *x, uint64_t n)
     float lanes[LANES];
     uint64_t i = 0;
 
-    for (; i + LANES <= n; i += LANES) greatest = _mm256_max_ps(_mm256_loadu_ps(x + i), greatest);
+    for (; i + LANES <= n; i += LANES)
+        greatest = _mm256_max_ps(_mm256_loadu_ps(x + i), greatest);
     greatest = _mm256_max_ps(load_part(x + i, n - i, -INFINITY), greatest);
     _mm256_storeu_ps(lanes, greatest);
     *out = lanes[0];
-    for (int lane = 1; lane < LANES; lane++) *out = lanes[lane] > *out ? lanes[lane] : *out;
+    for (int lane = 1; lane < LANES; lane++)
+        *out = lanes[lane] > *out ? lanes[lane] : *out;
 }
 
 static void avx2_exp_sum(float *sum, float *x, float shift, uint64_t n)
@@ -80,7 +85,8 @@ static void avx2_exp_sum(float *sum, float *x, float shift, uint64_t n)
     }
     _mm256_storeu_ps(lanes, sums);
     store_part(x + i, n - i, exp_lanes(_mm256_sub_ps(load_part(x + i, n - i, shift), shifts)));
-    for (int lane = 0; i < n; i++, lane++) lanes[lane] += x[i];
+    for (int lane = 0; i < n; i++, lane++)
+        lanes[lane] += x[i];
     *sum = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
