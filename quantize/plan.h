@@ -24,8 +24,8 @@ struct plan_tensor {
     struct tensor target;        /* STORAGE_TILES with its scheme if quantized */
     struct recipe recipe;        /* keep: not quantized */
     uint64_t bytes;              /* of the target */
-    double error,
-        power; /* sums of squares, of what quantization changed and of the weights; 0 if not measured */
+    double error;                /* sum of squares of what quantization changed; 0 if not measured */
+    double power;                /* sum of squares of the weights, likewise */
 };
 
 /* All of them, in the container's order. */

@@ -149,6 +149,7 @@ static enum status run_perplexity(int argc, char **argv, enum options_outcome *o
     if ((status = setting_open(&setting, &values.common, err)) ||
         (status = file_read_all(&text, &bytes, values.text, UINT64_C(2) << 30, err)) ||
         (status = model_open(&model, values.model, setting.pool, err)) ||
+        (values.record && (status = record_possible(model->container, err))) ||
         (status = perplexity_measure(&result, model, text, bytes, &options, &setting.report, err))) {
         goto done;
     }

@@ -111,12 +111,23 @@ static enum status emit_new(struct generation *run, bool last, void (*emit)(void
     return OK;
 }
 
+/* Vocabularies are often padded beyond the tokenizer's tokens; an id that stands for no text must not be picked. */
+static void exclude_padding(const struct model *model, float *logits)
+{
+    uint64_t bytes;
+    for (uint32_t id = 0; id < model->config.vocabulary; id++) {
+        if (!tokenizer_token(model->tokenizer, id, &bytes)) logits[id] = -INFINITY;
+    }
+}
+
 /* Run `length` tokens from ids[begin] and leave the logits of the last in run->logits. */
 static enum status advance(struct generation *run, uint64_t begin, uint64_t length, struct error *err)
 {
+    const float *last = run->hidden + (length - 1) * run->model->config.hidden;
     enum status status = session_step(run->session, run->hidden, run->ids + begin, length, err);
-    if (status) return status;
-    return model_logits(run->model, run->logits, run->hidden + (length - 1) * run->model->config.hidden, 1, err);
+    if (!status) status = model_logits(run->model, run->logits, last, 1, err);
+    if (!status) exclude_padding(run->model, run->logits);
+    return status;
 }
 
 static enum status prepare(struct generation *run, const char *prompt, uint64_t prompt_bytes,

@@ -67,6 +67,13 @@ static enum status copy_tensors(struct nbl_writer *writer, struct container *con
     return status;
 }
 
+enum status record_possible(const struct container *container, struct error *err)
+{
+    if (strcmp(container_format(container), "nbl") == 0) return OK;
+    return fail(err, ERR_USAGE, "--record writes into .nbl files; %s is %s", container_path(container),
+        container_format(container));
+}
+
 enum status record_perplexity(const char *path, const struct perplexity_result *result,
     enum perplexity_protocol protocol, const char *text_name, struct pool *pool, const struct report *report,
     struct error *err)
@@ -76,14 +83,9 @@ enum status record_perplexity(const char *path, const struct perplexity_result *
     char *json = NULL;
     uint64_t bytes = 0;
     enum status status = container_open(&container, path, err);
-    if (status) goto done;
-    if (strcmp(container_format(container), "nbl") != 0) {
-        status = fail(err, ERR_USAGE, "--record writes into .nbl files; %s is %s", path, container_format(container));
-        goto done;
-    }
-    if ((status = describe(&json, &bytes, result, protocol, text_name, err)) ||
-        (status = nbl_writer_create(&writer, path, true, err)) ||
-        (status = copy_tensors(writer, container, pool, report, err)) ||
+    if (status || (status = record_possible(container, err)) ||
+        (status = describe(&json, &bytes, result, protocol, text_name, err)) ||
+        (status = nbl_writer_create(&writer, path, true, err)) || (status = copy_tensors(writer, container, pool, report, err)) ||
         (status = copy_documents(writer, container, err)) ||
         (status = nbl_writer_document(writer, "evaluation.json", json, bytes, err))) {
         goto done;

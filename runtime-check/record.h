@@ -4,7 +4,12 @@
 
 #include "base/report.h"
 #include "base/threads.h"
+#include "formats/container.h"
 #include "runtime-check/perplexity.h"
+
+/* Whether a result can be written into this container at all: ERR_USAGE unless it is a .nbl file. To be asked before the
+ * long work. */
+enum status record_possible(const struct container *container, struct error *err);
 
 /* Replace the .nbl file at `path` by a copy of itself whose document "evaluation.json" holds `result` (an older one is
  * replaced). Tensors are copied byte for byte; the file changes all at once or not at all.

@@ -27,7 +27,8 @@ struct grid {
  * scales, 0.30 to 1.20 of that.
  * Asymmetric: the range is extended to contain 0, scale = (max - min) / (2^bits - 1), zero = round(-min / scale), so that 0 is
  * exact. MSE tries 41 scales (0.40 to 1.20) x every integer zero-point (above 4 bits: the 17 around the min-max one).
- * Scales are rounded to half precision before anything is rounded to them.
+ * Scales are rounded to half precision before anything is rounded to them; a candidate that this makes 0 or infinite is
+ * left out. Of equal candidates the first is taken; min-max comes first.
  *
  *   weights     [count]  in, finite (the caller has checked)
  *   importance  [count]  in, weights of the squared error (the Hessian's diagonal), or NULL for 1
@@ -36,7 +37,7 @@ bool grid_fit(struct grid *out, const float *weights, const float *importance, u
     bool asymmetric, enum grid_range range);
 
 /* Round `count` weights to the grid: code = clamp(round_half_even(w / scale) + zero, 0, 2^bits - 1); the division is a
- * product with the reciprocal. Scale 0: every code is zero. */
+ * product with the reciprocal. Scale 0: every code is the zero-point. */
 void grid_encode(uint8_t *codes, const float *weights, uint64_t count, struct grid grid, uint32_t bits);
 
 /* out = scale * (code - zero). */

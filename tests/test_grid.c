@@ -148,6 +148,10 @@ static void check_subnormals(uint32_t bits, bool asymmetric, enum grid_range ran
 static void tiny_weights_are_accepted(void)
 {
     for_every_fit(check_subnormals);
+    /* The scale 1.4 * 2^-24 becomes 2^-24; the zero-point stays a code all the same. */
+    struct grid grid;
+    CHECK(grid_fit(&grid, (float[]){-255 * 1.4f * 0x1p-24f}, NULL, 1, 8, true, GRID_MINMAX), NULL);
+    CHECK(grid.scale == 1 && grid.zero == 255, NULL);
 }
 
 /* ---- codes ---- */

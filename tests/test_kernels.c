@@ -111,6 +111,33 @@ static void every_half_gives_the_same_bits(void)
     CHECK(memcmp(back, expected_back, sizeof back) == 0, NULL);
 }
 
+/* Every sign, exponent and leading part of a fraction, followed by what rounding to 16 bits is about:
+ * nothing, a half, and one bit less and more than a half. */
+static void check_ties(void (*fast)(void *, const float *, uint64_t),
+    void (*scalar)(void *, const float *, uint64_t), uint32_t dropped)
+{
+    enum { COUNT = 1024 };
+    uint32_t half = 1u << (dropped - 1), tails[] = {0, half - 1, half, half + 1}, bits[COUNT];
+    float in[COUNT];
+    uint16_t out[COUNT], expected[COUNT];
+    unsigned wrong = 0;
+    for (uint32_t first = 0; first < 1u << (32 - dropped); first += COUNT / 4) {
+        for (uint32_t i = 0; i < COUNT; i++)
+            bits[i] = (first + i / 4) << dropped | tails[i % 4];
+        memcpy(in, bits, sizeof in);
+        fast(out, in, COUNT);
+        scalar(expected, in, COUNT);
+        wrong += memcmp(out, expected, sizeof out) != 0;
+    }
+    CHECK(wrong == 0, NULL);
+}
+
+static void ties_give_the_same_bits(void)
+{
+    check_ties(kernels()->f32_to_f16, kernels_scalar.f32_to_f16, 13);
+    check_ties(kernels()->f32_to_bf16, kernels_scalar.f32_to_bf16, 16);
+}
+
 /* ---- dot products ---- */
 
 static void check_dot(enum dtype dtype, void (*fast)(float *, const void *, const float *, uint64_t))
@@ -290,6 +317,7 @@ int main(void)
         {"the named set is in use", the_named_set_is_in_use},
         {"conversions give the same bits", conversions_give_the_same_bits},
         {"every half gives the same bits", every_half_gives_the_same_bits},
+        {"ties give the same bits", ties_give_the_same_bits},
         {"dots are close", dots_are_close},
         {"extremes are found", extremes_are_found},
         {"one bad weight makes its group NaN", one_bad_weight_makes_its_group_nan},

@@ -162,6 +162,31 @@ static void every_kind_and_shape(void)
     }
 }
 
+/* An infinity in a wide product leaves nothing behind for a narrow one. */
+static void products_do_not_see_the_ones_before(void)
+{
+    enum { WIDE = 320, NARROW = 172 };
+    struct pool *pool = NULL;
+    struct matmul *matmul = NULL;
+    struct error err = {0};
+    float x[WIDE], y[8];
+    uint64_t state = 2;
+    struct weight wide = make_weight(4, 8, WIDE, &state), narrow = make_weight(4, 8, NARROW, &state);
+    REQUIRE(pool_create(&pool, 1, &err) == OK, &err);
+    REQUIRE(matmul_create(&matmul, pool, WIDE, &err) == OK, &err);
+    for (int i = 0; i < WIDE; i++)
+        x[i] = INFINITY;
+    CHECK(matmul_run(matmul, y, x, 1, &wide.tensor, NULL, &err) == OK, &err);
+    for (int i = 0; i < NARROW; i++)
+        x[i] = testing_normal(&state);
+    CHECK(matmul_run(matmul, y, x, 1, &narrow.tensor, NULL, &err) == OK, &err);
+    check_product(&narrow, y, x, 1, false);
+    matmul_free(matmul);
+    pool_free(pool);
+    free_weight(&wide);
+    free_weight(&narrow);
+}
+
 static void integer_weights_are_refused(void)
 {
     struct pool *pool = NULL;
@@ -230,6 +255,7 @@ int main(void)
     REQUIRE(linalg_init(&err) == OK, &err);
     static const struct test_case cases[] = {
         {"every kind and shape", every_kind_and_shape},
+        {"products do not see the ones before", products_do_not_see_the_ones_before},
         {"integer weights are refused", integer_weights_are_refused},
         {"every allocation may fail", every_allocation_may_fail},
         {"products of nothing", products_of_nothing},

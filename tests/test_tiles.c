@@ -62,6 +62,7 @@ static struct matrix make_matrix(uint64_t rows, uint64_t cols, struct scheme sch
     matrix.scales = get(rows * matrix.layout.groups * 2);
     if (scheme.asymmetric) matrix.zeros = get(rows * matrix.layout.groups);
     matrix.bytes = get(matrix.layout.bytes);
+    memset(matrix.bytes, 0xaa, matrix.layout.bytes); /* packing must not count on zeroed memory */
     fill_matrix(&matrix, state);
     pack_matrix(&matrix);
     return matrix;

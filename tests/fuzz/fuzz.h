@@ -1,0 +1,37 @@
+/* What the fuzz targets share. */
+#ifndef NIBBLE_TESTS_FUZZ_FUZZ_H
+#define NIBBLE_TESTS_FUZZ_FUZZ_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "formats/container.h"
+
+/* The entry that libFuzzer, or replay.c, calls once per input. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* Open bytes as a model file and look at everything that opening hands out. The file lives in memory only. */
+static inline void fuzz_open(const uint8_t *data, size_t size)
+{
+    int descriptor = memfd_create("fuzz", MFD_CLOEXEC);
+    struct container *container = NULL;
+    char path[64], byte;
+
+    if (descriptor < 0 || write(descriptor, data, size) != (ssize_t)size) abort();
+    snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
+    if (container_open(&container, path, NULL) == OK && container_map(container, NULL) == OK) {
+        for (uint64_t i = 0; i < container_count(container); i++) {
+            const struct tensor *tensor = container_tensor(container, i);
+            if (container_find(container, tensor->name) != tensor) abort();
+            if (tensor->bytes == 0) continue;
+            if (container_read(container, tensor, tensor->bytes - 1, &byte, 1, NULL) != OK) abort();
+            if (byte != ((const char *)tensor->data)[tensor->bytes - 1]) abort();
+        }
+    }
+    container_close(container);
+    close(descriptor);
+}
+
+#endif
