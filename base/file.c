@@ -170,6 +170,12 @@ enum file_kind file_kind(const char *path)
     return S_ISDIR(info.st_mode) ? FILE_FOLDER : FILE_OTHER;
 }
 
+uint64_t file_size(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 ? (uint64_t)info.st_size : 0;
+}
+
 bool file_same(const char *path_a, const char *path_b)
 {
     struct stat a, b;

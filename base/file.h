@@ -40,6 +40,9 @@ enum status file_read_all(char **out, uint64_t *bytes, const char *path, uint64_
 enum file_kind { FILE_ABSENT, FILE_REGULAR, FILE_FOLDER, FILE_OTHER };
 enum file_kind file_kind(const char *path);
 
+/* The size of a file in bytes; 0 if there is none. */
+uint64_t file_size(const char *path);
+
 /* True if both paths exist and are the same file (device and inode, through links). */
 bool file_same(const char *path_a, const char *path_b);
 

@@ -2,10 +2,7 @@
  * commit. */
 #include "convert/convert.h"
 
-#include <dirent.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -60,53 +57,6 @@ static bool wanted_type(enum dtype *out, const struct convert_options *options)
     return false;
 }
 
-/* ---- the input ---- */
-
-/* True if the output's name leads to the input or to a file of the input's folder, also through links. */
-static bool is_input(const char *input, const char *output)
-{
-    struct stat old, info;
-    bool found = false;
-    if (stat(output, &old) != 0) return false;
-    if (file_same(input, output)) return true;
-    DIR *folder = opendir(input);
-    for (struct dirent *entry; folder && !found && (entry = readdir(folder)) != NULL;)
-        found = fstatat(dirfd(folder), entry->d_name, &info, 0) == 0 && info.st_dev == old.st_dev &&
-                info.st_ino == old.st_ino;
-    if (folder) closedir(folder);
-    return found;
-}
-
-/* Open the input and hold its tensors against its configuration: missing, misshapen and unknown ones are
- * errors, and those that are left out on purpose are listed. */
-static enum status open_input(struct convert_result *result, const char *input, struct error *err)
-{
-    struct model_config config;
-    struct model_tensors tensors = {0};
-    char *json = NULL, what[512];
-    uint64_t bytes = 0;
-    snprintf(what, sizeof what, "%s: config.json", input);
-    enum status status = container_open(&result->container, input, err);
-    if (status == OK) status = container_document(result->container, "config.json", &json, &bytes, err);
-    if (status == OK && !json) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", input);
-    if (status == OK) status = config_parse(&config, what, json, bytes, err);
-    if (status == OK)
-        status =
-            layers_bind(&tensors, &result->dropped, &result->dropped_count, result->container, &config, err);
-    if (status == OK) result->bytes_in = container_bytes(result->container);
-    layers_release(&tensors);
-    memory_free(json);
-    return status;
-}
-
-static bool is_dropped(const struct convert_result *result, const struct tensor *tensor)
-{
-    for (uint64_t i = 0; i < result->dropped_count; i++) {
-        if (result->dropped[i].tensor == tensor) return true;
-    }
-    return false;
-}
-
 /* ---- what becomes of each tensor ---- */
 
 static struct transfer_item plan_item(const struct tensor *source, bool cast, enum dtype type)
@@ -136,9 +86,9 @@ static void plan_items(struct convert_result *result, struct transfer_item *item
 {
     enum dtype type = DTYPE_F32;
     bool cast = wanted_type(&type, options);
-    for (uint64_t i = 0; i < container_count(result->container); i++) {
-        const struct tensor *source = container_tensor(result->container, i);
-        if (is_dropped(result, source)) continue;
+    for (uint64_t i = 0; i < container_count(result->input.container); i++) {
+        const struct tensor *source = container_tensor(result->input.container, i);
+        if (checkpoint_is_dropped(&result->input, source)) continue;
         struct transfer_item *item = &items[result->tensors++];
         *item = plan_item(source, cast, type);
         result->tensors_cast += is_cast(item);
@@ -151,20 +101,6 @@ static void plan_items(struct convert_result *result, struct transfer_item *item
 
 /* ---- the output ---- */
 
-/* Carry the names that stand for another tensor over, but for those whose tensor was dropped. */
-static enum status add_aliases(
-    struct nbl_writer *writer, const struct convert_result *result, struct error *err)
-{
-    enum status status = OK;
-    for (uint64_t i = 0; status == OK && i < container_alias_count(result->container); i++) {
-        const char *alias, *target;
-        container_alias(result->container, i, &alias, &target);
-        if (!is_dropped(result, container_find(result->container, target)))
-            status = nbl_writer_alias(writer, alias, target, err);
-    }
-    return status;
-}
-
 static enum status write_output(struct convert_result *result, const struct transfer_item *items,
     uint32_t *source_crcs, struct pool *pool, const struct convert_options *options,
     const struct report *report, struct error *err)
@@ -174,11 +110,11 @@ static enum status write_output(struct convert_result *result, const struct tran
     enum status status = nbl_writer_create(&writer, options->output, options->force, err);
     if (status == OK)
         status = transfer_run(
-            result->container, writer, items, result->tensors, source_crcs, pool, report, "converting", err);
-    if (status == OK) status = add_aliases(writer, result, err);
+            result->input.container, writer, items, result->tensors, source_crcs, pool, report, "converting", err);
+    if (status == OK) status = checkpoint_write_aliases(&result->input, writer, err);
     if (status == OK)
         status =
-            provenance_attach(writer, result->container, convert_command.name, recorded, 1, source_crcs, err);
+            provenance_attach(writer, result->input.container, convert_command.name, recorded, 1, source_crcs, err);
     if (status != OK) {
         nbl_writer_abandon(writer);
         return status;
@@ -186,26 +122,13 @@ static enum status write_output(struct convert_result *result, const struct tran
     return nbl_writer_commit(writer, err);
 }
 
-/* The bytes of a file that was just written. Nothing here may fail any more: the output stands. */
-static uint64_t size_of(const char *path)
-{
-    struct stat info;
-    return stat(path, &info) == 0 ? (uint64_t)info.st_size : 0;
-}
-
 /* ---- all of it ---- */
-
-static void note_dropped(const struct convert_result *result, const struct report *report)
-{
-    for (uint64_t i = 0; i < result->dropped_count; i++)
-        report_note(report, "dropped %s: %s", result->dropped[i].tensor->name, result->dropped[i].why);
-}
 
 static enum status convert_opened(struct convert_result *result, const struct convert_options *options,
     const struct report *report, struct error *err)
 {
     struct pool *pool = NULL;
-    uint64_t count = container_count(result->container);
+    uint64_t count = container_count(result->input.container);
     struct transfer_item *items = memory_new(count, sizeof *items, err);
     uint32_t *source_crcs = memory_new(count, sizeof *source_crcs, err);
     enum status status = ERR_MEMORY;
@@ -215,7 +138,7 @@ static enum status convert_opened(struct convert_result *result, const struct co
     if (status != OK) goto done;
     result->threads = pool_workers(pool);
     status = write_output(result, items, source_crcs, pool, options, report, err);
-    if (status == OK) result->bytes_out = size_of(options->output);
+    if (status == OK) result->bytes_out = file_size(options->output);
 done:
     pool_free(pool);
     memory_free(source_crcs);
@@ -228,12 +151,11 @@ enum status convert_run(struct convert_result *out, const struct convert_options
     struct report report = {options->common.quiet, options->common.verbose};
     double start = report_seconds();
     *out = (struct convert_result){0};
-    if (is_input(options->input, options->output))
-        return fail(
-            err, ERR_USAGE, "%s: is the input, or a file of it; name another output", options->output);
-    enum status status = open_input(out, options->input, err);
+    enum status status = checkpoint_refuse_output(options->input, options->output, err);
+    if (status == OK) status = checkpoint_open(&out->input, options->input, err);
     if (status != OK) return status;
-    note_dropped(out, &report);
+    out->bytes_in = container_bytes(out->input.container);
+    checkpoint_note_dropped(&out->input, &report);
     status = convert_opened(out, options, &report, err);
     out->seconds = report_seconds() - start;
     return status;
@@ -241,7 +163,6 @@ enum status convert_run(struct convert_result *out, const struct convert_options
 
 void convert_release(struct convert_result *result)
 {
-    memory_free(result->dropped);
-    container_close(result->container);
+    checkpoint_close(&result->input);
     *result = (struct convert_result){0};
 }

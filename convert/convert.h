@@ -3,8 +3,7 @@
 #define NIBBLE_CONVERT_CONVERT_H
 
 #include "base/options.h"
-#include "formats/container.h"
-#include "model/layers.h"
+#include "model/checkpoint.h"
 
 /* The command line as it was parsed. */
 struct convert_options {
@@ -20,9 +19,7 @@ extern const struct command convert_command;
 
 /* What was done, for the report. Holds the input open, because names point into it. */
 struct convert_result {
-    struct container *container;
-    struct dropped_tensor *dropped; /* [dropped_count] */
-    uint64_t dropped_count;
+    struct checkpoint input;
     uint64_t tensors, tensors_cast;
     uint64_t weights, tensor_bytes; /* elements and bytes of the tensors written */
     uint64_t bytes_in, bytes_out;   /* of the files that hold tensors */

@@ -28,19 +28,6 @@ static void print_people(const struct convert_result *result, const struct conve
     printf("peak memory      %s\n", report_bytes(memory, memory_peak_bytes()));
 }
 
-static void write_dropped(struct json_writer *json, const struct convert_result *result)
-{
-    json_write_key(json, "dropped");
-    json_open_array(json);
-    for (uint64_t i = 0; i < result->dropped_count; i++) {
-        json_open_object(json);
-        json_put_text(json, "tensor", result->dropped[i].tensor->name);
-        json_put_text(json, "why", result->dropped[i].why);
-        json_close_object(json);
-    }
-    json_close_array(json);
-}
-
 static enum status print_json(
     const struct convert_result *result, const struct convert_options *options, struct error *err)
 {
@@ -59,7 +46,7 @@ static enum status print_json(
     json_put_u64(&json, "bytes_in", result->bytes_in);
     json_put_u64(&json, "bytes_out", result->bytes_out);
     json_put_number(&json, "bits_per_weight", bits_per_weight(result));
-    write_dropped(&json, result);
+    checkpoint_write_dropped(&result->input, &json);
     json_put_number(&json, "seconds", result->seconds);
     json_put_u64(&json, "peak_memory_bytes", memory_peak_bytes());
     json_put_text(&json, "kernels", kernels()->name);

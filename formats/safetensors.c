@@ -340,13 +340,13 @@ static enum status misplaced(const struct reader_entry *entry, const struct read
  * ended, the first at 0, and the last ends with the file. */
 static enum status place_entries(struct pass *pass, uint64_t file_bytes, struct error *err)
 {
-    struct reader_entry *entries = pass->container->entries + pass->first_entry;
-    uint64_t count = pass->container->entry_count - pass->first_entry, expected = 0, end;
+    uint64_t first = pass->first_entry, count = pass->container->entry_count, expected = 0, end;
+    struct reader_entry *entries = pass->container->entries;
 
-    if (count > 0) qsort(entries, count, sizeof *entries, compare_places);
-    for (uint64_t i = 0; i < count; i++) {
+    if (count > first) qsort(entries + first, count - first, sizeof *entries, compare_places);
+    for (uint64_t i = first; i < count; i++) {
         if (entries[i].offset != expected)
-            return misplaced(&entries[i], i > 0 ? &entries[i - 1] : NULL, expected, err);
+            return misplaced(&entries[i], i > first ? &entries[i - 1] : NULL, expected, err);
         expected += entries[i].tensor.bytes; /* was begin + (end - begin): cannot wrap */
         entries[i].offset += pass->data_offset;
     }

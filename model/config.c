@@ -1,6 +1,6 @@
 /* config.json to struct model_config. What transformers' configuration classes and RotaryEmbeddingConfigMixin
- * accept is accepted, with their defaults where a key may be absent; numbers that decide a shape or a value
- * have no default. What would change the result and is not known here is refused by name, never ignored. */
+ * accept is accepted. A key may be absent where its default is the same in all of them or shows in a tensor's
+ * shape. What would change the result and is not known here is refused by name, never ignored. */
 #include "model/config.h"
 
 #include <inttypes.h>

@@ -4,32 +4,20 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/checkpoint.h"
 #include "model/forward.h"
 #include "tensor/linalg.h"
 
-static enum status open_config(struct model *model, struct error *err)
+/* A checkpoint whose parts the model takes over. What was dropped on purpose is of no interest here. */
+static enum status open_checkpoint(struct model *model, const char *path, struct error *err)
 {
-    const char *path = container_path(model->container);
-    char *json = NULL, what[512];
-    uint64_t bytes;
-    enum status status = container_document(model->container, "config.json", &json, &bytes, err);
+    struct checkpoint checkpoint;
+    enum status status = checkpoint_open(&checkpoint, path, err);
 
-    if (status) return status;
-    if (!json) return fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
-    snprintf(what, sizeof what, "%s: config.json", path);
-    status = config_parse(&model->config, what, json, bytes, err);
-    memory_free(json);
-    return status;
-}
-
-static enum status open_tensors(struct model *model, struct error *err)
-{
-    struct dropped_tensor *dropped = NULL;
-    uint64_t dropped_count;
-    enum status status =
-        layers_bind(&model->tensors, &dropped, &dropped_count, model->container, &model->config, err);
-
-    memory_free(dropped);
+    model->container = checkpoint.container;
+    model->config = checkpoint.config;
+    model->tensors = checkpoint.tensors;
+    memory_free(checkpoint.dropped);
     return status ? status : container_map(model->container, err);
 }
 
@@ -66,9 +54,7 @@ enum status model_open(struct model **out, const char *path, struct pool *pool, 
     model = memory_new(1, sizeof *model, err);
     if (!model) return ERR_MEMORY;
     model->pool = pool;
-    status = container_open(&model->container, path, err);
-    if (!status) status = open_config(model, err);
-    if (!status) status = open_tensors(model, err);
+    status = open_checkpoint(model, path, err);
     if (!status) status = open_tokenizer(model, err);
     if (!status) status = open_backend(model, err);
     if (status)

@@ -61,18 +61,30 @@ static enum status apply_form(const struct step *step, struct pattern_scratch *s
     struct error *err)
 {
     struct text *out = other_buffer(text);
+    enum status status = unicode_normalize(out, text->text, text->first, step->kind->form, err);
+    uint64_t first = out->count;
 
     (void)scratch;
-    return settle(text, out, unicode_normalize(out, text->text, text->bytes, step->kind->form, err));
+    out->count = 0;
+    if (status == OK) status = unicode_normalize(out, text->text, text->bytes, step->kind->form, err);
+    /* Marks that follow may have changed the first character; it still ends between two characters. */
+    while (first < out->count && ((uint8_t)out->bytes[first] & 0xC0) == 0x80)
+        first++;
+    text->first = first < out->count ? first : out->count;
+    return settle(text, out, status);
 }
 
 static enum status apply_lower(const struct step *step, struct pattern_scratch *scratch, struct normal_text *text,
     struct error *err)
 {
     struct text *out = other_buffer(text);
+    uint64_t first = text->first;
+    enum status status = unicode_lower(out, text->text, first, err);
 
     (void)step, (void)scratch;
-    return settle(text, out, unicode_lower(out, text->text, text->bytes, err));
+    text->first = out->count;
+    if (status == OK) status = unicode_lower(out, text->text + first, text->bytes - first, err);
+    return settle(text, out, status);
 }
 
 static enum status read_strip(struct step *step, const struct json_value *value, struct error *err)
@@ -91,7 +103,7 @@ static enum status apply_strip(const struct step *step, struct pattern_scratch *
         if (!unicode_is_space(unicode_decode(text->text, &length))) break;
         text->text += length;
         text->bytes -= length;
-        text->first = false;
+        text->first -= text->first > 0 ? length : 0;
     }
     while (step->right && text->bytes > 0) {
         const char *end = text->text + text->bytes;
@@ -100,6 +112,7 @@ static enum status apply_strip(const struct step *step, struct pattern_scratch *
             text->bytes--;
         } while (((uint8_t)*--end & 0xC0) == 0x80);
     }
+    if (text->first > text->bytes) text->first = text->bytes;
     return OK;
 }
 
@@ -107,15 +120,17 @@ static enum status apply_accents(const struct step *step, struct pattern_scratch
     struct error *err)
 {
     struct text *out = other_buffer(text);
+    uint64_t first = 0;
     enum status status = OK;
     unsigned length;
 
     (void)step, (void)scratch;
     for (uint64_t at = 0; at < text->bytes && status == OK; at += length) {
-        bool mark = unicode_is_mark(unicode_decode(text->text + at, &length));
-        if (!mark) status = text_append(out, text->text + at, length, err);
-        if (mark && at == 0) text->first = false;
+        if (!unicode_is_mark(unicode_decode(text->text + at, &length)))
+            status = text_append(out, text->text + at, length, err);
+        if (at < text->first) first = out->count;
     }
+    text->first = first;
     return settle(text, out, status);
 }
 
@@ -143,22 +158,24 @@ static enum status apply_replace(const struct step *step, struct pattern_scratch
 {
     struct text *out = other_buffer(text);
     struct pattern_walk walk;
-    uint64_t copied = 0;
+    uint64_t copied = 0, first = 0;
     bool found;
     enum status status;
 
     if (text->bytes == 0) return OK;
     pattern_walk_init(&walk, step->pattern, scratch, text->text, text->bytes);
     while ((status = pattern_next(&walk, &found, err)) == OK && found) {
-        /* What replaces several characters belongs to the last of them. */
-        if (walk.begin == 0 && walk.end > 0 && (step->content_bytes == 0 || walk.end > unicode_length(*text->text)))
-            text->first = false;
+        if (copied < text->first && walk.begin >= text->first) first = out->count + text->first - copied;
         status = text_append(out, text->text + copied, walk.begin - copied, err);
         if (status == OK) status = text_append(out, step->content, step->content_bytes, err);
         if (status != OK) return status;
         copied = walk.end;
+        /* What replaces several characters belongs to the last of them. */
+        if (copied <= text->first) first = out->count;
     }
+    if (copied < text->first) first = out->count + text->first - copied;
     if (status == OK) status = text_append(out, text->text + copied, text->bytes - copied, err);
+    text->first = first;
     return settle(text, out, status);
 }
 
@@ -177,6 +194,7 @@ static enum status apply_prepend(const struct step *step, struct pattern_scratch
     if (text->bytes == 0) return OK; /* nothing stays nothing */
     status = text_append(out, step->content, step->content_bytes, err);
     if (status == OK) status = text_append(out, text->text, text->bytes, err);
+    if (text->first > 0) text->first += step->content_bytes;
     return settle(text, out, status);
 }
 
@@ -184,11 +202,15 @@ static enum status apply_byte_level(const struct step *step, struct pattern_scra
     struct error *err)
 {
     struct text *out = other_buffer(text);
+    uint64_t first = 0;
     enum status status = OK;
 
     (void)step, (void)scratch;
-    for (uint64_t at = 0; at < text->bytes && status == OK; at++)
+    for (uint64_t at = 0; at < text->bytes && status == OK; at++) {
         status = unicode_append(out, byte_level_point((uint8_t)text->text[at]), err);
+        if (at < text->first) first = out->count;
+    }
+    text->first = first;
     return settle(text, out, status);
 }
 

@@ -89,19 +89,19 @@ static const char *property_items(const char *name)
     return NULL;
 }
 
-/* \w: letters, marks, decimal numbers and what else Oniguruma takes for a word. */
-static enum status put_word(struct translator *translator, struct error *err)
+/* \w: letters, marks, decimal numbers and what else Oniguruma takes for a word. Superscripts and fractions of Latin-1 are
+ * words to it where \w stands by itself, but not inside brackets. */
+static enum status put_word(struct translator *translator, bool inside, struct error *err)
 {
     static const char *const names[] = {"L", "M", "Nd"};
     enum status status = OK;
 
     for (unsigned i = 0; i < 3 && status == OK; i++)
         status = put(translator, property_items(names[i]), err);
+    if (status == OK && !inside) status = put(translator, "\\x{b2}-\\x{b3}\\x{b9}\\x{bc}-\\x{be}", err);
     if (status != OK) return status;
     return put(translator,
-        "\\p{Nl}\\p{Pc}\\x{b2}-\\x{b3}\\x{b9}\\x{bc}-\\x{be}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"
-        "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}",
-        err);
+        "\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}", err);
 }
 
 /* The items of \p{name} inside brackets: from the table, a general category, or else a script by that name. */
@@ -163,7 +163,7 @@ static enum status class_items(struct translator *translator, bool inside, bool 
     case 'h':
         return put(translator, "0-9A-Fa-f", err);
     default:
-        return put_word(translator, err);
+        return put_word(translator, inside, err);
     }
 }
 
@@ -225,7 +225,7 @@ static enum status word_boundary(struct translator *translator, struct error *er
     translator->at += 2;
     for (unsigned i = 0; i < 4 && status == OK; i++) {
         status = put(translator, parts[i], err);
-        if (status == OK) status = put_word(translator, err);
+        if (status == OK) status = put_word(translator, false, err);
     }
     return status == OK ? put(translator, "]))", err) : status;
 }
@@ -283,7 +283,7 @@ static enum status posix_class(struct translator *translator, struct error *err)
     }
     if (looking_at(translator, "[:word:]")) {
         translator->at += strlen("[:word:]");
-        return put_word(translator, err);
+        return put_word(translator, true, err);
     }
     return unsupported(translator, 10, err);
 }

@@ -1,6 +1,7 @@
 #include "model/postprocessor.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "model/steps.h"
@@ -11,6 +12,7 @@ enum { AROUND_LIMIT = 1024 };
 struct reading {
     struct postprocessor *postprocessor;
     const struct vocabulary *vocabulary;
+    bool templated; /* a template has put its tokens around the text */
 };
 
 static enum status add_id(const struct reading *reading, struct id_list *list, const struct json_value *value,
@@ -134,6 +136,11 @@ static enum status add_step(void *context, const struct json_value *step, const 
     }
     if (!kind) return steps_unknown(type, err);
     enum status status = kind->read(reading, step, &before, &after, err);
+    bool around = before.count > 0 || after.count > 0;
+    /* The library treats the tokens of a template as texts of their own in the next step, and puts tokens around each. */
+    if (status == OK && around && reading->templated)
+        status = fail(err, ERR_UNSUPPORTED, "%s after a TemplateProcessing", type);
+    if (around && kind->read == read_template) reading->templated = true;
     if (status == OK) status = put_around(reading->postprocessor, &before, &after, err);
     memory_free(before.ids);
     memory_free(after.ids);
@@ -143,7 +150,7 @@ static enum status add_step(void *context, const struct json_value *step, const 
 enum status postprocessor_read(struct postprocessor *postprocessor, const struct vocabulary *vocabulary,
     const struct json_value *section, struct error *err)
 {
-    struct reading reading = {postprocessor, vocabulary};
+    struct reading reading = {postprocessor, vocabulary, false};
 
     return steps_read(section, "processors", add_step, &reading, err);
 }

@@ -102,16 +102,26 @@ static enum status write_bytes(const struct pretokenizer *pretokenizer, struct t
     return OK;
 }
 
+/* A part of a piece. */
+static struct piece part_of(const struct piece *piece, uint64_t begin, uint64_t end)
+{
+    uint64_t first = piece->first < end ? piece->first : end;
+
+    return (struct piece){piece->text + begin, end - begin, first > begin ? first - begin : 0};
+}
+
 static enum status emit(struct splitter *splitter, uint64_t begin, uint64_t end, struct error *err)
 {
     struct run *run = splitter->run;
-    struct piece part = {splitter->piece->text + begin, end - begin, begin == 0 && splitter->piece->first};
+    struct piece part = part_of(splitter->piece, begin, end);
 
     if (splitter->to_bytes) {
         struct text *out = &run->scratch->steps[splitter->index].part;
+        uint64_t first = 0;
+        for (uint64_t i = 0; i < part.first; i++)
+            first += run->pretokenizer->byte_length[(uint8_t)part.text[i]];
         if (write_bytes(run->pretokenizer, out, part.text, part.bytes, err) != OK) return ERR_MEMORY;
-        part.text = out->bytes;
-        part.bytes = out->count;
+        part = (struct piece){out->bytes, out->count, first};
     }
     return pass_on(run, splitter->index + 1, &part, err);
 }
@@ -271,7 +281,7 @@ static enum status cut_words(struct run *run, unsigned index, const struct piece
         int now = unicode_is_space(point) ? SPACE : unicode_is_word(point) ? WORD : OTHER;
         if (at == piece->bytes) length = 1;
         if (now == (int)last) continue;
-        struct piece word = {piece->text + begin, at - begin, begin == 0 && piece->first};
+        struct piece word = part_of(piece, begin, at);
         if (last != SPACE) status = pass_on(run, index + 1, &word, err);
         begin = at;
         last = now;
@@ -307,8 +317,7 @@ static enum status cut_byte_level(struct run *run, unsigned index, const struct 
         enum status status = text_append(whole, " ", 1, err);
         if (status == OK) status = text_append(whole, piece->text, piece->bytes, err);
         if (status != OK) return status;
-        prefixed.text = whole->bytes;
-        prefixed.bytes = whole->count;
+        prefixed = (struct piece){whole->bytes, whole->count, piece->first > 0 ? piece->first + 1 : 0};
     }
     return step->pattern ? split_by_pattern(&splitter, step->pattern, err) : end_split(&splitter, err);
 }
@@ -377,15 +386,19 @@ static enum status cut_metaspace(struct run *run, unsigned index, const struct p
 {
     const struct step *step = &run->pretokenizer->steps[index];
     struct text *whole = &run->scratch->steps[index].whole;
-    bool prepend = step->prepend == PREPEND_ALWAYS || (step->prepend == PREPEND_FIRST && piece->first);
+    bool prepend = step->prepend == PREPEND_ALWAYS || (step->prepend == PREPEND_FIRST && piece->first > 0);
+    struct piece head = part_of(piece, 0, piece->first), tail = part_of(piece, piece->first, piece->bytes);
+    uint64_t first = 0;
     enum status status = OK;
 
     whole->count = 0;
     if (prepend && !begins_with_replacement(step, piece))
         status = text_append(whole, step->replacement, step->replacement_bytes, err);
-    if (status == OK) status = replace_spaces(step, whole, piece, err);
+    if (status == OK) status = replace_spaces(step, whole, &head, err);
+    if (piece->first > 0) first = whole->count;
+    if (status == OK) status = replace_spaces(step, whole, &tail, err);
     if (status != OK) return status;
-    struct piece replaced = {whole->bytes, whole->count, piece->first};
+    struct piece replaced = {whole->bytes, whole->count, first};
     if (!step->split) return pass_on(run, index + 1, &replaced, err);
     struct splitter splitter = {.run = run, .index = index, .piece = &replaced, .behavior = MERGED_WITH_NEXT};
     return split_by_pattern(&splitter, step->pattern, err);

@@ -11,7 +11,7 @@
 struct piece {
     const char *text; /* well-formed UTF-8; valid until the sink returns */
     uint64_t bytes;
-    bool first; /* it begins with the very first character of the whole input */
+    uint64_t first; /* so many of its bytes are made of the very first character of the whole input */
 };
 
 typedef enum status (*piece_sink)(void *context, const struct piece *piece, struct error *err);

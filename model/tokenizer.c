@@ -159,7 +159,8 @@ static enum status encode_normal(void *context, const struct added_token *token,
     const struct normal_text *normal = &encoding->normal;
 
     if (token) return add_token(encoding, token, err);
-    struct piece piece = {normal->text + begin, end - begin, begin == 0 && normal->first};
+    uint64_t first = normal->first < end ? normal->first : end;
+    struct piece piece = {normal->text + begin, end - begin, first > begin ? first - begin : 0};
     return pretokenizer_run(encoding->tokenizer->pretokenizer, encoding->pieces, encoding->patterns, &piece,
         encode_word, encoding, err);
 }
@@ -175,7 +176,7 @@ static enum status encode_raw(void *context, const struct added_token *token, ui
     if (token) return add_token(encoding, token, err);
     normal->text = encoding->text + begin;
     normal->bytes = end - begin;
-    normal->first = begin == 0;
+    normal->first = begin == 0 ? unicode_length(*normal->text) : 0;
     enum status status = normalizer_apply(tokenizer->normalizer, encoding->patterns, normal, err);
     if (status != OK) return status;
     return added_tokens_split(&tokenizer->added, &tokenizer->added.normalized, normal->text, normal->bytes,

@@ -27,7 +27,7 @@ static enum status check_tied_head(
 }
 
 static const struct recipe *recipe_of_role(
-    const struct tensor *tensor, const struct plan_input *input, const struct settings *settings)
+    const struct tensor *tensor, const struct checkpoint *input, const struct settings *settings)
 {
     enum role role;
     uint32_t layer;
@@ -118,14 +118,6 @@ static enum status set_target(struct plan_tensor *planned, const struct settings
 
 /* ---- all of them ---- */
 
-bool plan_is_dropped(const struct plan_input *input, const struct tensor *tensor)
-{
-    for (uint64_t i = 0; i < input->dropped_count; i++) {
-        if (input->dropped[i].tensor == tensor) return true;
-    }
-    return false;
-}
-
 /* A rule without effect is a misspelling or a misunderstanding. */
 static enum status check_effects(
     const struct settings *settings, const enum effect *effects, struct error *err)
@@ -196,11 +188,11 @@ static void add_up(struct plan *plan)
 
 /* One entry per tensor that is not dropped, with its recipe by role and rules. tensors has room for all. */
 static void choose_recipes(
-    struct plan *plan, const struct plan_input *input, const struct settings *settings, enum effect *effects)
+    struct plan *plan, const struct checkpoint *input, const struct settings *settings, enum effect *effects)
 {
     for (uint64_t i = 0; i < container_count(input->container); i++) {
         const struct tensor *source = container_tensor(input->container, i);
-        if (plan_is_dropped(input, source)) continue;
+        if (checkpoint_is_dropped(input, source)) continue;
         struct plan_tensor *planned = &plan->tensors[plan->count++];
         const struct recipe *recipe = recipe_of_role(source, input, settings);
         planned->source = source;
@@ -209,7 +201,7 @@ static void choose_recipes(
     }
 }
 
-enum status plan_create(struct plan *out, const struct plan_input *input, const struct settings *settings,
+enum status plan_create(struct plan *out, const struct checkpoint *input, const struct settings *settings,
     const struct report *report, struct error *err)
 {
     enum effect *effects = NULL;

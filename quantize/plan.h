@@ -3,20 +3,8 @@
 #define NIBBLE_QUANTIZE_PLAN_H
 
 #include "base/report.h"
-#include "model/layers.h"
+#include "model/checkpoint.h"
 #include "quantize/settings.h"
-
-/* An opened model whose tensors are all accounted for: each plays a role, or is dropped for a reason. */
-struct plan_input {
-    struct container *container;
-    struct model_config config;
-    struct model_tensors tensors;
-    struct dropped_tensor *dropped; /* [dropped_count] */
-    uint64_t dropped_count;
-};
-
-/* True if the tensor is one of those dropped on purpose. */
-bool plan_is_dropped(const struct plan_input *input, const struct tensor *tensor);
 
 /* One tensor of the file to be. */
 struct plan_tensor {
@@ -41,7 +29,7 @@ struct plan {
  * line per tensor. Release with plan_free, also after an error. ERR_USAGE: a rule matches no matrix or
  * changes nothing; --head beside a tied embedding; a group does not divide a row and --indivisible says stop
  * (or knows no way). ERR_UNSUPPORTED: a matrix to quantize is quantized already. */
-enum status plan_create(struct plan *out, const struct plan_input *input, const struct settings *settings,
+enum status plan_create(struct plan *out, const struct checkpoint *input, const struct settings *settings,
     const struct report *report, struct error *err);
 void plan_free(struct plan *plan);
 

@@ -2,11 +2,9 @@
  * what belongs to the file, commit. */
 #include "quantize/quantize.h"
 
-#include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -27,48 +25,6 @@ static quantize_method find_method(const char *name)
         if (strcmp(methods[i].name, name) == 0) return methods[i].run;
     }
     return NULL;
-}
-
-/* ---- the input ---- */
-
-/* True if the output's name leads to the input or to a file of the input's folder, also through links. */
-static bool is_input(const char *input, const char *output)
-{
-    struct stat old, info;
-    bool found = false;
-    if (stat(output, &old) != 0) return false;
-    if (file_same(input, output)) return true;
-    DIR *folder = opendir(input);
-    for (struct dirent *entry; folder && !found && (entry = readdir(folder)) != NULL;)
-        found = fstatat(dirfd(folder), entry->d_name, &info, 0) == 0 && info.st_dev == old.st_dev &&
-                info.st_ino == old.st_ino;
-    if (folder) closedir(folder);
-    return found;
-}
-
-/* Open the input and hold its tensors against its configuration: missing, misshapen and unknown ones are
- * errors, and those that are left out on purpose are listed. */
-static enum status open_input(struct plan_input *input, const char *path, struct error *err)
-{
-    char *json = NULL, what[512];
-    uint64_t bytes = 0;
-    snprintf(what, sizeof what, "%s: config.json", path);
-    enum status status = container_open(&input->container, path, err);
-    if (status == OK) status = container_document(input->container, "config.json", &json, &bytes, err);
-    if (status == OK && !json) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
-    if (status == OK) status = config_parse(&input->config, what, json, bytes, err);
-    if (status == OK)
-        status = layers_bind(
-            &input->tensors, &input->dropped, &input->dropped_count, input->container, &input->config, err);
-    memory_free(json);
-    return status;
-}
-
-static void close_input(struct plan_input *input)
-{
-    layers_release(&input->tensors);
-    memory_free(input->dropped);
-    container_close(input->container);
 }
 
 /* ---- the output ---- */
@@ -124,25 +80,12 @@ done:
     return status;
 }
 
-/* Carry the names that stand for another tensor over, but for those whose tensor was dropped. */
-static enum status add_aliases(struct nbl_writer *writer, const struct plan_input *input, struct error *err)
-{
-    enum status status = OK;
-    for (uint64_t i = 0; status == OK && i < container_alias_count(input->container); i++) {
-        const char *alias, *target;
-        container_alias(input->container, i, &alias, &target);
-        if (!plan_is_dropped(input, container_find(input->container, target)))
-            status = nbl_writer_alias(writer, alias, target, err);
-    }
-    return status;
-}
-
 static enum status write_output(struct quantize_job *job, const struct quantize_options *options,
     const struct settings *settings, struct error *err)
 {
     enum status status = nbl_writer_create(&job->writer, options->output, options->force, err);
     if (status == OK) status = find_method(options->method)(job, err);
-    if (status == OK) status = add_aliases(job->writer, job->input, err);
+    if (status == OK) status = checkpoint_write_aliases(job->input, job->writer, err);
     if (status == OK) status = attach(job, options, settings, err);
     if (status != OK) {
         nbl_writer_abandon(job->writer);
@@ -168,20 +111,7 @@ static enum status predict_size(struct quantize_result *result, struct error *er
     return OK;
 }
 
-/* The bytes of a file that was just written. Nothing here may fail any more: the output stands. */
-static uint64_t size_of(const char *path)
-{
-    struct stat info;
-    return stat(path, &info) == 0 ? (uint64_t)info.st_size : 0;
-}
-
 /* ---- all of it ---- */
-
-static void note_dropped(const struct plan_input *input, const struct report *report)
-{
-    for (uint64_t i = 0; i < input->dropped_count; i++)
-        report_note(report, "dropped %s: %s", input->dropped[i].tensor->name, input->dropped[i].why);
-}
 
 static enum status run_job(struct quantize_result *result, const struct quantize_options *options,
     const struct report *report, struct error *err)
@@ -197,7 +127,7 @@ static enum status run_job(struct quantize_result *result, const struct quantize
     if (status != OK) goto done;
     result->threads = pool_workers(job.pool);
     status = write_output(&job, options, &result->settings, err);
-    if (status == OK) result->bytes_out = size_of(options->output);
+    if (status == OK) result->bytes_out = file_size(options->output);
 done:
     pool_free(job.pool);
     memory_free(job.source_crcs);
@@ -210,14 +140,12 @@ enum status quantize_run(
     struct report report = {options->common.quiet, options->common.verbose};
     double start = report_seconds();
     *out = (struct quantize_result){0};
-    if (is_input(options->input, options->output))
-        return fail(
-            err, ERR_USAGE, "%s: is the input, or a file of it; name another output", options->output);
-    enum status status = settings_resolve(&out->settings, options, err);
-    if (status == OK) status = open_input(&out->input, options->input, err);
+    enum status status = checkpoint_refuse_output(options->input, options->output, err);
+    if (status == OK) status = settings_resolve(&out->settings, options, err);
+    if (status == OK) status = checkpoint_open(&out->input, options->input, err);
     if (status != OK) return status;
     out->bytes_in = container_bytes(out->input.container);
-    note_dropped(&out->input, &report);
+    checkpoint_note_dropped(&out->input, &report);
     status = plan_create(&out->plan, &out->input, &out->settings, &report, err);
     if (status == OK)
         status = options->dry_run ? predict_size(out, err) : run_job(out, options, &report, err);
@@ -229,6 +157,6 @@ void quantize_release(struct quantize_result *result)
 {
     plan_free(&result->plan);
     settings_free(&result->settings);
-    close_input(&result->input);
+    checkpoint_close(&result->input);
     *result = (struct quantize_result){0};
 }

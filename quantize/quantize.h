@@ -10,7 +10,7 @@
 
 /* What a method is given to work with. */
 struct quantize_job {
-    const struct plan_input *input;
+    const struct checkpoint *input;
     struct plan *plan;         /* error and power of its tensors are out, if measure_error */
     struct nbl_writer *writer; /* empty; the method declares and writes every tensor of the plan, in order */
     uint32_t *source_crcs;     /* [container_count] out, as transfer_run fills them */
@@ -28,7 +28,7 @@ METHOD_LIST(METHOD_DECLARE)
 
 /* What was done, for the report. Holds the input open, because names and plan point into it. */
 struct quantize_result {
-    struct plan_input input;
+    struct checkpoint input;
     struct settings settings;
     struct plan plan;
     uint64_t bytes_in,

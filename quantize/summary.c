@@ -123,19 +123,6 @@ static void write_group(struct json_writer *json, const char *key, uint32_t grou
     }
 }
 
-static void write_dropped(struct json_writer *json, const struct quantize_result *result)
-{
-    json_write_key(json, "dropped");
-    json_open_array(json);
-    for (uint64_t i = 0; i < result->input.dropped_count; i++) {
-        json_open_object(json);
-        json_put_text(json, "tensor", result->input.dropped[i].tensor->name);
-        json_put_text(json, "why", result->input.dropped[i].why);
-        json_close_object(json);
-    }
-    json_close_array(json);
-}
-
 static void write_planned(struct json_writer *json, const struct plan_tensor *planned, bool errors)
 {
     const struct tensor *target = &planned->target;
@@ -198,7 +185,7 @@ static void write_json(
     json_put_number(
         json, "bits_per_quantized_weight", bits_per(plan->bytes_quantized, plan->weights_quantized));
     if (has_errors(options)) json_put_number(json, "relative_error", total_error(plan));
-    write_dropped(json, result);
+    checkpoint_write_dropped(&result->input, json);
     if (options->dry_run || options->common.verbose) write_plan(json, plan, has_errors(options));
     json_put_number(json, "seconds", result->seconds);
     json_put_u64(json, "peak_memory_bytes", memory_peak_bytes());

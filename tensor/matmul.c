@@ -6,6 +6,7 @@
  * rows is decoded to float and multiplied through linalg. */
 #include "tensor/matmul.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -239,6 +240,7 @@ enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t
         .panels = matmul->panels,
         .x_stride = weight->shape[1],
     };
+    assert(product.cols <= matmul->max_cols);
     bool tiles = weight->storage == STORAGE_TILES;
     if (!tiles && !dtype_info(weight->dtype)->is_float) {
         return fail(

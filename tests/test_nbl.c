@@ -469,6 +469,8 @@ static void check_broken(const char *rule, const char *name, bool opens, enum st
 
 static void test_every_rule(void)
 {
+    load_image();
+    keep_in_corpus("good");
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
         const struct edit *edit = &edits[i];
         uint64_t at;

@@ -1,0 +1,106 @@
+/* See checkpoint.h. */
+#include "model/checkpoint.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+
+static enum status read_config(struct checkpoint *checkpoint, struct error *err)
+{
+    const char *path = container_path(checkpoint->container);
+    char *json = NULL, what[512];
+    uint64_t bytes = 0;
+    enum status status = container_document(checkpoint->container, "config.json", &json, &bytes, err);
+
+    if (status) return status;
+    if (!json) return fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
+    snprintf(what, sizeof what, "%s: config.json", path);
+    status = config_parse(&checkpoint->config, what, json, bytes, err);
+    memory_free(json);
+    return status;
+}
+
+enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err)
+{
+    *out = (struct checkpoint){0};
+    enum status status = container_open(&out->container, path, err);
+    if (!status) status = read_config(out, err);
+    if (!status) {
+        status = layers_bind(&out->tensors, &out->dropped, &out->dropped_count, out->container, &out->config, err);
+    }
+    return status;
+}
+
+void checkpoint_close(struct checkpoint *checkpoint)
+{
+    layers_release(&checkpoint->tensors);
+    memory_free(checkpoint->dropped);
+    container_close(checkpoint->container);
+    *checkpoint = (struct checkpoint){0};
+}
+
+bool checkpoint_is_dropped(const struct checkpoint *checkpoint, const struct tensor *tensor)
+{
+    for (uint64_t i = 0; i < checkpoint->dropped_count; i++) {
+        if (checkpoint->dropped[i].tensor == tensor) return true;
+    }
+    return false;
+}
+
+void checkpoint_note_dropped(const struct checkpoint *checkpoint, const struct report *report)
+{
+    for (uint64_t i = 0; i < checkpoint->dropped_count; i++) {
+        report_note(report, "dropped %s: %s", checkpoint->dropped[i].tensor->name, checkpoint->dropped[i].why);
+    }
+}
+
+void checkpoint_write_dropped(const struct checkpoint *checkpoint, struct json_writer *json)
+{
+    json_write_key(json, "dropped");
+    json_open_array(json);
+    for (uint64_t i = 0; i < checkpoint->dropped_count; i++) {
+        json_open_object(json);
+        json_put_text(json, "tensor", checkpoint->dropped[i].tensor->name);
+        json_put_text(json, "why", checkpoint->dropped[i].why);
+        json_close_object(json);
+    }
+    json_close_array(json);
+}
+
+enum status checkpoint_write_aliases(const struct checkpoint *checkpoint, struct nbl_writer *writer,
+    struct error *err)
+{
+    enum status status = OK;
+    for (uint64_t i = 0; !status && i < container_alias_count(checkpoint->container); i++) {
+        const char *alias, *target;
+        container_alias(checkpoint->container, i, &alias, &target);
+        if (checkpoint_is_dropped(checkpoint, container_find(checkpoint->container, target))) continue;
+        status = nbl_writer_alias(writer, alias, target, err);
+    }
+    return status;
+}
+
+/* True if the folder holds a file (or a link to one) that is the file `old` describes. */
+static bool folder_holds(const char *path, const struct stat *old)
+{
+    DIR *folder = opendir(path);
+    bool found = false;
+    for (struct dirent *entry; folder && !found && (entry = readdir(folder)) != NULL;) {
+        struct stat info;
+        found = fstatat(dirfd(folder), entry->d_name, &info, 0) == 0 && info.st_dev == old->st_dev &&
+            info.st_ino == old->st_ino;
+    }
+    if (folder) closedir(folder);
+    return found;
+}
+
+enum status checkpoint_refuse_output(const char *input, const char *output, struct error *err)
+{
+    struct stat old;
+    if (stat(output, &old) != 0) return OK;
+    if (!file_same(input, output) && !folder_holds(input, &old)) return OK;
+    return fail(err, ERR_USAGE, "%s: is the input, or a file of it; name another output", output);
+}

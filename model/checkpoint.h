@@ -1,0 +1,40 @@
+/* A checkpoint: a container whose configuration is known and whose tensors are all accounted for, and what every tool that
+ * makes a new file of one has to do. */
+#ifndef NIBBLE_MODEL_CHECKPOINT_H
+#define NIBBLE_MODEL_CHECKPOINT_H
+
+#include "base/report.h"
+#include "formats/nbl.h"
+#include "model/layers.h"
+
+/* An opened model: each tensor plays a role, or is dropped for a reason. */
+struct checkpoint {
+    struct container *container;
+    struct model_config config;
+    struct model_tensors tensors;
+    struct dropped_tensor *dropped; /* [dropped_count] */
+    uint64_t dropped_count;
+};
+
+/* Open a folder, .safetensors or .nbl and hold its tensors against its configuration: missing, misshapen and unknown ones
+ * are errors (layers_bind). Nothing is mapped. Release with checkpoint_close, also after an error. */
+enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err);
+void checkpoint_close(struct checkpoint *checkpoint);
+
+/* True if the tensor is one of those dropped on purpose. */
+bool checkpoint_is_dropped(const struct checkpoint *checkpoint, const struct tensor *tensor);
+
+/* Name what is dropped, and why, to people. */
+void checkpoint_note_dropped(const struct checkpoint *checkpoint, const struct report *report);
+
+/* Write "dropped": a list of {"tensor", "why"} into an open JSON object. */
+void checkpoint_write_dropped(const struct checkpoint *checkpoint, struct json_writer *json);
+
+/* Carry the names that stand for another tensor over to a new file, but for those whose tensor was dropped. */
+enum status checkpoint_write_aliases(const struct checkpoint *checkpoint, struct nbl_writer *writer,
+    struct error *err);
+
+/* ERR_USAGE if the output's name leads to the input or to a file of the input's folder, also through links. */
+enum status checkpoint_refuse_output(const char *input, const char *output, struct error *err);
+
+#endif
