@@ -174,6 +174,16 @@ static void print_rate(char *out, size_t bytes, enum progress_unit unit, double 
             out, bytes, "%.*f %s", rate < 100 ? 1 : 0, rate, unit == PROGRESS_TOKENS ? "tokens/s" : "per s");
 }
 
+/* Like report_duration, but a guess needs no fractions: whole seconds below a minute. Returns out (24 bytes). */
+static char *time_left(char *out, double seconds)
+{
+    double whole = round(seconds);
+
+    if (!(whole < 60)) return report_duration(out, whole);
+    snprintf(out, 24, "%.0f s", whole);
+    return out;
+}
+
 /* "quantizing  43%  1.2 GB/s  5 s left"; without a known total the amount so far instead of percent and time
  * left. */
 static void describe(
@@ -185,7 +195,7 @@ static void describe(
     print_rate(rate_text, sizeof rate_text, progress->unit, rate);
     if (progress->total > 0) {
         double part = amount < progress->total ? (double)amount / (double)progress->total : 1;
-        report_duration(left, rate > 0 ? round((double)progress->total * (1 - part) / rate) : 0);
+        time_left(left, rate > 0 ? (double)progress->total * (1 - part) / rate : 0);
         snprintf(out, bytes, "%s  %d%%  %s%s%s%s", progress->label, (int)(part * 100), rate_text,
             amount > 0 ? "  " : "", amount > 0 ? left : "", amount > 0 ? " left" : "");
         return;

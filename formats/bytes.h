@@ -1,5 +1,5 @@
-/* Little-endian numbers at any address, byte by byte: no alignment is assumed and nothing is cast to a structure, so what
- * a file holds never depends on the compiler or the machine. */
+/* Little-endian numbers at any address, byte by byte: no alignment is assumed and nothing is cast to a
+ * structure, so what a file holds never depends on the compiler or the machine. */
 #ifndef NIBBLE_FORMATS_BYTES_H
 #define NIBBLE_FORMATS_BYTES_H
 

@@ -1,6 +1,8 @@
-/* Opening a model and looking into it: the table of formats, and everything the formats have in common once they are read. */
+/* Opening a model and looking into it: the table of formats, and everything the formats have in common once
+ * they are read. */
 #include "formats/container.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,11 +25,13 @@ struct format {
     const char *name;
     const char *magic;
     size_t magic_bytes;
-    enum status (*read)(struct container *container, const char *path, struct error *err); /* NULL: not supported */
+    enum status (*read)(
+        struct container *container, const char *path, struct error *err); /* NULL: not supported */
     bool has_documents; /* inside the file; otherwise they are files beside it */
 };
 
-/* Safetensors has no signature: its first eight bytes are a length of at most 100,000,000, which no signature below is. */
+/* Safetensors has no signature: its first eight bytes are a length of at most 100,000,000, which no signature
+ * below is. */
 static const struct format safetensors_format = {"safetensors", "", 0, safetensors_read, false};
 
 static const struct format formats[] = {
@@ -74,7 +78,8 @@ static enum status open_file(struct container *container, const char *path, stru
     if (status) return status;
     format = recognize(head, count);
     if (!format->read)
-        return fail(err, ERR_UNSUPPORTED, "%s: is a %s file; safetensors and .nbl are read", path, format->name);
+        return fail(
+            err, ERR_UNSUPPORTED, "%s: is a %s file; safetensors and .nbl are read", path, format->name);
     container->format = format->name;
     if (!format->has_documents) {
         uint64_t folder_bytes = (uint64_t)(base - path); /* with the slash */
@@ -84,42 +89,58 @@ static enum status open_file(struct container *container, const char *path, stru
     return format->read(container, path, err);
 }
 
-/* *path becomes folder/name if such a file exists, else NULL. Owner: the caller, memory_free. */
-static enum status look_for(char **path, const char *folder, const char *name, struct error *err)
-{
-    enum status status = file_join(path, folder, name, strlen(name), err);
+/* What a folder may hold, in the order in which it is looked for. */
+enum folder_kind { FOLDER_SINGLE, FOLDER_SHARDS, FOLDER_PICKLE, FOLDER_PICKLE_SHARDS, FOLDER_KINDS };
 
-    if (!status && file_kind(*path) == FILE_ABSENT) {
+static const char *const folder_names[FOLDER_KINDS] = {
+    [FOLDER_SINGLE] = SINGLE_NAME,
+    [FOLDER_SHARDS] = INDEX_NAME,
+    [FOLDER_PICKLE] = "pytorch_model.bin",
+    [FOLDER_PICKLE_SHARDS] = "pytorch_model.bin.index.json",
+};
+
+/* The first of folder_names that is there, and its path (owner: the caller, memory_free); else FOLDER_KINDS
+ * and NULL. */
+static enum status look_into(enum folder_kind *kind, char **path, const char *folder, struct error *err)
+{
+    for (*kind = 0; *kind < FOLDER_KINDS; ++*kind) {
+        const char *name = folder_names[*kind];
+        enum status status = file_join(path, folder, name, strlen(name), err);
+        if (status || file_kind(*path) != FILE_ABSENT) return status;
         memory_free(*path);
-        *path = NULL;
     }
-    return status;
+    *path = NULL;
+    return OK;
 }
 
 static enum status open_folder(struct container *container, const char *folder, struct error *err)
 {
+    enum folder_kind kind;
     enum status status;
-    char *path = NULL, *index = NULL, *pickle = NULL;
+    char *path;
 
     container->format = safetensors_format.name;
     container->folder = memory_text(folder, strlen(folder), err);
     if (!container->folder) return ERR_MEMORY;
-    if ((status = look_for(&path, folder, SINGLE_NAME, err))) goto done;
-    if ((status = look_for(&index, folder, INDEX_NAME, err))) goto done;
-    if ((status = look_for(&pickle, folder, "pytorch_model.bin", err))) goto done;
-    if (!pickle && (status = look_for(&pickle, folder, "pytorch_model.bin.index.json", err))) goto done;
-    if (path)
+    status = look_into(&kind, &path, folder, err);
+    if (status) return status;
+    switch (kind) {
+    case FOLDER_SINGLE:
         status = safetensors_read(container, path, err);
-    else if (index)
+        break;
+    case FOLDER_SHARDS:
         status = shards_read(container, folder, err);
-    else if (pickle)
-        status = fail(err, ERR_UNSUPPORTED, "%s: holds a PyTorch checkpoint; safetensors and .nbl are read", folder);
-    else
+        break;
+    case FOLDER_PICKLE:
+    case FOLDER_PICKLE_SHARDS:
+        status =
+            fail(err, ERR_UNSUPPORTED, "%s: is a PyTorch checkpoint; safetensors and .nbl are read", path);
+        break;
+    case FOLDER_KINDS:
         status = fail(err, ERR_FORMAT, "%s: holds neither " SINGLE_NAME " nor " INDEX_NAME, folder);
-done:
+        break;
+    }
     memory_free(path);
-    memory_free(index);
-    memory_free(pickle);
     return status;
 }
 
@@ -132,7 +153,8 @@ enum status container_open(struct container **out, const char *path, struct erro
     if (!container) return ERR_MEMORY;
     container->path = memory_text(path, strlen(path), err);
     if (!container->path) goto done;
-    status = file_kind(path) == FILE_FOLDER ? open_folder(container, path, err) : open_file(container, path, err);
+    status =
+        file_kind(path) == FILE_FOLDER ? open_folder(container, path, err) : open_file(container, path, err);
     if (status) goto done;
     *out = container;
     container = NULL;
@@ -198,7 +220,10 @@ static const struct reader_entry *entry_of(const struct tensor *tensor)
 
 uint64_t container_index(const struct container *container, const struct tensor *tensor)
 {
-    return (uint64_t)(entry_of(tensor) - container->entries);
+    uint64_t index = (uint64_t)(entry_of(tensor) - container->entries);
+
+    assert(index < container->entry_count); /* a tensor of this container */
+    return index;
 }
 
 const struct tensor *container_find(const struct container *container, const char *name)
@@ -213,7 +238,8 @@ uint64_t container_alias_count(const struct container *container)
     return container->alias_count;
 }
 
-void container_alias(const struct container *container, uint64_t index, const char **alias, const char **target)
+void container_alias(
+    const struct container *container, uint64_t index, const char **alias, const char **target)
 {
     *alias = container->aliases[index].alias;
     *target = container->aliases[index].target;
@@ -227,16 +253,17 @@ bool container_checksum(const struct container *container, const struct tensor *
     return container->records_checksums;
 }
 
-enum status container_read(struct container *container, const struct tensor *tensor, uint64_t offset, void *buffer,
-    uint64_t count, struct error *err)
+enum status container_read(struct container *container, const struct tensor *tensor, uint64_t offset,
+    void *buffer, uint64_t count, struct error *err)
 {
     const struct reader_entry *entry = entry_of(tensor);
     uint64_t end;
     enum status status;
 
     if (checked_add(&end, offset, count) || end > tensor->bytes)
-        return fail(err, ERR_USAGE, "tensor %s: %" PRIu64 " bytes wanted at byte %" PRIu64 ", it has %" PRIu64,
-            tensor->name, count, offset, tensor->bytes);
+        return fail(err, ERR_USAGE,
+            "tensor %s: %" PRIu64 " bytes wanted at byte %" PRIu64 ", it has %" PRIu64, tensor->name, count,
+            offset, tensor->bytes);
     status = file_read_at(container->files[entry->file].file, entry->offset + offset, buffer, count, err);
     return status ? fail_within(err, status, "tensor %s", tensor->name) : OK;
 }
@@ -285,8 +312,8 @@ enum status container_map(struct container *container, struct error *err)
 
 /* ---- documents ---- */
 
-static enum status document_inside(struct container *container, const char *name, char **out, uint64_t *bytes,
-    struct error *err)
+static enum status document_inside(
+    struct container *container, const char *name, char **out, uint64_t *bytes, struct error *err)
 {
     for (uint64_t i = 0; i < container->document_count; i++) {
         const struct reader_document *document = &container->documents[i];
@@ -304,8 +331,8 @@ static enum status document_inside(struct container *container, const char *name
     return OK;
 }
 
-static enum status document_beside(struct container *container, const char *name, char **out, uint64_t *bytes,
-    struct error *err)
+static enum status document_beside(
+    struct container *container, const char *name, char **out, uint64_t *bytes, struct error *err)
 {
     char *path = NULL;
     enum status status = file_join(&path, container->folder, name, strlen(name), err);
@@ -316,8 +343,8 @@ static enum status document_beside(struct container *container, const char *name
     return status;
 }
 
-enum status container_document(struct container *container, const char *name, char **out, uint64_t *bytes,
-    struct error *err)
+enum status container_document(
+    struct container *container, const char *name, char **out, uint64_t *bytes, struct error *err)
 {
     *out = NULL;
     *bytes = 0;
@@ -327,9 +354,10 @@ enum status container_document(struct container *container, const char *name, ch
 
 /* ---- sources ---- */
 
-/* The CRC-32 of a whole safetensors file: its tensors lie one after the other from the header to the end. `next`: the
- * first tensor of the file; on return, of the next file. */
-static uint32_t whole_crc(const struct container *container, uint32_t file, const uint32_t *tensor_crcs, uint64_t *next)
+/* The CRC-32 of a whole safetensors file: its tensors lie one after the other from the header to the end.
+ * `next`: the first tensor of the file; on return, of the next file. */
+static uint32_t whole_crc(
+    const struct container *container, uint32_t file, const uint32_t *tensor_crcs, uint64_t *next)
 {
     uint32_t crc = container->files[file].head_crc;
 
@@ -338,13 +366,13 @@ static uint32_t whole_crc(const struct container *container, uint32_t file, cons
     return crc;
 }
 
-enum status container_write_sources(struct container *container, const uint32_t *tensor_crcs,
-    struct json_writer *writer, struct error *err)
+enum status container_write_sources(
+    struct container *container, const uint32_t *tensor_crcs, struct json_writer *writer, struct error *err)
 {
     uint64_t next = 0;
     char text[16];
 
-    (void)err;
+    (void)err; /* the writer remembers what fails; a format to come may have to read */
     json_open_array(writer);
     for (uint64_t i = 0; i < container->file_count; i++) {
         const struct reader_file *file = &container->files[i];

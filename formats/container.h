@@ -1,5 +1,6 @@
-/* A container: files seen as named tensors plus attached documents (config.json, tokenizer.json ...). The table of formats
- * lives in container.c: one row to add one. Everything is validated before the first pointer or size is handed out. */
+/* A container: files seen as named tensors plus attached documents (config.json, tokenizer.json ...). The
+ * table of formats lives in container.c: one row to add one. Everything is validated before the first pointer
+ * or size is handed out. */
 #ifndef NIBBLE_FORMATS_CONTAINER_H
 #define NIBBLE_FORMATS_CONTAINER_H
 
@@ -17,9 +18,9 @@ struct container;
 #define CONTAINER_NAME_LIMIT 512
 #define CONTAINER_DOCUMENT_LIMIT (64u << 20)
 
-/* Open a model: a Hugging Face folder (model.safetensors, or shards through model.safetensors.index.json), one
- * .safetensors file (documents are then looked for beside it), or one .nbl file; told apart by content, not by name.
- * The header of every file is read and validated; tensor data is not touched. */
+/* Open a model: a Hugging Face folder (model.safetensors, or shards through model.safetensors.index.json),
+ * one .safetensors file (documents are then looked for beside it), or one .nbl file; told apart by content,
+ * not by name. The header of every file is read and validated; tensor data is not touched. */
 enum status container_open(struct container **out, const char *path, struct error *err);
 void container_close(struct container *container);
 
@@ -29,8 +30,8 @@ const char *container_format(const struct container *container);
 /* Bytes of all files that hold tensors. */
 uint64_t container_bytes(const struct container *container);
 
-/* Tensors in the order of the files' data: shard by shard (in name order), by offset within a shard. data is NULL before
- * container_map. Pointers stay valid until close. */
+/* Tensors in the order of the files' data: shard by shard (in name order), by offset within a shard. data is
+ * NULL before container_map. Pointers stay valid until close. */
 uint64_t container_count(const struct container *container);
 const struct tensor *container_tensor(const struct container *container, uint64_t index);
 /* The number of a tensor of this container. */
@@ -40,29 +41,32 @@ const struct tensor *container_find(const struct container *container, const cha
 
 /* Names that stand for another tensor (safetensors __metadata__, .nbl aliases). */
 uint64_t container_alias_count(const struct container *container);
-void container_alias(const struct container *container, uint64_t index, const char **alias, const char **target);
+void container_alias(
+    const struct container *container, uint64_t index, const char **alias, const char **target);
 
 /* Read part of a tensor's bytes into buffer with pread; never maps. Thread-safe. */
-enum status container_read(struct container *container, const struct tensor *tensor, uint64_t offset, void *buffer,
-    uint64_t count, struct error *err);
+enum status container_read(struct container *container, const struct tensor *tensor, uint64_t offset,
+    void *buffer, uint64_t count, struct error *err);
 
-/* The CRC-32 that the file itself records for a tensor's bytes; false if its format records none (safetensors). */
+/* The CRC-32 that the file itself records for a tensor's bytes; false if its format records none
+ * (safetensors). */
 bool container_checksum(const struct container *container, const struct tensor *tensor, uint32_t *crc);
 
-/* Map every file read-only; afterwards every tensor's data is set. Safetensors data that is not aligned to its element is
- * ERR_UNSUPPORTED only if copying is impossible: such a tensor is read into memory owned by the container. */
+/* Map every file read-only; afterwards every tensor's data is set. Safetensors data that is not aligned to
+ * its element is ERR_UNSUPPORTED only if copying is impossible: such a tensor is read into memory owned by
+ * the container. */
 enum status container_map(struct container *container, struct error *err);
 
-/* An attached document by file name ("config.json"): *out NULL if there is none. Owner of *out: the caller, memory_free.
- * Terminated; at most CONTAINER_DOCUMENT_LIMIT bytes. */
-enum status container_document(struct container *container, const char *name, char **out, uint64_t *bytes,
-    struct error *err);
+/* An attached document by file name ("config.json"): *out NULL if there is none. Owner of *out: the caller,
+ * memory_free. Terminated; at most CONTAINER_DOCUMENT_LIMIT bytes. */
+enum status container_document(
+    struct container *container, const char *name, char **out, uint64_t *bytes, struct error *err);
 
-/* The files' checksums as provenance: writes a JSON array of {"file", "bytes", "crc32"} with the CRC-32 of each whole
- * file in eight hexadecimal digits, computed without reading anything again from the CRC-32 of every tensor's bytes
- * (tensor_crcs [container_count], which the caller computed while reading). For .nbl the recorded header checksum, which
- * covers every tensor's checksum, stands for the file. */
-enum status container_write_sources(struct container *container, const uint32_t *tensor_crcs,
-    struct json_writer *writer, struct error *err);
+/* The files' checksums as provenance: writes a JSON array of {"file", "bytes", "crc32"} with the CRC-32 of
+ * each whole file in eight hexadecimal digits, computed without reading anything again from the CRC-32 of
+ * every tensor's bytes (tensor_crcs [container_count], which the caller computed while reading). For .nbl the
+ * recorded header checksum, which covers every tensor's checksum, stands for the file. */
+enum status container_write_sources(
+    struct container *container, const uint32_t *tensor_crcs, struct json_writer *writer, struct error *err);
 
 #endif

@@ -34,7 +34,8 @@ enum status measure_shape(uint64_t *elements, uint32_t rank, const uint64_t *sha
             overflow |= checked_multiply(&product, product, shape[i]) || product > INT64_MAX;
     }
     if (overflow)
-        return fail(err, ERR_FORMAT, "shape %s has 2^63 elements or more", measure_shape_text(text, rank, shape));
+        return fail(
+            err, ERR_FORMAT, "shape %s has 2^63 elements or more", measure_shape_text(text, rank, shape));
     *elements = empty ? 0 : product;
     return OK;
 }
@@ -79,8 +80,10 @@ enum status measure_tensor(struct tensor *tensor, struct error *err)
     status = measure_shape(&tensor->elements, tensor->rank, tensor->shape, err);
     if (status) return status;
     switch (tensor->storage) {
-    case STORAGE_DENSE: return measure_dense(tensor, err);
-    case STORAGE_TILES: return measure_tiles(tensor, err);
+    case STORAGE_DENSE:
+        return measure_dense(tensor, err);
+    case STORAGE_TILES:
+        return measure_tiles(tensor, err);
     }
     return fail(err, ERR_FORMAT, "storage %u is unknown", (unsigned)tensor->storage);
 }

@@ -22,7 +22,8 @@ enum status names_check(const char *bytes, uint64_t count, struct error *err)
         return fail(err, ERR_FORMAT, "name %s: has %" PRIu64 " bytes, the limit is %d",
             error_quote(shown, sizeof shown, bytes, count), count, CONTAINER_NAME_LIMIT);
     if (memchr(bytes, 0, count))
-        return fail(err, ERR_FORMAT, "name %s: has U+0000 inside", error_quote(shown, sizeof shown, bytes, count));
+        return fail(
+            err, ERR_FORMAT, "name %s: has U+0000 inside", error_quote(shown, sizeof shown, bytes, count));
     if (!json_valid_utf8(bytes, count))
         return fail(err, ERR_FORMAT, "name %s: is not UTF-8", error_quote(shown, sizeof shown, bytes, count));
     return OK;
@@ -98,7 +99,8 @@ void names_pool_free(struct names_pool *pool)
 
 enum status names_add(struct names_index *index, const char *name, uint64_t number, struct error *err)
 {
-    enum status status = memory_grow(&index->entries, &index->capacity, index->count + 1, sizeof *index->entries, err);
+    enum status status =
+        memory_grow(&index->entries, &index->capacity, index->count + 1, sizeof *index->entries, err);
 
     if (status) return status;
     index->entries[index->count++] = (struct names_entry){name, number};

@@ -9,8 +9,8 @@
 #include "formats/container.h"
 #include "formats/measure.h"
 
-/* The first byte is no text in any encoding and shows a transfer that cleared the high bits; CR LF and the last LF show
- * one that converted line ends; 1A ends the output of a careless `type`. The idea is PNG's. */
+/* The first byte is no text in any encoding and shows a transfer that cleared the high bits; CR LF and the
+ * last LF show one that converted line ends; 1A ends the output of a careless `type`. The idea is PNG's. */
 static const uint8_t magic[8] = {0x89, 'N', 'B', 'L', '\r', '\n', 0x1A, '\n'};
 static const uint8_t magic_swapped[8] = {'\n', 0x1A, '\n', '\r', 'L', 'B', 'N', 0x89};
 
@@ -117,14 +117,14 @@ static enum status check_identity(const uint8_t *in, struct error *err)
 }
 
 /* The sections follow one another and end with the file. */
-static enum status check_sections(const struct nbl_header *header, uint64_t table_offset, uint64_t file_bytes,
-    struct error *err)
+static enum status check_sections(
+    const struct nbl_header *header, uint64_t table_offset, uint64_t file_bytes, struct error *err)
 {
     uint64_t table_end, data_offset, data_end, end;
 
     if (header->file_bytes != file_bytes)
-        return fail(err, ERR_FORMAT, "the header says %" PRIu64 " bytes, the file has %" PRIu64, header->file_bytes,
-            file_bytes);
+        return fail(err, ERR_FORMAT, "the header says %" PRIu64 " bytes, the file has %" PRIu64,
+            header->file_bytes, file_bytes);
     if (table_offset != NBL_HEADER_BYTES)
         return fail(err, ERR_FORMAT, "table offset %" PRIu64 ", must be %d", table_offset, NBL_HEADER_BYTES);
     if (checked_add(&table_end, NBL_HEADER_BYTES, header->table_bytes) ||
@@ -135,7 +135,8 @@ static enum status check_sections(const struct nbl_header *header, uint64_t tabl
         return fail(err, ERR_FORMAT, "metadata offset %" PRIu64 " does not follow data of %" PRIu64 " bytes",
             header->metadata_offset, header->data_bytes);
     if (checked_add(&end, data_end, header->metadata_bytes) || end != file_bytes)
-        return fail(err, ERR_FORMAT, "metadata of %" PRIu64 " bytes at byte %" PRIu64 " does not end with the file",
+        return fail(err, ERR_FORMAT,
+            "metadata of %" PRIu64 " bytes at byte %" PRIu64 " does not end with the file",
             header->metadata_bytes, header->metadata_offset);
     return OK;
 }
@@ -161,8 +162,8 @@ static enum status check_limits(const struct nbl_header *header, struct error *e
     return OK;
 }
 
-enum status nbl_get_header(struct nbl_header *out, const uint8_t in[NBL_HEADER_BYTES], uint64_t file_bytes,
-    struct error *err)
+enum status nbl_get_header(
+    struct nbl_header *out, const uint8_t in[NBL_HEADER_BYTES], uint64_t file_bytes, struct error *err)
 {
     enum status status = check_identity(in, err);
 
@@ -212,7 +213,8 @@ static enum status check_codes(const uint8_t *in, struct error *err)
 
     if (dtype >= DTYPE_COUNT) return fail(err, ERR_FORMAT, "type %u is unknown", dtype);
     if (in[R_STORAGE] > STORAGE_TILES) return fail(err, ERR_FORMAT, "storage %u is unknown", in[R_STORAGE]);
-    if (rank > TENSOR_RANK_LIMIT) return fail(err, ERR_FORMAT, "rank %u is above %d", rank, TENSOR_RANK_LIMIT);
+    if (rank > TENSOR_RANK_LIMIT)
+        return fail(err, ERR_FORMAT, "rank %u is above %d", rank, TENSOR_RANK_LIMIT);
     if (!all_zero(in + R_SHAPE + 8 * rank, 8 * (TENSOR_RANK_LIMIT - rank)))
         return fail(err, ERR_FORMAT, "dimensions beyond rank %u are not zero", rank);
     if (in[R_FLAGS] > FLAG_ASYMMETRIC) return fail(err, ERR_FORMAT, "flags 0x%02x are unknown", in[R_FLAGS]);

@@ -1,5 +1,6 @@
-/* Reading a .nbl file: header, table and metadata, every rule of SPEC.md that needs no tensor data. The checksum over the
- * three is compared first, so that damage is called damage; everything is then checked as if it were hostile. */
+/* Reading a .nbl file: header, table and metadata, every rule of SPEC.md that needs no tensor data. The
+ * checksum over the three is compared first, so that damage is called damage; everything is then checked as
+ * if it were hostile. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -19,8 +20,8 @@ struct pass {
 
 /* ---- loading ---- */
 
-static enum status load_part(uint8_t **out, struct pass *pass, uint64_t offset, uint64_t bytes, uint32_t *crc,
-    struct error *err)
+static enum status load_part(
+    uint8_t **out, struct pass *pass, uint64_t offset, uint64_t bytes, uint32_t *crc, struct error *err)
 {
     enum status status;
 
@@ -40,7 +41,8 @@ static enum status load(struct pass *pass, struct error *err)
     uint32_t crc;
 
     if (pass->file->bytes < NBL_HEADER_BYTES)
-        return fail(err, ERR_FORMAT, "%s: has %" PRIu64 " bytes, too short for a .nbl file", path, pass->file->bytes);
+        return fail(
+            err, ERR_FORMAT, "%s: has %" PRIu64 " bytes, too short for a .nbl file", path, pass->file->bytes);
     status = file_read_at(pass->file, 0, bytes, NBL_HEADER_BYTES, err);
     if (status) return status;
     status = nbl_get_header(&pass->header, bytes, pass->file->bytes, err);
@@ -48,18 +50,21 @@ static enum status load(struct pass *pass, struct error *err)
     crc = file_crc32(0, bytes, NBL_CRC_OFFSET);
     status = load_part(&pass->table, pass, NBL_HEADER_BYTES, pass->header.table_bytes, &crc, err);
     if (!status)
-        status = load_part(&pass->metadata, pass, pass->header.metadata_offset, pass->header.metadata_bytes, &crc, err);
+        status = load_part(
+            &pass->metadata, pass, pass->header.metadata_offset, pass->header.metadata_bytes, &crc, err);
     if (status) return status;
     if (crc != pass->header.crc)
-        return fail(err, ERR_FORMAT, "%s: header, table or metadata are damaged: CRC-32 %08" PRIx32 ", recorded %08"
-            PRIx32, path, crc, pass->header.crc);
+        return fail(err, ERR_FORMAT,
+            "%s: header, table or metadata are damaged: CRC-32 %08" PRIx32 ", recorded %08" PRIx32, path, crc,
+            pass->header.crc);
     return OK;
 }
 
 /* ---- the table ---- */
 
 /* The name of a record: names lie in the order of the table without gaps (N14). */
-static enum status read_name(struct pass *pass, struct nbl_record *record, uint64_t expected, struct error *err)
+static enum status read_name(
+    struct pass *pass, struct nbl_record *record, uint64_t expected, struct error *err)
 {
     uint64_t names_offset = pass->header.tensor_count * NBL_RECORD_BYTES;
     uint64_t names_bytes = pass->header.table_bytes - names_offset;
@@ -67,8 +72,9 @@ static enum status read_name(struct pass *pass, struct nbl_record *record, uint6
     enum status status;
 
     if (record->name_offset != expected || record->name_bytes > names_bytes - expected)
-        return fail(err, ERR_FORMAT, "its name is at %" PRIu64 " with %" PRIu32 " bytes, expected at %" PRIu64
-            " of %" PRIu64, record->name_offset, record->name_bytes, expected, names_bytes);
+        return fail(err, ERR_FORMAT,
+            "its name is at %" PRIu64 " with %" PRIu32 " bytes, expected at %" PRIu64 " of %" PRIu64,
+            record->name_offset, record->name_bytes, expected, names_bytes);
     status = names_check(name, record->name_bytes, err);
     if (status) return status;
     record->tensor.name = names_keep(&pass->container->names, name, record->name_bytes, err);
@@ -81,17 +87,20 @@ struct place {
     uint64_t data_end;    /* of the last tensor */
 };
 
-/* Each tensor begins at the next multiple of 64 after the one before it, and ends before the metadata (N24). */
-static enum status check_place(const struct pass *pass, const struct nbl_record *record, uint64_t before,
-    struct error *err)
+/* Each tensor begins at the next multiple of 64 after the one before it, and ends before the metadata (N24).
+ */
+static enum status check_place(
+    const struct pass *pass, const struct nbl_record *record, uint64_t before, struct error *err)
 {
     uint64_t limit = pass->header.metadata_offset, expected = limit, end;
     bool wraps = checked_align(&expected, before, NBL_TENSOR_ALIGNMENT) ||
-        checked_add(&end, expected, record->tensor.bytes);
+                 checked_add(&end, expected, record->tensor.bytes);
 
     if (!wraps && record->offset == expected && end <= limit) return OK;
-    return fail(err, ERR_FORMAT, "tensor %s: %" PRIu64 " bytes at byte %" PRIu64 "; they belong at byte %" PRIu64
-        ", before byte %" PRIu64, record->tensor.name, record->tensor.bytes, record->offset, expected, limit);
+    return fail(err, ERR_FORMAT,
+        "tensor %s: %" PRIu64 " bytes at byte %" PRIu64 "; they belong at byte %" PRIu64
+        ", before byte %" PRIu64,
+        record->tensor.name, record->tensor.bytes, record->offset, expected, limit);
 }
 
 /* One record, its name and its place. */
@@ -123,10 +132,11 @@ static enum status read_table(struct pass *pass, struct error *err)
         if (status) return status;
     }
     if (place.name_offset != names_bytes)
-        return fail(err, ERR_FORMAT, "%" PRIu64 " bytes of the table belong to no name", names_bytes - place.name_offset);
+        return fail(err, ERR_FORMAT, "%" PRIu64 " bytes of the table belong to no name",
+            names_bytes - place.name_offset);
     if (checked_align(&data_end, place.data_end, NBL_TENSOR_ALIGNMENT) || data_end != header->metadata_offset)
-        return fail(err, ERR_FORMAT, "the last tensor ends at byte %" PRIu64 ", the data at %" PRIu64, place.data_end,
-            header->metadata_offset);
+        return fail(err, ERR_FORMAT, "the last tensor ends at byte %" PRIu64 ", the data at %" PRIu64,
+            place.data_end, header->metadata_offset);
     return OK;
 }
 
@@ -143,8 +153,8 @@ static const uint8_t *take(struct cursor *cursor, uint64_t count, struct error *
     const uint8_t *bytes = cursor->bytes + cursor->at;
 
     if (count > cursor->end - cursor->at) {
-        fail(err, ERR_FORMAT, "metadata: %" PRIu64 " bytes needed at byte %" PRIu64 ", it has %" PRIu64, count,
-            cursor->at, cursor->end);
+        fail(err, ERR_FORMAT, "metadata: %" PRIu64 " bytes needed at byte %" PRIu64 ", it has %" PRIu64,
+            count, cursor->at, cursor->end);
         return NULL;
     }
     cursor->at += count;
@@ -183,8 +193,8 @@ static enum status read_document(struct pass *pass, struct cursor *cursor, struc
     document.bytes = item.number;
     document.offset = pass->header.metadata_offset + cursor->at;
     if (document.bytes > CONTAINER_DOCUMENT_LIMIT)
-        return fail(err, ERR_FORMAT, "document %s: %" PRIu64 " bytes, the limit is %u", document.name, document.bytes,
-            CONTAINER_DOCUMENT_LIMIT);
+        return fail(err, ERR_FORMAT, "document %s: %" PRIu64 " bytes, the limit is %u", document.name,
+            document.bytes, CONTAINER_DOCUMENT_LIMIT);
     for (uint64_t i = 0; i < container->document_count; i++) {
         if (strcmp(container->documents[i].name, document.name) == 0)
             return fail(err, ERR_FORMAT, "duplicate document %s", document.name);
@@ -208,8 +218,8 @@ static enum status read_alias(struct pass *pass, struct cursor *cursor, struct e
     alias = names_keep(&container->names, item.name, item.name_bytes, err);
     if (!alias) return ERR_MEMORY;
     if (item.number >= container->entry_count)
-        return fail(err, ERR_FORMAT, "alias %s: stands for tensor %" PRIu64 " of %" PRIu64, alias, item.number,
-            container->entry_count);
+        return fail(err, ERR_FORMAT, "alias %s: stands for tensor %" PRIu64 " of %" PRIu64, alias,
+            item.number, container->entry_count);
     return reader_add_alias(container, alias, container->entries[item.number].tensor.name, err);
 }
 
@@ -224,7 +234,10 @@ static enum status read_metadata(struct pass *pass, struct error *err)
     documents = bytes_get_u32(counts);
     aliases = bytes_get_u32(counts + 4);
     if (documents > NBL_DOCUMENT_COUNT_LIMIT)
-        return fail(err, ERR_FORMAT, "%" PRIu32 " documents, the limit is %d", documents, NBL_DOCUMENT_COUNT_LIMIT);
+        return fail(
+            err, ERR_FORMAT, "%" PRIu32 " documents, the limit is %d", documents, NBL_DOCUMENT_COUNT_LIMIT);
+    if (aliases > NBL_ALIAS_COUNT_LIMIT)
+        return fail(err, ERR_FORMAT, "%" PRIu32 " aliases, the limit is %d", aliases, NBL_ALIAS_COUNT_LIMIT);
     for (uint32_t i = 0; i < documents && !status; i++)
         status = read_document(pass, &cursor, err);
     for (uint32_t i = 0; i < aliases && !status; i++)

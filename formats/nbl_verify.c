@@ -1,5 +1,6 @@
-/* Verifying a .nbl file: opening it has checked header, table and metadata; here every other byte is read and checked
- * against SPEC.md: padding (N13, N26), checksums (N27), and what the parts of tile storage may hold (N33 to N37). */
+/* Verifying a .nbl file: opening it has checked header, table and metadata; here every other byte is read and
+ * checked against SPEC.md: padding (N13, N26), checksums (N27), and what the parts of tile storage may hold
+ * (N33 to N37). */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -53,20 +54,22 @@ static bool find_nonzero(const uint8_t *bytes, uint64_t count, uint64_t *at)
     return false;
 }
 
-/* Padding between the parts of the file is zero (N13, N26). Shorter than a chunk: the largest aligns to 65536. */
+/* Padding between the parts of the file is zero (N13, N26). Shorter than a chunk: the largest aligns to
+ * 65536. */
 static enum status check_padding(struct check *check, uint64_t begin, uint64_t end)
 {
     enum status status = file_read_at(check->file, begin, check->chunk, end - begin, check->err);
     uint64_t at;
 
     if (status) return status;
-    if (find_nonzero(check->chunk, end - begin, &at)) found(check, "padding at byte %" PRIu64 " is not zero", begin + at);
+    if (find_nonzero(check->chunk, end - begin, &at))
+        found(check, "padding at byte %" PRIu64 " is not zero", begin + at);
     return OK;
 }
 
 /* Read the next piece of part [begin, end) of a tensor into the chunk; *count is 0 at the part's end. */
-static enum status next_piece(struct check *check, const struct tensor *tensor, uint64_t at, uint64_t end,
-    uint64_t *count)
+static enum status next_piece(
+    struct check *check, const struct tensor *tensor, uint64_t at, uint64_t end, uint64_t *count)
 {
     *count = end - at < CHUNK_BYTES ? end - at : CHUNK_BYTES;
     return container_read(check->container, tensor, at, check->chunk, *count, check->err);
@@ -76,7 +79,8 @@ static enum status next_piece(struct check *check, const struct tensor *tensor, 
 
 /* Each check below tells its first fault only, so that a damaged tensor is a few lines and not a million. */
 
-/* Entry number `index` of the scales or zero-points, [tiles][groups][8]: does it belong to a row of the matrix? */
+/* Entry number `index` of the scales or zero-points, [tiles][groups][8]: does it belong to a row of the
+ * matrix? */
 static bool row_exists(const struct tiles_layout *layout, uint64_t index)
 {
     return index / TILE_ROWS / layout->groups * TILE_ROWS + index % TILE_ROWS < layout->rows;
@@ -97,7 +101,8 @@ static enum status check_gap(struct check *check, const struct tensor *tensor, u
 }
 
 /* Scales are finite, and zero for rows past the end (N34, N36). */
-static enum status check_scales(struct check *check, const struct tensor *tensor, const struct tiles_layout *layout)
+static enum status check_scales(
+    struct check *check, const struct tensor *tensor, const struct tiles_layout *layout)
 {
     uint64_t begin = layout->scales_offset, end = begin + layout->tiles * layout->tile_scale_bytes, count;
 
@@ -108,8 +113,8 @@ static enum status check_scales(struct check *check, const struct tensor *tensor
             uint16_t scale = bytes_get_u16(check->chunk + i);
             bool exists = row_exists(layout, (at - begin + i) / 2);
             if (exists ? (scale & 0x7C00) != 0x7C00 : scale == 0) continue;
-            found(check, "tensor %s: the scale at byte %" PRIu64 " is 0x%04x, must be %s", tensor->name, at + i, scale,
-                exists ? "finite" : "0 in a row past the end");
+            found(check, "tensor %s: the scale at byte %" PRIu64 " is 0x%04x, must be %s", tensor->name,
+                at + i, scale, exists ? "finite" : "0 in a row past the end");
             return OK;
         }
     }
@@ -117,7 +122,8 @@ static enum status check_scales(struct check *check, const struct tensor *tensor
 }
 
 /* Zero-points are codes, and zero for rows past the end (N35, N36). */
-static enum status check_zeros(struct check *check, const struct tensor *tensor, const struct tiles_layout *layout)
+static enum status check_zeros(
+    struct check *check, const struct tensor *tensor, const struct tiles_layout *layout)
 {
     uint64_t begin = layout->zeros_offset, end = begin + layout->tiles * layout->tile_zero_bytes, count;
 
@@ -127,18 +133,18 @@ static enum status check_zeros(struct check *check, const struct tensor *tensor,
         for (uint64_t i = 0; i < count; i++) {
             unsigned limit = row_exists(layout, at - begin + i) ? (1u << layout->bits) - 1 : 0;
             if (check->chunk[i] <= limit) continue;
-            found(check, "tensor %s: the zero-point at byte %" PRIu64 " is %u, must not be above %u", tensor->name,
-                at + i, check->chunk[i], limit);
+            found(check, "tensor %s: the zero-point at byte %" PRIu64 " is %u, must not be above %u",
+                tensor->name, at + i, check->chunk[i], limit);
             return OK;
         }
     }
     return OK;
 }
 
-/* One block of one tile: codes of rows past the end are 0, those of columns past the end decode to 0 (N36, N37).
- *   padding  [8]  the code that decodes to 0 in the last group of each row */
-static enum status check_block(struct check *check, const struct tensor *tensor, const struct tiles_layout *layout,
-    uint64_t tile, uint64_t block, const uint8_t *padding)
+/* One block of one tile: codes of rows past the end are 0, those of columns past the end decode to 0 (N36,
+ * N37). padding  [8]  the code that decodes to 0 in the last group of each row */
+static enum status check_block(struct check *check, const struct tensor *tensor,
+    const struct tiles_layout *layout, uint64_t tile, uint64_t block, const uint8_t *padding)
 {
     const struct scheme scheme = {.bits = layout->bits, .group = TILE_COLS};
     uint64_t at = tile * layout->tile_code_bytes + block * layout->block_bytes;
@@ -155,18 +161,19 @@ static enum status check_block(struct check *check, const struct tensor *tensor,
         bool exists = row < layout->rows;
         unsigned expected = exists ? padding[i / TILE_COLS] : 0;
         if ((exists && col < layout->cols) || codes[i] == expected) continue;
-        found(check, "tensor %s: row %" PRIu64 " column %" PRIu64 " is padding and has code %u, must be %u", tensor->name,
-            row, col, codes[i], expected);
+        found(check, "tensor %s: row %" PRIu64 " column %" PRIu64 " is padding and has code %u, must be %u",
+            tensor->name, row, col, codes[i], expected);
         break;
     }
     return OK;
 }
 
 /* All blocks of a tile that hold padding: every one if rows are missing, else the last if columns are. */
-static enum status check_tile(struct check *check, const struct tensor *tensor, const struct tiles_layout *layout,
-    uint64_t tile)
+static enum status check_tile(
+    struct check *check, const struct tensor *tensor, const struct tiles_layout *layout, uint64_t tile)
 {
-    uint64_t block = (tile + 1) * TILE_ROWS > layout->rows ? 0 : layout->blocks - 1, faults = check->out->faults;
+    uint64_t block = (tile + 1) * TILE_ROWS > layout->rows ? 0 : layout->blocks - 1,
+             faults = check->out->faults;
     uint8_t padding[TILE_ROWS];
     enum status status = OK;
 
@@ -180,7 +187,8 @@ static enum status check_tile(struct check *check, const struct tensor *tensor, 
     return status;
 }
 
-static enum status check_code_padding(struct check *check, const struct tensor *tensor, const struct tiles_layout *layout)
+static enum status check_code_padding(
+    struct check *check, const struct tensor *tensor, const struct tiles_layout *layout)
 {
     uint64_t faults = check->out->faults;
     uint64_t tile = layout->cols % TILE_COLS != 0 ? 0 : layout->rows / TILE_ROWS; /* without padding: none */
@@ -195,7 +203,8 @@ static enum status check_tiles(struct check *check, const struct tensor *tensor)
 {
     uint64_t codes_end, scales_end;
     struct tiles_layout layout;
-    enum status status = tiles_layout(&layout, tensor->shape[0], tensor->shape[1], tensor->scheme, check->err);
+    enum status status =
+        tiles_layout(&layout, tensor->shape[0], tensor->shape[1], tensor->scheme, check->err);
 
     if (status) return status;
     codes_end = layout.tiles * layout.tile_code_bytes;
@@ -222,8 +231,8 @@ static enum status check_checksum(struct check *check, const struct tensor *tens
     }
     container_checksum(check->container, tensor, &recorded);
     if (crc != recorded)
-        found(check, "tensor %s: its bytes are damaged: CRC-32 %08" PRIx32 ", recorded %08" PRIx32, tensor->name, crc,
-            recorded);
+        found(check, "tensor %s: its bytes are damaged: CRC-32 %08" PRIx32 ", recorded %08" PRIx32,
+            tensor->name, crc, recorded);
     return OK;
 }
 
@@ -264,8 +273,8 @@ static enum status check_opened(struct check *check)
     return status;
 }
 
-enum status nbl_verify(struct nbl_verification *out, const char *path, void (*fault)(void *context, const char *text),
-    void *context, struct error *err)
+enum status nbl_verify(struct nbl_verification *out, const char *path,
+    void (*fault)(void *context, const char *text), void *context, struct error *err)
 {
     struct check check = {.out = out, .err = err, .fault = fault, .context = context};
     enum status status;

@@ -1,6 +1,6 @@
-/* Writing a .nbl file: tensors are declared, laid out, and then written by any number of threads straight to their final
- * places; what cannot be known before the data is written (checksums, documents) comes at commit: metadata behind the
- * data, then the table and, last, the header. */
+/* Writing a .nbl file: tensors are declared, laid out, and then written by any number of threads straight to
+ * their final places; what cannot be known before the data is written (checksums, documents) comes at commit:
+ * metadata behind the data, then the table and, last, the header. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -34,9 +34,9 @@ struct nbl_writer {
     struct output *output;
     char *path;
     struct names_pool names;
-    struct json_keys taken;          /* names of tensors and aliases */
+    struct json_keys taken; /* names of tensors and aliases */
     struct json_keys document_names;
-    struct names_index index;        /* tensors by name, once begun */
+    struct names_index index; /* tensors by name, once begun */
     struct writer_tensor *tensors;
     struct writer_alias *aliases;
     struct writer_document *documents;
@@ -86,7 +86,8 @@ void nbl_writer_abandon(struct nbl_writer *writer)
 /* ---- declaring ---- */
 
 /* Check a name of a tensor or alias and keep a copy (N15, N16, N31). */
-static enum status claim_name(const char **out, struct nbl_writer *writer, const char *name, struct error *err)
+static enum status claim_name(
+    const char **out, struct nbl_writer *writer, const char *name, struct error *err)
 {
     uint64_t count = strlen(name);
     enum status status = names_check(name, count, err);
@@ -99,7 +100,8 @@ static enum status claim_name(const char **out, struct nbl_writer *writer, const
     return *out ? OK : ERR_MEMORY;
 }
 
-enum status nbl_writer_add(struct nbl_writer *writer, const struct tensor *tensor, uint64_t *index, struct error *err)
+enum status nbl_writer_add(
+    struct nbl_writer *writer, const struct tensor *tensor, uint64_t *index, struct error *err)
 {
     struct writer_tensor added = {.record.tensor = *tensor};
     enum status status;
@@ -109,8 +111,8 @@ enum status nbl_writer_add(struct nbl_writer *writer, const struct tensor *tenso
         return fail(err, ERR_MEMORY, "more than %d tensors", CONTAINER_TENSOR_LIMIT);
     status = measure_tensor(&added.record.tensor, err);
     if (status) return fail_within(err, status, "tensor %s", tensor->name);
-    status = memory_grow(&writer->tensors, &writer->tensor_capacity, writer->tensor_count + 1,
-        sizeof *writer->tensors, err);
+    status = memory_grow(
+        &writer->tensors, &writer->tensor_capacity, writer->tensor_count + 1, sizeof *writer->tensors, err);
     if (!status) status = claim_name(&added.record.tensor.name, writer, tensor->name, err);
     if (status) return status;
     added.record.name_offset = writer->name_bytes;
@@ -128,12 +130,16 @@ static enum status resolve_alias(struct nbl_writer *writer, struct writer_alias 
     return fail(err, ERR_FORMAT, "alias %s: its target %s is no tensor", alias->alias, alias->target);
 }
 
-enum status nbl_writer_alias(struct nbl_writer *writer, const char *alias, const char *target, struct error *err)
+enum status nbl_writer_alias(
+    struct nbl_writer *writer, const char *alias, const char *target, struct error *err)
 {
     struct writer_alias added = {0};
-    enum status status = memory_grow(&writer->aliases, &writer->alias_capacity, writer->alias_count + 1,
-        sizeof *writer->aliases, err);
+    enum status status;
 
+    if (writer->alias_count == NBL_ALIAS_COUNT_LIMIT)
+        return fail(err, ERR_MEMORY, "more than %d aliases", NBL_ALIAS_COUNT_LIMIT);
+    status = memory_grow(
+        &writer->aliases, &writer->alias_capacity, writer->alias_count + 1, sizeof *writer->aliases, err);
     if (!status) status = claim_name(&added.alias, writer, alias, err);
     if (status) return status;
     added.target = names_keep(&writer->names, target, strlen(target), err);
@@ -143,8 +149,8 @@ enum status nbl_writer_alias(struct nbl_writer *writer, const char *alias, const
     return status;
 }
 
-enum status nbl_writer_document(struct nbl_writer *writer, const char *name, const char *bytes, uint64_t count,
-    struct error *err)
+enum status nbl_writer_document(
+    struct nbl_writer *writer, const char *name, const char *bytes, uint64_t count, struct error *err)
 {
     struct writer_document added = {.count = count};
     enum status status = names_check_file(name, strlen(name), err);
@@ -184,7 +190,8 @@ static enum status place_tensors(struct nbl_writer *writer, struct error *err)
         struct nbl_record *record = &writer->tensors[i].record;
         if (checked_align(&record->offset, end, NBL_TENSOR_ALIGNMENT) ||
             checked_add(&end, record->offset, record->tensor.bytes) || end > INT64_MAX / 2)
-            return fail(err, ERR_FORMAT, "tensor %s: the file would have 2^62 bytes or more", record->tensor.name);
+            return fail(
+                err, ERR_FORMAT, "tensor %s: the file would have 2^62 bytes or more", record->tensor.name);
     }
     checked_align(&header->metadata_offset, end, NBL_TENSOR_ALIGNMENT);
     header->data_bytes = header->metadata_offset - header->data_offset;
@@ -226,8 +233,9 @@ enum status nbl_writer_write(struct nbl_writer *writer, uint64_t index, uint64_t
     uint64_t end;
 
     if (checked_add(&end, offset, count) || end > record->tensor.bytes)
-        return fail(err, ERR_USAGE, "tensor %s: %" PRIu64 " bytes written at byte %" PRIu64 ", it has %" PRIu64,
-            record->tensor.name, count, offset, record->tensor.bytes);
+        return fail(err, ERR_USAGE,
+            "tensor %s: %" PRIu64 " bytes written at byte %" PRIu64 ", it has %" PRIu64, record->tensor.name,
+            count, offset, record->tensor.bytes);
     return output_write_at(writer->output, record->offset + offset, bytes, count, err);
 }
 
@@ -267,8 +275,8 @@ static enum status build_metadata(uint8_t **out, struct nbl_writer *writer, stru
     uint8_t *at;
 
     if (bytes > NBL_METADATA_LIMIT)
-        return fail(err, ERR_MEMORY, "%s: documents and aliases of %" PRIu64 " bytes, the limit is %d", writer->path,
-            bytes, NBL_METADATA_LIMIT);
+        return fail(err, ERR_MEMORY, "%s: documents and aliases of %" PRIu64 " bytes, the limit is %d",
+            writer->path, bytes, NBL_METADATA_LIMIT);
     at = *out = memory_new(bytes, 1, err);
     if (!at) return ERR_MEMORY;
     writer->header.metadata_bytes = bytes;
@@ -304,8 +312,8 @@ static enum status build_table(uint8_t **out, struct nbl_writer *writer, struct 
 }
 
 /* The header goes last: until then the file does not even begin like a .nbl file. */
-static enum status write_frame(struct nbl_writer *writer, const uint8_t *table, const uint8_t *metadata,
-    struct error *err)
+static enum status write_frame(
+    struct nbl_writer *writer, const uint8_t *table, const uint8_t *metadata, struct error *err)
 {
     struct nbl_header *header = &writer->header;
     uint8_t bytes[NBL_HEADER_BYTES];

@@ -1,5 +1,5 @@
-/* Provenance: documents carried over, and one written. Nothing here depends on time, place or user, so that the same work
- * gives the same bytes.
+/* Provenance: documents carried over, and one written. Nothing here depends on time, place or user, so that
+ * the same work gives the same bytes.
  *
  *   {"tool": "nibble-quantize", "version": "0.1.0",
  *    "options": {"bits": "4", ...},
@@ -13,21 +13,22 @@
 
 #include "base/memory.h"
 
-#define DOCUMENT_NAME "provenance.json"
+#define DOCUMENT_NAME PROVENANCE_DOCUMENT
 
 /* Far deeper than anything written here; what a hostile source holds must not get near the reader's limit. */
 enum { HISTORY_DEPTH_LIMIT = 32 };
 
-static const char *const carried[] = {
+const char *const provenance_carried[] = {
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    NULL,
 };
 
-static enum status carry_document(struct nbl_writer *writer, struct container *container, const char *name,
-    struct error *err)
+enum status provenance_carry_document(
+    struct nbl_writer *writer, struct container *container, const char *name, struct error *err)
 {
     char *text = NULL;
     uint64_t bytes;
@@ -38,10 +39,19 @@ static enum status carry_document(struct nbl_writer *writer, struct container *c
     return status;
 }
 
+enum status provenance_carry(struct nbl_writer *writer, struct container *container, struct error *err)
+{
+    enum status status = OK;
+
+    for (size_t i = 0; provenance_carried[i] && !status; i++)
+        status = provenance_carry_document(writer, container, provenance_carried[i], err);
+    return status;
+}
+
 /* ---- history ---- */
 
-static enum status copy_value(struct json_writer *out, const struct json_value *value, unsigned depth,
-    struct error *err);
+static enum status copy_value(
+    struct json_writer *out, const struct json_value *value, unsigned depth, struct error *err);
 
 /* Recursion is bounded by HISTORY_DEPTH_LIMIT. */
 static enum status copy_children(struct json_writer *out, const struct json_value *parent, unsigned depth,
@@ -63,15 +73,21 @@ static enum status copy_children(struct json_writer *out, const struct json_valu
     return OK;
 }
 
-static enum status copy_value(struct json_writer *out, const struct json_value *value, unsigned depth,
-    struct error *err)
+static enum status copy_value(
+    struct json_writer *out, const struct json_value *value, unsigned depth, struct error *err)
 {
     enum status status = OK;
 
     switch (value->kind) {
-    case JSON_NULL: json_write_text(out, NULL); break;
-    case JSON_BOOL: json_write_bool(out, value->boolean); break;
-    case JSON_STRING: json_write_string(out, value->text.bytes, value->text.count); break;
+    case JSON_NULL:
+        json_write_text(out, NULL);
+        break;
+    case JSON_BOOL:
+        json_write_bool(out, value->boolean);
+        break;
+    case JSON_STRING:
+        json_write_string(out, value->text.bytes, value->text.count);
+        break;
     case JSON_NUMBER:
         if (value->is_u64)
             json_write_u64(out, value->u64);
@@ -129,12 +145,11 @@ enum status provenance_attach(struct nbl_writer *writer, struct container *conta
     const char *const (*options)[2], uint64_t option_count, const uint32_t *tensor_crcs, struct error *err)
 {
     struct json_writer out = {.indent = 2};
-    enum status status = OK;
+    enum status status;
     char *text = NULL;
     uint64_t bytes;
 
-    for (size_t i = 0; i < sizeof carried / sizeof *carried && !status; i++)
-        status = carry_document(writer, container, carried[i], err);
+    status = provenance_carry(writer, container, err);
     if (status) return status;
     json_open_object(&out);
     json_put_text(&out, "tool", tool);

@@ -12,7 +12,8 @@ const char *reader_base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-enum status reader_add_file(struct container *container, const char *path, const char *name, struct error *err)
+enum status reader_add_file(
+    struct container *container, const char *path, const char *name, struct error *err)
 {
     struct reader_file file = {0};
     enum status status;
@@ -42,10 +43,11 @@ enum status reader_add_entry(struct container *container, const struct reader_en
     return OK;
 }
 
-enum status reader_add_alias(struct container *container, const char *alias, const char *target, struct error *err)
+enum status reader_add_alias(
+    struct container *container, const char *alias, const char *target, struct error *err)
 {
-    enum status status = memory_grow(&container->aliases, &container->alias_capacity, container->alias_count + 1,
-        sizeof *container->aliases, err);
+    enum status status = memory_grow(&container->aliases, &container->alias_capacity,
+        container->alias_count + 1, sizeof *container->aliases, err);
 
     if (status) return status;
     container->aliases[container->alias_count++] =

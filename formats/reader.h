@@ -1,5 +1,5 @@
-/* What the readers of the single formats fill in: the inside of struct container. Only files of formats/ include this;
- * everyone else sees formats/container.h. */
+/* What the readers of the single formats fill in: the inside of struct container. Only files of formats/
+ * include this; everyone else sees formats/container.h. */
 #ifndef NIBBLE_FORMATS_READER_H
 #define NIBBLE_FORMATS_READER_H
 
@@ -55,19 +55,23 @@ struct container {
 };
 
 /* Open one more file and give it the name `name` (copied). */
-enum status reader_add_file(struct container *container, const char *path, const char *name, struct error *err);
+enum status reader_add_file(
+    struct container *container, const char *path, const char *name, struct error *err);
 
-/* Append a tensor (its name must already be in container->names) to those of the newest file. ERR_MEMORY: more than
- * CONTAINER_TENSOR_LIMIT. */
-enum status reader_add_entry(struct container *container, const struct reader_entry *entry, struct error *err);
+/* Append a tensor (its name must already be in container->names) to those of the newest file. ERR_MEMORY:
+ * more than CONTAINER_TENSOR_LIMIT. */
+enum status reader_add_entry(
+    struct container *container, const struct reader_entry *entry, struct error *err);
 
 /* Append an alias stated by the newest file; both names must already be in container->names. */
-enum status reader_add_alias(struct container *container, const char *alias, const char *target, struct error *err);
+enum status reader_add_alias(
+    struct container *container, const char *alias, const char *target, struct error *err);
 
 /* Build the index of all tensors. ERR_FORMAT: two have the same name. */
 enum status reader_index_tensors(struct container *container, struct error *err);
 
-/* Add the aliases to the index; every target is a tensor. ERR_FORMAT: an alias is the name of a tensor or stands twice. */
+/* Add the aliases to the index; every target is a tensor. ERR_FORMAT: an alias is the name of a tensor or
+ * stands twice. */
 enum status reader_index_aliases(struct container *container, struct error *err);
 
 /* The part of a path after the last '/'. */

@@ -1,5 +1,5 @@
-/* Reading safetensors headers: one pass over the JSON that checks every tensor by itself, then one over the tensors in
- * the order of their data that checks them together. Tensor data is not touched. */
+/* Reading safetensors headers: one pass over the JSON that checks every tensor by itself, then one over the
+ * tensors in the order of their data that checks them together. Tensor data is not touched. */
 #include "formats/safetensors.h"
 
 #include <inttypes.h>
@@ -11,7 +11,7 @@
 #include "formats/bytes.h"
 #include "formats/measure.h"
 
-enum { LENGTH_BYTES = 8, DTYPE_NAME_LIMIT = 32 };
+enum { LENGTH_BYTES = 8, DTYPE_NAME_LIMIT = 32, METADATA_LIMIT = 65536 };
 
 /* One pass over the header of one file. */
 struct pass {
@@ -34,8 +34,8 @@ struct claim {
     bool has_shape, has_offsets;
 };
 
-/* Types that the format knows and this project does not compute with, and the bits of one element: their sizes are
- * checked like any other before they are refused, so that a damaged file is called damaged. */
+/* Types that the format knows and this project does not compute with, and the bits of one element: their
+ * sizes are checked like any other before they are refused, so that a damaged file is called damaged. */
 static const struct foreign {
     const char *name;
     uint32_t bits;
@@ -133,7 +133,8 @@ static enum status read_field(struct pass *pass, struct json_text key, struct cl
     if (text_is(key, "dtype")) return read_dtype(pass, claim, err);
     if (text_is(key, "shape")) return read_shape(pass, claim, err);
     if (text_is(key, "data_offsets")) return read_offsets(pass, claim, err);
-    return fail(err, ERR_UNSUPPORTED, "field '%s' is unknown", error_quote(shown, sizeof shown, key.bytes, key.count));
+    return fail(err, ERR_UNSUPPORTED, "field '%s' is unknown",
+        error_quote(shown, sizeof shown, key.bytes, key.count));
 }
 
 static enum status read_claim(struct pass *pass, struct claim *claim, struct error *err)
@@ -167,7 +168,8 @@ static uint32_t element_bits(const char *dtype)
     return 0;
 }
 
-/* Shape, type and offsets of one tensor must agree. Whether the offsets lie in the file is seen when all are in. */
+/* Shape, type and offsets of one tensor must agree. Whether the offsets lie in the file is seen when all are
+ * in. */
 static enum status check_claim(const struct claim *claim, struct error *err)
 {
     uint32_t bits = element_bits(claim->dtype);
@@ -177,8 +179,8 @@ static enum status check_claim(const struct claim *claim, struct error *err)
 
     if (bits == 0) return fail(err, ERR_UNSUPPORTED, "type '%s' is unknown", claim->dtype);
     if (claim->begin > claim->end)
-        return fail(err, ERR_FORMAT, "data_offsets [%" PRIu64 ", %" PRIu64 "] end before they begin", claim->begin,
-            claim->end);
+        return fail(err, ERR_FORMAT, "data_offsets [%" PRIu64 ", %" PRIu64 "] end before they begin",
+            claim->begin, claim->end);
     status = measure_shape(&elements, claim->rank, claim->shape, err);
     if (status) return status;
     measure_shape_text(shape, claim->rank, claim->shape);
@@ -187,12 +189,14 @@ static enum status check_claim(const struct claim *claim, struct error *err)
     if (total % 8 != 0)
         return fail(err, ERR_FORMAT, "shape %s of %s does not fill whole bytes", shape, claim->dtype);
     if (total / 8 != claim->end - claim->begin)
-        return fail(err, ERR_FORMAT, "shape %s of %s takes %" PRIu64 " bytes, data_offsets [%" PRIu64 ", %" PRIu64
-            "] are %" PRIu64, shape, claim->dtype, total / 8, claim->begin, claim->end, claim->end - claim->begin);
+        return fail(err, ERR_FORMAT,
+            "shape %s of %s takes %" PRIu64 " bytes, data_offsets [%" PRIu64 ", %" PRIu64 "] are %" PRIu64,
+            shape, claim->dtype, total / 8, claim->begin, claim->end, claim->end - claim->begin);
     return OK;
 }
 
-static enum status add_entry(struct pass *pass, const char *name, const struct claim *claim, struct error *err)
+static enum status add_entry(
+    struct pass *pass, const char *name, const struct claim *claim, struct error *err)
 {
     struct reader_entry entry = {.tensor = {.name = name, .rank = claim->rank}};
     enum status status;
@@ -213,7 +217,8 @@ static enum status read_tensor(struct pass *pass, struct json_text key, struct e
     const char *name;
 
     if (status) return status;
-    name = names_keep(&pass->container->names, key.bytes, key.count, err); /* reading on invalidates the key */
+    name =
+        names_keep(&pass->container->names, key.bytes, key.count, err); /* reading on invalidates the key */
     if (!name) return ERR_MEMORY;
     status = read_claim(pass, &claim, err);
     if (!status) status = check_claim(&claim, err);
@@ -223,7 +228,8 @@ static enum status read_tensor(struct pass *pass, struct json_text key, struct e
 
 /* ---- the metadata ---- */
 
-/* Keep a pair if both sides could be names of tensors; whether they are is not known before the header's end. */
+/* Keep a pair if both sides could be names of tensors; whether they are is not known before the header's end.
+ */
 static enum status read_metadata_pair(struct pass *pass, struct json_text key, struct error *err)
 {
     bool is_name = names_check(key.bytes, key.count, NULL) == OK && !text_is(key, "format");
@@ -241,14 +247,16 @@ static enum status read_metadata_pair(struct pass *pass, struct json_text key, s
     return target ? reader_add_alias(pass->container, alias, target, err) : ERR_MEMORY;
 }
 
-static enum status check_new(struct json_keys *keys, struct json_text key, const char *what, struct error *err)
+static enum status check_new(
+    struct json_keys *keys, struct json_text key, const char *what, struct error *err)
 {
     char shown[128];
     bool added;
     enum status status = json_keys_add(keys, key.bytes, key.count, &added, err);
 
     if (status || added) return status;
-    return fail(err, ERR_FORMAT, "duplicate %s %s", what, error_quote(shown, sizeof shown, key.bytes, key.count));
+    return fail(
+        err, ERR_FORMAT, "duplicate %s %s", what, error_quote(shown, sizeof shown, key.bytes, key.count));
 }
 
 static enum status read_metadata(struct pass *pass, struct error *err)
@@ -260,6 +268,8 @@ static enum status read_metadata(struct pass *pass, struct error *err)
     while (!status) {
         status = json_next_key(&pass->json, &key, &more, err);
         if (status || !more) break;
+        if (pass->metadata_keys.count == METADATA_LIMIT)
+            return fail(err, ERR_MEMORY, "__metadata__ has more than %d keys", METADATA_LIMIT);
         status = check_new(&pass->metadata_keys, key, "key", err);
         if (!status) status = read_metadata_pair(pass, key, err);
     }
@@ -284,7 +294,8 @@ static enum status read_members(struct pass *pass, struct error *err)
     return status ? status : json_finish(&pass->json, err);
 }
 
-/* Fetch the header into memory; its length is checked before anything is allocated for it. Errors name the file. */
+/* Fetch the header into memory; its length is checked before anything is allocated for it. Errors name the
+ * file. */
 static enum status load_header(struct pass *pass, struct reader_file *file, struct error *err)
 {
     uint8_t length[LENGTH_BYTES];
@@ -292,17 +303,19 @@ static enum status load_header(struct pass *pass, struct reader_file *file, stru
     enum status status;
 
     if (bytes < LENGTH_BYTES)
-        return fail(err, ERR_FORMAT, "%s: has %" PRIu64 " bytes, too short for a safetensors file", pass->path,
-            bytes);
+        return fail(err, ERR_FORMAT, "%s: has %" PRIu64 " bytes, too short for a safetensors file",
+            pass->path, bytes);
     status = file_read_at(file->file, 0, length, LENGTH_BYTES, err);
     if (status) return status;
     pass->header_bytes = bytes_get_u64(length);
     if (pass->header_bytes > SAFETENSORS_HEADER_LIMIT)
-        return fail(err, ERR_FORMAT, "%s: header length %" PRIu64 " at byte 0 is above %d: damaged, or not a model file",
-            pass->path, pass->header_bytes, SAFETENSORS_HEADER_LIMIT);
+        return fail(err, ERR_FORMAT,
+            "%s: header length %" PRIu64 " at byte 0 is above %d: damaged, or not a model file", pass->path,
+            pass->header_bytes, SAFETENSORS_HEADER_LIMIT);
     pass->data_offset = LENGTH_BYTES + pass->header_bytes;
     if (pass->data_offset > bytes)
-        return fail(err, ERR_FORMAT, "%s: the header ends at byte %" PRIu64 ", but the file has %" PRIu64 " bytes: cut short",
+        return fail(err, ERR_FORMAT,
+            "%s: the header ends at byte %" PRIu64 ", but the file has %" PRIu64 " bytes: cut short",
             pass->path, pass->data_offset, bytes);
     pass->header = memory_new(pass->header_bytes, 1, err);
     if (!pass->header) return ERR_MEMORY;
@@ -325,19 +338,21 @@ static int compare_places(const void *left, const void *right)
     return strcmp(a->tensor.name, b->tensor.name);
 }
 
-static enum status misplaced(const struct reader_entry *entry, const struct reader_entry *before, uint64_t expected,
-    struct error *err)
+static enum status misplaced(
+    const struct reader_entry *entry, const struct reader_entry *before, uint64_t expected, struct error *err)
 {
     if (!before)
-        return fail(err, ERR_FORMAT, "tensor %s: begins at byte %" PRIu64 " of the data, but no tensor is before it",
+        return fail(err, ERR_FORMAT,
+            "tensor %s: begins at byte %" PRIu64 " of the data, but no tensor is before it",
             entry->tensor.name, entry->offset);
-    return fail(err, ERR_FORMAT, "tensor %s: begins at byte %" PRIu64 " of the data, but tensor %s ends at byte %"
-        PRIu64 ": %s", entry->tensor.name, entry->offset, before->tensor.name, expected,
+    return fail(err, ERR_FORMAT,
+        "tensor %s: begins at byte %" PRIu64 " of the data, but tensor %s ends at byte %" PRIu64 ": %s",
+        entry->tensor.name, entry->offset, before->tensor.name, expected,
         entry->offset < expected ? "they overlap" : "a gap");
 }
 
-/* Put this file's tensors in the order of their data and check that they cover it: each begins where the one before
- * ended, the first at 0, and the last ends with the file. */
+/* Put this file's tensors in the order of their data and check that they cover it: each begins where the one
+ * before ended, the first at 0, and the last ends with the file. */
 static enum status place_entries(struct pass *pass, uint64_t file_bytes, struct error *err)
 {
     uint64_t first = pass->first_entry, count = pass->container->entry_count, expected = 0, end;
@@ -352,8 +367,8 @@ static enum status place_entries(struct pass *pass, uint64_t file_bytes, struct 
     }
     if (checked_add(&end, pass->data_offset, expected)) end = UINT64_MAX;
     if (end == file_bytes) return OK;
-    return fail(err, ERR_FORMAT, "the header describes a file of %" PRIu64 " bytes, it has %" PRIu64 ": %s", end,
-        file_bytes, end > file_bytes ? "cut short" : "bytes follow the last tensor");
+    return fail(err, ERR_FORMAT, "the header describes a file of %" PRIu64 " bytes, it has %" PRIu64 ": %s",
+        end, file_bytes, end > file_bytes ? "cut short" : "bytes follow the last tensor");
 }
 
 /* ---- files ---- */
@@ -369,7 +384,8 @@ static enum status read_header(struct pass *pass, struct reader_file *file, stru
     return status ? fail_within(err, status, "%s", pass->path) : OK;
 }
 
-enum status safetensors_add_file(struct container *container, const char *path, const char *name, struct error *err)
+enum status safetensors_add_file(
+    struct container *container, const char *path, const char *name, struct error *err)
 {
     struct pass pass = {.container = container, .path = path, .first_entry = container->entry_count};
     enum status status = reader_add_file(container, path, name, err);
@@ -388,8 +404,9 @@ static bool is_alias(const struct container *container, const struct reader_alia
 {
     uint64_t target, taken;
 
-    return names_find(&container->index, pair->target, &target) && container->entries[target].file == pair->file &&
-        !names_find(&container->index, pair->alias, &taken);
+    return names_find(&container->index, pair->target, &target) &&
+           container->entries[target].file == pair->file &&
+           !names_find(&container->index, pair->alias, &taken);
 }
 
 enum status safetensors_finish(struct container *container, struct error *err)

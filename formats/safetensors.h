@@ -9,12 +9,12 @@
  *
  * Offsets count from the first byte after the header. The header may begin and end with white space.
  *
- * Beyond what the format itself forbids, refused here: names that are empty, longer than CONTAINER_NAME_LIMIT or hold
- * U+0000, a rank above TENSOR_RANK_LIMIT, and fields of a tensor that are none of the three (they could change what the
- * bytes mean).
+ * Beyond what the format itself forbids, refused here: names that are empty, longer than CONTAINER_NAME_LIMIT
+ * or hold U+0000, a rank above TENSOR_RANK_LIMIT, fields of a tensor that are none of the three (they could
+ * change what the bytes mean), and more than 65536 keys of metadata.
  *
- * __metadata__ pairs are ignored but for aliases of tied tensors: {"alias": "target"} where the target is a tensor of
- * this file and the alias is not the name of one ("format" is never an alias). */
+ * __metadata__ pairs are ignored but for aliases of tied tensors: {"alias": "target"} where the target is a
+ * tensor of this file and the alias is not the name of one ("format" is never an alias). */
 #ifndef NIBBLE_FORMATS_SAFETENSORS_H
 #define NIBBLE_FORMATS_SAFETENSORS_H
 
@@ -22,9 +22,11 @@
 
 #define SAFETENSORS_HEADER_LIMIT 100000000
 
-/* Append one file and its tensors to a container, tensors in the order of their data. `name`: what the file is called in
- * provenance. ERR_FORMAT for every broken rule; ERR_UNSUPPORTED for element types that are not in tensor/dtype. */
-enum status safetensors_add_file(struct container *container, const char *path, const char *name, struct error *err);
+/* Append one file and its tensors to a container, tensors in the order of their data. `name`: what the file
+ * is called in provenance. ERR_FORMAT for every broken rule; ERR_UNSUPPORTED for element types that are not
+ * in tensor/dtype. */
+enum status safetensors_add_file(
+    struct container *container, const char *path, const char *name, struct error *err);
 
 /* Once all files are in: index the tensors, and keep those metadata pairs that are aliases. */
 enum status safetensors_finish(struct container *container, struct error *err);

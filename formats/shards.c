@@ -2,8 +2,8 @@
  *
  *   {"metadata": {...}, "weight_map": {"tensor": "model-00001-of-00002.safetensors", ...}}
  *
- * Its file names are untrusted: each must be one path component, so nothing outside the folder is ever opened through
- * it (a link inside the folder is its owner's business; the Hugging Face cache is made of links). */
+ * Its file names are untrusted: each must be one path component, so nothing outside the folder is ever opened
+ * through it (a link inside the folder is its owner's business; the Hugging Face cache is made of links). */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,15 +37,16 @@ static void free_map(struct weight_map *map)
 
 /* ---- reading the index ---- */
 
-static enum status read_listing(struct weight_map *map, struct json_reader *json, struct json_text key,
-    struct error *err)
+static enum status read_listing(
+    struct weight_map *map, struct json_reader *json, struct json_text key, struct error *err)
 {
     enum status status = names_check(key.bytes, key.count, err);
     struct listing listing;
     struct json_text file;
 
     if (status) return status;
-    if (map->count == CONTAINER_TENSOR_LIMIT) return fail(err, ERR_MEMORY, "more than %d tensors", CONTAINER_TENSOR_LIMIT);
+    if (map->count == CONTAINER_TENSOR_LIMIT)
+        return fail(err, ERR_MEMORY, "more than %d tensors", CONTAINER_TENSOR_LIMIT);
     listing.tensor = names_keep(&map->names, key.bytes, key.count, err);
     if (!listing.tensor) return ERR_MEMORY;
     status = json_read_string(json, &file, err);
@@ -117,7 +118,8 @@ static int compare_texts(const void *left, const void *right)
     return strcmp(*a, *b);
 }
 
-/* Every shard once, in name order, whatever the order of the listings: the order of tensors is that of the files. */
+/* Every shard once, in name order, whatever the order of the listings: the order of tensors is that of the
+ * files. */
 static enum status list_shards(struct weight_map *map, struct error *err)
 {
     uint64_t kept = 0;
@@ -154,7 +156,8 @@ static enum status load_map(struct weight_map *map, const char *path, struct err
 
 /* ---- opening the shards ---- */
 
-static enum status add_shard(struct container *container, const char *folder, const char *shard, struct error *err)
+static enum status add_shard(
+    struct container *container, const char *folder, const char *shard, struct error *err)
 {
     char *path = NULL;
     enum status status = file_join(&path, folder, shard, strlen(shard), err);
@@ -168,8 +171,10 @@ static enum status add_shard(struct container *container, const char *folder, co
     return status;
 }
 
-/* The index and the shards must tell the same: each tensor is where it is listed, and no shard has one that is not. */
-static enum status compare_with_map(const struct container *container, const struct weight_map *map, struct error *err)
+/* The index and the shards must tell the same: each tensor is where it is listed, and no shard has one that
+ * is not. */
+static enum status compare_with_map(
+    const struct container *container, const struct weight_map *map, struct error *err)
 {
     uint64_t number;
 
@@ -180,8 +185,8 @@ static enum status compare_with_map(const struct container *container, const str
                 listing->shard);
         const char *shard = container->files[container->entries[number].file].name;
         if (strcmp(shard, listing->shard) != 0)
-            return fail(err, ERR_FORMAT, "tensor %s: listed in %s, but it is in %s", listing->tensor, listing->shard,
-                shard);
+            return fail(err, ERR_FORMAT, "tensor %s: listed in %s, but it is in %s", listing->tensor,
+                listing->shard, shard);
     }
     for (uint64_t i = 0; i < container->entry_count; i++) {
         const struct reader_entry *entry = &container->entries[i];

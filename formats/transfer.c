@@ -1,6 +1,7 @@
-/* Moving tensors. Every tensor becomes one move, every move a number of chunks; all chunks of all moves are the tasks of one
- * pool run, so that neither one huge tensor nor a thousand small ones leave a worker idle. What a chunk is depends on
- * shapes alone. Checksums are taken of each chunk as it passes and joined in order at the end, so nothing is read twice. */
+/* Moving tensors. Every tensor becomes one move, every move a number of chunks; all chunks of all moves are
+ * the tasks of one pool run, so that neither one huge tensor nor a thousand small ones leave a worker idle.
+ * What a chunk is depends on shapes alone. Checksums are taken of each chunk as it passes and joined in order
+ * at the end, so nothing is read twice. */
 #include "formats/transfer.h"
 
 #include <inttypes.h>
@@ -13,8 +14,9 @@
 #include "tensor/kernels/kernels.h"
 #include "tensor/tiles.h"
 
-#define CHUNK_ELEMENTS (UINT64_C(1) << 18)     /* about 3 MB per worker in all its buffers: stays in the last cache */
-#define CHUNK_BYTES (UINT64_C(1) << 20)        /* where bytes are not converted */
+#define CHUNK_ELEMENTS                                                                                       \
+    (UINT64_C(1) << 18) /* about 3 MB per worker in all its buffers: stays in the last cache */
+#define CHUNK_BYTES (UINT64_C(1) << 20)         /* where bytes are not converted */
 #define PANEL_LIMIT_BYTES (UINT64_C(256) << 20) /* 8 rows of floats */
 #define PARTS 3                                 /* codes, scales, zeros */
 
@@ -35,7 +37,8 @@ struct move {
     uint64_t target_index;      /* in the writer */
     struct tiles_layout layout; /* of the tiled side, if there is one */
     uint64_t units, chunk_units;
-    uint64_t first_chunk; /* among the chunks of all moves; its own are as many as chunk_units make of units */
+    uint64_t
+        first_chunk; /* among the chunks of all moves; its own are as many as chunk_units make of units */
 };
 
 /* The checksums of one chunk: by parts where tiles are, else in [0]. */
@@ -80,7 +83,7 @@ static bool is_float(const struct tensor *tensor)
 static bool same_storage(const struct tensor *a, const struct tensor *b)
 {
     return a->storage == b->storage && a->dtype == b->dtype && a->scheme.bits == b->scheme.bits &&
-        a->scheme.group == b->scheme.group && a->scheme.asymmetric == b->scheme.asymmetric;
+           a->scheme.group == b->scheme.group && a->scheme.asymmetric == b->scheme.asymmetric;
 }
 
 static uint64_t chunks_of(const struct move *move)
@@ -110,8 +113,9 @@ static enum status plan_rows(struct move *move, const struct tensor *tiled, stru
 
     if (status) return status;
     if (cols > PANEL_LIMIT_BYTES / (TILE_ROWS * sizeof(float)))
-        return fail(err, ERR_MEMORY, "rows of %" PRIu64 " columns are too long: %d of them exceed %" PRIu64 " bytes", cols,
-            TILE_ROWS, PANEL_LIMIT_BYTES);
+        return fail(err, ERR_MEMORY,
+            "rows of %" PRIu64 " columns are too long: %d of them exceed %" PRIu64 " bytes", cols, TILE_ROWS,
+            PANEL_LIMIT_BYTES);
     rows = CHUNK_ELEMENTS / cols / TILE_ROWS * TILE_ROWS;
     plan_units(move, tiled->shape[0], rows > 0 ? rows : TILE_ROWS);
     return OK;
@@ -123,8 +127,9 @@ static enum status impossible(const struct move *move, struct error *err)
     char from[MEASURE_SHAPE_TEXT], to[MEASURE_SHAPE_TEXT];
 
     return fail(err, ERR_UNSUPPORTED, "%s%s %s cannot become %s%s %s", dtype_info(source->dtype)->name,
-        source->storage == STORAGE_TILES ? " tiles" : "", measure_shape_text(from, source->rank, source->shape),
-        dtype_info(target->dtype)->name, target->storage == STORAGE_TILES ? " tiles" : "",
+        source->storage == STORAGE_TILES ? " tiles" : "",
+        measure_shape_text(from, source->rank, source->shape), dtype_info(target->dtype)->name,
+        target->storage == STORAGE_TILES ? " tiles" : "",
         measure_shape_text(to, target->rank, target->shape));
 }
 
@@ -159,8 +164,8 @@ static enum status plan_move(struct move *move, struct error *err)
 }
 
 /* One move per item, declared in the writer in this order. */
-static enum status plan_items(struct job *job, const struct transfer_item *items, uint64_t count, bool *seen,
-    struct error *err)
+static enum status plan_items(
+    struct job *job, const struct transfer_item *items, uint64_t count, bool *seen, struct error *err)
 {
     for (uint64_t i = 0; i < count; i++) {
         struct move *move = &job->moves[job->move_count++];
@@ -219,8 +224,8 @@ struct part {
     uint64_t in_buffer;  /* where it begins in a worker's buffer */
 };
 
-/* Lay out the parts of `tiles` tiles; returns the bytes they take in a buffer. A chunk is limited (plan_rows), so nothing
- * here can wrap. */
+/* Lay out the parts of `tiles` tiles; returns the bytes they take in a buffer. A chunk is limited
+ * (plan_rows), so nothing here can wrap. */
 static uint64_t parts_of(struct part parts[PARTS], const struct tiles_layout *layout, uint64_t tiles)
 {
     uint64_t end = 0;
@@ -254,16 +259,23 @@ static struct buffer_sizes sizes_of(const struct move *move)
     uint64_t source_bytes = elements * dtype_info(move->source->dtype)->bytes;
     uint64_t target_bytes = elements * dtype_info(move->target.dtype)->bytes;
     uint64_t float_bytes = elements * sizeof(float);
-    uint64_t notes_bytes = units * move->layout.groups * 4; /* the encoder's scales and zero-points, unpacked */
+    uint64_t notes_bytes =
+        units * move->layout.groups * 4; /* the encoder's scales and zero-points, unpacked */
 
     switch (move->kind) {
     case MOVE_READ:
-    case MOVE_COPY: return (struct buffer_sizes){.raw = units};
-    case MOVE_CAST: return (struct buffer_sizes){.raw = source_bytes, .floats = float_bytes, .out = target_bytes};
-    case MOVE_UNPACK: return (struct buffer_sizes){.raw = part_bytes, .floats = float_bytes, .out = target_bytes};
-    case MOVE_PACK: break;
+    case MOVE_COPY:
+        return (struct buffer_sizes){.raw = units};
+    case MOVE_CAST:
+        return (struct buffer_sizes){.raw = source_bytes, .floats = float_bytes, .out = target_bytes};
+    case MOVE_UNPACK:
+        return (struct buffer_sizes){.raw = part_bytes, .floats = float_bytes, .out = target_bytes};
+    case MOVE_PACK:
+        break;
     }
-    return (struct buffer_sizes){.raw = source_bytes, .floats = float_bytes, .out = part_bytes,
+    return (struct buffer_sizes){.raw = source_bytes,
+        .floats = float_bytes,
+        .out = part_bytes,
         .scratch = round_up(elements) + notes_bytes};
 }
 
@@ -316,10 +328,17 @@ static void free_job(struct job *job)
 static const float *to_floats(enum dtype dtype, const void *raw, float *floats, uint64_t count)
 {
     switch (dtype) {
-    case DTYPE_F32: return raw;
-    case DTYPE_F16: kernels()->f16_to_f32(floats, raw, count); break;
-    case DTYPE_BF16: kernels()->bf16_to_f32(floats, raw, count); break;
-    default: dtype_info(dtype)->decode(floats, raw, count); break;
+    case DTYPE_F32:
+        return raw;
+    case DTYPE_F16:
+        kernels()->f16_to_f32(floats, raw, count);
+        break;
+    case DTYPE_BF16:
+        kernels()->bf16_to_f32(floats, raw, count);
+        break;
+    default:
+        dtype_info(dtype)->decode(floats, raw, count);
+        break;
     }
     return floats;
 }
@@ -328,10 +347,17 @@ static const float *to_floats(enum dtype dtype, const void *raw, float *floats, 
 static const void *from_floats(enum dtype dtype, const float *floats, void *out, uint64_t count)
 {
     switch (dtype) {
-    case DTYPE_F32: return floats;
-    case DTYPE_F16: kernels()->f32_to_f16(out, floats, count); break;
-    case DTYPE_BF16: kernels()->f32_to_bf16(out, floats, count); break;
-    default: dtype_info(dtype)->encode(out, floats, count); break;
+    case DTYPE_F32:
+        return floats;
+    case DTYPE_F16:
+        kernels()->f32_to_f16(out, floats, count);
+        break;
+    case DTYPE_BF16:
+        kernels()->f32_to_bf16(out, floats, count);
+        break;
+    default:
+        dtype_info(dtype)->encode(out, floats, count);
+        break;
     }
     return out;
 }
@@ -346,14 +372,17 @@ static uint32_t magnitude_of(float value)
 
 enum { MAGNITUDE_INFINITE = 0x7F800000 };
 
-/* The least magnitude, as bits of a float, that becomes infinite in a type: halfway from its largest number to what would
- * be the next. */
+/* The least magnitude, as bits of a float, that becomes infinite in a type: halfway from its largest number
+ * to what would be the next. */
 static uint32_t overflow_magnitude(enum dtype dtype)
 {
     switch (dtype) {
-    case DTYPE_F16: return 0x477FF000;  /* 65520 */
-    case DTYPE_BF16: return 0x7F7F8000; /* (2 - 2^-8) * 2^127 */
-    default: return MAGNITUDE_INFINITE;
+    case DTYPE_F16:
+        return 0x477FF000; /* 65520 */
+    case DTYPE_BF16:
+        return 0x7F7F8000; /* (2 - 2^-8) * 2^127 */
+    default:
+        return MAGNITUDE_INFINITE;
     }
 }
 
@@ -379,8 +408,8 @@ static double value_before(const struct move *move, const uint8_t *raw, const fl
 }
 
 /* A finite value must not become infinite. Infinities and NaN that the source has are its own affair. */
-static enum status check_overflow(const struct chunk *chunk, const float *floats, uint64_t first, uint64_t count,
-    struct error *err)
+static enum status check_overflow(
+    const struct chunk *chunk, const float *floats, uint64_t first, uint64_t count, struct error *err)
 {
     const struct move *move = chunk->move;
     uint32_t limit = overflow_magnitude(move->target.dtype);
@@ -388,17 +417,18 @@ static enum status check_overflow(const struct chunk *chunk, const float *floats
     if (!any_reaches(floats, count, limit)) return OK;
     for (uint64_t i = 0; i < count; i++) {
         double value = value_before(move, chunk->buffers->raw, floats, i);
-        if (magnitude_of(floats[i]) < limit || !(value - value == 0)) continue; /* false for infinity and NaN */
-        return fail(err, ERR_NUMERIC, "tensor %s: element %" PRIu64 " is %g, too large for %s", move->target.name,
-            first + i, value, dtype_info(move->target.dtype)->name);
+        if (magnitude_of(floats[i]) < limit || !(value - value == 0))
+            continue; /* false for infinity and NaN */
+        return fail(err, ERR_NUMERIC, "tensor %s: element %" PRIu64 " is %g, too large for %s",
+            move->target.name, first + i, value, dtype_info(move->target.dtype)->name);
     }
     return OK;
 }
 
 /* ---- one chunk ---- */
 
-static enum status read_part(struct job *job, const struct chunk *chunk, unsigned part, uint64_t offset, void *bytes,
-    uint64_t count, struct error *err)
+static enum status read_part(struct job *job, const struct chunk *chunk, unsigned part, uint64_t offset,
+    void *bytes, uint64_t count, struct error *err)
 {
     enum status status = container_read(job->container, chunk->move->source, offset, bytes, count, err);
 
@@ -425,21 +455,21 @@ static enum status copy_chunk(struct job *job, const struct chunk *chunk, struct
 }
 
 /* Elements [first, first + count), as floats, to a DENSE target. */
-static enum status write_floats(struct job *job, const struct chunk *chunk, const float *floats, uint64_t first,
-    uint64_t count, struct error *err)
+static enum status write_floats(struct job *job, const struct chunk *chunk, const float *floats,
+    uint64_t first, uint64_t count, struct error *err)
 {
     enum dtype dtype = chunk->move->target.dtype;
     uint64_t size = dtype_info(dtype)->bytes;
     enum status status = check_overflow(chunk, floats, first, count, err);
 
     if (status) return status;
-    return write_part(job, chunk, 0, first * size, from_floats(dtype, floats, chunk->buffers->out, count), count * size,
-        err);
+    return write_part(job, chunk, 0, first * size, from_floats(dtype, floats, chunk->buffers->out, count),
+        count * size, err);
 }
 
 /* Elements [first, first + count) of a DENSE source as floats. */
-static enum status read_floats(struct job *job, const struct chunk *chunk, const float **floats, uint64_t first,
-    uint64_t count, struct error *err)
+static enum status read_floats(struct job *job, const struct chunk *chunk, const float **floats,
+    uint64_t first, uint64_t count, struct error *err)
 {
     enum dtype dtype = chunk->move->source->dtype;
     uint64_t size = dtype_info(dtype)->bytes;
@@ -469,12 +499,13 @@ static enum status pack_chunk(struct job *job, const struct chunk *chunk, struct
     if (status) return status;
     parts_of(parts, &move->layout, tiles);
     status = move->item->encode(&move->target, move->item->context, out,
-        (uint16_t *)(void *)(out + parts[1].in_buffer), move->layout.asymmetric ? out + parts[2].in_buffer : NULL,
-        floats, chunk->begin, chunk->count, chunk->buffers->scratch, err);
+        (uint16_t *)(void *)(out + parts[1].in_buffer),
+        move->layout.asymmetric ? out + parts[2].in_buffer : NULL, floats, chunk->begin, chunk->count,
+        chunk->buffers->scratch, err);
     if (status) return fail_within(err, status, "tensor %s", move->target.name);
     for (unsigned i = 0; i < PARTS && !status; i++)
-        status = write_part(job, chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes, out + parts[i].in_buffer,
-            tiles * parts[i].tile_bytes, err);
+        status = write_part(job, chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
+            out + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
     return status;
 }
 
@@ -489,8 +520,8 @@ static enum status unpack_chunk(struct job *job, const struct chunk *chunk, stru
 
     parts_of(parts, layout, tiles);
     for (unsigned i = 0; i < PARTS && !status; i++)
-        status = read_part(job, chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes, raw + parts[i].in_buffer,
-            tiles * parts[i].tile_bytes, err);
+        status = read_part(job, chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
+            raw + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
     if (status) return status;
     for (uint64_t i = 0; i < tiles; i++) {
         uint64_t row = i * TILE_ROWS, rows = chunk->count - row < TILE_ROWS ? chunk->count - row : TILE_ROWS;
@@ -502,8 +533,8 @@ static enum status unpack_chunk(struct job *job, const struct chunk *chunk, stru
     return write_floats(job, chunk, floats, chunk->begin * cols, chunk->count * cols, err);
 }
 
-/* The move that a chunk belongs to: the last that begins at or before it (moves without chunks begin where the next one
- * does). */
+/* The move that a chunk belongs to: the last that begins at or before it (moves without chunks begin where
+ * the next one does). */
 static const struct move *move_of(const struct job *job, uint64_t index)
 {
     uint64_t low = 0, high = job->move_count;
@@ -534,10 +565,13 @@ static uint64_t unit_bytes(const struct move *move, enum side side)
 
     switch (move->kind) {
     case MOVE_READ:
-    case MOVE_COPY: return 1;
-    case MOVE_CAST: return dtype_info(dtype)->bytes;
+    case MOVE_COPY:
+        return 1;
+    case MOVE_CAST:
+        return dtype_info(dtype)->bytes;
     case MOVE_PACK:
-    case MOVE_UNPACK: break;
+    case MOVE_UNPACK:
+        break;
     }
     return move->layout.cols * dtype_info(dtype)->bytes;
 }
@@ -566,10 +600,18 @@ static enum status run_chunk(void *context, uint64_t index, unsigned worker, str
     chunk.count = units_of(move, index - move->first_chunk);
     switch (move->kind) {
     case MOVE_READ:
-    case MOVE_COPY: status = copy_chunk(job, &chunk, err); break;
-    case MOVE_CAST: status = cast_chunk(job, &chunk, err); break;
-    case MOVE_PACK: status = pack_chunk(job, &chunk, err); break;
-    case MOVE_UNPACK: status = unpack_chunk(job, &chunk, err); break;
+    case MOVE_COPY:
+        status = copy_chunk(job, &chunk, err);
+        break;
+    case MOVE_CAST:
+        status = cast_chunk(job, &chunk, err);
+        break;
+    case MOVE_PACK:
+        status = pack_chunk(job, &chunk, err);
+        break;
+    case MOVE_UNPACK:
+        status = unpack_chunk(job, &chunk, err);
+        break;
     }
     progress_add(job->progress, source_bytes(move, chunk.count));
     return status;
@@ -577,7 +619,8 @@ static enum status run_chunk(void *context, uint64_t index, unsigned worker, str
 
 /* ---- joining checksums ---- */
 
-static uint32_t chunk_crc(const struct job *job, const struct move *move, enum side side, uint64_t chunk, unsigned part)
+static uint32_t chunk_crc(
+    const struct job *job, const struct move *move, enum side side, uint64_t chunk, unsigned part)
 {
     const struct chunk_crcs *crcs = &job->crcs[move->first_chunk + chunk];
 
@@ -627,8 +670,9 @@ static enum status finish(struct job *job, uint32_t *source_crcs, struct error *
         const struct move *move = &job->moves[i];
         uint32_t crc = join(job, move, SIDE_SOURCE), recorded;
         if (container_checksum(job->container, move->source, &recorded) && recorded != crc)
-            return fail(err, ERR_FORMAT, "%s: tensor %s: its bytes are damaged: CRC-32 %08" PRIx32 ", recorded %08"
-                PRIx32, container_path(job->container), move->source->name, crc, recorded);
+            return fail(err, ERR_FORMAT,
+                "%s: tensor %s: its bytes are damaged: CRC-32 %08" PRIx32 ", recorded %08" PRIx32,
+                container_path(job->container), move->source->name, crc, recorded);
         source_crcs[container_index(job->container, move->source)] = crc;
         if (move->kind != MOVE_READ)
             nbl_writer_checksum(job->writer, move->target_index, join(job, move, SIDE_TARGET));
@@ -647,9 +691,9 @@ static uint64_t total_source_bytes(const struct job *job)
     return bytes;
 }
 
-enum status transfer_run(struct container *container, struct nbl_writer *writer, const struct transfer_item *items,
-    uint64_t count, uint32_t *source_crcs, struct pool *pool, const struct report *report, const char *label,
-    struct error *err)
+enum status transfer_run(struct container *container, struct nbl_writer *writer,
+    const struct transfer_item *items, uint64_t count, uint32_t *source_crcs, struct pool *pool,
+    const struct report *report, const char *label, struct error *err)
 {
     struct job job = {.container = container, .writer = writer, .workers = pool_workers(pool)};
     enum status status = plan(&job, items, count, err);

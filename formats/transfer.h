@@ -1,6 +1,6 @@
-/* Moving tensors from a container into a .nbl file: chunks of rows are read, converted and written by all workers at once,
- * each chunk straight to its final place. Peak memory is a few chunks, whatever the model's size. Chunks depend on the
- * shape alone, so the file is the same for any number of workers. */
+/* Moving tensors from a container into a .nbl file: chunks of rows are read, converted and written by all
+ * workers at once, each chunk straight to its final place. Peak memory is a few chunks, whatever the model's
+ * size. Chunks depend on the shape alone, so the file is the same for any number of workers. */
 #ifndef NIBBLE_FORMATS_TRANSFER_H
 #define NIBBLE_FORMATS_TRANSFER_H
 
@@ -12,10 +12,12 @@
 /* Turns rows of floats into a quantized tensor's parts.
  *   codes, scales, zeros  out: the packed tiles of these rows (tensor/tiles.h), zeros NULL if symmetric
  *   rows                  in: [row_count][cols]; row_begin is a multiple of 8
- *   scratch               for the encoder's own use: [row_count][cols] bytes, then room for row_count * groups * 4 bytes
- * Called from any worker; must depend on its arguments only. Errors name row and column, the caller adds the tensor. */
-typedef enum status (*transfer_encoder)(const struct tensor *target, void *context, uint8_t *codes, uint16_t *scales,
-    uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch, struct error *err);
+ *   scratch               for the encoder's own use: [row_count][cols] bytes, then room for row_count *
+ * groups * 4 bytes Called from any worker; must depend on its arguments only. Errors name row and column, the
+ * caller adds the tensor. */
+typedef enum status (*transfer_encoder)(const struct tensor *target, void *context, uint8_t *codes,
+    uint16_t *scales, uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count,
+    uint8_t *scratch, struct error *err);
 
 /* One tensor to move. */
 struct transfer_item {
@@ -25,15 +27,15 @@ struct transfer_item {
     void *context;               /* handed to encode */
 };
 
-/* Move all items: declares them in writer (in order), begins it, fills every byte and checksum. Same storage, type and
- * scheme: bytes are copied untouched. DENSE to DENSE of another floating type: decoded and rounded to nearest; a finite value
- * that becomes infinite is ERR_NUMERIC naming tensor and index. TILES to DENSE decodes. Integer types only copy.
- *   source_crcs  [container_count]  out: CRC-32 of each source tensor's bytes, also of those no item names (they are read
- *                                   for it), as container_write_sources wants them
- * The caller adds documents and commits. */
-enum status transfer_run(struct container *container, struct nbl_writer *writer, const struct transfer_item *items,
-    uint64_t count, uint32_t *source_crcs, struct pool *pool, const struct report *report, const char *label,
-    struct error *err);
+/* Move all items: declares them in writer (in order), begins it, fills every byte and checksum. Same storage,
+ * type and scheme: bytes are copied untouched. DENSE to DENSE of another floating type: decoded and rounded
+ * to nearest; a finite value that becomes infinite is ERR_NUMERIC naming tensor and index. TILES to DENSE
+ * decodes. Integer types only copy. source_crcs  [container_count]  out: CRC-32 of each source tensor's
+ * bytes, also of those no item names (they are read for it), as container_write_sources wants them The caller
+ * adds documents and commits. */
+enum status transfer_run(struct container *container, struct nbl_writer *writer,
+    const struct transfer_item *items, uint64_t count, uint32_t *source_crcs, struct pool *pool,
+    const struct report *report, const char *label, struct error *err);
 
 /* The bytes `target` will take, 0 if its scheme or shape is impossible. */
 uint64_t transfer_target_bytes(const struct tensor *target);

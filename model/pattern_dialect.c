@@ -16,7 +16,9 @@ struct translator {
     uint64_t atom;                /* where the last thing that can be repeated begins in the output, or NO_ATOM */
     uint64_t groups[GROUP_LIMIT]; /* where the open groups begin there */
     unsigned depth;
-    bool fresh; /* nothing but the opening of the pattern or of a group came before */
+    bool fresh;    /* nothing but the opening of the pattern or of a group came before */
+    bool caseless; /* some part of the pattern ignores case */
+    bool folds;    /* some part is equal, but for case, to a text of another length: "ss" and sharp s */
 };
 
 typedef enum status (*translate_step)(struct translator *, struct error *);
@@ -64,6 +66,19 @@ static bool is_hexadecimal(char byte)
 static bool is_letter(char byte)
 {
     return (byte | 0x20) >= 'a' && (byte | 0x20) <= 'z';
+}
+
+/* Take note of a character that, alone or with the one before it, may fold to a text of another length: the ligatures of
+ * Latin, and to be safe everything outside of ASCII. */
+static void note_folding(struct translator *translator)
+{
+    static const char *const pairs[] = {"ss", "ff", "fi", "fl", "st"};
+    const char *at = translator->at;
+
+    if ((uint8_t)*at >= 0x80) translator->folds = true;
+    for (unsigned i = 0; i < 5 && at > translator->start; i++) {
+        if ((at[-1] | 0x20) == pairs[i][0] && (at[0] | 0x20) == pairs[i][1]) translator->folds = true;
+    }
 }
 
 /* ---- classes of characters ---- */
@@ -190,6 +205,7 @@ static enum status hexadecimal(struct translator *translator, struct error *err)
     if (braces && (at + digits == translator->end || at[digits] != '}')) whole = false;
     if (!braces && digits == 2 && translator->at[1] == 'x' && at[0] > '7') whole = false; /* one byte of a character */
     if (!whole) return unsupported(translator, 10, err);
+    if (digits > 2) translator->folds = true;
     translator->at = at;
     status = put(translator, "\\x{", err);
     if (status == OK) status = copy(translator, digits, err);
@@ -314,6 +330,7 @@ static enum status bracket_item(struct translator *translator, struct error *err
     }
     if (looking_at(translator, "\\b")) return copy(translator, 2, err); /* a backspace in both */
     if (*translator->at == '\\' && translator->end - translator->at >= 2) return character_escape(translator, err);
+    if ((uint8_t)*translator->at >= 0x80) translator->folds = true;
     return copy(translator, unicode_length(*translator->at), err);
 }
 
@@ -347,7 +364,9 @@ static enum status options(struct translator *translator, struct error *err)
     if (at == translator->end || (*at != ':' && (*at != ')' || !translator->fresh)))
         return unsupported(translator, (uint64_t)(at - translator->at) + 1, err);
     status = copy(translator, 2, err);
-    for (; translator->at < at && status == OK;) {
+    const char *off = memchr(translator->at, '-', (uint64_t)(at - translator->at));
+    if (memchr(translator->at, 'i', (uint64_t)((off ? off : at) - translator->at))) translator->caseless = true;
+    while (translator->at < at && status == OK) {
         if (*translator->at != 'm') {
             status = copy(translator, 1, err);
             continue;
@@ -497,6 +516,7 @@ static enum status alternative_or_anchor(struct translator *translator, struct e
 static enum status character(struct translator *translator, struct error *err)
 {
     translator->atom = translator->out->count;
+    note_folding(translator);
     return copy(translator, unicode_length(*translator->at), err);
 }
 
@@ -528,7 +548,8 @@ static translate_step step_for(char byte)
 
 enum status pattern_translate(struct text *out, const char *bytes, uint64_t count, struct error *err)
 {
-    struct translator translator = {out, bytes, bytes, bytes + count, NO_ATOM, {0}, 0, true};
+    struct translator translator = {
+        .out = out, .start = bytes, .at = bytes, .end = bytes + count, .atom = NO_ATOM, .fresh = true};
     enum status status = OK;
 
     if (count > PATTERN_LIMIT)
@@ -539,5 +560,7 @@ enum status pattern_translate(struct text *out, const char *bytes, uint64_t coun
         status = step_for(byte)(&translator, err);
         if (byte != '(' && was_fresh) translator.fresh = false;
     }
+    if (status == OK && translator.caseless && translator.folds)
+        return fail(err, ERR_UNSUPPORTED, "the pattern ignores case where that may change the length of a text");
     return status;
 }

@@ -7,11 +7,9 @@
 
 #include "base/memory.h"
 #include "base/report.h"
+#include "formats/provenance.h"
 #include "model/layers.h"
-
-static const char *const DOCUMENTS[] = {"config.json", "generation_config.json", "tokenizer.json",
-    "tokenizer_config.json", "special_tokens_map.json", "provenance.json", "evaluation.json"};
-enum { DOCUMENT_COUNT = sizeof DOCUMENTS / sizeof *DOCUMENTS };
+#include "runtime-check/record.h"
 
 void inspect_total(struct inspect_totals *out, struct container *container)
 {
@@ -135,22 +133,32 @@ static void print_config(const struct model_config *config)
     printf("\n");
 }
 
+/* Name one document and its size, if it is there. */
+static enum status print_document_name(struct container *container, const char *name, const char **separator,
+    struct error *err)
+{
+    char *text = NULL, size[16];
+    uint64_t bytes = 0;
+    enum status status = container_document(container, name, &text, &bytes, err);
+    if (!status && text) {
+        printf("%s%s (%s)", *separator, name, report_bytes(size, bytes));
+        *separator = ", ";
+    }
+    memory_free(text);
+    return status;
+}
+
 static enum status print_documents(struct container *container, struct error *err)
 {
     const char *separator = "documents      ";
-    for (int i = 0; i < DOCUMENT_COUNT; i++) {
-        char *text = NULL, size[16];
-        uint64_t bytes = 0;
-        enum status status = container_document(container, DOCUMENTS[i], &text, &bytes, err);
-        if (status) return status;
-        if (text) {
-            printf("%s%s (%s)", separator, DOCUMENTS[i], report_bytes(size, bytes));
-            separator = ", ";
-        }
-        memory_free(text);
+    enum status status = OK;
+    for (size_t i = 0; provenance_carried[i] && !status; i++) {
+        status = print_document_name(container, provenance_carried[i], &separator, err);
     }
+    if (!status) status = print_document_name(container, PROVENANCE_DOCUMENT, &separator, err);
+    if (!status) status = print_document_name(container, RECORD_DOCUMENT, &separator, err);
     printf("%s", separator[0] == ',' ? "\n" : "");
-    return OK;
+    return status;
 }
 
 /* The text of a small attached document, indented under its name. */
@@ -194,8 +202,8 @@ enum status inspect_print(struct container *container, bool all_tensors, struct 
     printf("\n");
     if (all_tensors) print_tensors(container);
     else if ((status = print_kinds(container, err))) return status;
-    if ((status = print_document(container, "provenance.json", err))) return status;
-    return print_document(container, "evaluation.json", err);
+    if ((status = print_document(container, PROVENANCE_DOCUMENT, err))) return status;
+    return print_document(container, RECORD_DOCUMENT, err);
 }
 
 static void write_tensor(struct json_writer *writer, const struct tensor *tensor)
@@ -260,8 +268,8 @@ enum status inspect_json(struct container *container, struct json_writer *writer
     json_open_array(writer);
     for (uint64_t i = 0; i < totals.tensors; i++) write_tensor(writer, container_tensor(container, i));
     json_close_array(writer);
-    if ((status = write_document(container, writer, "provenance.json", "provenance", err))) return status;
-    if ((status = write_document(container, writer, "evaluation.json", "evaluation", err))) return status;
+    if ((status = write_document(container, writer, PROVENANCE_DOCUMENT, "provenance", err))) return status;
+    if ((status = write_document(container, writer, RECORD_DOCUMENT, "evaluation", err))) return status;
     json_close_object(writer);
     return OK;
 }

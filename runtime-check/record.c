@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "formats/provenance.h"
 #include "formats/transfer.h"
 
 static enum status describe(char **out, uint64_t *bytes, const struct perplexity_result *result,
@@ -32,17 +33,8 @@ static enum status describe(char **out, uint64_t *bytes, const struct perplexity
 /* Every document but an older evaluation goes along. */
 static enum status copy_documents(struct nbl_writer *writer, struct container *container, struct error *err)
 {
-    static const char *const names[] = {"config.json", "generation_config.json", "tokenizer.json",
-        "tokenizer_config.json", "special_tokens_map.json", "provenance.json"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char *text = NULL;
-        uint64_t bytes = 0;
-        enum status status = container_document(container, names[i], &text, &bytes, err);
-        if (!status && text) status = nbl_writer_document(writer, names[i], text, bytes, err);
-        memory_free(text);
-        if (status) return status;
-    }
-    return OK;
+    enum status status = provenance_carry(writer, container, err);
+    return status ? status : provenance_carry_document(writer, container, PROVENANCE_DOCUMENT, err);
 }
 
 static enum status copy_tensors(struct nbl_writer *writer, struct container *container, struct pool *pool,
@@ -85,9 +77,10 @@ enum status record_perplexity(const char *path, const struct perplexity_result *
     enum status status = container_open(&container, path, err);
     if (status || (status = record_possible(container, err)) ||
         (status = describe(&json, &bytes, result, protocol, text_name, err)) ||
-        (status = nbl_writer_create(&writer, path, true, err)) || (status = copy_tensors(writer, container, pool, report, err)) ||
+        (status = nbl_writer_create(&writer, path, true, err)) ||
+        (status = copy_tensors(writer, container, pool, report, err)) ||
         (status = copy_documents(writer, container, err)) ||
-        (status = nbl_writer_document(writer, "evaluation.json", json, bytes, err))) {
+        (status = nbl_writer_document(writer, RECORD_DOCUMENT, json, bytes, err))) {
         goto done;
     }
     status = nbl_writer_commit(writer, err);

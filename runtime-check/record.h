@@ -7,6 +7,9 @@
 #include "formats/container.h"
 #include "runtime-check/perplexity.h"
 
+/* The document that holds it. */
+#define RECORD_DOCUMENT "evaluation.json"
+
 /* Whether a result can be written into this container at all: ERR_USAGE unless it is a .nbl file. To be asked before the
  * long work. */
 enum status record_possible(const struct container *container, struct error *err);

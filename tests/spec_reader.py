@@ -216,7 +216,7 @@ class File:
     def read_metadata(self):
         self.at, self.documents, self.aliases = self.metadata_offset, {}, {}
         documents, aliases = struct.unpack("<II", self.take(8))
-        rule("N29", documents <= 1024)
+        rule("N29", documents <= 1024 and aliases <= 65536)
         for _ in range(documents):
             name_bytes, content_bytes = struct.unpack("<IQ", self.take(12))
             name = document_name(self.take(name_bytes))

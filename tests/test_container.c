@@ -1,5 +1,5 @@
-/* Opening a model by what it is: folders, shards, single files; documents, and what is refused. The cases I01 ... are
- * those of the project's reliability notes. */
+/* Opening a model by what it is: folders, shards, single files; documents, and what is refused. The cases I01
+ * ... are those of the project's reliability notes. */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -32,8 +32,8 @@ static uint64_t write_letters(const char *folder, const char *name, const char *
 
     *at++ = '{';
     for (size_t i = 0; i < count; i++)
-        at += sprintf(at, "%s\"%c\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[%zu,%zu]}", i > 0 ? "," : "", letters[i],
-            2 * i, 2 * i + 2);
+        at += sprintf(at, "%s\"%c\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[%zu,%zu]}",
+            i > 0 ? "," : "", letters[i], 2 * i, 2 * i + 2);
     *at++ = '}';
     bytes_put((uint8_t *)bytes, (uint64_t)(at - header), 8);
     for (size_t i = 0; i < 2 * count; i++)
@@ -182,11 +182,14 @@ static const char *write_shards(const char *index)
     return folder;
 }
 
-#define GOOD_MAP "\"d\":\"m-2.safetensors\",\"a\":\"m-1.safetensors\",\"c\":\"m-2.safetensors\",\"b\":\"m-1.safetensors\""
+#define GOOD_MAP                                                                                             \
+    "\"d\":\"m-2.safetensors\",\"a\":\"m-1.safetensors\",\"c\":\"m-2.safetensors\",\"b\":\"m-1."             \
+    "safetensors\""
 
 static void test_shards(void)
 {
-    const char *folder = write_shards("{\"metadata\":{\"total_size\":8},\"weight_map\":{" GOOD_MAP "},\"more\":[1,{}]}");
+    const char *folder =
+        write_shards("{\"metadata\":{\"total_size\":8},\"weight_map\":{" GOOD_MAP "},\"more\":[1,{}]}");
     struct container *container = open_good(folder);
     struct error err = {0};
 
@@ -227,9 +230,10 @@ static void test_shard_sources(void)
     CU_ASSERT_EQUAL(container_bytes(container), sizes[0] + sizes[1]);
     REQUIRE(container_write_sources(container, crcs, &writer, NULL) == OK, NULL);
     REQUIRE(json_writer_take(&writer, &text, &count, NULL) == OK, NULL);
-    snprintf(expected, sizeof expected, "[{\"file\":\"m-1.safetensors\",\"bytes\":%" PRIu64 ",\"crc32\":\"%08" PRIx32
-        "\"},{\"file\":\"m-2.safetensors\",\"bytes\":%" PRIu64 ",\"crc32\":\"%08" PRIx32 "\"}]\n", sizes[0], whole[0], sizes[1],
-        whole[1]);
+    snprintf(expected, sizeof expected,
+        "[{\"file\":\"m-1.safetensors\",\"bytes\":%" PRIu64 ",\"crc32\":\"%08" PRIx32
+        "\"},{\"file\":\"m-2.safetensors\",\"bytes\":%" PRIu64 ",\"crc32\":\"%08" PRIx32 "\"}]\n",
+        sizes[0], whole[0], sizes[1], whole[1]);
     CU_ASSERT_STRING_EQUAL(text, expected);
     memory_free(text);
     container_close(container);
@@ -239,7 +243,7 @@ static void test_shard_sources(void)
 static void test_shard_aliases(void)
 {
     static const char shard[] = "{\"__metadata__\":{\"x\":\"a\",\"y\":\"c\",\"d\":\"a\"},"
-        "\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}";
+                                "\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}";
     const char *folder = testing_folder();
     struct container *container;
     char bytes[256] = {0}, path[512];
@@ -269,21 +273,28 @@ static const struct bad_index {
     {"i04-dots", "{\"weight_map\":{\"a\":\"..\"}}", ERR_FORMAT, "'..' cannot be"},
     {"i04-dot", "{\"weight_map\":{\"a\":\".\"}}", ERR_FORMAT, "'.' cannot be"},
     {"i04-empty-name", "{\"weight_map\":{\"a\":\"\"}}", ERR_FORMAT, "has 0 bytes"},
-    {"i04-nul", "{\"weight_map\":{\"a\":\"m-1\\u0000.safetensors\"}}", ERR_FORMAT, "cannot be the name of a file"},
-    {"i07-missing", "{\"weight_map\":{\"a\":\"m-3.safetensors\"}}", ERR_FORMAT, "m-3.safetensors: this shard is missing"},
+    {"i04-nul", "{\"weight_map\":{\"a\":\"m-1\\u0000.safetensors\"}}", ERR_FORMAT,
+        "cannot be the name of a file"},
+    {"i07-missing", "{\"weight_map\":{\"a\":\"m-3.safetensors\"}}", ERR_FORMAT,
+        "m-3.safetensors: this shard is missing"},
     {"i08-listed-only", "{\"weight_map\":{" GOOD_MAP ",\"e\":\"m-2.safetensors\"}}", ERR_FORMAT,
         "tensor e: listed in m-2.safetensors, but it is not there"},
-    {"i09-not-listed", "{\"weight_map\":{\"a\":\"m-1.safetensors\",\"c\":\"m-2.safetensors\",\"d\":\"m-2.safetensors\"}}",
+    {"i09-not-listed",
+        "{\"weight_map\":{\"a\":\"m-1.safetensors\",\"c\":\"m-2.safetensors\",\"d\":\"m-2.safetensors\"}}",
         ERR_FORMAT, "tensor b: is in m-1.safetensors, but not listed"},
-    {"i10-wrong-shard", "{\"weight_map\":{\"a\":\"m-2.safetensors\",\"b\":\"m-1.safetensors\",\"c\":\"m-2.safetensors\","
-        "\"d\":\"m-2.safetensors\"}}", ERR_FORMAT, "tensor a: listed in m-2.safetensors, but it is in m-1.safetensors"},
+    {"i10-wrong-shard",
+        "{\"weight_map\":{\"a\":\"m-2.safetensors\",\"b\":\"m-1.safetensors\",\"c\":\"m-2.safetensors\","
+        "\"d\":\"m-2.safetensors\"}}",
+        ERR_FORMAT, "tensor a: listed in m-2.safetensors, but it is in m-1.safetensors"},
     {"i11-map-is-array", "{\"weight_map\":[]}", ERR_FORMAT, "weight_map: index: expected an object"},
     {"i11-value-is-number", "{\"weight_map\":{\"a\":1}}", ERR_FORMAT, "tensor a: index: expected a string"},
     {"i11-value-is-null", "{\"weight_map\":{\"a\":null}}", ERR_FORMAT, "tensor a: index: expected a string"},
     {"i11-no-map", "{\"metadata\":{}}", ERR_FORMAT, "weight_map is missing"},
     {"i11-empty-map", "{\"weight_map\":{}}", ERR_FORMAT, "weight_map names no tensors"},
-    {"i11-map-twice", "{\"weight_map\":{" GOOD_MAP "},\"weight_map\":{" GOOD_MAP "}}", ERR_FORMAT, "duplicate key weight_map"},
-    {"i11-tensor-twice", "{\"weight_map\":{" GOOD_MAP ",\"a\":\"m-1.safetensors\"}}", ERR_FORMAT, "duplicate tensor a"},
+    {"i11-map-twice", "{\"weight_map\":{" GOOD_MAP "},\"weight_map\":{" GOOD_MAP "}}", ERR_FORMAT,
+        "duplicate key weight_map"},
+    {"i11-tensor-twice", "{\"weight_map\":{" GOOD_MAP ",\"a\":\"m-1.safetensors\"}}", ERR_FORMAT,
+        "duplicate tensor a"},
     {"i11-name-empty", "{\"weight_map\":{\"\":\"m-1.safetensors\"}}", ERR_FORMAT, "name is empty"},
     {"i12-empty-file", "", ERR_FORMAT, "index: expected a value"},
     {"i12-cut-short", "{\"weight_map\":{\"a\":\"m-1.safe", ERR_FORMAT, "the text ends"},
@@ -299,7 +310,8 @@ static void test_bad_indexes(void)
         check_refused(folder, bad->expected, bad->says);
         check_refused(folder, bad->expected, folder);
     }
-    corpus_keep("index", "good", "{\"weight_map\":{" GOOD_MAP "}}", strlen("{\"weight_map\":{" GOOD_MAP "}}"));
+    corpus_keep(
+        "index", "good", "{\"weight_map\":{" GOOD_MAP "}}", strlen("{\"weight_map\":{" GOOD_MAP "}}"));
 }
 
 /* I05: links are the owner's business, but they must lead to a regular file. */
@@ -335,8 +347,9 @@ static void test_sizes(void)
 
     snprintf(path, sizeof path, "%s/m-2.safetensors", folder);
     REQUIRE(stat(path, &info) == 0 && truncate(path, info.st_size - 1) == 0, NULL);
-    snprintf(says, sizeof says, "m-2.safetensors: the header describes a file of %" PRIu64 " bytes, it has %" PRIu64
-        ": cut short", (uint64_t)info.st_size, (uint64_t)info.st_size - 1);
+    snprintf(says, sizeof says,
+        "m-2.safetensors: the header describes a file of %" PRIu64 " bytes, it has %" PRIu64 ": cut short",
+        (uint64_t)info.st_size, (uint64_t)info.st_size - 1);
     check_refused(folder, ERR_FORMAT, says);
     REQUIRE(truncate(path, 20) == 0, NULL);
     check_refused(folder, ERR_FORMAT, "m-2.safetensors: the header ends at byte");
@@ -367,7 +380,8 @@ static void test_shared_models(void)
     }
     container = open_good(folder);
     CU_ASSERT_EQUAL(container_alias_count(container), 1);
-    CU_ASSERT_PTR_EQUAL(container_find(container, "model.embed_tokens.weight"), container_find(container, "lm_head.weight"));
+    CU_ASSERT_PTR_EQUAL(
+        container_find(container, "model.embed_tokens.weight"), container_find(container, "lm_head.weight"));
     container_close(container);
     container = open_good(testing_shared("models/wiki-6M"));
     CU_ASSERT_EQUAL(container_count(container), 56);

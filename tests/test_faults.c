@@ -1,6 +1,6 @@
-/* Faults: every allocation, every read, every write, fsync, close and rename of a conversion fails in turn. Each time the
- * error is the right one, the old output stands byte for byte, no temporary file is left, and nothing leaks (the address
- * sanitizer watches). Short and interrupted calls change nothing at all. */
+/* Faults: every allocation, every read, every write, fsync, close and rename of a conversion fails in turn.
+ * Each time the error is the right one, the old output stands byte for byte, no temporary file is left, and
+ * nothing leaks (the address sanitizer watches). Short and interrupted calls change nothing at all. */
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -27,8 +27,9 @@ static const char *folder, *output;
 /* ---- a tiny conversion that uses everything ---- */
 
 /* Code 9 and scale 1 everywhere: the encoder is not what is tested here. */
-static enum status encode(const struct tensor *target, void *context, uint8_t *codes, uint16_t *scales, uint8_t *zeros,
-    const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch, struct error *err)
+static enum status encode(const struct tensor *target, void *context, uint8_t *codes, uint16_t *scales,
+    uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch,
+    struct error *err)
 {
     struct tiles_layout layout;
     enum status status = tiles_layout(&layout, target->shape[0], target->shape[1], target->scheme, err);
@@ -64,8 +65,8 @@ static struct transfer_item plan_item(const struct tensor *source)
     return item;
 }
 
-static enum status write_output(struct container *container, struct nbl_writer *writer, struct pool *pool,
-    struct error *err)
+static enum status write_output(
+    struct container *container, struct nbl_writer *writer, struct pool *pool, struct error *err)
 {
     static const char *const options[][2] = {{"bits", "4"}};
     struct transfer_item items[3];
@@ -119,15 +120,19 @@ static void write_input(void)
     static const struct {
         const char *name, *text;
     } documents[] = {
-        {"model.safetensors.index.json", "{\"weight_map\":{\"packed\":\"1.st\",\"cast\":\"2.st\",\"ids\":\"2.st\"}}"},
+        {"model.safetensors.index.json",
+            "{\"weight_map\":{\"packed\":\"1.st\",\"cast\":\"2.st\",\"ids\":\"2.st\"}}"},
         {"config.json", "{}"},
         {"provenance.json", "{\"tool\":\"none\",\"history\":[]}"},
     };
     char path[512];
 
     write_shard("1.st", "{\"packed\":{\"dtype\":\"F16\",\"shape\":[8,32],\"data_offsets\":[0,512]}} ", 512);
-    write_shard("2.st", "{\"cast\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"
-        "\"ids\":{\"dtype\":\"I64\",\"shape\":[3],\"data_offsets\":[24,48]},\"__metadata__\":{\"\\u0061\":\"cast\"}}   ", 48);
+    write_shard("2.st",
+        "{\"cast\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"
+        "\"ids\":{\"dtype\":\"I64\",\"shape\":[3],\"data_offsets\":[24,48]},\"__metadata__\":{\"\\u0061\":"
+        "\"cast\"}}   ",
+        48);
     for (size_t i = 0; i < sizeof documents / sizeof *documents; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, documents[i].name);
         testing_write(path, documents[i].text, strlen(documents[i].text));
@@ -279,7 +284,8 @@ static int failing_rename(const char *from, const char *to)
     return fails_now() ? -1 : real_calls.rename(from, to);
 }
 
-/* Call number n fails, for n = 1, 2, 3 ... until one conversion meets no fault; at least `least` calls are made. */
+/* Call number n fails, for n = 1, 2, 3 ... until one conversion meets no fault; at least `least` calls are
+ * made. */
 static void fail_every_call(struct file_calls calls, int code, enum status wanted, uint64_t least)
 {
     for (int input = 0; input < 2; input++) {
@@ -335,7 +341,8 @@ static void test_commit(void)
     calls.rename = failing_rename;
     fail_every_call(calls, EXDEV, ERR_IO, 1);
 
-    /* The first fsync is the file's, before the rename. The second is the folder's: the file is in place by then. */
+    /* The first fsync is the file's, before the rename. The second is the folder's: the file is in place by
+     * then. */
     calls = real_calls;
     calls.fsync = failing_fsync;
     for (uint64_t n = 1; n <= 2; n++) {

@@ -1,6 +1,6 @@
-/* The .nbl format: what is written is read back, one broken file per rule of formats/SPEC.md, every flip and every
- * truncation. Where Python is installed, tests/spec_reader.py, written from the specification alone, must agree: on every
- * broken file with the same rule, on the good one with the same values. */
+/* The .nbl format: what is written is read back, one broken file per rule of formats/SPEC.md, every flip and
+ * every truncation. Where Python is installed, tests/spec_reader.py, written from the specification alone,
+ * must agree: on every broken file with the same rule, on the good one with the same values. */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -23,9 +23,24 @@ enum { DENSE, TILES, SYMMETRIC, ASYMMETRIC, EMPTY, ONE, TENSORS };
 
 static const struct tensor model[TENSORS] = {
     {.name = "dense", .dtype = DTYPE_F32, .rank = 2, .shape = {3, 5}},
-    {.name = "tiles", .storage = STORAGE_TILES, .dtype = DTYPE_F16, .rank = 2, .shape = {5, 32}, .scheme = {3, 16, true}},
-    {.name = "symmetric", .storage = STORAGE_TILES, .dtype = DTYPE_F16, .rank = 2, .shape = {8, 48}, .scheme = {4, 48, false}},
-    {.name = "asymmetric", .storage = STORAGE_TILES, .dtype = DTYPE_F16, .rank = 2, .shape = {11, 40}, .scheme = {5, 40, true}},
+    {.name = "tiles",
+        .storage = STORAGE_TILES,
+        .dtype = DTYPE_F16,
+        .rank = 2,
+        .shape = {5, 32},
+        .scheme = {3, 16, true}},
+    {.name = "symmetric",
+        .storage = STORAGE_TILES,
+        .dtype = DTYPE_F16,
+        .rank = 2,
+        .shape = {8, 48},
+        .scheme = {4, 48, false}},
+    {.name = "asymmetric",
+        .storage = STORAGE_TILES,
+        .dtype = DTYPE_F16,
+        .rank = 2,
+        .shape = {11, 40},
+        .scheme = {5, 40, true}},
     {.name = "none", .dtype = DTYPE_F16, .rank = 2, .shape = {0, 4}},
     {.name = "\xC3\xA4n", .dtype = DTYPE_BF16, .rank = 0},
 };
@@ -56,8 +71,8 @@ static void fill_tiles(uint8_t *out, const struct tensor *tensor, uint64_t *seed
         }
         tiles_pack(&layout, out + tile * layout.tile_code_bytes,
             (uint16_t *)(void *)(out + layout.scales_offset + tile * layout.tile_scale_bytes),
-            layout.asymmetric ? out + layout.zeros_offset + tile * layout.tile_zero_bytes : NULL, codes, scales,
-            layout.asymmetric ? zeros : NULL, rows);
+            layout.asymmetric ? out + layout.zeros_offset + tile * layout.tile_zero_bytes : NULL, codes,
+            scales, layout.asymmetric ? zeros : NULL, rows);
     }
 }
 
@@ -223,7 +238,8 @@ static bool spec_reader(char *output, uint64_t room, const char *arguments, cons
     FILE *pipe;
     uint64_t count;
 
-    snprintf(command, sizeof command, "python3 %s %s %s 2>&1", testing_source("spec_reader.py"), path, arguments);
+    snprintf(
+        command, sizeof command, "python3 %s %s %s 2>&1", testing_source("spec_reader.py"), path, arguments);
     pipe = popen(command, "r");
     REQUIRE(pipe != NULL, NULL);
     count = fread(output, 1, room - 1, pipe);
@@ -298,7 +314,8 @@ static void fix_checksums(bool tensors)
         crc = file_crc32(0, image + bytes_get_u64(record + 88), bytes_get_u64(record + 96));
         bytes_put(record + 104, crc, 4);
     }
-    if (table_bytes > image_bytes || metadata > image_bytes || metadata_bytes > image_bytes - metadata) return;
+    if (table_bytes > image_bytes || metadata > image_bytes || metadata_bytes > image_bytes - metadata)
+        return;
     crc = file_crc32(0, image, 124);
     crc = file_crc32(crc, image + 128, table_bytes);
     crc = file_crc32(crc, image + metadata, metadata_bytes);
@@ -307,7 +324,8 @@ static void fix_checksums(bool tensors)
 
 enum place { IN_HEADER, IN_RECORD, IN_NAMES, IN_TENSOR, IN_METADATA };
 
-/* Replace bytes at a place by `bytes`. Then a reader (`opens` false) or nbl_verify (true) must find the rule broken. */
+/* Replace bytes at a place by `bytes`. Then a reader (`opens` false) or nbl_verify (true) must find the rule
+ * broken. */
 static const struct edit {
     const char *rule, *name;
     enum place place;
@@ -320,10 +338,14 @@ static const struct edit {
     const char *says;
 } edits[] = {
 #define E(bytes) bytes, sizeof(bytes) - 1
-    {"N2", "signature", IN_HEADER, 0, 4, E("\n\x1A\n\0"), false, ERR_FORMAT, "signature at byte 0 is damaged"},
-    {"N3", "order-mark", IN_HEADER, 0, 12, E("\x0D\x0C\x0B\x0B"), false, ERR_FORMAT, "byte-order mark 0x0b0b0c0d"},
-    {"N3", "order-swapped", IN_HEADER, 0, 8, E("\0\0\0\1\x0A\x0B\x0C\x0D"), false, ERR_UNSUPPORTED, "big-endian"},
-    {"N2", "signature-swapped", IN_HEADER, 0, 0, E("\n\x1A\n\rLBN\x89"), false, ERR_UNSUPPORTED, "big-endian"},
+    {"N2", "signature", IN_HEADER, 0, 4, E("\n\x1A\n\0"), false, ERR_FORMAT,
+        "signature at byte 0 is damaged"},
+    {"N3", "order-mark", IN_HEADER, 0, 12, E("\x0D\x0C\x0B\x0B"), false, ERR_FORMAT,
+        "byte-order mark 0x0b0b0c0d"},
+    {"N3", "order-swapped", IN_HEADER, 0, 8, E("\0\0\0\1\x0A\x0B\x0C\x0D"), false, ERR_UNSUPPORTED,
+        "big-endian"},
+    {"N2", "signature-swapped", IN_HEADER, 0, 0, E("\n\x1A\n\rLBN\x89"), false, ERR_UNSUPPORTED,
+        "big-endian"},
     {"N4", "version", IN_HEADER, 0, 8, E("\2"), false, ERR_UNSUPPORTED, "version 2"},
     {"N5", "file-bytes", IN_HEADER, 0, 18, E("\7"), false, ERR_FORMAT, "the header says"},
     {"N6", "table-offset", IN_HEADER, 0, 32, E("\x81"), false, ERR_FORMAT, "table offset 129"},
@@ -338,7 +360,8 @@ static const struct edit {
     {"N13", "padding-of-table", IN_HEADER, 0, 65535, E("\1"), true, ERR_CHECK, "padding at byte 65535"},
     {"N14", "name-offset", IN_RECORD, 1, 0, E("\4"), false, ERR_FORMAT, "tensor 1: its name is at 4"},
     {"N14", "name-bytes", IN_RECORD, 5, 8, E("\4"), false, ERR_FORMAT, "tensor 5: its name is at"},
-    {"N14", "name-unused", IN_RECORD, 5, 8, E("\2"), false, ERR_FORMAT, "1 bytes of the table belong to no name"},
+    {"N14", "name-unused", IN_RECORD, 5, 8, E("\2"), false, ERR_FORMAT,
+        "1 bytes of the table belong to no name"},
     {"N15", "name-empty", IN_RECORD, 0, 8, E("\0"), false, ERR_FORMAT, "name is empty"},
     {"N15", "name-zero", IN_NAMES, 0, 1, E("\0"), false, ERR_FORMAT, "U+0000"},
     {"N15", "name-utf8", IN_NAMES, 0, 1, E("\xFF"), false, ERR_FORMAT, "not UTF-8"},
@@ -349,12 +372,16 @@ static const struct edit {
     {"N19", "dimension-unused", IN_RECORD, 0, 32, E("\1"), false, ERR_FORMAT, "dimensions beyond rank 2"},
     {"N20", "elements", IN_RECORD, 0, 23, E("\x80"), false, ERR_FORMAT, "2^63 elements"},
     {"N20", "hidden-by-zero", IN_RECORD, 4, 31, E("\x80"), false, ERR_FORMAT, "2^63 elements"},
-    {"N21", "dense-bits", IN_RECORD, 0, 80, E("\4"), false, ERR_FORMAT, "dense storage with a quantization scheme"},
-    {"N21", "dense-group", IN_RECORD, 0, 84, E("\4"), false, ERR_FORMAT, "dense storage with a quantization scheme"},
-    {"N21", "dense-flags", IN_RECORD, 0, 81, E("\1"), false, ERR_FORMAT, "dense storage with a quantization scheme"},
+    {"N21", "dense-bits", IN_RECORD, 0, 80, E("\4"), false, ERR_FORMAT,
+        "dense storage with a quantization scheme"},
+    {"N21", "dense-group", IN_RECORD, 0, 84, E("\4"), false, ERR_FORMAT,
+        "dense storage with a quantization scheme"},
+    {"N21", "dense-flags", IN_RECORD, 0, 81, E("\1"), false, ERR_FORMAT,
+        "dense storage with a quantization scheme"},
     {"N21", "dense-bytes", IN_RECORD, 0, 96, E("\x3D"), false, ERR_FORMAT, "61 bytes in the table"},
     {"N22", "tiles-type", IN_RECORD, 1, 12, E("\0"), false, ERR_FORMAT, "scales of type F32"},
-    {"N22", "tiles-rank", IN_RECORD, 1, 15, E("\3\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\1"), false, ERR_FORMAT, "rank 3"},
+    {"N22", "tiles-rank", IN_RECORD, 1, 15, E("\3\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\1"), false, ERR_FORMAT,
+        "rank 3"},
     {"N22", "tiles-empty", IN_RECORD, 1, 16, E("\0"), false, ERR_FORMAT, "0 x 32"},
     {"N22", "tiles-bits", IN_RECORD, 1, 80, E("\7"), false, ERR_FORMAT, "7 bits per weight"},
     {"N22", "tiles-flags", IN_RECORD, 1, 81, E("\3"), false, ERR_FORMAT, "flags 0x03"},
@@ -370,37 +397,55 @@ static const struct edit {
     {"N27", "data", IN_TENSOR, 0, 0, E("\xFF"), true, ERR_CHECK, "tensor dense: its bytes are damaged"},
     {"N28", "one-document-more", IN_METADATA, 0, 0, E("\3"), false, ERR_FORMAT, "metadata: "},
     {"N28", "one-alias-less", IN_METADATA, 0, 4, E("\1"), false, ERR_FORMAT, "bytes belong to nothing"},
-    {"N28", "document-longer", IN_METADATA, 0, 12, E("\0\0\0\1"), false, ERR_FORMAT, "document config.json: metadata"},
-    {"N28", "name-longer", IN_METADATA, 0, 8, E("\xFF\xFF\xFF\xFF"), false, ERR_FORMAT, "4294967295 bytes needed"},
+    {"N28", "document-longer", IN_METADATA, 0, 12, E("\0\0\0\1"), false, ERR_FORMAT,
+        "document config.json: metadata"},
+    {"N28", "name-longer", IN_METADATA, 0, 8, E("\xFF\xFF\xFF\xFF"), false, ERR_FORMAT,
+        "4294967295 bytes needed"},
     {"N29", "documents", IN_METADATA, 0, 0, E("\1\4"), false, ERR_FORMAT, "1025 documents"},
+    {"N29", "aliases", IN_METADATA, 0, 4, E("\1\0\1"), false, ERR_FORMAT, "65537 aliases"},
     {"N29", "document-bytes", IN_METADATA, 0, 12, E("\1\0\0\4"), false, ERR_FORMAT, "the limit is 67108864"},
     {"N30", "document-slash", IN_METADATA, 0, 26, E("/"), false, ERR_FORMAT, "cannot be the name of a file"},
-    {"N30", "document-control", IN_METADATA, 0, 26, E("\n"), false, ERR_FORMAT, "cannot be the name of a file"},
-    {"N30", "document-twice", IN_METADATA, 0, 46, E("config.json"), false, ERR_FORMAT, "duplicate document config.json"},
+    {"N30", "document-control", IN_METADATA, 0, 26, E("\n"), false, ERR_FORMAT,
+        "cannot be the name of a file"},
+    {"N30", "document-twice", IN_METADATA, 0, 46, E("config.json"), false, ERR_FORMAT,
+        "duplicate document config.json"},
     {"N31", "alias-empty", IN_METADATA, 0, 73, E("\0"), false, ERR_FORMAT, "name is empty"},
-    {"N31", "alias-of-tensor", IN_METADATA, 0, 69, E("none"), false, ERR_FORMAT, "alias none: the name is in use"},
-    {"N31", "alias-twice", IN_METADATA, 0, 85, E("tied"), false, ERR_FORMAT, "alias tied: the name is in use"},
-    {"N32", "alias-target", IN_METADATA, 0, 61, E("\6"), false, ERR_FORMAT, "alias tied: stands for tensor 6 of 6"},
+    {"N31", "alias-of-tensor", IN_METADATA, 0, 69, E("none"), false, ERR_FORMAT,
+        "alias none: the name is in use"},
+    {"N31", "alias-twice", IN_METADATA, 0, 85, E("tied"), false, ERR_FORMAT,
+        "alias tied: the name is in use"},
+    {"N32", "alias-target", IN_METADATA, 0, 61, E("\6"), false, ERR_FORMAT,
+        "alias tied: stands for tensor 6 of 6"},
     {"N33", "gap", IN_TENSOR, 1, 96, E("\1"), true, ERR_CHECK, "tensor tiles: the gap at byte 96"},
     {"N33", "second-gap", IN_TENSOR, 1, 191, E("\1"), true, ERR_CHECK, "tensor tiles: the gap at byte 191"},
-    {"N34", "scale-infinite", IN_TENSOR, 1, 128, E("\x00\x7C"), true, ERR_CHECK, "scale at byte 128 is 0x7c00, must be finite"},
-    {"N34", "scale-nan", IN_TENSOR, 2, 256, E("\x01\xFE"), true, ERR_CHECK, "tensor symmetric: the scale at byte 256"},
-    {"N35", "zero-point", IN_TENSOR, 1, 192, E("\x08"), true, ERR_CHECK, "zero-point at byte 192 is 8, must not be above 7"},
+    {"N34", "scale-infinite", IN_TENSOR, 1, 128, E("\x00\x7C"), true, ERR_CHECK,
+        "scale at byte 128 is 0x7c00, must be finite"},
+    {"N34", "scale-nan", IN_TENSOR, 2, 256, E("\x01\xFE"), true, ERR_CHECK,
+        "tensor symmetric: the scale at byte 256"},
+    {"N35", "zero-point", IN_TENSOR, 1, 192, E("\x08"), true, ERR_CHECK,
+        "zero-point at byte 192 is 8, must not be above 7"},
     {"N36", "scale-past-the-end", IN_TENSOR, 1, 138, E("\1"), true, ERR_CHECK, "0 in a row past the end"},
     {"N36", "zero-past-the-end", IN_TENSOR, 1, 197, E("\1"), true, ERR_CHECK, "is 1, must not be above 0"},
-    {"N36", "code-past-the-end", IN_TENSOR, 1, 20, E("\1"), true, ERR_CHECK, "row 5 column 0 is padding and has code 1"},
-    {"N37", "column-past-the-end", IN_TENSOR, 2, 128 + 64, E("\0"), true, ERR_CHECK, "row 0 column 56 is padding"},
+    {"N36", "code-past-the-end", IN_TENSOR, 1, 20, E("\1"), true, ERR_CHECK,
+        "row 5 column 0 is padding and has code 1"},
+    {"N37", "column-past-the-end", IN_TENSOR, 2, 128 + 64, E("\0"), true, ERR_CHECK,
+        "row 0 column 56 is padding"},
 #undef E
 };
 
 static uint64_t place_of(const struct edit *edit)
 {
     switch (edit->place) {
-    case IN_HEADER: return edit->at;
-    case IN_RECORD: return record_at(edit->index) + edit->at;
-    case IN_NAMES: return record_at(TENSORS) + edit->at;
-    case IN_TENSOR: return bytes_get_u64(image + record_at(edit->index) + 88) + edit->at;
-    case IN_METADATA: return bytes_get_u64(image + 64) + edit->at;
+    case IN_HEADER:
+        return edit->at;
+    case IN_RECORD:
+        return record_at(edit->index) + edit->at;
+    case IN_NAMES:
+        return record_at(TENSORS) + edit->at;
+    case IN_TENSOR:
+        return bytes_get_u64(image + record_at(edit->index) + 88) + edit->at;
+    case IN_METADATA:
+        return bytes_get_u64(image + 64) + edit->at;
     }
     return 0;
 }
@@ -419,7 +464,8 @@ static void note_fault(void *context, const char *text)
     CU_ASSERT(strchr(text, '\n') == NULL);
 }
 
-/* What .nbl files in the corpus leave out, and tests/fuzz/fuzz_nbl.c puts back: the padding after the table. */
+/* What .nbl files in the corpus leave out, and tests/fuzz/fuzz_nbl.c puts back: the padding after the table.
+ */
 static void keep_in_corpus(const char *name)
 {
     uint64_t table_end = 128 + bytes_get_u64(image + 40), data_at = bytes_get_u64(image + 48);
@@ -436,7 +482,8 @@ static void keep_in_corpus(const char *name)
 }
 
 /* The image, as file `name`, breaks `rule`. */
-static void check_broken(const char *rule, const char *name, bool opens, enum status expected, const char *says)
+static void check_broken(
+    const char *rule, const char *name, bool opens, enum status expected, const char *says)
 {
     static char output[4096];
     const char *path = testing_path("%s-%s.nbl", rule, name);
@@ -548,6 +595,55 @@ static void test_limits(void)
     CHECK(strstr(err.text, "metadata of 268435457 bytes, the limit is 268435456") != NULL, &err);
 }
 
+/* M11: a tensor of more than 2^32 elements, behind it another; a sparse file, so it costs no disk. */
+static void test_beyond_4_gib(void)
+{
+    const char *path = testing_path("large.nbl");
+    const uint64_t large = (UINT64_C(5) << 30) + 1, end = DATA_AT + (large + 63) / 64 * 64 + 64;
+    struct container *container = NULL;
+    struct error err = {0};
+    uint8_t *record;
+    char byte = 0;
+
+    load_image(); /* two U8 tensors named "de" and "ns" */
+    for (unsigned i = 0; i < 2; i++) {
+        record = memset(image + record_at(i), 0, 128);
+        bytes_put(record, 2 * i, 8);
+        bytes_put(record + 8, 2, 4);
+        bytes_put(record + 12, DTYPE_U8, 2);
+        bytes_put(record + 15, 1, 1);
+        bytes_put(record + 16, i == 0 ? large : 1, 8);
+        bytes_put(record + 88, i == 0 ? DATA_AT : end - 64, 8);
+        bytes_put(record + 96, i == 0 ? large : 1, 8);
+    }
+    memcpy(image + record_at(2), "dens", 4);
+    bytes_put(image + 16, end + 8, 8);
+    bytes_put(image + 24, 2, 8);
+    bytes_put(image + 40, 2 * 128 + 4, 8);
+    bytes_put(image + 56, end - DATA_AT, 8);
+    bytes_put(image + 64, end, 8);
+    bytes_put(image + 72, 8, 8);
+    bytes_put(image + 124,
+        file_crc32(file_crc32(file_crc32(0, image, 124), image + 128, 2 * 128 + 4), "\0\0\0\0\0\0\0", 8), 4);
+    testing_write(path, image, 128 + 2 * 128 + 4);
+    REQUIRE(truncate(path, (off_t)end + 8) == 0, NULL);
+    int descriptor = open(path, O_RDWR);
+    REQUIRE(pwrite(descriptor, "A", 1, (off_t)(DATA_AT + large - 1)) == 1 &&
+                pwrite(descriptor, "B", 1, (off_t)end - 64) == 1,
+        NULL);
+    close(descriptor);
+
+    REQUIRE(container_open(&container, path, &err) == OK, &err);
+    CU_ASSERT_EQUAL(container_find(container, "de")->elements, large);
+    CHECK(container_read(container, container_find(container, "de"), large - 1, &byte, 1, &err) == OK, &err);
+    CU_ASSERT_EQUAL(byte, 'A');
+    REQUIRE(container_map(container, &err) == OK, &err);
+    CU_ASSERT_EQUAL(((const char *)container_find(container, "de")->data)[large - 1], 'A');
+    CU_ASSERT_EQUAL(((const char *)container_find(container, "ns")->data)[0], 'B');
+    container_close(container);
+    unlink(path);
+}
+
 /* ---- damage everywhere ---- */
 
 /* Flip one bit of a file in place. */
@@ -642,8 +738,8 @@ static void test_every_truncation(void)
     }
 }
 
-/* The same flips as a forger makes them, with checksums that fit: never a crash, and what opens can be mapped and
- * verified. */
+/* The same flips as a forger makes them, with checksums that fit: never a crash, and what opens can be mapped
+ * and verified. */
 static void test_forged_flips(void)
 {
     const char *path = testing_path("forged.nbl");
@@ -664,7 +760,8 @@ static void test_forged_flips(void)
             REQUIRE(pwrite(descriptor, image, table_end, 0) == (ssize_t)table_end, NULL);
             REQUIRE(pwrite(descriptor, image + metadata, image_bytes - metadata, (off_t)metadata) > 0, NULL);
             image[at] ^= (uint8_t)(1u << bit);
-            if (container_open(&container, path, &err) == OK) CHECK(container_map(container, &err) == OK, &err);
+            if (container_open(&container, path, &err) == OK)
+                CHECK(container_map(container, &err) == OK, &err);
             container_close(container);
             open_and_verify(path, &err);
         }
@@ -706,10 +803,17 @@ static void test_writer_refuses(void)
     long_name[513] = 0;
     check_add_refused(writer, (struct tensor){.name = long_name}, "has 513 bytes");
     check_add_refused(writer, (struct tensor){.name = "x", .rank = 9}, "rank 9");
-    check_add_refused(writer, (struct tensor){.name = "x", .rank = 1, .shape = {UINT64_C(1) << 62}}, "2^63 bytes");
+    check_add_refused(
+        writer, (struct tensor){.name = "x", .rank = 1, .shape = {UINT64_C(1) << 62}}, "2^63 bytes");
     check_add_refused(writer, (struct tensor){.name = "x", .scheme = {4, 32, false}}, "dense storage");
-    check_add_refused(writer, (struct tensor){.name = "x", .storage = STORAGE_TILES, .dtype = DTYPE_F16, .rank = 2,
-        .shape = {8, 32}, .scheme = {7, 32, false}}, "tensor x: 7 bits");
+    check_add_refused(writer,
+        (struct tensor){.name = "x",
+            .storage = STORAGE_TILES,
+            .dtype = DTYPE_F16,
+            .rank = 2,
+            .shape = {8, 32},
+            .scheme = {7, 32, false}},
+        "tensor x: 7 bits");
     CHECK(nbl_writer_alias(writer, "dense", "dense", &err) == ERR_FORMAT, &err);
     CHECK(nbl_writer_document(writer, "../x", "", 0, &err) == ERR_FORMAT, &err);
     CHECK(nbl_writer_document(writer, "x", "", 0, &err) == OK, &err);
@@ -755,6 +859,7 @@ int main(void)
         {"every rule", test_every_rule},
         {"more rules", test_more_rules},
         {"limits", test_limits},
+        {"beyond 4 GiB", test_beyond_4_gib},
         {"every bit of header, table and metadata", test_every_bit_of_the_frame},
         {"every byte of the data", test_every_byte_of_the_data},
         {"every truncation", test_every_truncation},

@@ -200,8 +200,8 @@ static void test_progress_of_unknown_length(void)
     check_captured("reading  2.50 MB  250 kB/s\n"
                    "scoring  2500  250 tokens/s\n"
                    "packing  0%  0.0 per s\n"
-                   "packing  75%  0.3 per s  7.00 s left\n"
-                   "packing  100%  0.4 per s  0.000 s left\n");
+                   "packing  75%  0.3 per s  7 s left\n"
+                   "packing  100%  0.4 per s  0 s left\n");
 }
 
 static void test_no_progress(void)
@@ -294,7 +294,7 @@ static void redraw(void)
 
 static void test_terminal_is_redrawn_ten_times_a_second(void)
 {
-    static const char first[] = "\rquantizing  10%  1000 per s  1.00 s left\033[K\rquantizing  20%",
+    static const char first[] = "\rquantizing  10%  1000 per s  1 s left\033[K\rquantizing  20%",
                       last[] = "\r\033[K";
     char *text = on_terminal(80, redraw);
     unsigned redraws = 0;
@@ -326,7 +326,7 @@ static void test_notes_and_the_line(void)
     char *text = on_terminal(80, redraw_and_note);
 
     CU_ASSERT_STRING_EQUAL(text, "\rgr\xC3\xBC\xC3\x9F"
-                                 "e  50%  50.0 per s  1.00 s left\033[K\r\033[Ka note\r\n");
+                                 "e  50%  50.0 per s  1 s left\033[K\r\033[Ka note\r\n");
     free(text);
     text = on_terminal(5, redraw_and_note); /* cut before it wraps, between characters */
     CU_ASSERT_STRING_EQUAL(text, "\rgr\xC3\xBC\xC3\x9F\033[K\r\033[Ka note\r\n");

@@ -1,5 +1,5 @@
-/* The safetensors reader: one file per rule that breaks it, and the files that look odd and are valid. The cases S01 ...
- * are those of the project's reliability notes. */
+/* The safetensors reader: one file per rule that breaks it, and the files that look odd and are valid. The
+ * cases S01 ... are those of the project's reliability notes. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,7 +79,7 @@ static void check_refused(const char *path, enum status expected, const char *sa
 
 /* ---- refused headers ---- */
 
-#define T(name, dtype, shape, offsets) \
+#define T(name, dtype, shape, offsets)                                                                       \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
 
 static const struct bad {
@@ -97,23 +97,30 @@ static const struct bad {
     {"s10-trailing-comma", "{" T("a", "U8", "[1]", "[0,1]") ",}", 1, ERR_FORMAT, "header"},
     {"s11-value-string", "{\"a\":\"b\"}", 0, ERR_FORMAT, "tensor a: header: expected an object"},
     {"s11-value-null", "{\"a\":null}", 0, ERR_FORMAT, "tensor a: header: expected an object"},
-    {"s11-no-dtype", "{\"a\":{\"shape\":[1],\"data_offsets\":[0,1]}}", 1, ERR_FORMAT, "tensor a: field dtype is missing"},
-    {"s11-no-shape", "{\"a\":{\"dtype\":\"U8\",\"data_offsets\":[0,1]}}", 1, ERR_FORMAT, "field shape is missing"},
-    {"s11-no-offsets", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}", 1, ERR_FORMAT, "field data_offsets is missing"},
-    {"s11-dtype-twice", "{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, ERR_FORMAT,
-        "duplicate field dtype"},
-    {"s11-shape-twice", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"shape\":[1],\"data_offsets\":[0,1]}}", 1, ERR_FORMAT,
-        "duplicate field shape"},
-    {"s11-offsets-twice", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"data_offsets\":[0,1]}}", 1,
+    {"s11-no-dtype", "{\"a\":{\"shape\":[1],\"data_offsets\":[0,1]}}", 1, ERR_FORMAT,
+        "tensor a: field dtype is missing"},
+    {"s11-no-shape", "{\"a\":{\"dtype\":\"U8\",\"data_offsets\":[0,1]}}", 1, ERR_FORMAT,
+        "field shape is missing"},
+    {"s11-no-offsets", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}", 1, ERR_FORMAT,
+        "field data_offsets is missing"},
+    {"s11-dtype-twice", "{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1,
+        ERR_FORMAT, "duplicate field dtype"},
+    {"s11-shape-twice", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"shape\":[1],\"data_offsets\":[0,1]}}", 1,
+        ERR_FORMAT, "duplicate field shape"},
+    {"s11-offsets-twice",
+        "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"data_offsets\":[0,1]}}", 1,
         ERR_FORMAT, "duplicate field data_offsets"},
     {"s11-field-unknown", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"scale\":2}}", 1,
         ERR_UNSUPPORTED, "tensor a: field 'scale' is unknown"},
-    {"s12-dtype-number", "{\"a\":{\"dtype\":8,\"shape\":[1],\"data_offsets\":[0,1]}}", 1, ERR_FORMAT, "tensor a: dtype"},
-    {"s13-dtype-f17", "{" T("a", "F17", "[1]", "[0,2]") "}", 2, ERR_UNSUPPORTED, "tensor a: type 'F17' is unknown"},
+    {"s12-dtype-number", "{\"a\":{\"dtype\":8,\"shape\":[1],\"data_offsets\":[0,1]}}", 1, ERR_FORMAT,
+        "tensor a: dtype"},
+    {"s13-dtype-f17", "{" T("a", "F17", "[1]", "[0,2]") "}", 2, ERR_UNSUPPORTED,
+        "tensor a: type 'F17' is unknown"},
     {"s13-dtype-empty", "{" T("a", "", "[1]", "[0,2]") "}", 2, ERR_UNSUPPORTED, "type '' is unknown"},
-    {"s13-dtype-long", "{" T("a", "F16F16F16F16F16F16F16F16F16F16F16F16", "[1]", "[0,2]") "}", 2, ERR_UNSUPPORTED,
-        "unknown"},
-    {"s13-dtype-f8", "{" T("a", "F8_E4M3", "[2]", "[0,2]") "}", 2, ERR_UNSUPPORTED, "type F8_E4M3 is not supported"},
+    {"s13-dtype-long", "{" T("a", "F16F16F16F16F16F16F16F16F16F16F16F16", "[1]", "[0,2]") "}", 2,
+        ERR_UNSUPPORTED, "unknown"},
+    {"s13-dtype-f8", "{" T("a", "F8_E4M3", "[2]", "[0,2]") "}", 2, ERR_UNSUPPORTED,
+        "type F8_E4M3 is not supported"},
     {"s13-dtype-u16", "{" T("a", "U16", "[1]", "[0,2]") "}", 2, ERR_UNSUPPORTED, "type U16 is not supported"},
     {"s15-shape-negative", "{" T("a", "U8", "[-1]", "[0,1]") "}", 1, ERR_FORMAT, "tensor a: shape"},
     {"s15-shape-fraction", "{" T("a", "U8", "[1.5]", "[0,1]") "}", 1, ERR_FORMAT, "tensor a: shape"},
@@ -121,48 +128,60 @@ static const struct bad {
     {"s15-shape-exponent", "{" T("a", "U8", "[1e3]", "[0,1000]") "}", 1000, ERR_FORMAT, "tensor a: shape"},
     {"s15-shape-nested", "{" T("a", "U8", "[[1]]", "[0,1]") "}", 1, ERR_FORMAT, "tensor a: shape"},
     {"s15-shape-number", "{" T("a", "U8", "1", "[0,1]") "}", 1, ERR_FORMAT, "tensor a: shape"},
-    {"s15-shape-huge", "{" T("a", "U8", "[18446744073709551616]", "[0,1]") "}", 1, ERR_FORMAT, "tensor a: shape"},
-    {"s15-rank-9", "{" T("a", "U8", "[1,1,1,1,1,1,1,1,1]", "[0,1]") "}", 1, ERR_FORMAT, "more than 8 dimensions"},
+    {"s15-shape-huge", "{" T("a", "U8", "[18446744073709551616]", "[0,1]") "}", 1, ERR_FORMAT,
+        "tensor a: shape"},
+    {"s15-rank-9", "{" T("a", "U8", "[1,1,1,1,1,1,1,1,1]", "[0,1]") "}", 1, ERR_FORMAT,
+        "more than 8 dimensions"},
     {"s17-bytes-overflow", "{" T("a", "F16", "[2,9223372036854775807]", "[0,4]") "}", 4, ERR_FORMAT,
         "tensor a: shape [2, 9223372036854775807]"},
-    {"s17-elements-wrap-to-0", "{" T("a", "U8", "[4294967296,4294967296]", "[0,0]") "}", 0, ERR_FORMAT, "2^63 elements"},
+    {"s17-elements-wrap-to-0", "{" T("a", "U8", "[4294967296,4294967296]", "[0,0]") "}", 0, ERR_FORMAT,
+        "2^63 elements"},
     {"s17-zero-hides-overflow", "{" T("a", "U8", "[0,4294967296,4294967296]", "[0,0]") "}", 0, ERR_FORMAT,
         "2^63 elements"},
-    {"s17-bits-overflow", "{" T("a", "U8", "[2305843009213693952]", "[0,2305843009213693952]") "}", 0, ERR_FORMAT,
-        "2^64 bits"},
-    {"s19-begin-after-end", "{" T("a", "U8", "[1]", "[1,0]") "}", 1, ERR_FORMAT, "[1, 0] end before they begin"},
+    {"s17-bits-overflow", "{" T("a", "U8", "[2305843009213693952]", "[0,2305843009213693952]") "}", 0,
+        ERR_FORMAT, "2^64 bits"},
+    {"s19-begin-after-end", "{" T("a", "U8", "[1]", "[1,0]") "}", 1, ERR_FORMAT,
+        "[1, 0] end before they begin"},
     {"s19-one-offset", "{" T("a", "U8", "[1]", "[1]") "}", 1, ERR_FORMAT, "must be two numbers"},
     {"s19-three-offsets", "{" T("a", "U8", "[1]", "[0,1,2]") "}", 1, ERR_FORMAT, "must be two numbers"},
     {"s19-no-offsets", "{" T("a", "U8", "[1]", "[]") "}", 1, ERR_FORMAT, "must be two numbers"},
     {"s19-negative", "{" T("a", "U8", "[1]", "[-1,0]") "}", 1, ERR_FORMAT, "tensor a: data_offsets"},
     {"s20-beyond-the-file", "{" T("a", "U8", "[8]", "[0,8]") "}", 7, ERR_FORMAT, "cut short"},
     {"s20-begin-at-the-limit",
-        "{" T("a", "U8", "[1]", "[0,1]") "," T("b", "U8", "[1]", "[18446744073709551614,18446744073709551615]") "}", 2,
-        ERR_FORMAT, "tensor b: begins at byte 18446744073709551614"},
+        "{" T("a", "U8", "[1]", "[0,1]") "," T(
+            "b", "U8", "[1]", "[18446744073709551614,18446744073709551615]") "}",
+        2, ERR_FORMAT, "tensor b: begins at byte 18446744073709551614"},
     {"s21-overlap", "{" T("a", "U8", "[4]", "[0,4]") "," T("b", "U8", "[4]", "[3,7]") "}", 7, ERR_FORMAT,
         "tensor b: begins at byte 3 of the data, but tensor a ends at byte 4: they overlap"},
-    {"s21-same-place", "{" T("a", "U8", "[4]", "[0,4]") "," T("b", "U8", "[4]", "[0,4]") "}", 4, ERR_FORMAT, "overlap"},
-    {"s22-gap", "{" T("a", "U8", "[4]", "[0,4]") "," T("b", "U8", "[4]", "[5,9]") "}", 9, ERR_FORMAT, "a gap"},
-    {"s22-gap-in-front", "{" T("a", "U8", "[4]", "[1,5]") "}", 5, ERR_FORMAT, "begins at byte 1 of the data"},
-    {"s22-empty-tensor-far-out", "{" T("a", "U8", "[4]", "[0,4]") "," T("b", "U8", "[0]", "[9,9]") "}", 4, ERR_FORMAT,
+    {"s21-same-place", "{" T("a", "U8", "[4]", "[0,4]") "," T("b", "U8", "[4]", "[0,4]") "}", 4, ERR_FORMAT,
+        "overlap"},
+    {"s22-gap", "{" T("a", "U8", "[4]", "[0,4]") "," T("b", "U8", "[4]", "[5,9]") "}", 9, ERR_FORMAT,
         "a gap"},
-    {"s23-trailing-bytes", "{" T("a", "U8", "[4]", "[0,4]") "}", 5, ERR_FORMAT, "bytes follow the last tensor"},
+    {"s22-gap-in-front", "{" T("a", "U8", "[4]", "[1,5]") "}", 5, ERR_FORMAT, "begins at byte 1 of the data"},
+    {"s22-empty-tensor-far-out", "{" T("a", "U8", "[4]", "[0,4]") "," T("b", "U8", "[0]", "[9,9]") "}", 4,
+        ERR_FORMAT, "a gap"},
+    {"s23-trailing-bytes", "{" T("a", "U8", "[4]", "[0,4]") "}", 5, ERR_FORMAT,
+        "bytes follow the last tensor"},
     {"s23-data-of-no-tensor", "{}", 4, ERR_FORMAT, "bytes follow the last tensor"},
     {"s25-size-differs", "{" T("a", "F32", "[2,2]", "[0,15]") "}", 15, ERR_FORMAT,
         "shape [2, 2] of F32 takes 16 bytes, data_offsets [0, 15] are 15"},
     {"s25-rank-0-size", "{" T("a", "F32", "[]", "[0,8]") "}", 8, ERR_FORMAT, "takes 4 bytes"},
     {"s27-duplicate", "{" T("a", "U8", "[1]", "[0,1]") "," T("a", "U8", "[1]", "[0,1]") "}", 1, ERR_FORMAT,
         "duplicate tensor a"},
-    {"s27-duplicate-by-escape", "{" T("a", "U8", "[1]", "[0,1]") "," T("\\u0061", "U8", "[1]", "[1,2]") "}", 2,
-        ERR_FORMAT, "duplicate tensor a"},
-    {"s27-duplicate-metadata", "{\"__metadata__\":{},\"__metadata__\":{}}", 0, ERR_FORMAT, "duplicate tensor __metadata__"},
-    {"s27-duplicate-in-metadata", "{\"__metadata__\":{\"x\":\"1\",\"x\":\"1\"}}", 0, ERR_FORMAT, "duplicate key x"},
+    {"s27-duplicate-by-escape", "{" T("a", "U8", "[1]", "[0,1]") "," T("\\u0061", "U8", "[1]", "[1,2]") "}",
+        2, ERR_FORMAT, "duplicate tensor a"},
+    {"s27-duplicate-metadata", "{\"__metadata__\":{},\"__metadata__\":{}}", 0, ERR_FORMAT,
+        "duplicate tensor __metadata__"},
+    {"s27-duplicate-in-metadata", "{\"__metadata__\":{\"x\":\"1\",\"x\":\"1\"}}", 0, ERR_FORMAT,
+        "duplicate key x"},
     {"s29-name-empty", "{" T("", "U8", "[1]", "[0,1]") "}", 1, ERR_FORMAT, "name is empty"},
     {"s30-name-nul", "{" T("a\\u0000b", "U8", "[1]", "[0,1]") "}", 1, ERR_FORMAT, "U+0000"},
     {"s30-name-bad-utf8", "{" T("a\xC0\x80", "U8", "[1]", "[0,1]") "}", 1, ERR_FORMAT, "UTF-8"},
     {"s30-name-surrogate", "{" T("\\ud800", "U8", "[1]", "[0,1]") "}", 1, ERR_FORMAT, "surrogate"},
-    {"s31-metadata-array", "{\"__metadata__\":[]}", 0, ERR_FORMAT, "__metadata__: header: expected an object"},
-    {"s31-metadata-number", "{\"__metadata__\":{\"x\":1}}", 0, ERR_FORMAT, "__metadata__: header: expected a string"},
+    {"s31-metadata-array", "{\"__metadata__\":[]}", 0, ERR_FORMAT,
+        "__metadata__: header: expected an object"},
+    {"s31-metadata-number", "{\"__metadata__\":{\"x\":1}}", 0, ERR_FORMAT,
+        "__metadata__: header: expected a string"},
     {"s31-metadata-nested", "{\"__metadata__\":{\"x\":{\"y\":\"z\"}}}", 0, ERR_FORMAT, "expected a string"},
     {"s37-f4-odd", "{" T("a", "F4", "[3]", "[0,1]") "}", 1, ERR_FORMAT, "does not fill whole bytes"},
     {"s37-f4-even", "{" T("a", "F4", "[4]", "[0,2]") "}", 2, ERR_UNSUPPORTED, "type F4 is not supported"},
@@ -187,7 +206,8 @@ static void test_bad_lengths(void)
     byte_count = 7;
     check_refused(store("s02-seven-bytes"), ERR_FORMAT, "has 7 bytes, too short");
     build("{}", 2, 3, 0);
-    check_refused(store("s04-one-byte-short"), ERR_FORMAT, "the header ends at byte 11, but the file has 10 bytes");
+    check_refused(
+        store("s04-one-byte-short"), ERR_FORMAT, "the header ends at byte 11, but the file has 10 bytes");
     build("{}", 2, UINT64_C(1) << 63, 0);
     check_refused(store("s05-length-2-63"), ERR_FORMAT, "header length 9223372036854775808");
     build("{}", 2, UINT64_MAX, 0);
@@ -211,10 +231,18 @@ static void test_bad_and_large(void)
     strcpy(at + 2 * nested, "}}");
     check_refused(store_header("s31-nested-arrays", header, 0), ERR_FORMAT, "__metadata__");
 
+    at = header + sprintf(header, "{\"__metadata__\":{\"0\":\"\"");
+    for (int i = 1; i <= 65536; i++)
+        at += sprintf(at, ",\"%d\":\"\"", i);
+    strcpy(at, "}}");
+    check_refused(
+        store_header("s31-many-keys", header, 0), ERR_MEMORY, "__metadata__ has more than 65536 keys");
+
     at = header + sprintf(header, "{\"");
     memset(at, 'n', name);
     sprintf(at + name, "\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}");
-    check_refused(store_header("s29-name-long", header, 1), ERR_FORMAT, "has 1048576 bytes, the limit is 512");
+    check_refused(
+        store_header("s29-name-long", header, 1), ERR_FORMAT, "has 1048576 bytes, the limit is 512");
 
     at = header + sprintf(header, "{\"");
     memset(at, 'n', 513);
@@ -229,8 +257,10 @@ static void test_every_truncation(void)
     const char *path = testing_path("truncated");
     uint64_t whole;
 
-    store_header("good-small", "{\"__metadata__\":{\"format\":\"pt\",\"x\":\"b\"}," T("b", "F16", "[2]", "[0,4]") ","
-        T("a\\n", "U8", "[3]", "[4,7]") "}", 7);
+    store_header("good-small",
+        "{\"__metadata__\":{\"format\":\"pt\",\"x\":\"b\"}," T("b", "F16", "[2]", "[0,4]") "," T(
+            "a\\n", "U8", "[3]", "[4,7]") "}",
+        7);
     whole = byte_count;
     for (uint64_t count = 0; count < whole; count++) {
         testing_write(path, bytes, count);
@@ -238,7 +268,8 @@ static void test_every_truncation(void)
     }
 }
 
-/* Every byte replaced by each of a few: never a crash (the sanitizers watch), and an error is always one line. */
+/* Every byte replaced by each of a few: never a crash (the sanitizers watch), and an error is always one
+ * line. */
 static void test_every_byte_changed(void)
 {
     static const uint8_t values[] = {0, ' ', '"', '9', '[', '{', ',', 0xFF};
@@ -253,7 +284,8 @@ static void test_every_byte_changed(void)
             struct error err = {0};
             bytes[at] = (char)values[i];
             testing_write(path, bytes, byte_count);
-            if (container_open(&container, path, &err) != OK) CHECK(err.text[0] && !strchr(err.text, '\n'), &err);
+            if (container_open(&container, path, &err) != OK)
+                CHECK(err.text[0] && !strchr(err.text, '\n'), &err);
             container_close(container);
         }
         bytes[at] = before;
@@ -262,8 +294,8 @@ static void test_every_byte_changed(void)
 
 /* ---- accepted files ---- */
 
-static void check_tensor(const struct container *container, uint64_t index, const char *name, enum dtype dtype,
-    uint64_t elements, uint64_t bytes_wanted)
+static void check_tensor(const struct container *container, uint64_t index, const char *name,
+    enum dtype dtype, uint64_t elements, uint64_t bytes_wanted)
 {
     const struct tensor *tensor = container_tensor(container, index);
 
@@ -280,18 +312,20 @@ static void check_tensor(const struct container *container, uint64_t index, cons
 static void test_types_and_order(void)
 {
     const char *path = store_header("good-types",
-        "{" T("i64", "I64", "[1]", "[8,16]") "," T("f64", "F64", "[1]", "[0,8]") "," T("f32", "F32", "[1]", "[16,20]") ","
-        T("i32", "I32", "[1]", "[20,24]") "," T("f16", "F16", "[1]", "[24,26]") "," T("bf16", "BF16", "[1]", "[26,28]") ","
-        T("i16", "I16", "[1]", "[28,30]") "," T("u8", "U8", "[1]", "[30,31]") "," T("i8", "I8", "[1]", "[31,32]") ","
-        T("bool", "BOOL", "[1]", "[32,33]") "}", 33);
+        "{" T("i64", "I64", "[1]", "[8,16]") "," T("f64", "F64", "[1]", "[0,8]") "," T(
+            "f32", "F32", "[1]", "[16,20]") "," T("i32", "I32", "[1]", "[20,24]") "," T("f16", "F16", "[1]",
+            "[24,26]") "," T("bf16", "BF16", "[1]", "[26,28]") "," T("i16", "I16", "[1]",
+            "[28,30]") "," T("u8", "U8", "[1]", "[30,31]") "," T("i8", "I8", "[1]", "[31,32]") "," T("bool",
+            "BOOL", "[1]", "[32,33]") "}",
+        33);
     struct container *container = open_good(path);
     static const struct {
         const char *name;
         enum dtype dtype;
         uint64_t bytes;
-    } expected[] = {{"f64", DTYPE_F64, 8}, {"i64", DTYPE_I64, 8}, {"f32", DTYPE_F32, 4}, {"i32", DTYPE_I32, 4},
-        {"f16", DTYPE_F16, 2}, {"bf16", DTYPE_BF16, 2}, {"i16", DTYPE_I16, 2}, {"u8", DTYPE_U8, 1}, {"i8", DTYPE_I8, 1},
-        {"bool", DTYPE_BOOL, 1}};
+    } expected[] = {{"f64", DTYPE_F64, 8}, {"i64", DTYPE_I64, 8}, {"f32", DTYPE_F32, 4},
+        {"i32", DTYPE_I32, 4}, {"f16", DTYPE_F16, 2}, {"bf16", DTYPE_BF16, 2}, {"i16", DTYPE_I16, 2},
+        {"u8", DTYPE_U8, 1}, {"i8", DTYPE_I8, 1}, {"bool", DTYPE_BOOL, 1}};
     struct error err = {0};
     uint8_t read[8];
     uint64_t at = 0;
@@ -312,11 +346,13 @@ static void test_types_and_order(void)
         at += tensor->bytes;
     }
     CU_ASSERT_EQUAL(container_read(container, container_tensor(container, 0), 4, read, 5, &err), ERR_USAGE);
-    CU_ASSERT_EQUAL(container_read(container, container_tensor(container, 0), UINT64_MAX, read, 2, &err), ERR_USAGE);
+    CU_ASSERT_EQUAL(
+        container_read(container, container_tensor(container, 0), UINT64_MAX, read, 2, &err), ERR_USAGE);
     container_close(container);
 }
 
-/* Rank 0, empty tensors at every place, no tensors, white space (S33), a name of the longest length and an odd one. */
+/* Rank 0, empty tensors at every place, no tensors, white space (S33), a name of the longest length and an
+ * odd one. */
 static void test_odd_but_valid(void)
 {
     struct container *container;
@@ -326,8 +362,9 @@ static void test_odd_but_valid(void)
     container_close(container);
 
     container = open_good(store_header("good-empty-tensors",
-        "{" T("z", "F32", "[2]", "[0,8]") "," T("first", "F32", "[0]", "[0,0]") "," T("mid", "F32", "[3,0,5]", "[8,8]") ","
-        T("y", "F32", "[1]", "[8,12]") "," T("last", "F32", "[0]", "[12,12]") "}", 12));
+        "{" T("z", "F32", "[2]", "[0,8]") "," T("first", "F32", "[0]", "[0,0]") "," T("mid", "F32", "[3,0,5]",
+            "[8,8]") "," T("y", "F32", "[1]", "[8,12]") "," T("last", "F32", "[0]", "[12,12]") "}",
+        12));
     check_tensor(container, 0, "first", DTYPE_F32, 0, 0);
     check_tensor(container, 1, "z", DTYPE_F32, 2, 8);
     check_tensor(container, 2, "mid", DTYPE_F32, 0, 0);
@@ -341,11 +378,13 @@ static void test_odd_but_valid(void)
     CU_ASSERT_EQUAL(container_count(container), 0);
     container_close(container);
 
-    container = open_good(store_header("s33-white-space", " \t\r\n{ " T("a", "U8", "[ 1 ]", "[ 0 , 1 ]") " } \t\r\n ", 1));
+    container = open_good(
+        store_header("s33-white-space", " \t\r\n{ " T("a", "U8", "[ 1 ]", "[ 0 , 1 ]") " } \t\r\n ", 1));
     check_tensor(container, 0, "a", DTYPE_U8, 1, 1);
     container_close(container);
 
-    container = open_good(store_header("good-odd-name", "{" T("..\\/\\n\\\"\xC3\xA4\\ud83d\\ude00", "U8", "[1]", "[0,1]") "}", 1));
+    container = open_good(store_header(
+        "good-odd-name", "{" T("..\\/\\n\\\"\xC3\xA4\\ud83d\\ude00", "U8", "[1]", "[0,1]") "}", 1));
     check_tensor(container, 0, "../\n\"\xC3\xA4\xF0\x9F\x98\x80", DTYPE_U8, 1, 1);
     container_close(container);
 }
@@ -358,7 +397,8 @@ static void test_unaligned_data(void)
     for (int pad = 0; pad < 8; pad++) {
         char header[256];
         struct container *container;
-        snprintf(header, sizeof header, "{" T("a", "F64", "[2]", "[0,16]") "," T("b", "F16", "[1]", "[16,18]") "}%*s", pad, "");
+        snprintf(header, sizeof header,
+            "{" T("a", "F64", "[2]", "[0,16]") "," T("b", "F16", "[1]", "[16,18]") "}%*s", pad, "");
         container = open_good(store_header("good-unaligned", header, 18));
         for (int twice = 0; twice < 2; twice++) {
             REQUIRE(container_map(container, &err) == OK, &err);
@@ -376,8 +416,11 @@ static void test_unaligned_data(void)
 static void test_aliases(void)
 {
     struct container *container = open_good(store_header("good-aliases",
-        "{\"__metadata__\":{\"format\":\"b\",\"tied\":\"b\",\"a\":\"b\",\"other\":\"missing\",\"\":\"b\",\"n\\u0000\":\"b\","
-        "\"note\":\"text\",\"second\":\"a\"}," T("a", "U8", "[1]", "[0,1]") "," T("b", "U8", "[1]", "[1,2]") "}", 2));
+        "{\"__metadata__\":{\"format\":\"b\",\"tied\":\"b\",\"a\":\"b\",\"other\":\"missing\",\"\":\"b\","
+        "\"n\\u0000\":\"b\","
+        "\"note\":\"text\",\"second\":\"a\"}," T("a", "U8", "[1]", "[0,1]") "," T(
+            "b", "U8", "[1]", "[1,2]") "}",
+        2));
     const char *alias, *target;
 
     CU_ASSERT_EQUAL(container_alias_count(container), 2);
@@ -399,7 +442,9 @@ static void test_aliases(void)
 static void test_sources(void)
 {
     struct container *container = open_good(store_header("model.safetensors",
-        "{" T("a", "U8", "[3]", "[0,3]") "," T("b", "U8", "[0]", "[3,3]") "," T("c", "F16", "[4]", "[3,11]") "}", 11));
+        "{" T("a", "U8", "[3]", "[0,3]") "," T("b", "U8", "[0]", "[3,3]") "," T(
+            "c", "F16", "[4]", "[3,11]") "}",
+        11));
     struct json_writer writer = {0};
     uint32_t crcs[3];
     char expected[128], *text;
@@ -413,8 +458,9 @@ static void test_sources(void)
     }
     REQUIRE(container_write_sources(container, crcs, &writer, NULL) == OK, NULL);
     REQUIRE(json_writer_take(&writer, &text, &count, NULL) == OK, NULL);
-    snprintf(expected, sizeof expected, "[{\"file\":\"model.safetensors\",\"bytes\":%" PRIu64 ",\"crc32\":\"%08" PRIx32
-        "\"}]\n", byte_count, file_crc32(0, bytes, byte_count));
+    snprintf(expected, sizeof expected,
+        "[{\"file\":\"model.safetensors\",\"bytes\":%" PRIu64 ",\"crc32\":\"%08" PRIx32 "\"}]\n", byte_count,
+        file_crc32(0, bytes, byte_count));
     CU_ASSERT_STRING_EQUAL(text, expected);
     memory_free(text);
     container_close(container);
@@ -433,7 +479,8 @@ static void test_a_million_tensors(void)
     REQUIRE(header != NULL, NULL);
     *at++ = '{';
     for (int i = 0; i < LIMIT; i++)
-        at += sprintf(at, "%s" T("t.%d", "U8", "[1]", "[%d,%d]"), i > 0 ? "," : "", (int)((i * 7919L) % LIMIT), i, i + 1);
+        at += sprintf(at, "%s" T("t.%d", "U8", "[1]", "[%d,%d]"), i > 0 ? "," : "",
+            (int)((i * 7919L) % LIMIT), i, i + 1);
     path = testing_path("s35-million");
     strcpy(at, "}");
     build(header, strlen(header), strlen(header), LIMIT);

@@ -1,5 +1,5 @@
-/* Moving tensors between containers: copies, casts, packing, unpacking, checksums on the way, provenance, and the same bytes
- * for every number of workers. */
+/* Moving tensors between containers: copies, casts, packing, unpacking, checksums on the way, provenance, and
+ * the same bytes for every number of workers. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -39,8 +39,11 @@ static void write_source(const char *path, const struct source *sources, uint64_
     at += sprintf(at, "{\"__metadata__\":{\"tied\":\"a\"}");
     for (uint64_t i = 0; i < count; i++) {
         uint64_t bytes = sources[i].rows * sources[i].cols * dtype_info(sources[i].dtype)->bytes;
-        at += sprintf(at, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%" PRIu64 ",%" PRIu64 "],\"data_offsets\":[%" PRIu64 ",%" PRIu64
-            "]}", sources[i].name, dtype_info(sources[i].dtype)->name, sources[i].rows, sources[i].cols, total, total + bytes);
+        at += sprintf(at,
+            ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%" PRIu64 ",%" PRIu64 "],\"data_offsets\":[%" PRIu64
+            ",%" PRIu64 "]}",
+            sources[i].name, dtype_info(sources[i].dtype)->name, sources[i].rows, sources[i].cols, total,
+            total + bytes);
         total += bytes;
     }
     at += sprintf(at, "}");
@@ -85,8 +88,9 @@ static struct container *open_good(const char *path)
 /* ---- one transfer ---- */
 
 /* Round to nearest, as the quantizer's simplest method does. */
-static enum status encode(const struct tensor *target, void *context, uint8_t *codes, uint16_t *scales, uint8_t *zeros,
-    const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch, struct error *err)
+static enum status encode(const struct tensor *target, void *context, uint8_t *codes, uint16_t *scales,
+    uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch,
+    struct error *err)
 {
     struct tiles_layout layout;
     uint64_t row, col, tile_rows = row_count < TILE_ROWS ? row_count : TILE_ROWS;
@@ -97,17 +101,21 @@ static enum status encode(const struct tensor *target, void *context, uint8_t *c
     (void)context;
     CU_ASSERT_EQUAL(row_begin % TILE_ROWS, 0);
     for (uint64_t first = 0; first < row_count && !status; first += TILE_ROWS) {
-        uint64_t count = row_count - first < TILE_ROWS ? row_count - first : TILE_ROWS, tile = first / TILE_ROWS;
-        status = grid_quantize_rows(scratch, tile_scales, tile_zeros, rows + first * layout.cols, count, layout.cols,
-            target->scheme, GRID_MINMAX, &row, &col, err);
-        if (status) return fail(err, status, "row %" PRIu64 " column %" PRIu64 " is not finite", row_begin + first + row, col);
+        uint64_t count = row_count - first < TILE_ROWS ? row_count - first : TILE_ROWS,
+                 tile = first / TILE_ROWS;
+        status = grid_quantize_rows(scratch, tile_scales, tile_zeros, rows + first * layout.cols, count,
+            layout.cols, target->scheme, GRID_MINMAX, &row, &col, err);
+        if (status)
+            return fail(err, status, "row %" PRIu64 " column %" PRIu64 " is not finite",
+                row_begin + first + row, col);
         tiles_pack(&layout, codes + tile * layout.tile_code_bytes, scales + tile * layout.groups * TILE_ROWS,
             zeros ? zeros + tile * layout.groups * TILE_ROWS : NULL, scratch, tile_scales, tile_zeros, count);
     }
     return status;
 }
 
-/* Move items from a container to a new file; checks that source_crcs are the CRC-32 of every source tensor. */
+/* Move items from a container to a new file; checks that source_crcs are the CRC-32 of every source tensor.
+ */
 static enum status transfer(struct container *container, const char *path, const struct transfer_item *items,
     uint64_t count, unsigned workers, struct error *err)
 {
@@ -137,8 +145,8 @@ static enum status transfer(struct container *container, const char *path, const
 }
 
 /* The same, must work, and the result must verify; returns it open and mapped. */
-static struct container *transfer_good(struct container *container, const struct transfer_item *items, uint64_t count,
-    unsigned workers)
+static struct container *transfer_good(
+    struct container *container, const struct transfer_item *items, uint64_t count, unsigned workers)
 {
     const char *path = testing_path("out.nbl");
     struct nbl_verification found;
@@ -152,7 +160,8 @@ static struct container *transfer_good(struct container *container, const struct
     return result;
 }
 
-static void check_refused(struct container *container, struct transfer_item item, enum status expected, const char *says)
+static void check_refused(
+    struct container *container, struct transfer_item item, enum status expected, const char *says)
 {
     const char *path = testing_path("refused.nbl");
     struct error err = {0};
@@ -204,7 +213,8 @@ static void test_copy(void)
         uint64_t rows = i == 3 ? 0 : 3, cols = i == 0 ? 400001 : 5; /* one larger than a chunk, one empty */
         names[i][0] = (char)('a' + i);
         names[i][1] = 0;
-        sources[i] = (struct source){names[i], (enum dtype)i, rows, cols, random_data((enum dtype)i, rows * cols, 7)};
+        sources[i] =
+            (struct source){names[i], (enum dtype)i, rows, cols, random_data((enum dtype)i, rows * cols, 7)};
     }
     write_source(path, sources, DTYPE_COUNT);
     container = open_good(path);
@@ -265,8 +275,8 @@ static void test_overflow(void)
     float halves[4] = {65519, INFINITY, NAN, -65519}, brains[2] = {3.3895e38f, -INFINITY};
     double doubles[4] = {1, INFINITY, 3.4e38, -1e300};
     float over_half[3] = {1, -65520, 2};
-    struct source sources[] = {{"a", DTYPE_F32, 1, 4, halves}, {"b", DTYPE_F32, 1, 2, brains}, {"c", DTYPE_F64, 1, 4, doubles},
-        {"d", DTYPE_F32, 1, 3, over_half}, {"e", DTYPE_F64, 1, 3, doubles}};
+    struct source sources[] = {{"a", DTYPE_F32, 1, 4, halves}, {"b", DTYPE_F32, 1, 2, brains},
+        {"c", DTYPE_F64, 1, 4, doubles}, {"d", DTYPE_F32, 1, 3, over_half}, {"e", DTYPE_F64, 1, 3, doubles}};
     struct transfer_item items[3];
     struct container *container, *result;
     uint16_t half[4];
@@ -280,7 +290,8 @@ static void test_overflow(void)
     memcpy(half, container_tensor(result, 0)->data, sizeof half);
     CU_ASSERT(half[0] == 0x7BFF && half[1] == 0x7C00 && (half[2] & 0x7FFF) > 0x7C00 && half[3] == 0xFBFF);
     container_close(result);
-    check_refused(container, cast_item(container_find(container, "b"), DTYPE_F16), ERR_NUMERIC, "tensor b: element 0 is 3.38");
+    check_refused(container, cast_item(container_find(container, "b"), DTYPE_F16), ERR_NUMERIC,
+        "tensor b: element 0 is 3.38");
     check_refused(container, cast_item(container_find(container, "c"), DTYPE_F32), ERR_NUMERIC,
         "tensor c: element 3 is -1e+300, too large for F32");
     check_refused(container, cast_item(container_find(container, "d"), DTYPE_F16), ERR_NUMERIC,
@@ -288,7 +299,8 @@ static void test_overflow(void)
     container_close(container);
 }
 
-/* Pack, compare with packing the whole tensor at once, unpack, compare with the decoder; odd shapes, both kinds of scheme. */
+/* Pack, compare with packing the whole tensor at once, unpack, compare with the decoder; odd shapes, both
+ * kinds of scheme. */
 static void test_pack_and_unpack(void)
 {
     static const struct {
@@ -296,8 +308,7 @@ static void test_pack_and_unpack(void)
         struct scheme scheme;
         enum dtype from, to;
     } shapes[] = {
-        {1, 1, {4, 1, false}, DTYPE_F32, DTYPE_F32},
-        {11, 40, {5, 40, true}, DTYPE_F16, DTYPE_F32},
+        {1, 1, {4, 1, false}, DTYPE_F32, DTYPE_F32}, {11, 40, {5, 40, true}, DTYPE_F16, DTYPE_F32},
         {3000, 128, {3, 32, true}, DTYPE_BF16, DTYPE_BF16}, /* several chunks, the last one not whole tiles */
         {1003, 1024, {4, 128, false}, DTYPE_F64, DTYPE_F16},
         {9, 70000, {2, 16, true}, DTYPE_F32, DTYPE_F64}, /* rows longer than a chunk */
@@ -328,7 +339,8 @@ static void test_pack_and_unpack(void)
         unpacked = transfer_good(packed, &item, 1, 2);
         tiles_decode(&layout, floats, cols, tensor->data, 0, rows);
         dtype_info(shapes[i].to)->encode(expected, floats, count);
-        CU_ASSERT(memcmp(container_tensor(unpacked, 0)->data, expected, container_tensor(unpacked, 0)->bytes) == 0);
+        CU_ASSERT(
+            memcmp(container_tensor(unpacked, 0)->data, expected, container_tensor(unpacked, 0)->bytes) == 0);
         container_close(unpacked);
         container_close(packed);
         container_close(container);
@@ -360,8 +372,9 @@ static void test_workers(void)
     container = open_good(path);
     for (uint64_t i = 0; i < 40; i++) {
         const struct tensor *tensor = container_tensor(container, i);
-        items[i] = i % 3 == 0 ? pack_item(tensor, (struct scheme){4, 32, i % 2}) :
-            i % 3 == 1 ? cast_item(tensor, DTYPE_BF16) : copy_item(tensor);
+        items[i] = i % 3 == 0   ? pack_item(tensor, (struct scheme){4, 32, i % 2})
+                   : i % 3 == 1 ? cast_item(tensor, DTYPE_BF16)
+                                : copy_item(tensor);
     }
     for (size_t i = 0; i < sizeof workers / sizeof *workers; i++) {
         struct error err = {0};
@@ -386,7 +399,8 @@ static void test_impossible(void)
 {
     const char *path = testing_path("some.safetensors");
     float data[64] = {0};
-    struct source sources[] = {{"a", DTYPE_F32, 4, 16, data}, {"i", DTYPE_I32, 4, 16, data}, {"z", DTYPE_F32, 0, 16, data}};
+    struct source sources[] = {
+        {"a", DTYPE_F32, 4, 16, data}, {"i", DTYPE_I32, 4, 16, data}, {"z", DTYPE_F32, 0, 16, data}};
     struct container *container, *packed;
     struct transfer_item item;
 
@@ -395,7 +409,8 @@ static void test_impossible(void)
     const struct tensor *a = container_find(container, "a");
     check_refused(container, cast_item(container_find(container, "i"), DTYPE_F32), ERR_UNSUPPORTED,
         "tensor i: I32 [4, 16] cannot become F32 [4, 16]");
-    check_refused(container, cast_item(a, DTYPE_I32), ERR_UNSUPPORTED, "tensor a: F32 [4, 16] cannot become I32 [4, 16]");
+    check_refused(container, cast_item(a, DTYPE_I32), ERR_UNSUPPORTED,
+        "tensor a: F32 [4, 16] cannot become I32 [4, 16]");
     item = copy_item(a);
     item.target.shape[0] = 5;
     check_refused(container, item, ERR_UNSUPPORTED, "F32 [4, 16] cannot become F32 [5, 16]");
@@ -403,11 +418,12 @@ static void test_impossible(void)
     item.encode = NULL;
     check_refused(container, item, ERR_UNSUPPORTED, "F32 [4, 16] cannot become F16 tiles [4, 16]");
     check_refused(container, pack_item(a, (struct scheme){7, 16, false}), ERR_FORMAT, "tensor a: 7 bits");
-    check_refused(container, pack_item(container_find(container, "z"), (struct scheme){4, 16, false}), ERR_FORMAT, "tensor z");
+    check_refused(container, pack_item(container_find(container, "z"), (struct scheme){4, 16, false}),
+        ERR_FORMAT, "tensor z");
     item = pack_item(a, (struct scheme){4, 16, false});
     packed = transfer_good(container, &item, 1, 1);
-    check_refused(packed, pack_item(container_tensor(packed, 0), (struct scheme){3, 16, false}), ERR_UNSUPPORTED,
-        "F16 tiles [4, 16] cannot become F16 tiles [4, 16]");
+    check_refused(packed, pack_item(container_tensor(packed, 0), (struct scheme){3, 16, false}),
+        ERR_UNSUPPORTED, "F16 tiles [4, 16] cannot become F16 tiles [4, 16]");
     CU_ASSERT_EQUAL(transfer_target_bytes(&item.target), container_tensor(packed, 0)->bytes);
     item.target.scheme.bits = 7;
     CU_ASSERT_EQUAL(transfer_target_bytes(&item.target), 0);
@@ -427,8 +443,8 @@ static void test_encoder_error(void)
     data[2500 * 128 + 3] = INFINITY;
     write_source(path, &source, 1);
     container = open_good(path);
-    check_refused(container, pack_item(container_tensor(container, 0), (struct scheme){4, 32, false}), ERR_NUMERIC,
-        "tensor a: row 2500 column 3 is not finite");
+    check_refused(container, pack_item(container_tensor(container, 0), (struct scheme){4, 32, false}),
+        ERR_NUMERIC, "tensor a: row 2500 column 3 is not finite");
     container_close(container);
     free(data);
 }
@@ -452,18 +468,22 @@ static void test_damaged_source(void)
     REQUIRE(transfer(container, damaged, items, 2, 2, &err) == OK, &err);
     container_close(container);
     bytes = testing_read(damaged, &count);
-    bytes[65536 + 100] ^= 1;  /* in a */
+    bytes[65536 + 100] ^= 1; /* in a */
     testing_write(damaged, bytes, count);
     container = open_good(damaged);
-    check_refused(container, copy_item(container_find(container, "a")), ERR_FORMAT, "tensor a: its bytes are damaged");
-    check_refused(container, cast_item(container_find(container, "a"), DTYPE_F16), ERR_FORMAT, "tensor a: its bytes");
-    check_refused(container, copy_item(container_find(container, "b")), ERR_FORMAT, "tensor a: its bytes are damaged");
+    check_refused(
+        container, copy_item(container_find(container, "a")), ERR_FORMAT, "tensor a: its bytes are damaged");
+    check_refused(
+        container, cast_item(container_find(container, "a"), DTYPE_F16), ERR_FORMAT, "tensor a: its bytes");
+    check_refused(
+        container, copy_item(container_find(container, "b")), ERR_FORMAT, "tensor a: its bytes are damaged");
     container_close(container);
     bytes[65536 + 100] ^= 1;
     bytes[65536 + 64 * 32 * 4 + 100] ^= 1; /* in the codes of b */
     testing_write(damaged, bytes, count);
     container = open_good(damaged);
-    check_refused(container, cast_item(container_find(container, "b"), DTYPE_F32), ERR_FORMAT, "tensor b: its bytes");
+    check_refused(
+        container, cast_item(container_find(container, "b"), DTYPE_F32), ERR_FORMAT, "tensor b: its bytes");
     container_close(container);
     memory_free(bytes);
     free(data);
@@ -473,7 +493,8 @@ static void test_damaged_source(void)
 static void test_long_rows(void)
 {
     const char *path = testing_path("long.safetensors");
-    static const char header[] = "{\"a\":{\"dtype\":\"F16\",\"shape\":[1,8388609],\"data_offsets\":[0,16777218]}}";
+    static const char header[] =
+        "{\"a\":{\"dtype\":\"F16\",\"shape\":[1,8388609],\"data_offsets\":[0,16777218]}}";
     char bytes[8 + sizeof header - 1];
     struct container *container;
     struct transfer_item item;
@@ -483,8 +504,8 @@ static void test_long_rows(void)
     testing_write(path, bytes, sizeof bytes);
     REQUIRE(truncate(path, sizeof bytes + 16777218) == 0, NULL);
     container = open_good(path);
-    check_refused(container, pack_item(container_tensor(container, 0), (struct scheme){4, 8388609, false}), ERR_MEMORY,
-        "tensor a: rows of 8388609 columns are too long");
+    check_refused(container, pack_item(container_tensor(container, 0), (struct scheme){4, 8388609, false}),
+        ERR_MEMORY, "tensor a: rows of 8388609 columns are too long");
     item = copy_item(container_tensor(container, 0));
     container_close(transfer_good(container, &item, 1, 2));
     container_close(container);
@@ -492,7 +513,8 @@ static void test_long_rows(void)
 
 /* ---- provenance ---- */
 
-static void attach_and_commit(struct container *container, const char *path, const char *tool, struct error *err)
+static void attach_and_commit(
+    struct container *container, const char *path, const char *tool, struct error *err)
 {
     static const char *const options[][2] = {{"bits", "4"}, {"method", "rtn"}};
     struct transfer_item item = copy_item(container_tensor(container, 0));
@@ -523,10 +545,13 @@ static void test_provenance(void)
     snprintf(second, sizeof second, "%s/second.nbl", folder);
     write_source(path, &source, 1);
     whole = testing_read(path, &count);
-    snprintf(expected, sizeof expected, "{\n  \"tool\": \"one\",\n  \"version\": \"" NIBBLE_VERSION "\",\n  \"options\": {\n"
-        "    \"bits\": \"4\",\n    \"method\": \"rtn\"\n  },\n  \"sources\": [\n    {\n      \"file\": \"model.safetensors\",\n"
-        "      \"bytes\": %" PRIu64 ",\n      \"crc32\": \"%08" PRIx32 "\"\n    }\n  ],\n  \"history\": []\n}\n", count,
-        file_crc32(0, whole, count));
+    snprintf(expected, sizeof expected,
+        "{\n  \"tool\": \"one\",\n  \"version\": \"" NIBBLE_VERSION "\",\n  \"options\": {\n"
+        "    \"bits\": \"4\",\n    \"method\": \"rtn\"\n  },\n  \"sources\": [\n    {\n      \"file\": "
+        "\"model.safetensors\",\n"
+        "      \"bytes\": %" PRIu64 ",\n      \"crc32\": \"%08" PRIx32
+        "\"\n    }\n  ],\n  \"history\": []\n}\n",
+        count, file_crc32(0, whole, count));
     memory_free(whole);
     snprintf(path, sizeof path, "%s/tokenizer.json", folder);
     testing_write(path, "\xFF not even JSON", 15);

@@ -18,7 +18,8 @@ static void write_file(const char *name, const void *bytes, size_t count)
 
 static void remove_folder(void)
 {
-    static const char *const names[] = {"m-1.safetensors", "m-2.safetensors", "model.safetensors.index.json", ""};
+    static const char *const names[] = {
+        "m-1.safetensors", "m-2.safetensors", "model.safetensors.index.json", ""};
     char path[128];
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

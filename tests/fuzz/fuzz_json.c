@@ -1,5 +1,5 @@
-/* Any bytes as a JSON document: skipped by the pull parser and built into a tree. Both must agree on what is valid, but for
- * duplicate keys, which only the tree sees. */
+/* Any bytes as a JSON document: skipped by the pull parser and built into a tree. Both must agree on what is
+ * valid, but for duplicate keys, which only the tree sees. */
 #include "base/json.h"
 #include "tests/fuzz/fuzz.h"
 

@@ -1,5 +1,5 @@
-/* Any bytes as a .nbl file, as they are and with a checksum that fits, as a forger would make it. So that inputs stay
- * small, the padding between table and data is left out of them and put back here. */
+/* Any bytes as a .nbl file, as they are and with a checksum that fits, as a forger would make it. So that
+ * inputs stay small, the padding between table and data is left out of them and put back here. */
 #include <string.h>
 
 #include "base/file.h"

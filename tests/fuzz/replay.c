@@ -17,7 +17,7 @@ static int run_file(const char *folder, const char *name)
     char *path = NULL, *bytes = NULL;
     uint64_t count;
     int failed = file_join(&path, folder, name, strlen(name), &err) ||
-        file_read_all(&bytes, &count, path, INPUT_LIMIT, &err);
+                 file_read_all(&bytes, &count, path, INPUT_LIMIT, &err);
 
     if (failed)
         fprintf(stderr, "%s\n", err.text);
