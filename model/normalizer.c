@@ -165,7 +165,8 @@ static enum status apply_replace(const struct step *step, struct pattern_scratch
     if (text->bytes == 0) return OK;
     pattern_walk_init(&walk, step->pattern, scratch, text->text, text->bytes);
     while ((status = pattern_next(&walk, &found, err)) == OK && found) {
-        if (copied < text->first && walk.begin >= text->first) first = out->count + text->first - copied;
+        if (copied < text->first)
+            first = out->count + (walk.begin < text->first ? walk.begin : text->first) - copied;
         status = text_append(out, text->text + copied, walk.begin - copied, err);
         if (status == OK) status = text_append(out, step->content, step->content_bytes, err);
         if (status != OK) return status;

@@ -1,4 +1,4 @@
-/* nibble-check: judge a model file. The first word picks the command; everything else is in commands.c. */
+/* nibble-check: judge a model file. The first word picks the command; everything else is in the command's file. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +11,8 @@
 static void print_overview(FILE *stream)
 {
     fprintf(stream, "Usage: nibble-check COMMAND [options] MODEL\n\nJudge a model file.\n\nCommands:\n");
-    for (unsigned i = 0; i < check_command_count; i++) {
-        fprintf(stream, "  %-12s %s\n", check_commands[i].word, check_commands[i].table->summary);
+    for (unsigned i = 0; check_commands[i]; i++) {
+        fprintf(stream, "  %-12s %s\n", check_commands[i]->word, check_commands[i]->table->summary);
     }
     fprintf(stream, "\n`nibble-check COMMAND --help` tells more. --version prints the version.\n");
 }
@@ -42,8 +42,8 @@ int main(int argc, char **argv)
         printf("nibble-check %s\n", NIBBLE_VERSION);
         return 0;
     }
-    for (unsigned i = 0; i < check_command_count; i++) {
-        if (strcmp(word, check_commands[i].word) == 0) return run_command(&check_commands[i], argc - 1, argv + 1);
+    for (unsigned i = 0; check_commands[i]; i++) {
+        if (strcmp(word, check_commands[i]->word) == 0) return run_command(check_commands[i], argc - 1, argv + 1);
     }
     if (!*word) {
         print_overview(stderr);
