@@ -7,43 +7,15 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "base/checked.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "formats/cast.h"
 #include "formats/measure.h"
-#include "tensor/kernels/kernels.h"
-#include "tensor/tiles.h"
-
-#define CHUNK_ELEMENTS                                                                                       \
-    (UINT64_C(1) << 18) /* about 3 MB per worker in all its buffers: stays in the last cache */
-#define CHUNK_BYTES (UINT64_C(1) << 20)         /* where bytes are not converted */
-#define PANEL_LIMIT_BYTES (UINT64_C(256) << 20) /* 8 rows of floats */
-#define PARTS 3                                 /* codes, scales, zeros */
-
-enum move_kind {
-    MOVE_READ,  /* no target: for the checksum alone */
-    MOVE_COPY,  /* bytes untouched */
-    MOVE_CAST,  /* DENSE to DENSE of another floating type */
-    MOVE_PACK,  /* DENSE to TILES, through the item's encoder */
-    MOVE_UNPACK /* TILES to DENSE */
-};
-
-/* One tensor on its way. Units are bytes for READ and COPY, elements for CAST, rows for PACK and UNPACK. */
-struct move {
-    enum move_kind kind;
-    const struct transfer_item *item;
-    const struct tensor *source;
-    struct tensor target;       /* measured */
-    uint64_t target_index;      /* in the writer */
-    struct tiles_layout layout; /* of the tiled side, if there is one */
-    uint64_t units, chunk_units;
-    uint64_t
-        first_chunk; /* among the chunks of all moves; its own are as many as chunk_units make of units */
-};
+#include "formats/moves.h"
 
 /* The checksums of one chunk: by parts where tiles are, else in [0]. */
 struct chunk_crcs {
-    uint32_t source[PARTS], target[PARTS];
+    uint32_t source[MOVE_PARTS], target[MOVE_PARTS];
 };
 
 /* The memory of one worker. */
@@ -57,9 +29,8 @@ struct buffers {
 struct job {
     struct container *container;
     struct nbl_writer *writer;
-    struct move *moves;
-    uint64_t move_count, chunk_count;
-    struct chunk_crcs *crcs; /* [chunk_count] */
+    struct moves moves;
+    struct chunk_crcs *crcs; /* [moves.chunks] */
     struct buffers *buffers; /* [workers] */
     unsigned workers;
     struct progress *progress;
@@ -73,176 +44,11 @@ struct chunk {
     struct buffers *buffers;
 };
 
-/* ---- planning ---- */
-
-static bool is_float(const struct tensor *tensor)
-{
-    return tensor->storage == STORAGE_DENSE && dtype_info(tensor->dtype)->is_float;
-}
-
-static bool same_storage(const struct tensor *a, const struct tensor *b)
-{
-    return a->storage == b->storage && a->dtype == b->dtype && a->scheme.bits == b->scheme.bits &&
-           a->scheme.group == b->scheme.group && a->scheme.asymmetric == b->scheme.asymmetric;
-}
-
-static uint64_t chunks_of(const struct move *move)
-{
-    return move->units / move->chunk_units + (move->units % move->chunk_units != 0);
-}
-
-/* The units of chunk number `chunk` of a move: the last one may be shorter. */
-static uint64_t units_of(const struct move *move, uint64_t chunk)
-{
-    uint64_t left = move->units - chunk * move->chunk_units;
-
-    return left < move->chunk_units ? left : move->chunk_units;
-}
-
-static void plan_units(struct move *move, uint64_t units, uint64_t chunk_units)
-{
-    move->units = units;
-    move->chunk_units = chunk_units;
-}
-
-/* Whole tiles of rows, about CHUNK_ELEMENTS in all. */
-static enum status plan_rows(struct move *move, const struct tensor *tiled, struct error *err)
-{
-    enum status status = tiles_layout(&move->layout, tiled->shape[0], tiled->shape[1], tiled->scheme, err);
-    uint64_t cols = tiled->shape[1], rows;
-
-    if (status) return status;
-    if (cols > PANEL_LIMIT_BYTES / (TILE_ROWS * sizeof(float)))
-        return fail(err, ERR_MEMORY,
-            "rows of %" PRIu64 " columns are too long: %d of them exceed %" PRIu64 " bytes", cols, TILE_ROWS,
-            PANEL_LIMIT_BYTES);
-    rows = CHUNK_ELEMENTS / cols / TILE_ROWS * TILE_ROWS;
-    plan_units(move, tiled->shape[0], rows > 0 ? rows : TILE_ROWS);
-    return OK;
-}
-
-static enum status impossible(const struct move *move, struct error *err)
-{
-    const struct tensor *source = move->source, *target = &move->target;
-    char from[MEASURE_SHAPE_TEXT], to[MEASURE_SHAPE_TEXT];
-
-    return fail(err, ERR_UNSUPPORTED, "%s%s %s cannot become %s%s %s", dtype_info(source->dtype)->name,
-        source->storage == STORAGE_TILES ? " tiles" : "",
-        measure_shape_text(from, source->rank, source->shape), dtype_info(target->dtype)->name,
-        target->storage == STORAGE_TILES ? " tiles" : "",
-        measure_shape_text(to, target->rank, target->shape));
-}
-
-/* How a tensor moves, and in what chunks. */
-static enum status plan_move(struct move *move, struct error *err)
-{
-    const struct tensor *source = move->source, *target = &move->target;
-    enum status status = measure_tensor(&move->target, err);
-
-    if (status) return status;
-    if (source->elements != target->elements) return impossible(move, err);
-    if (same_storage(source, target)) {
-        if (source->bytes != target->bytes) return impossible(move, err); /* tiles of another shape */
-        move->kind = MOVE_COPY;
-        plan_units(move, source->bytes, CHUNK_BYTES);
-        return OK;
-    }
-    if (is_float(source) && is_float(target)) {
-        move->kind = MOVE_CAST;
-        plan_units(move, source->elements, CHUNK_ELEMENTS);
-        return OK;
-    }
-    if (is_float(source) && target->storage == STORAGE_TILES && move->item->encode) {
-        move->kind = MOVE_PACK;
-        return plan_rows(move, target, err);
-    }
-    if (source->storage == STORAGE_TILES && is_float(target)) {
-        move->kind = MOVE_UNPACK;
-        return plan_rows(move, source, err);
-    }
-    return impossible(move, err);
-}
-
-/* One move per item, declared in the writer in this order. */
-static enum status plan_items(
-    struct job *job, const struct transfer_item *items, uint64_t count, bool *seen, struct error *err)
-{
-    for (uint64_t i = 0; i < count; i++) {
-        struct move *move = &job->moves[job->move_count++];
-        enum status status;
-        *move = (struct move){.item = &items[i], .source = items[i].source, .target = items[i].target};
-        status = plan_move(move, err);
-        if (status) return fail_within(err, status, "tensor %s", items[i].target.name);
-        status = nbl_writer_add(job->writer, &move->target, &move->target_index, err);
-        if (status) return status;
-        seen[container_index(job->container, items[i].source)] = true;
-    }
-    return OK;
-}
-
-/* Tensors that no item names are read for their checksum. */
-static void plan_rest(struct job *job, const bool *seen)
-{
-    for (uint64_t i = 0; i < container_count(job->container); i++) {
-        struct move *move = &job->moves[job->move_count];
-        if (seen[i]) continue;
-        *move = (struct move){.kind = MOVE_READ, .source = container_tensor(job->container, i)};
-        plan_units(move, move->source->bytes, CHUNK_BYTES);
-        job->move_count++;
-    }
-}
-
-static enum status plan(struct job *job, const struct transfer_item *items, uint64_t count, struct error *err)
-{
-    uint64_t sources = container_count(job->container);
-    bool *seen = memory_new(sources, sizeof *seen, err);
-    enum status status = ERR_MEMORY;
-
-    if (!seen) return ERR_MEMORY;
-    job->moves = memory_new(count + sources, sizeof *job->moves, err);
-    if (job->moves) status = plan_items(job, items, count, seen, err);
-    if (!status) plan_rest(job, seen);
-    memory_free(seen);
-    for (uint64_t i = 0; i < job->move_count && !status; i++) {
-        job->moves[i].first_chunk = job->chunk_count;
-        job->chunk_count += chunks_of(&job->moves[i]);
-    }
-    return status;
-}
-
 /* ---- memory ---- */
 
 static uint64_t round_up(uint64_t bytes)
 {
     return (bytes + 63) / 64 * 64;
-}
-
-/* One of the three parts of tile storage, for a run of tiles. Without zero-points the third has no bytes. */
-struct part {
-    uint64_t tile_bytes; /* of one tile */
-    uint64_t in_tensor;  /* where the part begins in the tensor */
-    uint64_t in_buffer;  /* where it begins in a worker's buffer */
-};
-
-/* Lay out the parts of `tiles` tiles; returns the bytes they take in a buffer. A chunk is limited
- * (plan_rows), so nothing here can wrap. */
-static uint64_t parts_of(struct part parts[PARTS], const struct tiles_layout *layout, uint64_t tiles)
-{
-    uint64_t end = 0;
-
-    parts[0] = (struct part){.tile_bytes = layout->tile_code_bytes, .in_tensor = 0};
-    parts[1] = (struct part){.tile_bytes = layout->tile_scale_bytes, .in_tensor = layout->scales_offset};
-    parts[2] = (struct part){.tile_bytes = layout->tile_zero_bytes, .in_tensor = layout->zeros_offset};
-    for (unsigned i = 0; i < PARTS; i++) {
-        parts[i].in_buffer = end;
-        end += round_up(tiles * parts[i].tile_bytes);
-    }
-    return end;
-}
-
-static uint64_t tiles_in(uint64_t rows)
-{
-    return (rows + TILE_ROWS - 1) / TILE_ROWS;
 }
 
 struct buffer_sizes {
@@ -254,8 +60,8 @@ static struct buffer_sizes sizes_of(const struct move *move)
 {
     uint64_t units = move->units < move->chunk_units ? move->units : move->chunk_units;
     uint64_t elements = move->kind == MOVE_CAST ? units : units * move->layout.cols;
-    struct part parts[PARTS];
-    uint64_t part_bytes = parts_of(parts, &move->layout, tiles_in(units));
+    struct move_part parts[MOVE_PARTS];
+    uint64_t part_bytes = moves_parts(parts, &move->layout, moves_tiles(units));
     uint64_t source_bytes = elements * dtype_info(move->source->dtype)->bytes;
     uint64_t target_bytes = elements * dtype_info(move->target.dtype)->bytes;
     uint64_t float_bytes = elements * sizeof(float);
@@ -288,14 +94,14 @@ static enum status allocate(struct job *job, struct error *err)
 {
     struct buffer_sizes most = {0};
 
-    for (uint64_t i = 0; i < job->move_count; i++) {
-        struct buffer_sizes sizes = sizes_of(&job->moves[i]);
+    for (uint64_t i = 0; i < job->moves.count; i++) {
+        struct buffer_sizes sizes = sizes_of(&job->moves.list[i]);
         most.raw = larger(most.raw, sizes.raw);
         most.floats = larger(most.floats, sizes.floats);
         most.out = larger(most.out, sizes.out);
         most.scratch = larger(most.scratch, sizes.scratch);
     }
-    job->crcs = memory_new(job->chunk_count, sizeof *job->crcs, err);
+    job->crcs = memory_new(job->moves.chunks, sizeof *job->crcs, err);
     job->buffers = memory_new(job->workers, sizeof *job->buffers, err);
     if (!job->crcs || !job->buffers) return ERR_MEMORY;
     for (unsigned i = 0; i < job->workers; i++) {
@@ -319,113 +125,25 @@ static void free_job(struct job *job)
     }
     memory_free(job->buffers);
     memory_free(job->crcs);
-    memory_free(job->moves);
+    moves_free(&job->moves);
 }
 
-/* ---- floats in and out ---- */
+/* ---- one chunk ---- */
 
-/* Elements as floats: `raw` itself where they are floats already. */
-static const float *to_floats(enum dtype dtype, const void *raw, float *floats, uint64_t count)
-{
-    switch (dtype) {
-    case DTYPE_F32:
-        return raw;
-    case DTYPE_F16:
-        kernels()->f16_to_f32(floats, raw, count);
-        break;
-    case DTYPE_BF16:
-        kernels()->bf16_to_f32(floats, raw, count);
-        break;
-    default:
-        dtype_info(dtype)->decode(floats, raw, count);
-        break;
-    }
-    return floats;
-}
-
-/* Floats as elements: the floats themselves where that is the type. */
-static const void *from_floats(enum dtype dtype, const float *floats, void *out, uint64_t count)
-{
-    switch (dtype) {
-    case DTYPE_F32:
-        return floats;
-    case DTYPE_F16:
-        kernels()->f32_to_f16(out, floats, count);
-        break;
-    case DTYPE_BF16:
-        kernels()->f32_to_bf16(out, floats, count);
-        break;
-    default:
-        dtype_info(dtype)->encode(out, floats, count);
-        break;
-    }
-    return out;
-}
-
-static uint32_t magnitude_of(float value)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &value, sizeof bits);
-    return bits & 0x7FFFFFFF;
-}
-
-enum { MAGNITUDE_INFINITE = 0x7F800000 };
-
-/* The least magnitude, as bits of a float, that becomes infinite in a type: halfway from its largest number
- * to what would be the next. */
-static uint32_t overflow_magnitude(enum dtype dtype)
-{
-    switch (dtype) {
-    case DTYPE_F16:
-        return 0x477FF000; /* 65520 */
-    case DTYPE_BF16:
-        return 0x7F7F8000; /* (2 - 2^-8) * 2^127 */
-    default:
-        return MAGNITUDE_INFINITE;
-    }
-}
-
-static bool any_reaches(const float *floats, uint64_t count, uint32_t magnitude)
-{
-    uint32_t most = 0;
-
-    for (uint64_t i = 0; i < count; i++) {
-        uint32_t found = magnitude_of(floats[i]);
-        most = found > most ? found : most;
-    }
-    return most >= magnitude;
-}
-
-/* The element before it was decoded. F64 is the one type with finite values that floats do not have. */
-static double value_before(const struct move *move, const uint8_t *raw, const float *floats, uint64_t index)
-{
-    double value = floats[index];
-
-    if (move->source->storage == STORAGE_DENSE && move->source->dtype == DTYPE_F64)
-        memcpy(&value, raw + index * sizeof value, sizeof value);
-    return value;
-}
-
-/* A finite value must not become infinite. Infinities and NaN that the source has are its own affair. */
+/* A finite value must not become infinite. */
 static enum status check_overflow(
     const struct chunk *chunk, const float *floats, uint64_t first, uint64_t count, struct error *err)
 {
     const struct move *move = chunk->move;
-    uint32_t limit = overflow_magnitude(move->target.dtype);
+    bool from_doubles = move->source->storage == STORAGE_DENSE && move->source->dtype == DTYPE_F64;
+    const double *doubles = from_doubles ? (const double *)(const void *)chunk->buffers->raw : NULL;
+    uint64_t index;
+    double value;
 
-    if (!any_reaches(floats, count, limit)) return OK;
-    for (uint64_t i = 0; i < count; i++) {
-        double value = value_before(move, chunk->buffers->raw, floats, i);
-        if (magnitude_of(floats[i]) < limit || !(value - value == 0))
-            continue; /* false for infinity and NaN */
-        return fail(err, ERR_NUMERIC, "tensor %s: element %" PRIu64 " is %g, too large for %s",
-            move->target.name, first + i, value, dtype_info(move->target.dtype)->name);
-    }
-    return OK;
+    if (!cast_overflows(move->target.dtype, floats, doubles, count, &index, &value)) return OK;
+    return fail(err, ERR_NUMERIC, "tensor %s: element %" PRIu64 " is %g, too large for %s", move->target.name,
+        first + index, value, dtype_info(move->target.dtype)->name);
 }
-
-/* ---- one chunk ---- */
 
 static enum status read_part(struct job *job, const struct chunk *chunk, unsigned part, uint64_t offset,
     void *bytes, uint64_t count, struct error *err)
@@ -463,8 +181,8 @@ static enum status write_floats(struct job *job, const struct chunk *chunk, cons
     enum status status = check_overflow(chunk, floats, first, count, err);
 
     if (status) return status;
-    return write_part(job, chunk, 0, first * size, from_floats(dtype, floats, chunk->buffers->out, count),
-        count * size, err);
+    return write_part(job, chunk, 0, first * size,
+        cast_from_floats(dtype, floats, chunk->buffers->out, count), count * size, err);
 }
 
 /* Elements [first, first + count) of a DENSE source as floats. */
@@ -475,7 +193,7 @@ static enum status read_floats(struct job *job, const struct chunk *chunk, const
     uint64_t size = dtype_info(dtype)->bytes;
     enum status status = read_part(job, chunk, 0, first * size, chunk->buffers->raw, count * size, err);
 
-    if (!status) *floats = to_floats(dtype, chunk->buffers->raw, chunk->buffers->floats, count);
+    if (!status) *floats = cast_to_floats(dtype, chunk->buffers->raw, chunk->buffers->floats, count);
     return status;
 }
 
@@ -490,20 +208,20 @@ static enum status cast_chunk(struct job *job, const struct chunk *chunk, struct
 static enum status pack_chunk(struct job *job, const struct chunk *chunk, struct error *err)
 {
     const struct move *move = chunk->move;
-    uint64_t tile = chunk->begin / TILE_ROWS, tiles = tiles_in(chunk->count), cols = move->layout.cols;
+    uint64_t tile = chunk->begin / TILE_ROWS, tiles = moves_tiles(chunk->count), cols = move->layout.cols;
     uint8_t *out = chunk->buffers->out;
-    struct part parts[PARTS];
+    struct move_part parts[MOVE_PARTS];
     const float *floats;
     enum status status = read_floats(job, chunk, &floats, chunk->begin * cols, chunk->count * cols, err);
 
     if (status) return status;
-    parts_of(parts, &move->layout, tiles);
+    moves_parts(parts, &move->layout, tiles);
     status = move->item->encode(&move->target, move->item->context, out,
         (uint16_t *)(void *)(out + parts[1].in_buffer),
         move->layout.asymmetric ? out + parts[2].in_buffer : NULL, floats, chunk->begin, chunk->count,
         chunk->buffers->scratch, err);
     if (status) return fail_within(err, status, "tensor %s", move->target.name);
-    for (unsigned i = 0; i < PARTS && !status; i++)
+    for (unsigned i = 0; i < MOVE_PARTS && !status; i++)
         status = write_part(job, chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
             out + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
     return status;
@@ -512,14 +230,14 @@ static enum status pack_chunk(struct job *job, const struct chunk *chunk, struct
 static enum status unpack_chunk(struct job *job, const struct chunk *chunk, struct error *err)
 {
     const struct tiles_layout *layout = &chunk->move->layout;
-    uint64_t tile = chunk->begin / TILE_ROWS, tiles = tiles_in(chunk->count), cols = layout->cols;
+    uint64_t tile = chunk->begin / TILE_ROWS, tiles = moves_tiles(chunk->count), cols = layout->cols;
     uint8_t *raw = chunk->buffers->raw;
     float *floats = chunk->buffers->floats;
-    struct part parts[PARTS];
+    struct move_part parts[MOVE_PARTS];
     enum status status = OK;
 
-    parts_of(parts, layout, tiles);
-    for (unsigned i = 0; i < PARTS && !status; i++)
+    moves_parts(parts, layout, tiles);
+    for (unsigned i = 0; i < MOVE_PARTS && !status; i++)
         status = read_part(job, chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
             raw + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
     if (status) return status;
@@ -533,71 +251,15 @@ static enum status unpack_chunk(struct job *job, const struct chunk *chunk, stru
     return write_floats(job, chunk, floats, chunk->begin * cols, chunk->count * cols, err);
 }
 
-/* The move that a chunk belongs to: the last that begins at or before it (moves without chunks begin where
- * the next one does). */
-static const struct move *move_of(const struct job *job, uint64_t index)
-{
-    uint64_t low = 0, high = job->move_count;
-
-    while (high - low > 1) {
-        uint64_t middle = low + (high - low) / 2;
-        if (job->moves[middle].first_chunk <= index)
-            low = middle;
-        else
-            high = middle;
-    }
-    return &job->moves[low];
-}
-
-/* Which side of a move. */
-enum side { SIDE_SOURCE, SIDE_TARGET };
-
-/* Does this side lie in parts, with a checksum for each? (A copy of tiles goes by bytes.) */
-static bool in_parts(const struct move *move, enum side side)
-{
-    return move->kind == (side == SIDE_SOURCE ? MOVE_UNPACK : MOVE_PACK);
-}
-
-/* Bytes of one unit on a side that does not lie in parts. */
-static uint64_t unit_bytes(const struct move *move, enum side side)
-{
-    enum dtype dtype = side == SIDE_SOURCE ? move->source->dtype : move->target.dtype;
-
-    switch (move->kind) {
-    case MOVE_READ:
-    case MOVE_COPY:
-        return 1;
-    case MOVE_CAST:
-        return dtype_info(dtype)->bytes;
-    case MOVE_PACK:
-    case MOVE_UNPACK:
-        break;
-    }
-    return move->layout.cols * dtype_info(dtype)->bytes;
-}
-
-/* How many bytes of the source are behind a chunk. */
-static uint64_t source_bytes(const struct move *move, uint64_t units)
-{
-    struct part parts[PARTS];
-    uint64_t bytes = 0;
-
-    if (!in_parts(move, SIDE_SOURCE)) return units * unit_bytes(move, SIDE_SOURCE);
-    parts_of(parts, &move->layout, tiles_in(units));
-    for (unsigned i = 0; i < PARTS; i++)
-        bytes += tiles_in(units) * parts[i].tile_bytes;
-    return bytes;
-}
-
 static enum status run_chunk(void *context, uint64_t index, unsigned worker, struct error *err)
 {
     struct job *job = context;
-    const struct move *move = move_of(job, index);
+    const struct move *move = moves_of_chunk(&job->moves, index);
     struct chunk chunk = {.move = move, .crcs = &job->crcs[index], .buffers = &job->buffers[worker]};
     enum status status = OK;
 
     chunk.begin = (index - move->first_chunk) * move->chunk_units;
-    chunk.count = units_of(move, index - move->first_chunk);
+    chunk.count = moves_units(move, index - move->first_chunk);
     switch (move->kind) {
     case MOVE_READ:
     case MOVE_COPY:
@@ -613,44 +275,44 @@ static enum status run_chunk(void *context, uint64_t index, unsigned worker, str
         status = unpack_chunk(job, &chunk, err);
         break;
     }
-    progress_add(job->progress, source_bytes(move, chunk.count));
+    progress_add(job->progress, moves_source_bytes(move, chunk.count));
     return status;
 }
 
 /* ---- joining checksums ---- */
 
 static uint32_t chunk_crc(
-    const struct job *job, const struct move *move, enum side side, uint64_t chunk, unsigned part)
+    const struct job *job, const struct move *move, enum move_side side, uint64_t chunk, unsigned part)
 {
     const struct chunk_crcs *crcs = &job->crcs[move->first_chunk + chunk];
 
-    return side == SIDE_SOURCE ? crcs->source[part] : crcs->target[part];
+    return side == MOVE_SOURCE ? crcs->source[part] : crcs->target[part];
 }
 
-static uint32_t join_flat(const struct job *job, const struct move *move, enum side side)
+static uint32_t join_flat(const struct job *job, const struct move *move, enum move_side side)
 {
-    uint64_t bytes = unit_bytes(move, side);
+    uint64_t bytes = moves_unit_bytes(move, side);
     uint32_t crc = 0;
 
-    for (uint64_t i = 0; i < chunks_of(move); i++)
-        crc = file_crc32_combine(crc, chunk_crc(job, move, side, i, 0), units_of(move, i) * bytes);
+    for (uint64_t i = 0; i < moves_chunks(move); i++)
+        crc = file_crc32_combine(crc, chunk_crc(job, move, side, i, 0), moves_units(move, i) * bytes);
     return crc;
 }
 
 /* Parts one after the other, with the zeros of the gaps between them. */
-static uint32_t join_parts(const struct job *job, const struct move *move, enum side side)
+static uint32_t join_parts(const struct job *job, const struct move *move, enum move_side side)
 {
     static const uint8_t zeros[64];
-    struct part parts[PARTS];
+    struct move_part parts[MOVE_PARTS];
     uint64_t end = 0;
     uint32_t crc = 0;
 
-    parts_of(parts, &move->layout, 0);
-    for (unsigned part = 0; part < PARTS; part++) {
+    moves_parts(parts, &move->layout, 0);
+    for (unsigned part = 0; part < MOVE_PARTS; part++) {
         crc = file_crc32(crc, zeros, parts[part].in_tensor - end);
         end = parts[part].in_tensor;
-        for (uint64_t i = 0; i < chunks_of(move); i++) {
-            uint64_t bytes = tiles_in(units_of(move, i)) * parts[part].tile_bytes;
+        for (uint64_t i = 0; i < moves_chunks(move); i++) {
+            uint64_t bytes = moves_tiles(moves_units(move, i)) * parts[part].tile_bytes;
             crc = file_crc32_combine(crc, chunk_crc(job, move, side, i, part), bytes);
             end += bytes;
         }
@@ -658,24 +320,24 @@ static uint32_t join_parts(const struct job *job, const struct move *move, enum 
     return crc;
 }
 
-static uint32_t join(const struct job *job, const struct move *move, enum side side)
+static uint32_t join(const struct job *job, const struct move *move, enum move_side side)
 {
-    return in_parts(move, side) ? join_parts(job, move, side) : join_flat(job, move, side);
+    return moves_in_parts(move, side) ? join_parts(job, move, side) : join_flat(job, move, side);
 }
 
 /* Hand the checksums on; a source that records its own must agree. */
 static enum status finish(struct job *job, uint32_t *source_crcs, struct error *err)
 {
-    for (uint64_t i = 0; i < job->move_count; i++) {
-        const struct move *move = &job->moves[i];
-        uint32_t crc = join(job, move, SIDE_SOURCE), recorded;
+    for (uint64_t i = 0; i < job->moves.count; i++) {
+        const struct move *move = &job->moves.list[i];
+        uint32_t crc = join(job, move, MOVE_SOURCE), recorded;
         if (container_checksum(job->container, move->source, &recorded) && recorded != crc)
             return fail(err, ERR_FORMAT,
                 "%s: tensor %s: its bytes are damaged: CRC-32 %08" PRIx32 ", recorded %08" PRIx32,
                 container_path(job->container), move->source->name, crc, recorded);
         source_crcs[container_index(job->container, move->source)] = crc;
         if (move->kind != MOVE_READ)
-            nbl_writer_checksum(job->writer, move->target_index, join(job, move, SIDE_TARGET));
+            nbl_writer_checksum(job->writer, move->target_index, join(job, move, MOVE_TARGET));
     }
     return OK;
 }
@@ -686,8 +348,8 @@ static uint64_t total_source_bytes(const struct job *job)
 {
     uint64_t bytes = 0;
 
-    for (uint64_t i = 0; i < job->move_count; i++)
-        bytes += job->moves[i].source->bytes;
+    for (uint64_t i = 0; i < job->moves.count; i++)
+        bytes += job->moves.list[i].source->bytes;
     return bytes;
 }
 
@@ -696,13 +358,13 @@ enum status transfer_run(struct container *container, struct nbl_writer *writer,
     const struct report *report, const char *label, struct error *err)
 {
     struct job job = {.container = container, .writer = writer, .workers = pool_workers(pool)};
-    enum status status = plan(&job, items, count, err);
+    enum status status = moves_plan(&job.moves, container, writer, items, count, err);
 
     if (!status) status = allocate(&job, err);
     if (!status) status = nbl_writer_begin(writer, err);
     if (status) goto done;
     job.progress = progress_start(report, label, total_source_bytes(&job), PROGRESS_BYTES);
-    status = pool_run(pool, job.chunk_count, run_chunk, &job, err);
+    status = pool_run(pool, job.moves.chunks, run_chunk, &job, err);
     progress_end(job.progress);
     if (!status) status = finish(&job, source_crcs, err);
 done:

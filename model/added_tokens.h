@@ -10,7 +10,7 @@
 #include "model/normalizer.h"
 #include "model/vocabulary.h"
 
-enum { ADDED_BYTES_LIMIT = 512 }; /* of one token: matching takes so many steps per character at most */
+enum { ADDED_BYTES_LIMIT = 256 }; /* of one token: matching takes so many steps per character at most */
 
 struct added_token {
     uint32_t entry; /* in the vocabulary */

@@ -274,7 +274,7 @@ static enum status read_type(struct json_reader *reader, struct error *err)
 }
 
 /* Text that must be null or empty because what it asks for is not supported. */
-static enum status read_no_text(struct json_reader *reader, const char *key, struct error *err)
+static enum status read_no_text(struct json_reader *reader, struct error *err)
 {
     struct json_text text;
     enum json_kind kind;
@@ -282,7 +282,7 @@ static enum status read_no_text(struct json_reader *reader, const char *key, str
 
     if (status == OK && kind == JSON_NULL) return json_read_null(reader, err);
     if (status == OK) status = json_read_string(reader, &text, err);
-    if (status == OK && text.count > 0) return fail(err, ERR_UNSUPPORTED, "%s is not supported", key);
+    if (status == OK && text.count > 0) return fail(err, ERR_UNSUPPORTED, "not supported");
     return status;
 }
 
@@ -294,7 +294,7 @@ static enum status read_dropout(struct json_reader *reader, struct error *err)
 
     if (status == OK && kind == JSON_NULL) return json_read_null(reader, err);
     if (status == OK) status = json_read_number(reader, &dropout, err);
-    if (status == OK && dropout != 0) return fail(err, ERR_UNSUPPORTED, "dropout is not supported");
+    if (status == OK && dropout != 0) return fail(err, ERR_UNSUPPORTED, "not supported");
     return status;
 }
 
@@ -307,7 +307,7 @@ static enum status read_unknown(struct bpe *bpe, struct json_reader *reader, str
     if (status == OK && kind == JSON_NULL) return json_read_null(reader, err);
     if (status == OK) status = json_read_string(reader, &text, err);
     if (status != OK) return status;
-    if (memchr(text.bytes, 0, text.count)) return fail(err, ERR_FORMAT, "unk_token contains U+0000");
+    if (memchr(text.bytes, 0, text.count)) return fail(err, ERR_FORMAT, "contains U+0000");
     bpe->unknown_text = memory_text(text.bytes, text.count, err);
     return bpe->unknown_text ? OK : ERR_MEMORY;
 }
@@ -339,7 +339,7 @@ static enum status read_member(struct bpe *bpe, struct sections *sections, struc
         return read_dropout(reader, err);
     case PREFIX:
     case SUFFIX:
-        return read_no_text(reader, members[member], err);
+        return read_no_text(reader, err);
     default:
         return json_skip(reader, NULL, err);
     }
@@ -352,7 +352,7 @@ static enum status read_members(struct bpe *bpe, struct sections *sections, cons
     bool seen[MEMBERS] = {false}, more = true;
     enum status status;
 
-    json_reader_init(&reader, "members", section->bytes, section->count);
+    json_reader_init(&reader, "value", section->bytes, section->count);
     status = json_enter_object(&reader, err);
     while (status == OK) {
         struct json_text key;
@@ -368,6 +368,7 @@ static enum status read_members(struct bpe *bpe, struct sections *sections, cons
         }
         if (member < MEMBERS) seen[member] = true;
         status = read_member(bpe, sections, &reader, (enum member)member, err);
+        if (status != OK && member > TYPE && member < MEMBERS) fail_within(err, status, "%s", members[member]);
     }
     json_reader_free(&reader);
     if (status == OK && (!seen[VOCAB] || !seen[MERGES]))

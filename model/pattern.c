@@ -24,7 +24,7 @@ enum {
     BUDGET_PER_BYTE = 256,
     BUDGET_BASE = 1 << 26,
     DEPTH_LIMIT = 1 << 20,
-    HEAP_LIMIT_KIB = 1 << 17,
+    HEAP_LIMIT_KIB = 1 << 15,
 };
 
 struct pattern {

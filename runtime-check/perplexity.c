@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "tensor/kernels/kernels.h"
 
 enum {
     BATCH_TOKENS = 2048,         /* windows side by side: enough rows for the products to run at full speed */
@@ -18,16 +19,13 @@ const char *perplexity_protocol_name(enum perplexity_protocol protocol)
     return protocol == PERPLEXITY_GPTQ ? "gptq" : "llama.cpp";
 }
 
-/* Four partial sums, always in the same order, so that the compiler may use four lanes and the result stays fixed. */
-double perplexity_nll(const float *logits, uint64_t vocabulary, uint32_t target)
+double perplexity_nll(float *logits, uint64_t vocabulary, uint32_t target)
 {
-    float highest = -INFINITY;
-    for (uint64_t i = 0; i < vocabulary; i++) {
-        if (!(logits[i] <= highest)) highest = logits[i];
-    }
-    double sums[4] = {0, 0, 0, 0};
-    for (uint64_t i = 0; i < vocabulary; i++) sums[i & 3] += (double)expf(logits[i] - highest);
-    return log(sums[0] + sums[1] + sums[2] + sums[3]) + (double)highest - (double)logits[target];
+    const double chosen = (double)logits[target];
+    float highest, sum;
+    kernels()->maximum(&highest, logits, vocabulary);
+    kernels()->exp_sum(&sum, logits, highest, vocabulary);
+    return log((double)sum) + (double)highest - chosen;
 }
 
 /* Everything one measurement holds. */

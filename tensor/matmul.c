@@ -209,11 +209,13 @@ static enum status panel_task(void *context, uint64_t index, unsigned worker, st
     uint64_t tokens = least(PANEL_TOKENS, product->tokens - first);
     const float *panel = panel_of(product, product->panels[worker], row, count);
     float *y = product->y + first * product->rows + row, bias[PANEL_ROWS_MOST];
-    read_bias(bias, product, row, count);
-    for (uint64_t t = 0; t < tokens; t++)
-        memcpy(y + t * product->rows, bias, count * sizeof *bias);
+    if (product->bias) {
+        read_bias(bias, product, row, count);
+        for (uint64_t t = 0; t < tokens; t++)
+            memcpy(y + t * product->rows, bias, count * sizeof *bias);
+    }
     linalg_gemm_nt(tokens, count, product->cols, 1, product->x + first * product->cols, product->cols, panel,
-        product->cols, 1, y, product->rows);
+        product->cols, product->bias ? 1 : 0, y, product->rows);
     return OK;
 }
 

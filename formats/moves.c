@@ -1,0 +1,225 @@
+/* Planning a transfer. What a chunk is depends on shapes alone, never on the number of workers. */
+#include "formats/moves.h"
+
+#include <inttypes.h>
+
+#include "base/memory.h"
+#include "formats/measure.h"
+
+#define CHUNK_ELEMENTS                                                                                       \
+    (UINT64_C(1) << 18) /* all buffers of a worker are then about 3 MB and stay in the cache */
+#define CHUNK_BYTES (UINT64_C(1) << 20)         /* where bytes are not converted */
+#define PANEL_LIMIT_BYTES (UINT64_C(256) << 20) /* 8 rows of floats */
+
+/* ---- planning ---- */
+
+static bool is_float(const struct tensor *tensor)
+{
+    return tensor->storage == STORAGE_DENSE && dtype_info(tensor->dtype)->is_float;
+}
+
+static bool same_storage(const struct tensor *a, const struct tensor *b)
+{
+    return a->storage == b->storage && a->dtype == b->dtype && a->scheme.bits == b->scheme.bits &&
+           a->scheme.group == b->scheme.group && a->scheme.asymmetric == b->scheme.asymmetric;
+}
+
+uint64_t moves_chunks(const struct move *move)
+{
+    return move->units / move->chunk_units + (move->units % move->chunk_units != 0);
+}
+
+uint64_t moves_units(const struct move *move, uint64_t chunk)
+{
+    uint64_t left = move->units - chunk * move->chunk_units;
+
+    return left < move->chunk_units ? left : move->chunk_units;
+}
+
+static void plan_units(struct move *move, uint64_t units, uint64_t chunk_units)
+{
+    move->units = units;
+    move->chunk_units = chunk_units;
+}
+
+/* Whole tiles of rows, about CHUNK_ELEMENTS in all. */
+static enum status plan_rows(struct move *move, const struct tensor *tiled, struct error *err)
+{
+    enum status status = tiles_layout(&move->layout, tiled->shape[0], tiled->shape[1], tiled->scheme, err);
+    uint64_t cols = tiled->shape[1], rows;
+
+    if (status) return status;
+    if (cols > PANEL_LIMIT_BYTES / (TILE_ROWS * sizeof(float)))
+        return fail(err, ERR_MEMORY,
+            "rows of %" PRIu64 " columns are too long: %d of them exceed %" PRIu64 " bytes", cols, TILE_ROWS,
+            PANEL_LIMIT_BYTES);
+    rows = CHUNK_ELEMENTS / cols / TILE_ROWS * TILE_ROWS;
+    plan_units(move, tiled->shape[0], rows > 0 ? rows : TILE_ROWS);
+    return OK;
+}
+
+static enum status impossible(const struct move *move, struct error *err)
+{
+    const struct tensor *source = move->source, *target = &move->target;
+    char from[MEASURE_SHAPE_TEXT], to[MEASURE_SHAPE_TEXT];
+
+    return fail(err, ERR_UNSUPPORTED, "%s%s %s cannot become %s%s %s", dtype_info(source->dtype)->name,
+        source->storage == STORAGE_TILES ? " tiles" : "",
+        measure_shape_text(from, source->rank, source->shape), dtype_info(target->dtype)->name,
+        target->storage == STORAGE_TILES ? " tiles" : "",
+        measure_shape_text(to, target->rank, target->shape));
+}
+
+/* How a tensor moves, and in what chunks. */
+static enum status plan_move(struct move *move, struct error *err)
+{
+    const struct tensor *source = move->source, *target = &move->target;
+    enum status status = measure_tensor(&move->target, err);
+
+    if (status) return status;
+    if (source->elements != target->elements) return impossible(move, err);
+    if (same_storage(source, target)) {
+        if (source->bytes != target->bytes) return impossible(move, err); /* tiles of another shape */
+        move->kind = MOVE_COPY;
+        plan_units(move, source->bytes, CHUNK_BYTES);
+        return OK;
+    }
+    if (is_float(source) && is_float(target)) {
+        move->kind = MOVE_CAST;
+        plan_units(move, source->elements, CHUNK_ELEMENTS);
+        return OK;
+    }
+    if (is_float(source) && target->storage == STORAGE_TILES && move->item->encode) {
+        move->kind = MOVE_PACK;
+        return plan_rows(move, target, err);
+    }
+    if (source->storage == STORAGE_TILES && is_float(target)) {
+        move->kind = MOVE_UNPACK;
+        return plan_rows(move, source, err);
+    }
+    return impossible(move, err);
+}
+
+static enum status plan_items(struct moves *moves, struct container *container, struct nbl_writer *writer,
+    const struct transfer_item *items, uint64_t count, bool *seen, struct error *err)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        struct move *move = &moves->list[moves->count++];
+        enum status status;
+        *move = (struct move){.item = &items[i], .source = items[i].source, .target = items[i].target};
+        status = plan_move(move, err);
+        if (status) return fail_within(err, status, "tensor %s", items[i].target.name);
+        status = nbl_writer_add(writer, &move->target, &move->target_index, err);
+        if (status) return status;
+        seen[container_index(container, items[i].source)] = true;
+    }
+    return OK;
+}
+
+/* Tensors that no item names are read for their checksum. */
+static void plan_rest(struct moves *moves, const struct container *container, const bool *seen)
+{
+    for (uint64_t i = 0; i < container_count(container); i++) {
+        struct move *move = &moves->list[moves->count];
+        if (seen[i]) continue;
+        *move = (struct move){.kind = MOVE_READ, .source = container_tensor(container, i)};
+        plan_units(move, move->source->bytes, CHUNK_BYTES);
+        moves->count++;
+    }
+}
+
+enum status moves_plan(struct moves *out, struct container *container, struct nbl_writer *writer,
+    const struct transfer_item *items, uint64_t count, struct error *err)
+{
+    uint64_t sources = container_count(container);
+    bool *seen = memory_new(sources, sizeof *seen, err);
+    enum status status = ERR_MEMORY;
+
+    *out = (struct moves){0};
+    if (!seen) return ERR_MEMORY;
+    out->list = memory_new(count + sources, sizeof *out->list, err);
+    if (out->list) status = plan_items(out, container, writer, items, count, seen, err);
+    if (!status) plan_rest(out, container, seen);
+    memory_free(seen);
+    for (uint64_t i = 0; i < out->count && !status; i++) {
+        out->list[i].first_chunk = out->chunks;
+        out->chunks += moves_chunks(&out->list[i]);
+    }
+    return status;
+}
+
+void moves_free(struct moves *moves)
+{
+    memory_free(moves->list);
+}
+
+/* The last move that begins at or before the chunk: moves without chunks begin where the next one does. */
+const struct move *moves_of_chunk(const struct moves *moves, uint64_t chunk)
+{
+    uint64_t low = 0, high = moves->count;
+
+    while (high - low > 1) {
+        uint64_t middle = low + (high - low) / 2;
+        if (moves->list[middle].first_chunk <= chunk)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &moves->list[low];
+}
+
+/* ---- bytes ---- */
+
+/* A chunk is limited (plan_rows), so nothing here can wrap. */
+uint64_t moves_parts(struct move_part parts[MOVE_PARTS], const struct tiles_layout *layout, uint64_t tiles)
+{
+    uint64_t end = 0;
+
+    parts[0] = (struct move_part){.tile_bytes = layout->tile_code_bytes, .in_tensor = 0};
+    parts[1] = (struct move_part){.tile_bytes = layout->tile_scale_bytes, .in_tensor = layout->scales_offset};
+    parts[2] = (struct move_part){.tile_bytes = layout->tile_zero_bytes, .in_tensor = layout->zeros_offset};
+    for (unsigned i = 0; i < MOVE_PARTS; i++) {
+        parts[i].in_buffer = end;
+        end += (tiles * parts[i].tile_bytes + 63) / 64 * 64;
+    }
+    return end;
+}
+
+uint64_t moves_tiles(uint64_t rows)
+{
+    return (rows + TILE_ROWS - 1) / TILE_ROWS;
+}
+
+bool moves_in_parts(const struct move *move, enum move_side side)
+{
+    return move->kind == (side == MOVE_SOURCE ? MOVE_UNPACK : MOVE_PACK);
+}
+
+uint64_t moves_unit_bytes(const struct move *move, enum move_side side)
+{
+    enum dtype dtype = side == MOVE_SOURCE ? move->source->dtype : move->target.dtype;
+
+    switch (move->kind) {
+    case MOVE_READ:
+    case MOVE_COPY:
+        return 1;
+    case MOVE_CAST:
+        return dtype_info(dtype)->bytes;
+    case MOVE_PACK:
+    case MOVE_UNPACK:
+        break;
+    }
+    return move->layout.cols * dtype_info(dtype)->bytes;
+}
+
+uint64_t moves_source_bytes(const struct move *move, uint64_t units)
+{
+    struct move_part parts[MOVE_PARTS];
+    uint64_t bytes = 0;
+
+    if (!moves_in_parts(move, MOVE_SOURCE)) return units * moves_unit_bytes(move, MOVE_SOURCE);
+    moves_parts(parts, &move->layout, moves_tiles(units));
+    for (unsigned i = 0; i < MOVE_PARTS; i++)
+        bytes += moves_tiles(units) * parts[i].tile_bytes;
+    return bytes;
+}
