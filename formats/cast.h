@@ -1,5 +1,4 @@
-/* Elements of floating types to floats and back, through the fast kernels, and the check that nothing finite
- * is lost. */
+/* Floating types to floats and back, through the fast kernels, and the check that nothing finite is lost. */
 #ifndef NIBBLE_FORMATS_CAST_H
 #define NIBBLE_FORMATS_CAST_H
 
@@ -14,8 +13,11 @@ const float *cast_to_floats(enum dtype dtype, const void *raw, float *floats, ui
 const void *cast_from_floats(enum dtype dtype, const float *floats, void *out, uint64_t count);
 
 /* Is there a finite value that becomes infinite in `dtype`? Then *index and *value say which is the first.
- * Infinities and NaN that were there before do not count. floats   [count]  in doubles  [count]  in, what the
- * floats were decoded from if that was F64, else NULL: it alone has finite values that floats have not */
+ * Infinities and NaN that were there before do not count.
+ *
+ *   floats   [count]  in
+ *   doubles  [count]  in, what the floats were decoded from if that was F64, else NULL: it alone has finite
+ *                     values that floats have not */
 bool cast_overflows(enum dtype dtype, const float *floats, const double *doubles, uint64_t count,
     uint64_t *index, double *value);
 

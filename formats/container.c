@@ -1,5 +1,5 @@
-/* Opening a model and looking into it: the table of formats, and everything the formats have in common once
- * they are read. */
+/* Opening a model and looking into it: the table of formats, and what all formats have in common once read.
+ */
 #include "formats/container.h"
 
 #include <assert.h>
@@ -30,8 +30,8 @@ struct format {
     bool has_documents; /* inside the file; otherwise they are files beside it */
 };
 
-/* Safetensors has no signature: its first eight bytes are a length of at most 100,000,000, which no signature
- * below is. */
+/* Safetensors has no signature: its first eight bytes are a length of at most 100,000,000. No signature below
+ * is that small. */
 static const struct format safetensors_format = {"safetensors", "", 0, safetensors_read, false};
 
 static const struct format formats[] = {
@@ -99,8 +99,7 @@ static const char *const folder_names[FOLDER_KINDS] = {
     [FOLDER_PICKLE_SHARDS] = "pytorch_model.bin.index.json",
 };
 
-/* The first of folder_names that is there, and its path (owner: the caller, memory_free); else FOLDER_KINDS
- * and NULL. */
+/* The first of folder_names that is there, and its path (owner: the caller); else FOLDER_KINDS and NULL. */
 static enum status look_into(enum folder_kind *kind, char **path, const char *folder, struct error *err)
 {
     for (*kind = 0; *kind < FOLDER_KINDS; ++*kind) {

@@ -48,13 +48,11 @@ void container_alias(
 enum status container_read(struct container *container, const struct tensor *tensor, uint64_t offset,
     void *buffer, uint64_t count, struct error *err);
 
-/* The CRC-32 that the file itself records for a tensor's bytes; false if its format records none
- * (safetensors). */
+/* The CRC-32 that the file itself records for a tensor's bytes; false if its format records none. */
 bool container_checksum(const struct container *container, const struct tensor *tensor, uint32_t *crc);
 
-/* Map every file read-only; afterwards every tensor's data is set. Safetensors data that is not aligned to
- * its element is ERR_UNSUPPORTED only if copying is impossible: such a tensor is read into memory owned by
- * the container. */
+/* Map every file read-only; afterwards every tensor's data is set. A tensor whose data is not aligned to its
+ * element (safetensors promises nothing) is read into memory that the container owns. */
 enum status container_map(struct container *container, struct error *err);
 
 /* An attached document by file name ("config.json"): *out NULL if there is none. Owner of *out: the caller,

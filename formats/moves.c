@@ -2,13 +2,13 @@
 #include "formats/moves.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/memory.h"
 #include "formats/measure.h"
 
-#define CHUNK_ELEMENTS                                                                                       \
-    (UINT64_C(1) << 18) /* all buffers of a worker are then about 3 MB and stay in the cache */
-#define CHUNK_BYTES (UINT64_C(1) << 20)         /* where bytes are not converted */
+#define CHUNK_ELEMENTS (UINT64_C(1) << 18) /* a worker's buffers are then about 3 MB: stay in the cache */
+#define CHUNK_BYTES (UINT64_C(1) << 20)    /* where bytes are not converted */
 #define PANEL_LIMIT_BYTES (UINT64_C(256) << 20) /* 8 rows of floats */
 
 /* ---- planning ---- */
@@ -79,7 +79,8 @@ static enum status plan_move(struct move *move, struct error *err)
     if (status) return status;
     if (source->elements != target->elements) return impossible(move, err);
     if (same_storage(source, target)) {
-        if (source->bytes != target->bytes) return impossible(move, err); /* tiles of another shape */
+        bool same_shape = memcmp(source->shape, target->shape, sizeof source->shape) == 0;
+        if (source->storage == STORAGE_TILES && !same_shape) return impossible(move, err);
         move->kind = MOVE_COPY;
         plan_units(move, source->bytes, CHUNK_BYTES);
         return OK;

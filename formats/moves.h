@@ -36,8 +36,7 @@ struct moves {
 
 /* Plan all items, in order, and declare their targets in the writer; then a READ for every tensor of the
  * container that no item names. ERR_UNSUPPORTED: a type or shape that cannot become the one wanted.
- * ERR_MEMORY: 8 rows of floats exceed 256 MB. Errors name the tensor. Release with moves_free, also after an
- * error. */
+ * ERR_MEMORY: 8 rows of floats exceed 256 MB. Errors name the tensor. Release with moves_free in any case. */
 enum status moves_plan(struct moves *out, struct container *container, struct nbl_writer *writer,
     const struct transfer_item *items, uint64_t count, struct error *err);
 void moves_free(struct moves *moves);
@@ -45,8 +44,7 @@ void moves_free(struct moves *moves);
 /* The move that chunk number `chunk` of all belongs to. */
 const struct move *moves_of_chunk(const struct moves *moves, uint64_t chunk);
 
-/* How many chunks a move has, and how many units its own chunk number `chunk` has: the last one may be
- * shorter. */
+/* How many chunks a move has, and how many units its chunk number `chunk` has: the last may be shorter. */
 uint64_t moves_chunks(const struct move *move);
 uint64_t moves_units(const struct move *move, uint64_t chunk);
 

@@ -1,5 +1,4 @@
-/* Names of tensors and documents: the rules they obey, strings kept in bulk, and an index from name to
- * number. */
+/* Names of tensors and documents: their rules, strings kept in bulk, and an index from name to number. */
 #ifndef NIBBLE_FORMATS_NAMES_H
 #define NIBBLE_FORMATS_NAMES_H
 

@@ -17,7 +17,8 @@ enum status nbl_writer_create(struct nbl_writer **out, const char *path, bool fo
 enum status nbl_writer_add(
     struct nbl_writer *writer, const struct tensor *tensor, uint64_t *index, struct error *err);
 
-/* Declare that `alias` stands for the tensor `target`. */
+/* Declare that `alias` stands for the tensor `target`, which may be added later. At any time before commit;
+ * nbl_writer_begin finds out that a target is missing. */
 enum status nbl_writer_alias(
     struct nbl_writer *writer, const char *alias, const char *target, struct error *err);
 

@@ -42,8 +42,7 @@ enum status nbl_get_header(
 
 void nbl_put_record(uint8_t out[NBL_RECORD_BYTES], const struct nbl_record *record);
 
-/* Decode and check one record by itself (N17 to N23), and measure its tensor. ERR_FORMAT; the text does not
- * name it. */
+/* Decode and check one record by itself (N17 to N23), and measure its tensor. The text does not name it. */
 enum status nbl_get_record(struct nbl_record *out, const uint8_t in[NBL_RECORD_BYTES], struct error *err);
 
 #endif

@@ -54,8 +54,7 @@ static bool find_nonzero(const uint8_t *bytes, uint64_t count, uint64_t *at)
     return false;
 }
 
-/* Padding between the parts of the file is zero (N13, N26). Shorter than a chunk: the largest aligns to
- * 65536. */
+/* Padding between the parts of the file is zero (N13, N26). It is shorter than a chunk. */
 static enum status check_padding(struct check *check, uint64_t begin, uint64_t end)
 {
     enum status status = file_read_at(check->file, begin, check->chunk, end - begin, check->err);
@@ -79,8 +78,7 @@ static enum status next_piece(
 
 /* Each check below tells its first fault only, so that a damaged tensor is a few lines and not a million. */
 
-/* Entry number `index` of the scales or zero-points, [tiles][groups][8]: does it belong to a row of the
- * matrix? */
+/* Does entry number `index` of the scales or zero-points, [tiles][groups][8], belong to a row? */
 static bool row_exists(const struct tiles_layout *layout, uint64_t index)
 {
     return index / TILE_ROWS / layout->groups * TILE_ROWS + index % TILE_ROWS < layout->rows;
@@ -141,8 +139,9 @@ static enum status check_zeros(
     return OK;
 }
 
-/* One block of one tile: codes of rows past the end are 0, those of columns past the end decode to 0 (N36,
- * N37). padding  [8]  the code that decodes to 0 in the last group of each row */
+/* One block of one tile: rows past the end have codes 0 (N36), columns past the end decode to 0 (N37).
+ *
+ *   padding  [8]  the code that decodes to 0 in the last group of each row */
 static enum status check_block(struct check *check, const struct tensor *tensor,
     const struct tiles_layout *layout, uint64_t tile, uint64_t block, const uint8_t *padding)
 {

@@ -20,8 +20,10 @@ enum status provenance_carry(struct nbl_writer *writer, struct container *contai
 
 /* Attach the carried documents and a "provenance.json": tool, version, options (as {"name": "value"} pairs,
  * only what decides the bytes), the sources with their checksums, and under "history" the provenance of a
- * source that had one. options  [option_count][2]  name and value tensor_crcs  as container_write_sources
- * wants them */
+ * source that had one.
+ *
+ *   options      [option_count][2]  name and value
+ *   tensor_crcs  as container_write_sources wants them */
 enum status provenance_attach(struct nbl_writer *writer, struct container *container, const char *tool,
     const char *const (*options)[2], uint64_t option_count, const uint32_t *tensor_crcs, struct error *err);
 

@@ -58,8 +58,8 @@ struct container {
 enum status reader_add_file(
     struct container *container, const char *path, const char *name, struct error *err);
 
-/* Append a tensor (its name must already be in container->names) to those of the newest file. ERR_MEMORY:
- * more than CONTAINER_TENSOR_LIMIT. */
+/* Append a tensor of the newest file; its name must already be in container->names. ERR_MEMORY: more than
+ * CONTAINER_TENSOR_LIMIT. */
 enum status reader_add_entry(
     struct container *container, const struct reader_entry *entry, struct error *err);
 
@@ -70,8 +70,7 @@ enum status reader_add_alias(
 /* Build the index of all tensors. ERR_FORMAT: two have the same name. */
 enum status reader_index_tensors(struct container *container, struct error *err);
 
-/* Add the aliases to the index; every target is a tensor. ERR_FORMAT: an alias is the name of a tensor or
- * stands twice. */
+/* Add the aliases to the index. ERR_FORMAT: a target is no tensor, or an alias is a name in use. */
 enum status reader_index_aliases(struct container *container, struct error *err);
 
 /* The part of a path after the last '/'. */

@@ -168,8 +168,7 @@ static uint32_t element_bits(const char *dtype)
     return 0;
 }
 
-/* Shape, type and offsets of one tensor must agree. Whether the offsets lie in the file is seen when all are
- * in. */
+/* Shape, type and offsets of one tensor must agree. Whether they lie in the file is seen when all are in. */
 static enum status check_claim(const struct claim *claim, struct error *err)
 {
     uint32_t bits = element_bits(claim->dtype);
@@ -294,8 +293,7 @@ static enum status read_members(struct pass *pass, struct error *err)
     return status ? status : json_finish(&pass->json, err);
 }
 
-/* Fetch the header into memory; its length is checked before anything is allocated for it. Errors name the
- * file. */
+/* Fetch the header into memory; its length is checked before memory is asked for. Errors name the file. */
 static enum status load_header(struct pass *pass, struct reader_file *file, struct error *err)
 {
     uint8_t length[LENGTH_BYTES];

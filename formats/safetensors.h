@@ -22,9 +22,9 @@
 
 #define SAFETENSORS_HEADER_LIMIT 100000000
 
-/* Append one file and its tensors to a container, tensors in the order of their data. `name`: what the file
- * is called in provenance. ERR_FORMAT for every broken rule; ERR_UNSUPPORTED for element types that are not
- * in tensor/dtype. */
+/* Append one file and its tensors, in the order of their data, to a container. `name`: what the file is
+ * called in provenance. ERR_FORMAT: a broken rule. ERR_UNSUPPORTED: an element type that tensor/dtype has
+ * not. */
 enum status safetensors_add_file(
     struct container *container, const char *path, const char *name, struct error *err);
 

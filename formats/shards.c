@@ -118,8 +118,7 @@ static int compare_texts(const void *left, const void *right)
     return strcmp(*a, *b);
 }
 
-/* Every shard once, in name order, whatever the order of the listings: the order of tensors is that of the
- * files. */
+/* Every shard once, in name order, whatever the order of the listings: it decides the order of tensors. */
 static enum status list_shards(struct weight_map *map, struct error *err)
 {
     uint64_t kept = 0;
@@ -171,8 +170,7 @@ static enum status add_shard(
     return status;
 }
 
-/* The index and the shards must tell the same: each tensor is where it is listed, and no shard has one that
- * is not. */
+/* Index and shards must agree: each tensor is where it is listed, and no shard has one that is not listed. */
 static enum status compare_with_map(
     const struct container *container, const struct weight_map *map, struct error *err)
 {

@@ -12,9 +12,10 @@
 /* Turns rows of floats into a quantized tensor's parts.
  *   codes, scales, zeros  out: the packed tiles of these rows (tensor/tiles.h), zeros NULL if symmetric
  *   rows                  in: [row_count][cols]; row_begin is a multiple of 8
- *   scratch               for the encoder's own use: [row_count][cols] bytes, then room for row_count *
- * groups * 4 bytes Called from any worker; must depend on its arguments only. Errors name row and column, the
- * caller adds the tensor. */
+ *   scratch               the encoder's own: at least row_count * (cols + 4 * groups) bytes, aligned to 64
+ *
+ * Called from any worker; must depend on its arguments only. Errors name row and column, the caller adds the
+ * tensor. */
 typedef enum status (*transfer_encoder)(const struct tensor *target, void *context, uint8_t *codes,
     uint16_t *scales, uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count,
     uint8_t *scratch, struct error *err);
@@ -30,9 +31,13 @@ struct transfer_item {
 /* Move all items: declares them in writer (in order), begins it, fills every byte and checksum. Same storage,
  * type and scheme: bytes are copied untouched. DENSE to DENSE of another floating type: decoded and rounded
  * to nearest; a finite value that becomes infinite is ERR_NUMERIC naming tensor and index. TILES to DENSE
- * decodes. Integer types only copy. source_crcs  [container_count]  out: CRC-32 of each source tensor's
- * bytes, also of those no item names (they are read for it), as container_write_sources wants them The caller
- * adds documents and commits. */
+ * decodes. Integer types only copy.
+ *
+ *   source_crcs  [container_count]  out: CRC-32 of each source tensor's bytes, also of those no item names
+ *                                   (they are read for it), as container_write_sources wants them
+ *
+ * A source that records checksums (.nbl) must agree with them: ERR_FORMAT. The caller adds documents and
+ * commits. */
 enum status transfer_run(struct container *container, struct nbl_writer *writer,
     const struct transfer_item *items, uint64_t count, uint32_t *source_crcs, struct pool *pool,
     const struct report *report, const char *label, struct error *err);

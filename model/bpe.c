@@ -139,8 +139,8 @@ static enum status merge_at(const struct bpe *bpe, struct bpe_scratch *scratch, 
     return status;
 }
 
-/* Merge the chunk in place. An offer may be out of date when its turn comes. The library takes it all the same if the
- * pair that now stands there has the same product, and so must we: it decides which of two merges goes first. */
+/* Merge the chunk in place. An offer may be out of date when its turn comes: one of its symbols is gone, or has grown and
+ * makes another pair now. */
 static enum status merge_chunk(const struct bpe *bpe, struct bpe_scratch *scratch, struct error *err)
 {
     enum status status = start_merging(bpe, scratch, err);
@@ -148,11 +148,11 @@ static enum status merge_chunk(const struct bpe *bpe, struct bpe_scratch *scratc
 
     while (scratch->heap_count > 0 && status == OK) {
         uint64_t top = heap_pop(scratch);
-        uint32_t left = (uint32_t)top, product = bpe->products[top >> 32];
+        uint32_t left = (uint32_t)top;
         if (scratch->symbols[left] == NO_ENTRY || scratch->after[left] == NO_ENTRY) continue;
         uint32_t right = scratch->symbols[scratch->after[left]];
         const struct bpe_merge *merge = bpe_find_merge(bpe, scratch->symbols[left], right);
-        if (merge && merge->product == product) status = merge_at(bpe, scratch, left, product, err);
+        if (merge && merge->rank == top >> 32) status = merge_at(bpe, scratch, left, merge->product, err);
     }
     for (uint64_t i = 0; i < scratch->count; i++) {
         if (scratch->symbols[i] != NO_ENTRY) scratch->symbols[kept++] = scratch->symbols[i];

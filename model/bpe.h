@@ -22,7 +22,6 @@ struct bpe {
     const struct vocabulary *vocabulary;
     struct bpe_merge *merges; /* hash table by (left, right) */
     uint64_t merge_slots;
-    uint32_t *products;              /* by rank */
     uint32_t direct[BPE_DIRECT];     /* the token of a code point, for the first few */
     uint32_t byte_tokens[256];       /* <0x00> .. <0xFF>; NO_ENTRY where there is none */
     uint32_t unknown;                /* unk_token's entry; NO_ENTRY if the vocabulary lacks it */

@@ -141,16 +141,14 @@ static enum status add_merge(struct bpe *bpe, const uint32_t halves[2], uint64_t
     }
     /* The same pair again: the last rank counts, as in the library. */
     *merge = (struct bpe_merge){halves[0], halves[1], (uint32_t)rank, entry};
-    bpe->products[rank] = entry;
     return OK;
 }
 
 static enum status make_merge_tables(struct bpe *bpe, uint64_t count, struct error *err)
 {
     if (count >= UINT32_MAX / 4) return fail(err, ERR_MEMORY, "more than a billion merges");
-    bpe->products = memory_new(count, sizeof *bpe->products, err);
     bpe->merge_slots = hash_slots(count);
-    bpe->merges = bpe->products ? memory_new(bpe->merge_slots, sizeof *bpe->merges, err) : NULL;
+    bpe->merges = memory_new(bpe->merge_slots, sizeof *bpe->merges, err);
     if (!bpe->merges) return ERR_MEMORY;
     for (uint64_t i = 0; i < bpe->merge_slots; i++)
         bpe->merges[i].left = NO_ENTRY;
@@ -423,7 +421,6 @@ enum status bpe_read(struct bpe *bpe, struct vocabulary *vocabulary, const struc
 void bpe_free(struct bpe *bpe)
 {
     memory_free(bpe->merges);
-    memory_free(bpe->products);
     memory_free(bpe->unknown_text);
     memory_free(bpe->joints);
     *bpe = (struct bpe){0};

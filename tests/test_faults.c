@@ -284,8 +284,8 @@ static int failing_rename(const char *from, const char *to)
     return fails_now() ? -1 : real_calls.rename(from, to);
 }
 
-/* Call number n fails, for n = 1, 2, 3 ... until one conversion meets no fault; at least `least` calls are
- * made. */
+/* Call number n fails, for n = 1, 2, 3 ... until one conversion, of more than `least` calls, meets no fault.
+ */
 static void fail_every_call(struct file_calls calls, int code, enum status wanted, uint64_t least)
 {
     for (int input = 0; input < 2; input++) {
@@ -341,8 +341,7 @@ static void test_commit(void)
     calls.rename = failing_rename;
     fail_every_call(calls, EXDEV, ERR_IO, 1);
 
-    /* The first fsync is the file's, before the rename. The second is the folder's: the file is in place by
-     * then. */
+    /* The first fsync is the file's, before the rename; the second the folder's, with the file in place. */
     calls = real_calls;
     calls.fsync = failing_fsync;
     for (uint64_t n = 1; n <= 2; n++) {

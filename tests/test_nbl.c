@@ -324,8 +324,7 @@ static void fix_checksums(bool tensors)
 
 enum place { IN_HEADER, IN_RECORD, IN_NAMES, IN_TENSOR, IN_METADATA };
 
-/* Replace bytes at a place by `bytes`. Then a reader (`opens` false) or nbl_verify (true) must find the rule
- * broken. */
+/* Replace bytes at a place: then opening (`opens` false) or nbl_verify (true) must find the rule broken. */
 static const struct edit {
     const char *rule, *name;
     enum place place;
@@ -738,7 +737,7 @@ static void test_every_truncation(void)
     }
 }
 
-/* The same flips as a forger makes them, with checksums that fit: never a crash, and what opens can be mapped
+/* The same flips with checksums that fit, as a forger makes them: never a crash, and what opens can be mapped
  * and verified. */
 static void test_forged_flips(void)
 {

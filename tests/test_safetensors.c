@@ -268,8 +268,7 @@ static void test_every_truncation(void)
     }
 }
 
-/* Every byte replaced by each of a few: never a crash (the sanitizers watch), and an error is always one
- * line. */
+/* Every byte replaced by each of a few: never a crash (the sanitizers watch), and every error is one line. */
 static void test_every_byte_changed(void)
 {
     static const uint8_t values[] = {0, ' ', '"', '9', '[', '{', ',', 0xFF};
@@ -351,8 +350,7 @@ static void test_types_and_order(void)
     container_close(container);
 }
 
-/* Rank 0, empty tensors at every place, no tensors, white space (S33), a name of the longest length and an
- * odd one. */
+/* Rank 0, empty tensors at every place, no tensors, white space (S33), an odd name. */
 static void test_odd_but_valid(void)
 {
     struct container *container;

@@ -299,8 +299,8 @@ static void test_overflow(void)
     container_close(container);
 }
 
-/* Pack, compare with packing the whole tensor at once, unpack, compare with the decoder; odd shapes, both
- * kinds of scheme. */
+/* Pack, compare with packing the tensor at once, unpack, compare with the decoder; odd shapes, both schemes.
+ */
 static void test_pack_and_unpack(void)
 {
     static const struct {
@@ -424,6 +424,11 @@ static void test_impossible(void)
     packed = transfer_good(container, &item, 1, 1);
     check_refused(packed, pack_item(container_tensor(packed, 0), (struct scheme){3, 16, false}),
         ERR_UNSUPPORTED, "F16 tiles [4, 16] cannot become F16 tiles [4, 16]");
+    item = copy_item(container_tensor(packed, 0));
+    item.target.shape[0] = 2;
+    item.target.shape[1] = 32;
+    check_refused(packed, item, ERR_UNSUPPORTED, "F16 tiles [4, 16] cannot become F16 tiles [2, 32]");
+    item = pack_item(a, (struct scheme){4, 16, false});
     CU_ASSERT_EQUAL(transfer_target_bytes(&item.target), container_tensor(packed, 0)->bytes);
     item.target.scheme.bits = 7;
     CU_ASSERT_EQUAL(transfer_target_bytes(&item.target), 0);
