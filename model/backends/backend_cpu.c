@@ -13,7 +13,6 @@
 #include "tensor/tiles.h"
 
 #define TASK_FLOATS 16384 /* of one task of a cheap operation */
-#define SMALL_WORK 65536  /* below it the calling thread does it alone */
 #define SILU_WORK 8       /* what one SiLU costs, in float operations */
 
 struct cpu {
@@ -25,17 +24,6 @@ struct cpu {
     float *attention; /* [workers][cpu_attention_scratch(head_size)] */
     uint64_t attention_capacity;
 };
-
-enum status cpu_parallel(
-    struct pool *pool, uint64_t count, uint64_t work, pool_task task, void *context, struct error *err)
-{
-    enum status status = OK;
-
-    if (count > 1 && work >= SMALL_WORK) return pool_run(pool, count, task, context, err);
-    for (uint64_t i = 0; i < count && !status; i++)
-        status = task(context, i, 0, err);
-    return status;
-}
 
 /* Rows of `size` floats that make up one task, and the tasks that `rows` rows take. */
 static uint64_t rows_per_task(uint64_t size)
