@@ -8,12 +8,13 @@ it into training, held-out and calibration text, trains a tokenizer, trains a
 Llama-style model, rounds it to BF16, writes it in the Hugging Face layout and
 measures it beside a bigram and a unigram model of the same tokens.
 
-Needs Debian 12, python3-torch (Debian's 1.13 or any later one), numpy, and
-`tokenizers` from PyPI.  `apt-get download` must work; nothing is installed.
+Needs Debian 12, python3-torch (Debian's 1.13 or any later one), numpy,
+libreadline8, and `tokenizers` from PyPI.  `apt-get download` must work;
+nothing is installed.
 
-    python3 scripts/train-demo-model.py                # everything
-    python3 scripts/train-demo-model.py --prepare      # text and tokenizer only
-    python3 scripts/train-demo-model.py --evaluate     # measure what is in --out
+    python3 scripts/train-demo-model.py              # everything
+    python3 scripts/train-demo-model.py --prepare    # text and tokenizer only
+    python3 scripts/train-demo-model.py --evaluate   # measure what --out holds
 
 Training state is kept under --work and picked up again by --resume.
 """
@@ -154,7 +155,8 @@ def clean(text, unwrap=True, hyphens=False):
     text = re.sub(r"_([^_\n]*(?:\n[^_\n]+)?)_", r"\1", text)       # italics
     paragraphs = []
     for block in re.split(r"\n[ \t]*\n", text):
-        lines = [re.sub(r" +", " ", line).strip() for line in block.split("\n")]
+        lines = [re.sub(r" +", " ", line).strip()
+                 for line in block.split("\n")]
         lines = [line for line in lines if line]
         if not lines or not re.search(r"[A-Za-z0-9]", "".join(lines)):
             continue
@@ -299,7 +301,7 @@ def paragraph_break(data, at):
 
 
 def prepare_text(args):
-    """Read, clean and split; write eval.txt, calibration.txt, training text."""
+    """Read, clean, split; write eval.txt, calibration.txt, training text."""
     train, held, calibration, table = [], [], [], []
     total = 0
     loaded = []
@@ -316,7 +318,9 @@ def prepare_text(args):
         kept = []
         held_bytes = 0
         for data, hold in zip(works, holds):
-            cut = paragraph_break(data, len(data) - hold) if hold else len(data)
+            cut = len(data)
+            if hold:
+                cut = paragraph_break(data, len(data) - hold)
             if cut >= len(data) and hold:
                 raise SystemExit("%s: nothing held out" % title)
             if hold:
@@ -474,8 +478,8 @@ def tokenize(args):
         works = f.read().decode("utf-8").split("\0")
     tokens = []
     for work in works:
-        # In pieces of some paragraphs, cut where a piece may begin anyway:
-        # after a newline.  Only the first starts with the word mark.
+        # In parts, cut where a token ends anyway: after a newline.  Only the
+        # first part of a work starts with the word mark.
         parts = re.findall(r"(?s).{1,40000}?(?:\n\n|\Z)", work)
         first = True
         for part in merge_parts(parts, 50000):
@@ -493,8 +497,8 @@ def tokenize(args):
     ids = tokenizer.encode(text.decode("utf-8")).ids
     np.save(os.path.join(args.work, "eval.npy"), np.array(ids, np.uint16))
     size = sum(len(w.encode("utf-8")) for w in works)
-    print("training: %d bytes, %d tokens (%.3f bytes each); held out: %d bytes,"
-          " %d tokens" % (size, len(tokens), size / len(tokens), len(text),
+    print("training: %d bytes, %d tokens (%.3f bytes each); held out: %d "
+          "bytes, %d tokens" % (size, len(tokens), size / len(tokens), len(text),
                           len(ids)))
 
 

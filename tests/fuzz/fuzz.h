@@ -12,15 +12,24 @@
 /* The entry that libFuzzer, or replay.c, calls once per input. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* Open bytes as a model file and look at everything that opening hands out. The file lives in memory only. */
-static inline void fuzz_open(const uint8_t *data, size_t size)
+enum { FUZZ_PATH_BYTES = 64 };
+
+/* Make a file of these bytes, in memory only; close() of the returned descriptor removes it. */
+static inline int fuzz_file(char path[FUZZ_PATH_BYTES], const uint8_t *data, size_t size)
 {
     int descriptor = memfd_create("fuzz", MFD_CLOEXEC);
-    struct container *container = NULL;
-    char path[64], byte;
 
     if (descriptor < 0 || write(descriptor, data, size) != (ssize_t)size) abort();
-    snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
+    snprintf(path, FUZZ_PATH_BYTES, "/proc/self/fd/%d", descriptor);
+    return descriptor;
+}
+
+/* Open a model file and look at everything that opening hands out. */
+static inline void fuzz_open(const char *path)
+{
+    struct container *container = NULL;
+    char byte;
+
     if (container_open(&container, path, NULL) == OK && container_map(container, NULL) == OK) {
         for (uint64_t i = 0; i < container_count(container); i++) {
             const struct tensor *tensor = container_tensor(container, i);
@@ -31,7 +40,6 @@ static inline void fuzz_open(const uint8_t *data, size_t size)
         }
     }
     container_close(container);
-    close(descriptor);
 }
 
 #endif

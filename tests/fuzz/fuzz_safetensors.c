@@ -3,6 +3,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    fuzz_open(data, size);
+    char path[FUZZ_PATH_BYTES];
+    int descriptor = fuzz_file(path, data, size);
+
+    fuzz_open(path);
+    close(descriptor);
     return 0;
 }
