@@ -401,8 +401,7 @@ def train_tokenizer(args):
         vocab_size=VOCAB - PIECE0, min_frequency=2, show_progress=False,
         limit_alphabet=len(alphabet), initial_alphabet=alphabet,
         special_tokens=[])
-    # A line that follows a newline starts without the word mark, the first
-    # line of a text with it: train on both as they occur.
+    # A line starts without the word mark here, as it does behind a newline.
     trainer_model.train_from_iterator(paragraphs, trainer)
     trained = json.loads(trainer_model.to_str())["model"]
     singles = [c for c in trained["vocab"] if len(c) == 1]
@@ -498,8 +497,8 @@ def tokenize(args):
     np.save(os.path.join(args.work, "eval.npy"), np.array(ids, np.uint16))
     size = sum(len(w.encode("utf-8")) for w in works)
     print("training: %d bytes, %d tokens (%.3f bytes each); held out: %d "
-          "bytes, %d tokens" % (size, len(tokens), size / len(tokens), len(text),
-                          len(ids)))
+          "bytes, %d tokens" % (size, len(tokens), size / len(tokens),
+                                len(text), len(ids)))
 
 
 def merge_parts(parts, limit):

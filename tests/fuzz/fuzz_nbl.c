@@ -9,7 +9,7 @@
 
 enum { HEADER_BYTES = 128, DATA_AT = 65536, ROOM = DATA_AT + (1 << 20) };
 
-/* Open the file, and verify it even where opening it looks at no data. */
+/* Open the file, and verify what opening leaves unread. */
 static void run(const uint8_t *file, size_t count)
 {
     struct nbl_verification found;
