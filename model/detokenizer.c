@@ -93,7 +93,7 @@ static enum status append_bytes(const struct token *token, struct text *out, str
 static enum status apply_byte_level(const struct token_texts *tokens, struct token_texts *out, struct error *err)
 {
     struct text bytes = {0}, repaired = {0};
-    enum status status = OK;
+    enum status status = text_reserve(&bytes, 1, err);
 
     for (uint64_t i = 0; i < tokens->count && status == OK; i++) {
         struct token token = token_at(tokens, i);
@@ -354,9 +354,10 @@ enum status detokenizer_apply(const struct detokenizer *detokenizer, struct patt
     struct token_texts *tokens, struct text *out, struct error *err)
 {
     struct token_texts written = {.bytes.limit = tokens->bytes.limit};
-    enum status status = OK;
+    enum status status = text_reserve(&tokens->bytes, 1, err); /* so that even no text has an address */
 
-    if (detokenizer->none) return join_with_spaces(tokens, out, err);
+    if (status == OK && detokenizer->none) return join_with_spaces(tokens, out, err);
+    if (status == OK) status = text_reserve(&written.bytes, 1, err);
     for (unsigned i = 0; i < detokenizer->count && status == OK; i++) {
         written.count = written.bytes.count = 0;
         status = run_step(&detokenizer->steps[i], scratch, tokens, &written, err);

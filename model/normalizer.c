@@ -44,7 +44,7 @@ static struct text *other_buffer(struct normal_text *text)
 static enum status settle(struct normal_text *text, const struct text *written, enum status status)
 {
     text->holder = written == &text->buffers[1];
-    text->text = written->bytes;
+    text->text = written->bytes ? written->bytes : "";
     text->bytes = written->count;
     return status;
 }

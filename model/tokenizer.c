@@ -211,7 +211,7 @@ enum status tokenizer_encode(const struct tokenizer *tokenizer, uint32_t **ids, 
 
     if (bytes > TEXT_LIMIT)
         return fail(err, ERR_MEMORY, "a text of %" PRIu64 " bytes is more than 2 GiB", bytes);
-    status = encode(&encoding, text, bytes, special, err);
+    status = encode(&encoding, bytes > 0 ? text : "", bytes, special, err);
     if (status == OK && !encoding.ids.ids) { /* no ids at all: still something to free */
         encoding.ids.ids = memory_new(1, sizeof *encoding.ids.ids, err);
         status = encoding.ids.ids ? OK : ERR_MEMORY;

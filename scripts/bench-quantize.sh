@@ -23,8 +23,8 @@ trap 'rm -rf "$results"' EXIT
 measure() {
     local name=$1
     shift
-    /usr/bin/time -f '%e %M' -o "$results/last" "$@" >/dev/null 2>"$results/errors" || { cat "$results/errors" >&2; exit 1; }
-    tail -n 1 "$results/last" >>"$results/$name"
+    /usr/bin/time -f '%e %M' -o "$results/.last" "$@" >/dev/null 2>"$results/errors" || { cat "$results/errors" >&2; exit 1; }
+    tail -n 1 "$results/.last" >>"$results/$name"
 }
 
 cat "$model"/*.safetensors >/dev/null # into the page cache, for everyone
