@@ -36,8 +36,8 @@ static bool key_is(const struct json_text *key, const char *name)
     return key->count == strlen(name) && memcmp(key->bytes, name, key->count) == 0;
 }
 
-static enum status read_member(struct element *element, const struct json_text *key, struct json_reader *reader,
-    struct error *err)
+static enum status read_member(
+    struct element *element, const struct json_text *key, struct json_reader *reader, struct error *err)
 {
     const struct {
         const char *name;
@@ -91,15 +91,16 @@ static enum status place(struct element *element, struct vocabulary *vocabulary,
 }
 
 /* Append what is looked for to the texts: the content, normalized if the token says so. */
-static enum status add_text(struct added_tokens *added, struct element *element, const struct normalizer *normalizer,
-    struct pattern_scratch *scratch, struct error *err)
+static enum status add_text(struct added_tokens *added, struct element *element,
+    const struct normalizer *normalizer, struct pattern_scratch *scratch, struct error *err)
 {
     struct normal_text text = {.text = element->content, .bytes = element->content_bytes};
     enum status status = OK;
 
     if (element->token.normalized) status = normalizer_apply(normalizer, scratch, &text, err);
     if (status == OK && (text.bytes == 0 || text.bytes > ADDED_BYTES_LIMIT))
-        status = fail(err, ERR_UNSUPPORTED, "content is normalized to %s", text.bytes == 0 ? "nothing" : "too much");
+        status = fail(
+            err, ERR_UNSUPPORTED, "content is normalized to %s", text.bytes == 0 ? "nothing" : "too much");
     element->token.offset = added->texts.count;
     element->token.bytes = (uint32_t)text.bytes;
     if (status == OK) status = text_append(&added->texts, text.text, text.bytes, err);
@@ -108,7 +109,8 @@ static enum status add_text(struct added_tokens *added, struct element *element,
 }
 
 static enum status read_token(struct added_tokens *added, struct vocabulary *vocabulary,
-    const struct normalizer *normalizer, struct pattern_scratch *scratch, struct json_reader *reader, struct error *err)
+    const struct normalizer *normalizer, struct pattern_scratch *scratch, struct json_reader *reader,
+    struct error *err)
 {
     struct element element = {0};
     enum status status = read_element(&element, reader, err);
@@ -117,7 +119,8 @@ static enum status read_token(struct added_tokens *added, struct vocabulary *voc
         status = place(&element, vocabulary, err);
         if (status == OK) status = add_text(added, &element, normalizer, scratch, err);
         if (status == OK)
-            status = memory_grow(&added->tokens, &added->capacity, added->count + 1, sizeof *added->tokens, err);
+            status =
+                memory_grow(&added->tokens, &added->capacity, added->count + 1, sizeof *added->tokens, err);
         if (status == OK) added->tokens[added->count++] = element.token;
     }
     memory_free(element.content);
@@ -170,7 +173,8 @@ static int compare_entries(const void *left, const void *right)
 }
 
 /* Take over the sorted tokens; the same text twice could not be told apart. */
-static enum status fill_set(struct added_set *set, const struct sortable *sorted, uint64_t count, struct error *err)
+static enum status fill_set(
+    struct added_set *set, const struct sortable *sorted, uint64_t count, struct error *err)
 {
     uint64_t at = 0;
     char quoted[80];
@@ -193,7 +197,8 @@ static enum status fill_set(struct added_set *set, const struct sortable *sorted
     return OK;
 }
 
-static enum status make_set(struct added_set *set, const struct added_tokens *added, bool normalized, struct error *err)
+static enum status make_set(
+    struct added_set *set, const struct added_tokens *added, bool normalized, struct error *err)
 {
     struct sortable *sorted = memory_new(added->count, sizeof *sorted, err);
     uint64_t count = 0;
@@ -211,7 +216,8 @@ static enum status make_set(struct added_set *set, const struct added_tokens *ad
     return status;
 }
 
-static enum status sort_tokens(struct added_tokens *added, const struct vocabulary *vocabulary, struct error *err)
+static enum status sort_tokens(
+    struct added_tokens *added, const struct vocabulary *vocabulary, struct error *err)
 {
     enum status status;
     uint64_t bytes;
@@ -272,8 +278,8 @@ static uint8_t byte_of(const struct added_tokens *added, const struct added_toke
 }
 
 /* The first of the tokens from low to high whose byte at `depth` is at least `byte`. */
-static uint64_t lower_bound(const struct added_tokens *added, const struct added_set *set, uint64_t low, uint64_t high,
-    uint64_t depth, unsigned byte)
+static uint64_t lower_bound(const struct added_tokens *added, const struct added_set *set, uint64_t low,
+    uint64_t high, uint64_t depth, unsigned byte)
 {
     while (low < high) {
         uint64_t middle = (low + high) / 2;
@@ -286,8 +292,8 @@ static uint64_t lower_bound(const struct added_tokens *added, const struct added
 }
 
 /* The longest token of the set at the beginning of the text, or NULL. */
-static const struct added_token *longest(const struct added_tokens *added, const struct added_set *set,
-    const char *text, uint64_t bytes)
+static const struct added_token *longest(
+    const struct added_tokens *added, const struct added_set *set, const char *text, uint64_t bytes)
 {
     uint64_t low = set->first[(uint8_t)*text], high = set->first[(uint8_t)*text + 1];
     const struct added_token *found = NULL;
@@ -346,8 +352,8 @@ static uint64_t skip_right(struct splitting *splitting, uint64_t end)
 
 /* A token that was found and counts: the part before it and the token itself. White space that a token takes in is still
  * searched for tokens, and what they find there may overlap, as in the library. */
-static enum status add_token(struct splitting *splitting, const struct added_token *token, uint64_t begin, uint64_t end,
-    added_sink sink, void *context, struct error *err)
+static enum status add_token(struct splitting *splitting, const struct added_token *token, uint64_t begin,
+    uint64_t end, added_sink sink, void *context, struct error *err)
 {
     enum status status = OK;
 
@@ -359,8 +365,8 @@ static enum status add_token(struct splitting *splitting, const struct added_tok
     return status;
 }
 
-enum status added_tokens_split(const struct added_tokens *added, const struct added_set *set, const char *text,
-    uint64_t bytes, added_sink sink, void *context, struct error *err)
+enum status added_tokens_split(const struct added_tokens *added, const struct added_set *set,
+    const char *text, uint64_t bytes, added_sink sink, void *context, struct error *err)
 {
     struct splitting splitting = {.text = text, .bytes = bytes};
     enum status status = OK;
@@ -379,6 +385,7 @@ enum status added_tokens_split(const struct added_tokens *added, const struct ad
             status = add_token(&splitting, token, at, end, sink, context, err);
         at = end;
     }
-    if (status == OK && splitting.covered < bytes) status = sink(context, NULL, splitting.covered, bytes, err);
+    if (status == OK && splitting.covered < bytes)
+        status = sink(context, NULL, splitting.covered, bytes, err);
     return status;
 }

@@ -44,11 +44,11 @@ void added_tokens_free(struct added_tokens *added);
 const struct added_token *added_tokens_find(const struct added_tokens *added, uint32_t entry);
 
 /* Called for every part of a text in order: an added token, or (token NULL) what lies between two of them. */
-typedef enum status (*added_sink)(void *context, const struct added_token *token, uint64_t begin, uint64_t end,
-    struct error *err);
+typedef enum status (*added_sink)(
+    void *context, const struct added_token *token, uint64_t begin, uint64_t end, struct error *err);
 
 /* Cut a well-formed text at the tokens of one set: the leftmost, and of those the longest. */
-enum status added_tokens_split(const struct added_tokens *added, const struct added_set *set, const char *text,
-    uint64_t bytes, added_sink sink, void *context, struct error *err);
+enum status added_tokens_split(const struct added_tokens *added, const struct added_set *set,
+    const char *text, uint64_t bytes, added_sink sink, void *context, struct error *err);
 
 #endif

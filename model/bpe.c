@@ -26,7 +26,8 @@ struct bpe_scratch {
     uint64_t heap_count, heap_capacity;
     struct cached *cache;
     uint64_t cache_slots;
-    bool unknown_waits; /* an unknown character was seen; unk_token is appended once it is known what follows */
+    bool
+        unknown_waits; /* an unknown character was seen; unk_token is appended once it is known what follows */
 };
 
 enum status bpe_scratch_create(struct bpe_scratch **out, uint64_t text_bytes, struct error *err)
@@ -78,7 +79,8 @@ static void sift_down(uint64_t *heap, uint64_t count, uint64_t at)
 static enum status heap_push(struct bpe_scratch *scratch, uint64_t value, struct error *err)
 {
     if (scratch->heap_count == scratch->heap_capacity &&
-        memory_grow(&scratch->heap, &scratch->heap_capacity, scratch->heap_count + 64, sizeof value, err) != OK)
+        memory_grow(&scratch->heap, &scratch->heap_capacity, scratch->heap_count + 64, sizeof value, err) !=
+            OK)
         return ERR_MEMORY;
     uint64_t at = scratch->heap_count++, *heap = scratch->heap;
     for (; at > 0 && heap[(at - 1) / 2] > value; at = (at - 1) / 2)
@@ -99,8 +101,8 @@ static uint64_t heap_pop(struct bpe_scratch *scratch)
 /* ---- merging ---- */
 
 /* Offer the pair that begins at a position to the heap, if it has a merge. */
-static enum status offer(const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t left, uint32_t right,
-    struct error *err)
+static enum status offer(
+    const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t left, uint32_t right, struct error *err)
 {
     const struct bpe_merge *merge = bpe_find_merge(bpe, scratch->symbols[left], scratch->symbols[right]);
 
@@ -111,9 +113,11 @@ static enum status offer(const struct bpe *bpe, struct bpe_scratch *scratch, uin
 static enum status start_merging(const struct bpe *bpe, struct bpe_scratch *scratch, struct error *err)
 {
     uint64_t count = scratch->count;
-    enum status status = memory_grow(&scratch->before, &scratch->before_capacity, count, sizeof(uint32_t), err);
+    enum status status =
+        memory_grow(&scratch->before, &scratch->before_capacity, count, sizeof(uint32_t), err);
 
-    if (status == OK) status = memory_grow(&scratch->after, &scratch->after_capacity, count, sizeof(uint32_t), err);
+    if (status == OK)
+        status = memory_grow(&scratch->after, &scratch->after_capacity, count, sizeof(uint32_t), err);
     scratch->heap_count = 0;
     for (uint32_t i = 0; i < count && status == OK; i++) {
         scratch->before[i] = i > 0 ? i - 1 : NO_ENTRY;
@@ -124,8 +128,8 @@ static enum status start_merging(const struct bpe *bpe, struct bpe_scratch *scra
 }
 
 /* Replace the symbol at a position and its right neighbour by their product, and offer the two new pairs. */
-static enum status merge_at(const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t left, uint32_t product,
-    struct error *err)
+static enum status merge_at(
+    const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t left, uint32_t product, struct error *err)
 {
     uint32_t right = scratch->after[left], after = scratch->after[right], before = scratch->before[left];
     enum status status = OK;
@@ -173,8 +177,8 @@ static enum status emit(struct id_list *out, const uint32_t *ids, uint64_t count
 }
 
 /* Merge the chunk and append its ids. */
-static enum status encode_chunk(const struct bpe *bpe, struct bpe_scratch *scratch, struct id_list *out,
-    struct error *err)
+static enum status encode_chunk(
+    const struct bpe *bpe, struct bpe_scratch *scratch, struct id_list *out, struct error *err)
 {
     enum status status = merge_chunk(bpe, scratch, err);
 
@@ -184,8 +188,8 @@ static enum status encode_chunk(const struct bpe *bpe, struct bpe_scratch *scrat
 }
 
 /* The same by way of the cache. */
-static enum status encode_cached(const struct bpe *bpe, struct bpe_scratch *scratch, struct id_list *out,
-    struct error *err)
+static enum status encode_cached(
+    const struct bpe *bpe, struct bpe_scratch *scratch, struct id_list *out, struct error *err)
 {
     uint64_t count = scratch->count, begin = out->count, bytes = count * sizeof *scratch->symbols;
     struct cached *cached = &scratch->cache[hash_bytes(scratch->symbols, bytes) & (scratch->cache_slots - 1)];
@@ -202,7 +206,8 @@ static enum status encode_cached(const struct bpe *bpe, struct bpe_scratch *scra
     return OK;
 }
 
-static enum status end_chunk(const struct bpe *bpe, struct bpe_scratch *scratch, struct id_list *out, struct error *err)
+static enum status end_chunk(
+    const struct bpe *bpe, struct bpe_scratch *scratch, struct id_list *out, struct error *err)
 {
     enum status status = OK;
 
@@ -229,8 +234,8 @@ static bool may_join(const struct bpe *bpe, uint32_t left, uint32_t right)
     return false;
 }
 
-static enum status add_symbol(const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t symbol, struct id_list *out,
-    struct error *err)
+static enum status add_symbol(const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t symbol,
+    struct id_list *out, struct error *err)
 {
     enum status status = OK;
 
@@ -244,8 +249,8 @@ static enum status add_symbol(const struct bpe *bpe, struct bpe_scratch *scratch
 
 /* ---- characters ---- */
 
-static enum status end_unknown(const struct bpe *bpe, struct bpe_scratch *scratch, struct id_list *out,
-    struct error *err)
+static enum status end_unknown(
+    const struct bpe *bpe, struct bpe_scratch *scratch, struct id_list *out, struct error *err)
 {
     if (!scratch->unknown_waits) return OK;
     scratch->unknown_waits = false;
@@ -288,7 +293,8 @@ static enum status add_character(const struct bpe *bpe, struct bpe_scratch *scra
     uint32_t point = utf8_code_point(character, length), symbol;
     enum status status;
 
-    symbol = point < BPE_DIRECT ? bpe->direct[point] : vocabulary_find_model(bpe->vocabulary, character, length);
+    symbol =
+        point < BPE_DIRECT ? bpe->direct[point] : vocabulary_find_model(bpe->vocabulary, character, length);
     if (symbol == NO_ENTRY) return add_unknown(bpe, scratch, character, length, out, err);
     status = end_unknown(bpe, scratch, out, err);
     return status == OK ? add_symbol(bpe, scratch, symbol, out, err) : status;

@@ -22,10 +22,10 @@ struct bpe {
     const struct vocabulary *vocabulary;
     struct bpe_merge *merges; /* hash table by (left, right) */
     uint64_t merge_slots;
-    uint32_t direct[BPE_DIRECT];     /* the token of a code point, for the first few */
-    uint32_t byte_tokens[256];       /* <0x00> .. <0xFF>; NO_ENTRY where there is none */
-    uint32_t unknown;                /* unk_token's entry; NO_ENTRY if the vocabulary lacks it */
-    char *unknown_text;              /* NULL: there is no unk_token */
+    uint32_t direct[BPE_DIRECT]; /* the token of a code point, for the first few */
+    uint32_t byte_tokens[256];   /* <0x00> .. <0xFF>; NO_ENTRY where there is none */
+    uint32_t unknown;            /* unk_token's entry; NO_ENTRY if the vocabulary lacks it */
+    char *unknown_text;          /* NULL: there is no unk_token */
     bool fuse_unknown, byte_fallback, ignore_merges;
     /* Pairs of neighbouring characters (or bytes) that some merge may ever join: a word falls apart between all others,
      * so that texts without a pre-tokenizer are not one word of a gigabyte. NULL: any pair may join. */
@@ -35,7 +35,8 @@ struct bpe {
 
 /* Read the "model" section of tokenizer.json; the tokens go to `vocabulary`, which must be empty and outlive the model.
  * ERR_UNSUPPORTED: another model than BPE, or an option that this version lacks. */
-enum status bpe_read(struct bpe *bpe, struct vocabulary *vocabulary, const struct json_text *section, struct error *err);
+enum status bpe_read(
+    struct bpe *bpe, struct vocabulary *vocabulary, const struct json_text *section, struct error *err);
 void bpe_free(struct bpe *bpe);
 
 /* The merge of two tokens, or NULL. */

@@ -14,7 +14,8 @@ struct sections {
 
 /* ---- vocabulary ---- */
 
-static enum status read_vocab(struct vocabulary *vocabulary, const struct json_text *section, struct error *err)
+static enum status read_vocab(
+    struct vocabulary *vocabulary, const struct json_text *section, struct error *err)
 {
     struct json_reader reader;
     enum status status;
@@ -76,8 +77,8 @@ static enum status count_elements(const struct json_text *section, uint64_t *cou
 }
 
 /* One half of a merge: its token, and its content at the end of `product`. */
-static enum status take_half(const struct vocabulary *vocabulary, const char *bytes, uint64_t count, uint64_t rank,
-    struct text *product, uint32_t *entry, struct error *err)
+static enum status take_half(const struct vocabulary *vocabulary, const char *bytes, uint64_t count,
+    uint64_t rank, struct text *product, uint32_t *entry, struct error *err)
 {
     char quoted[80];
 
@@ -103,7 +104,8 @@ static enum status read_joined(struct json_reader *reader, const struct vocabula
     const char *end = text.bytes + text.count, *space = memchr(text.bytes, ' ', text.count);
     if (!space || memchr(space + 1, ' ', (uint64_t)(end - space - 1)))
         return fail(err, ERR_FORMAT, "merge %" PRIu64 " is not two tokens with a space between them", rank);
-    status = take_half(vocabulary, text.bytes, (uint64_t)(space - text.bytes), rank, product, &halves[0], err);
+    status =
+        take_half(vocabulary, text.bytes, (uint64_t)(space - text.bytes), rank, product, &halves[0], err);
     if (status != OK) return status;
     return take_half(vocabulary, space + 1, (uint64_t)(end - space - 1), rank, product, &halves[1], err);
 }
@@ -122,13 +124,14 @@ static enum status read_pair(struct json_reader *reader, const struct vocabulary
         if (more != (i < 2)) return fail(err, ERR_FORMAT, "merge %" PRIu64 " is not a pair", rank);
         if (!more) break;
         status = json_read_string(reader, &text, err);
-        if (status == OK) status = take_half(vocabulary, text.bytes, text.count, rank, product, &halves[i], err);
+        if (status == OK)
+            status = take_half(vocabulary, text.bytes, text.count, rank, product, &halves[i], err);
     }
     return status;
 }
 
-static enum status add_merge(struct bpe *bpe, const uint32_t halves[2], uint64_t rank, const struct text *product,
-    struct error *err)
+static enum status add_merge(
+    struct bpe *bpe, const uint32_t halves[2], uint64_t rank, const struct text *product, struct error *err)
 {
     struct bpe_merge *merge = merge_slot(bpe, halves[0], halves[1]);
     char quoted[80];
@@ -233,7 +236,8 @@ static bool fill_joints(struct bpe *bpe)
         const struct bpe_merge *merge = &bpe->merges[i];
         if (merge->left == NO_ENTRY) continue;
         if (!is_own_text(bpe, merge->left) || !is_own_text(bpe, merge->right)) return false;
-        uint32_t left = edge(bpe->vocabulary, merge->left, true), right = edge(bpe->vocabulary, merge->right, false);
+        uint32_t left = edge(bpe->vocabulary, merge->left, true),
+                 right = edge(bpe->vocabulary, merge->right, false);
         if (left != NO_ENTRY && right != NO_ENTRY && !add_joint(bpe, left, right)) return false;
     }
     return true;
@@ -268,7 +272,8 @@ static enum status read_type(struct json_reader *reader, struct error *err)
     enum status status = json_read_string(reader, &text, err);
 
     if (status != OK || (text.count == 3 && memcmp(text.bytes, "BPE", 3) == 0)) return status;
-    return fail(err, ERR_UNSUPPORTED, "unknown type \"%s\"", error_quote(quoted, sizeof quoted, text.bytes, text.count));
+    return fail(err, ERR_UNSUPPORTED, "unknown type \"%s\"",
+        error_quote(quoted, sizeof quoted, text.bytes, text.count));
 }
 
 /* Text that must be null or empty because what it asks for is not supported. */
@@ -343,8 +348,8 @@ static enum status read_member(struct bpe *bpe, struct sections *sections, struc
     }
 }
 
-static enum status read_members(struct bpe *bpe, struct sections *sections, const struct json_text *section,
-    struct error *err)
+static enum status read_members(
+    struct bpe *bpe, struct sections *sections, const struct json_text *section, struct error *err)
 {
     struct json_reader reader;
     bool seen[MEMBERS] = {false}, more = true;
@@ -366,7 +371,8 @@ static enum status read_members(struct bpe *bpe, struct sections *sections, cons
         }
         if (member < MEMBERS) seen[member] = true;
         status = read_member(bpe, sections, &reader, (enum member)member, err);
-        if (status != OK && member > TYPE && member < MEMBERS) fail_within(err, status, "%s", members[member]);
+        if (status != OK && member > TYPE && member < MEMBERS)
+            fail_within(err, status, "%s", members[member]);
     }
     json_reader_free(&reader);
     if (status == OK && (!seen[VOCAB] || !seen[MERGES]))
@@ -401,7 +407,8 @@ static void find_byte_tokens(struct bpe *bpe)
     }
 }
 
-enum status bpe_read(struct bpe *bpe, struct vocabulary *vocabulary, const struct json_text *section, struct error *err)
+enum status bpe_read(
+    struct bpe *bpe, struct vocabulary *vocabulary, const struct json_text *section, struct error *err)
 {
     struct sections sections = {{0}, {0}};
     enum status status = read_members(bpe, &sections, section, err);

@@ -1,3 +1,4 @@
+/* One function per type of step, and the table of them. A step turns one list of texts into another. */
 #include "model/detokenizer.h"
 
 #include "base/memory.h"
@@ -25,11 +26,11 @@ struct kind {
 
 struct step {
     const struct kind *kind;
-    struct pattern *pattern;     /* Replace, BPEDecoder */
-    char *content;               /* Replace: what replaces; Strip, Metaspace: the character in question */
+    struct pattern *pattern; /* Replace, BPEDecoder */
+    char *content;           /* Replace: what replaces; Strip, Metaspace: the character in question */
     uint64_t content_bytes;
-    uint64_t start, stop;        /* Strip */
-    bool keep_first;             /* Metaspace */
+    uint64_t start, stop; /* Strip */
+    bool keep_first;      /* Metaspace */
 };
 
 struct detokenizer {
@@ -90,7 +91,8 @@ static enum status append_bytes(const struct token *token, struct text *out, str
     return OK;
 }
 
-static enum status apply_byte_level(const struct token_texts *tokens, struct token_texts *out, struct error *err)
+static enum status apply_byte_level(
+    const struct token_texts *tokens, struct token_texts *out, struct error *err)
 {
     struct text bytes = {0}, repaired = {0};
     enum status status = text_reserve(&bytes, 1, err);
@@ -136,7 +138,8 @@ static enum status end_bytes(struct text *bytes, struct token_texts *out, struct
     return status;
 }
 
-static enum status apply_fallback(const struct token_texts *tokens, struct token_texts *out, struct error *err)
+static enum status apply_fallback(
+    const struct token_texts *tokens, struct token_texts *out, struct error *err)
 {
     struct text bytes = {0};
     enum status status = OK;
@@ -176,8 +179,9 @@ static enum status read_replace(struct step *step, const struct json_value *valu
 }
 
 /* Append the token with every match replaced. */
-static enum status replace(const struct pattern *pattern, struct pattern_scratch *scratch, const struct token *token,
-    const char *content, uint64_t content_bytes, struct text *out, struct error *err)
+static enum status replace(const struct pattern *pattern, struct pattern_scratch *scratch,
+    const struct token *token, const char *content, uint64_t content_bytes, struct text *out,
+    struct error *err)
 {
     struct pattern_walk walk;
     uint64_t copied = 0;
@@ -194,8 +198,8 @@ static enum status replace(const struct pattern *pattern, struct pattern_scratch
     return status == OK ? text_append(out, token->text + copied, token->bytes - copied, err) : status;
 }
 
-static enum status map_replace(const struct step *step, struct pattern_scratch *scratch, const struct token *token,
-    struct text *out, struct error *err)
+static enum status map_replace(const struct step *step, struct pattern_scratch *scratch,
+    const struct token *token, struct text *out, struct error *err)
 {
     if (token->bytes == 0) return OK; /* not even an empty match */
     return replace(step->pattern, scratch, token, step->content, step->content_bytes, out, err);
@@ -209,8 +213,8 @@ static enum status read_suffix(struct step *step, const struct json_value *value
     return status == OK ? pattern_literal(&step->pattern, suffix.bytes, suffix.count, err) : status;
 }
 
-static enum status map_suffix(const struct step *step, struct pattern_scratch *scratch, const struct token *token,
-    struct text *out, struct error *err)
+static enum status map_suffix(const struct step *step, struct pattern_scratch *scratch,
+    const struct token *token, struct text *out, struct error *err)
 {
     return replace(step->pattern, scratch, token, " ", token->last ? 0 : 1, out, err);
 }
@@ -225,8 +229,8 @@ static enum status read_strip(struct step *step, const struct json_value *value,
     return status == OK ? json_get_u64(value, "Strip", "stop", 0, UINT32_MAX, &step->stop, err) : status;
 }
 
-static enum status map_strip(const struct step *step, struct pattern_scratch *scratch, const struct token *token,
-    struct text *out, struct error *err)
+static enum status map_strip(const struct step *step, struct pattern_scratch *scratch,
+    const struct token *token, struct text *out, struct error *err)
 {
     const char *begin = token->text, *end = begin + token->bytes;
     uint64_t bytes = step->content_bytes;
@@ -257,8 +261,8 @@ static enum status read_metaspace(struct step *step, const struct json_value *va
 }
 
 /* The character becomes a space; in the first token it goes away, since it was put there when encoding. */
-static enum status map_metaspace(const struct step *step, struct pattern_scratch *scratch, const struct token *token,
-    struct text *out, struct error *err)
+static enum status map_metaspace(const struct step *step, struct pattern_scratch *scratch,
+    const struct token *token, struct text *out, struct error *err)
 {
     enum status status = OK;
     unsigned length;
@@ -286,7 +290,8 @@ static const struct kind kinds[] = {
     {"BPEDecoder", read_suffix, map_suffix, NULL},
 };
 
-static enum status add_step(void *context, const struct json_value *value, const char *type, struct error *err)
+static enum status add_step(
+    void *context, const struct json_value *value, const char *type, struct error *err)
 {
     struct detokenizer *detokenizer = context;
     struct step *step = &detokenizer->steps[detokenizer->count];
@@ -303,7 +308,8 @@ static enum status add_step(void *context, const struct json_value *value, const
 enum status detokenizer_create(struct detokenizer **out, const struct json_value *section, struct error *err)
 {
     struct detokenizer *detokenizer = memory_new(1, sizeof *detokenizer, err);
-    enum status status = detokenizer ? steps_read(section, "decoders", add_step, detokenizer, err) : ERR_MEMORY;
+    enum status status =
+        detokenizer ? steps_read(section, "decoders", add_step, detokenizer, err) : ERR_MEMORY;
 
     if (status == OK) {
         detokenizer->none = !section || section->kind == JSON_NULL;
@@ -324,8 +330,8 @@ void detokenizer_free(struct detokenizer *detokenizer)
     memory_free(detokenizer);
 }
 
-static enum status run_step(const struct step *step, struct pattern_scratch *scratch, const struct token_texts *tokens,
-    struct token_texts *out, struct error *err)
+static enum status run_step(const struct step *step, struct pattern_scratch *scratch,
+    const struct token_texts *tokens, struct token_texts *out, struct error *err)
 {
     enum status status = OK;
 

@@ -14,8 +14,8 @@ struct id_list {
 
 static inline enum status id_list_add(struct id_list *list, uint32_t id, struct error *err)
 {
-    if (list->count == list->capacity &&
-        memory_grow(&list->ids, &list->capacity, list->count < 64 ? 64 : list->count + 1, sizeof id, err) != OK)
+    if (list->count == list->capacity && memory_grow(&list->ids, &list->capacity,
+                                             list->count < 64 ? 64 : list->count + 1, sizeof id, err) != OK)
         return ERR_MEMORY;
     list->ids[list->count++] = id;
     return OK;

@@ -1,3 +1,4 @@
+/* One function per type of step, and the table of them. A step reads the text and writes to the other of two buffers. */
 #include "model/normalizer.h"
 
 #include "base/memory.h"
@@ -57,8 +58,8 @@ void normal_text_free(struct normal_text *text)
 
 /* ---- the steps ---- */
 
-static enum status apply_form(const struct step *step, struct pattern_scratch *scratch, struct normal_text *text,
-    struct error *err)
+static enum status apply_form(
+    const struct step *step, struct pattern_scratch *scratch, struct normal_text *text, struct error *err)
 {
     struct text *out = other_buffer(text);
     enum status status = unicode_normalize(out, text->text, text->first, step->kind->form, err);
@@ -74,8 +75,8 @@ static enum status apply_form(const struct step *step, struct pattern_scratch *s
     return settle(text, out, status);
 }
 
-static enum status apply_lower(const struct step *step, struct pattern_scratch *scratch, struct normal_text *text,
-    struct error *err)
+static enum status apply_lower(
+    const struct step *step, struct pattern_scratch *scratch, struct normal_text *text, struct error *err)
 {
     struct text *out = other_buffer(text);
     uint64_t first = text->first;
@@ -94,8 +95,8 @@ static enum status read_strip(struct step *step, const struct json_value *value,
     return status == OK ? step_flag(value, "strip_right", &step->right, err) : status;
 }
 
-static enum status apply_strip(const struct step *step, struct pattern_scratch *scratch, struct normal_text *text,
-    struct error *err)
+static enum status apply_strip(
+    const struct step *step, struct pattern_scratch *scratch, struct normal_text *text, struct error *err)
 {
     (void)scratch, (void)err;
     while (step->left && text->bytes > 0) {
@@ -110,14 +111,14 @@ static enum status apply_strip(const struct step *step, struct pattern_scratch *
         if (!unicode_is_space(unicode_decode_before(end))) break;
         do {
             text->bytes--;
-        } while (((uint8_t)*--end & 0xC0) == 0x80);
+        } while (((uint8_t) * --end & 0xC0) == 0x80);
     }
     if (text->first > text->bytes) text->first = text->bytes;
     return OK;
 }
 
-static enum status apply_accents(const struct step *step, struct pattern_scratch *scratch, struct normal_text *text,
-    struct error *err)
+static enum status apply_accents(
+    const struct step *step, struct pattern_scratch *scratch, struct normal_text *text, struct error *err)
 {
     struct text *out = other_buffer(text);
     uint64_t first = 0;
@@ -135,7 +136,8 @@ static enum status apply_accents(const struct step *step, struct pattern_scratch
 }
 
 /* Keep the text that Replace and Prepend insert. */
-static enum status read_content(struct step *step, const struct json_value *value, const char *key, struct error *err)
+static enum status read_content(
+    struct step *step, const struct json_value *value, const char *key, struct error *err)
 {
     struct json_text content;
     enum status status = step_text(value, key, &content, err);
@@ -153,8 +155,8 @@ static enum status read_replace(struct step *step, const struct json_value *valu
     return status == OK ? pattern_read(&step->pattern, json_member(value, "pattern"), err) : status;
 }
 
-static enum status apply_replace(const struct step *step, struct pattern_scratch *scratch, struct normal_text *text,
-    struct error *err)
+static enum status apply_replace(
+    const struct step *step, struct pattern_scratch *scratch, struct normal_text *text, struct error *err)
 {
     struct text *out = other_buffer(text);
     struct pattern_walk walk;
@@ -185,8 +187,8 @@ static enum status read_prepend(struct step *step, const struct json_value *valu
     return read_content(step, value, "prepend", err);
 }
 
-static enum status apply_prepend(const struct step *step, struct pattern_scratch *scratch, struct normal_text *text,
-    struct error *err)
+static enum status apply_prepend(
+    const struct step *step, struct pattern_scratch *scratch, struct normal_text *text, struct error *err)
 {
     struct text *out = other_buffer(text);
     enum status status;
@@ -199,8 +201,8 @@ static enum status apply_prepend(const struct step *step, struct pattern_scratch
     return settle(text, out, status);
 }
 
-static enum status apply_byte_level(const struct step *step, struct pattern_scratch *scratch, struct normal_text *text,
-    struct error *err)
+static enum status apply_byte_level(
+    const struct step *step, struct pattern_scratch *scratch, struct normal_text *text, struct error *err)
 {
     struct text *out = other_buffer(text);
     uint64_t first = 0;
@@ -230,7 +232,8 @@ static const struct kind kinds[] = {
 
 /* ---- the list ---- */
 
-static enum status add_step(void *context, const struct json_value *value, const char *type, struct error *err)
+static enum status add_step(
+    void *context, const struct json_value *value, const char *type, struct error *err)
 {
     struct normalizer *normalizer = context;
     struct step *step = &normalizer->steps[normalizer->count];
@@ -247,7 +250,8 @@ static enum status add_step(void *context, const struct json_value *value, const
 enum status normalizer_create(struct normalizer **out, const struct json_value *section, struct error *err)
 {
     struct normalizer *normalizer = memory_new(1, sizeof *normalizer, err);
-    enum status status = normalizer ? steps_read(section, "normalizers", add_step, normalizer, err) : ERR_MEMORY;
+    enum status status =
+        normalizer ? steps_read(section, "normalizers", add_step, normalizer, err) : ERR_MEMORY;
 
     if (status == OK)
         *out = normalizer;

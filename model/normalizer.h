@@ -10,7 +10,8 @@
 struct normal_text {
     const char *text; /* in and out: well-formed UTF-8, in the caller's memory or in one of the buffers */
     uint64_t bytes;
-    uint64_t first; /* in and out: so many of its bytes are made of the very first character of the whole input */
+    uint64_t
+        first; /* in and out: so many of its bytes are made of the very first character of the whole input */
     struct text buffers[2];
     unsigned holder; /* private: which buffer not to write to */
 };

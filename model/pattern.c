@@ -25,6 +25,7 @@ enum {
     BUDGET_BASE = 1 << 26,
     DEPTH_LIMIT = 1 << 20,
     HEAP_LIMIT_KIB = 1 << 15,
+    TRANSLATION_LIMIT = 1 << 18, /* bytes; classes are spelled out */
 };
 
 struct pattern {
@@ -68,7 +69,8 @@ static enum status compile_fault(int code, struct error *err)
     PCRE2_UCHAR text[160];
 
     if (code == PCRE2_ERROR_HEAP_FAILED) return no_memory(err);
-    if (pcre2_get_error_message(code, text, sizeof text) < 0) return fail(err, ERR_FORMAT, "the pattern is not valid");
+    if (pcre2_get_error_message(code, text, sizeof text) < 0)
+        return fail(err, ERR_FORMAT, "the pattern is not valid");
     return fail(err, ERR_FORMAT, "the pattern is not valid: %s", (const char *)text);
 }
 
@@ -119,7 +121,7 @@ enum status pattern_literal(struct pattern **out, const char *bytes, uint64_t co
 enum status pattern_regex(struct pattern **out, const char *bytes, uint64_t count, struct error *err)
 {
     struct pattern *pattern = memory_new(1, sizeof *pattern, err);
-    struct text source = {0};
+    struct text source = {.limit = TRANSLATION_LIMIT};
     enum status status = pattern ? text_reserve(&source, 1, err) : ERR_MEMORY;
 
     if (status == OK) status = pattern_translate(&source, bytes, count, err);
@@ -138,7 +140,8 @@ enum status pattern_read(struct pattern **out, const struct json_value *value, s
 
     if (literal && literal->kind == JSON_STRING)
         return pattern_literal(out, literal->text.bytes, literal->text.count, err);
-    if (regex && regex->kind == JSON_STRING) return pattern_regex(out, regex->text.bytes, regex->text.count, err);
+    if (regex && regex->kind == JSON_STRING)
+        return pattern_regex(out, regex->text.bytes, regex->text.count, err);
     return fail(err, ERR_FORMAT, "the pattern is neither a String nor a Regex");
 }
 
@@ -158,7 +161,8 @@ static int pay(pcre2_callout_block *block, void *context)
 {
     struct pattern_scratch *scratch = context;
     uint64_t position = block->current_position;
-    uint64_t moved = position > scratch->position ? position - scratch->position : scratch->position - position;
+    uint64_t moved =
+        position > scratch->position ? position - scratch->position : scratch->position - position;
 
     scratch->position = position;
     if (scratch->budget < moved + STOP_COST) return PCRE2_ERROR_CALLOUT;
@@ -203,8 +207,8 @@ void pattern_scratch_free(struct pattern_scratch *scratch)
 
 /* ---- walking ---- */
 
-void pattern_walk_init(struct pattern_walk *walk, const struct pattern *pattern, struct pattern_scratch *scratch,
-    const char *text, uint64_t bytes)
+void pattern_walk_init(struct pattern_walk *walk, const struct pattern *pattern,
+    struct pattern_scratch *scratch, const char *text, uint64_t bytes)
 {
     *walk = (struct pattern_walk){pattern, scratch, text, bytes, 0, UINT64_MAX, 0, 0};
 }
@@ -246,13 +250,14 @@ static enum status find_regex(struct pattern_walk *walk, bool *found, struct err
                 end--;
             options |= PCRE2_PARTIAL_HARD;
         }
-        int code = pcre2_match(walk->pattern->fast, (PCRE2_SPTR)walk->text, end, from, options, walk->scratch->data,
-            walk->scratch->fast);
+        int code = pcre2_match(walk->pattern->fast, (PCRE2_SPTR)walk->text, end, from, options,
+            walk->scratch->data, walk->scratch->fast);
         if (code == PCRE2_ERROR_NOMATCH && end < walk->bytes) {
             from = end; /* no match begins in the window */
             continue;
         }
-        if (code < 0 && code != PCRE2_ERROR_NOMATCH && code != PCRE2_ERROR_NOMEMORY) code = match_slowly(walk, from);
+        if (code < 0 && code != PCRE2_ERROR_NOMATCH && code != PCRE2_ERROR_NOMEMORY)
+            code = match_slowly(walk, from);
         return take(walk, code, found, err);
     }
 }
@@ -260,7 +265,8 @@ static enum status find_regex(struct pattern_walk *walk, bool *found, struct err
 static void find_literal(struct pattern_walk *walk, bool *found)
 {
     const struct pattern *pattern = walk->pattern;
-    const char *match = memmem(walk->text + walk->at, walk->bytes - walk->at, pattern->literal, pattern->literal_bytes);
+    const char *match =
+        memmem(walk->text + walk->at, walk->bytes - walk->at, pattern->literal, pattern->literal_bytes);
 
     *found = match != NULL;
     if (!match) return;

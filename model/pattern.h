@@ -39,8 +39,8 @@ struct pattern_walk {
     uint64_t begin, end;   /* the match */
 };
 
-void pattern_walk_init(struct pattern_walk *walk, const struct pattern *pattern, struct pattern_scratch *scratch,
-    const char *text, uint64_t bytes);
+void pattern_walk_init(struct pattern_walk *walk, const struct pattern *pattern,
+    struct pattern_scratch *scratch, const char *text, uint64_t bytes);
 
 /* Go to the next match; *found = false if there is none. An empty match just behind the last match is left out.
  * ERR_FORMAT: the pattern needs too much time or memory. */

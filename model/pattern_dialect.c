@@ -13,12 +13,14 @@ static const uint64_t NO_ATOM = UINT64_MAX;
 struct translator {
     struct text *out;
     const char *start, *at, *end;
-    uint64_t atom;                /* where the last thing that can be repeated begins in the output, or NO_ATOM */
-    uint64_t groups[GROUP_LIMIT]; /* where the open groups begin there */
+    uint64_t atom; /* where the last thing that can be repeated begins in the output, or NO_ATOM */
+    struct {
+        uint64_t begin;    /* in the output */
+        bool caseless;     /* around the group */
+    } groups[GROUP_LIMIT]; /* the open ones */
     unsigned depth;
     bool fresh;    /* nothing but the opening of the pattern or of a group came before */
-    bool caseless; /* some part of the pattern ignores case */
-    bool folds;    /* some part is equal, but for case, to a text of another length: "ss" and sharp s */
+    bool caseless; /* case is ignored here */
 };
 
 typedef enum status (*translate_step)(struct translator *, struct error *);
@@ -29,8 +31,8 @@ static enum status unsupported(const struct translator *translator, uint64_t byt
     uint64_t left = (uint64_t)(translator->end - translator->at);
 
     error_quote(quoted, sizeof quoted, translator->at, bytes < left ? bytes : left);
-    return fail(err, ERR_UNSUPPORTED, "the pattern has %s at byte %llu, which this version does not know", quoted,
-        (unsigned long long)(translator->at - translator->start));
+    return fail(err, ERR_UNSUPPORTED, "the pattern has %s at byte %llu, which this version does not know",
+        quoted, (unsigned long long)(translator->at - translator->start));
 }
 
 static bool looking_at(const struct translator *translator, const char *text)
@@ -68,17 +70,20 @@ static bool is_letter(char byte)
     return (byte | 0x20) >= 'a' && (byte | 0x20) <= 'z';
 }
 
-/* Take note of a character that, alone or with the one before it, may fold to a text of another length: the ligatures of
- * Latin, and to be safe everything outside of ASCII. */
-static void note_folding(struct translator *translator)
+/* Where case is ignored, Oniguruma lets "ss" match a sharp s and the like: texts of another length, which PCRE2 does not
+ * know. Refuse pairs that are such ligatures of Latin, and to be safe everything outside of ASCII. */
+static enum status check_folding(const struct translator *translator, struct error *err)
 {
     static const char *const pairs[] = {"ss", "ff", "fi", "fl", "st"};
     const char *at = translator->at;
+    bool folds = (uint8_t)*at >= 0x80;
 
-    if ((uint8_t)*at >= 0x80) translator->folds = true;
+    if (!translator->caseless) return OK;
     for (unsigned i = 0; i < 5 && at > translator->start; i++) {
-        if ((at[-1] | 0x20) == pairs[i][0] && (at[0] | 0x20) == pairs[i][1]) translator->folds = true;
+        if ((at[-1] | 0x20) == pairs[i][0] && (at[0] | 0x20) == pairs[i][1]) folds = true;
     }
+    if (!folds) return OK;
+    return fail(err, ERR_UNSUPPORTED, "the pattern ignores case where that may change the length of a text");
 }
 
 /* ---- classes of characters ---- */
@@ -116,11 +121,13 @@ static enum status put_word(struct translator *translator, bool inside, struct e
     if (status == OK && !inside) status = put(translator, "\\x{b2}-\\x{b3}\\x{b9}\\x{bc}-\\x{be}", err);
     if (status != OK) return status;
     return put(translator,
-        "\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}", err);
+        "\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}",
+        err);
 }
 
 /* The items of \p{name} inside brackets: from the table, a general category, or else a script by that name. */
-static enum status put_property(struct translator *translator, const char *name, bool negated, struct error *err)
+static enum status put_property(
+    struct translator *translator, const char *name, bool negated, struct error *err)
 {
     const char *items = negated ? NULL : property_items(name);
     uint64_t bytes = strlen(name);
@@ -134,7 +141,8 @@ static enum status put_property(struct translator *translator, const char *name,
 }
 
 /* Read \p{name}, \p{^name} or \P{name}; the reader stands at the backslash. */
-static enum status read_property(struct translator *translator, char name[NAME_LIMIT], bool *negated, struct error *err)
+static enum status read_property(
+    struct translator *translator, char name[NAME_LIMIT], bool *negated, struct error *err)
 {
     const char *at = translator->at + 2;
     uint64_t bytes = 0;
@@ -145,7 +153,8 @@ static enum status read_property(struct translator *translator, char name[NAME_L
         *negated = !*negated;
         at++;
     }
-    while (at + bytes < translator->end && (is_letter(at[bytes]) || at[bytes] == '_') && bytes < NAME_LIMIT - 1)
+    while (
+        at + bytes < translator->end && (is_letter(at[bytes]) || at[bytes] == '_') && bytes < NAME_LIMIT - 1)
         bytes++;
     if (bytes == 0 || at + bytes == translator->end || at[bytes] != '}')
         return unsupported(translator, NAME_LIMIT, err);
@@ -165,6 +174,10 @@ static enum status class_items(struct translator *translator, bool inside, bool 
     *negated = false;
     if (letter == 'p' || letter == 'P') {
         status = read_property(translator, name, negated, err);
+        /* Whether a class of one case takes in the other where case is ignored, the two see differently. */
+        if (status == OK && translator->caseless &&
+            (!strcmp(name, "Lu") || !strcmp(name, "Ll") || !strcmp(name, "Lt")))
+            return fail(err, ERR_UNSUPPORTED, "the pattern ignores the case of \\p{%s}", name);
         return status == OK ? put_property(translator, name, *negated && inside, err) : status;
     }
     *negated = letter < 'a';
@@ -203,9 +216,10 @@ static enum status hexadecimal(struct translator *translator, struct error *err)
         digits++;
     bool whole = translator->at[1] == 'u' ? digits == 4 : digits > 0;
     if (braces && (at + digits == translator->end || at[digits] != '}')) whole = false;
-    if (!braces && digits == 2 && translator->at[1] == 'x' && at[0] > '7') whole = false; /* one byte of a character */
+    if (!braces && digits == 2 && translator->at[1] == 'x' && at[0] > '7')
+        whole = false; /* one byte of a character */
     if (!whole) return unsupported(translator, 10, err);
-    if (digits > 2) translator->folds = true;
+    if ((digits > 2 || braces) && translator->caseless) return unsupported(translator, 10, err);
     translator->at = at;
     status = put(translator, "\\x{", err);
     if (status == OK) status = copy(translator, digits, err);
@@ -223,7 +237,8 @@ static enum status character_escape(struct translator *translator, struct error 
         translator->at += 2;
         return put(translator, "\\x0b", err);
     }
-    if (is_digit(letter) || (is_letter(letter) && !strchr("tnrfae", letter))) return unsupported(translator, 2, err);
+    if (is_digit(letter) || (is_letter(letter) && !strchr("tnrfae", letter)))
+        return unsupported(translator, 2, err);
     if ((uint8_t)letter >= 0x80) {
         translator->at++; /* the backslash means nothing; the character is copied next */
         return copy(translator, unicode_length(letter), err);
@@ -235,7 +250,8 @@ static enum status character_escape(struct translator *translator, struct error 
 static enum status word_boundary(struct translator *translator, struct error *err)
 {
     bool inside = translator->at[1] == 'B';
-    const char *const parts[] = {"(?:(?<=[", inside ? "])(?=[" : "])(?![", "])|(?<![", inside ? "])(?![" : "])(?=["};
+    const char *const parts[] = {
+        "(?:(?<=[", inside ? "])(?=[" : "])(?![", "])|(?<![", inside ? "])(?![" : "])(?=["};
     enum status status = OK;
 
     translator->at += 2;
@@ -329,8 +345,9 @@ static enum status bracket_item(struct translator *translator, struct error *err
         return put(translator, at_class(translator) || looking_at(translator, "[") ? "\\-" : "-", err);
     }
     if (looking_at(translator, "\\b")) return copy(translator, 2, err); /* a backspace in both */
-    if (*translator->at == '\\' && translator->end - translator->at >= 2) return character_escape(translator, err);
-    if ((uint8_t)*translator->at >= 0x80) translator->folds = true;
+    if (*translator->at == '\\' && translator->end - translator->at >= 2)
+        return character_escape(translator, err);
+    if ((uint8_t)*translator->at >= 0x80 && check_folding(translator, err) != OK) return ERR_UNSUPPORTED;
     return copy(translator, unicode_length(*translator->at), err);
 }
 
@@ -354,18 +371,20 @@ static enum status bracket(struct translator *translator, struct error *err)
 
 /* (?i), (?m:, (?-i: ... : Ruby's m is what PCRE2 calls s. Without a colon the options end, in Ruby, an alternative, in
  * PCRE2 not; at the very start of a group that is the same. */
-static enum status options(struct translator *translator, struct error *err)
+static enum status options(struct translator *translator, bool *opened, struct error *err)
 {
     const char *at = translator->at + 2;
     enum status status;
 
-    while (at < translator->end && strchr("im-", *at) && *at)
+    while (at < translator->end && *at && strchr("im-", *at))
         at++;
-    if (at == translator->end || (*at != ':' && (*at != ')' || !translator->fresh)))
+    *opened = at < translator->end && *at == ':';
+    if (!*opened && (at == translator->end || *at != ')' || !translator->fresh))
         return unsupported(translator, (uint64_t)(at - translator->at) + 1, err);
     status = copy(translator, 2, err);
     const char *off = memchr(translator->at, '-', (uint64_t)(at - translator->at));
-    if (memchr(translator->at, 'i', (uint64_t)((off ? off : at) - translator->at))) translator->caseless = true;
+    const char *i = memchr(translator->at, 'i', (uint64_t)(at - translator->at));
+    if (i) translator->caseless = !off || i < off;
     while (translator->at < at && status == OK) {
         if (*translator->at != 'm') {
             status = copy(translator, 1, err);
@@ -374,7 +393,7 @@ static enum status options(struct translator *translator, struct error *err)
         translator->at++;
         status = put(translator, "s", err);
     }
-    return status;
+    return status == OK ? copy(translator, 1, err) : status;
 }
 
 /* (?<name>...), as an ordinary group: nothing refers to it. */
@@ -389,43 +408,47 @@ static enum status named_group(struct translator *translator, struct error *err)
     return put(translator, "(?:", err);
 }
 
-static enum status group(struct translator *translator, struct error *err)
+/* (? and what follows it. *opened is false for options, which no parenthesis will close. */
+static enum status special_group(struct translator *translator, bool *opened, struct error *err)
 {
     static const char *const known[] = {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!"};
+
+    for (unsigned i = 0; i < sizeof known / sizeof *known; i++) {
+        if (looking_at(translator, known[i])) return copy(translator, strlen(known[i]), err);
+    }
+    if (looking_at(translator, "(?<")) return named_group(translator, err);
+    return options(translator, opened, err);
+}
+
+static enum status comment(struct translator *translator, struct error *err)
+{
+    const char *close = memchr(translator->at, ')', (uint64_t)(translator->end - translator->at));
+
+    if (!close) return unsupported(translator, 3, err);
+    translator->at = close + 1;
+    return OK;
+}
+
+static enum status group(struct translator *translator, struct error *err)
+{
     uint64_t begin = translator->out->count;
     enum status status;
-    bool opened = true;
+    bool opened = true, caseless = translator->caseless;
 
-    if (looking_at(translator, "(?#")) {
-        const char *close = memchr(translator->at, ')', (uint64_t)(translator->end - translator->at));
-        if (!close) return unsupported(translator, 3, err);
-        translator->at = close + 1;
-        return OK;
-    }
+    if (looking_at(translator, "(?#")) return comment(translator, err);
     if (looking_at(translator, "(*")) return unsupported(translator, 8, err);
     if (translator->depth == GROUP_LIMIT)
-        return fail(err, ERR_UNSUPPORTED, "the pattern has more than %d groups within one another", GROUP_LIMIT);
+        return fail(
+            err, ERR_UNSUPPORTED, "the pattern has more than %d groups within one another", GROUP_LIMIT);
     if (looking_at(translator, "(?")) {
-        unsigned i = 0;
-        while (i < 6 && !looking_at(translator, known[i]))
-            i++;
-        if (i < 6)
-            status = copy(translator, strlen(known[i]), err);
-        else if (looking_at(translator, "(?<"))
-            status = named_group(translator, err);
-        else
-            status = options(translator, err);
-        if (status == OK && i == 6) {
-            opened = !looking_at(translator, ")");
-            if (looking_at(translator, ":")) status = copy(translator, 1, err);
-        }
+        status = special_group(translator, &opened, err);
     } else {
         translator->at++;
         status = put(translator, "(?:", err);
     }
-    if (status != OK) return status;
-    if (!opened) return copy(translator, 1, err); /* (?i) opens nothing */
-    translator->groups[translator->depth++] = begin;
+    if (status != OK || !opened) return status;
+    translator->groups[translator->depth].begin = begin;
+    translator->groups[translator->depth++].caseless = caseless;
     translator->atom = NO_ATOM;
     translator->fresh = true;
     return OK;
@@ -433,8 +456,10 @@ static enum status group(struct translator *translator, struct error *err)
 
 static enum status close_group(struct translator *translator, struct error *err)
 {
-    if (translator->depth == 0) return fail(err, ERR_FORMAT, "the pattern closes a group that it never opened");
-    translator->atom = translator->groups[--translator->depth];
+    if (translator->depth == 0)
+        return fail(err, ERR_FORMAT, "the pattern closes a group that it never opened");
+    translator->atom = translator->groups[--translator->depth].begin;
+    translator->caseless = translator->groups[translator->depth].caseless;
     return copy(translator, 1, err);
 }
 
@@ -500,7 +525,8 @@ static enum status repetition(struct translator *translator, struct error *err)
 
     if (translator->atom == NO_ATOM) return unsupported(translator, 1, err);
     status = copy(translator, 1, err);
-    if (status == OK && (looking_at(translator, "?") || looking_at(translator, "+"))) status = copy(translator, 1, err);
+    if (status == OK && (looking_at(translator, "?") || looking_at(translator, "+")))
+        status = copy(translator, 1, err);
     translator->atom = NO_ATOM;
     return status;
 }
@@ -516,7 +542,7 @@ static enum status alternative_or_anchor(struct translator *translator, struct e
 static enum status character(struct translator *translator, struct error *err)
 {
     translator->atom = translator->out->count;
-    note_folding(translator);
+    if (check_folding(translator, err) != OK) return ERR_UNSUPPORTED;
     return copy(translator, unicode_length(*translator->at), err);
 }
 
@@ -560,7 +586,5 @@ enum status pattern_translate(struct text *out, const char *bytes, uint64_t coun
         status = step_for(byte)(&translator, err);
         if (byte != '(' && was_fresh) translator.fresh = false;
     }
-    if (status == OK && translator.caseless && translator.folds)
-        return fail(err, ERR_UNSUPPORTED, "the pattern ignores case where that may change the length of a text");
     return status;
 }

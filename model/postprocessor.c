@@ -1,3 +1,4 @@
+/* Whatever the steps are, what they come to for a single text is a list of ids before it and one after it. */
 #include "model/postprocessor.h"
 
 #include <inttypes.h>
@@ -15,8 +16,8 @@ struct reading {
     bool templated; /* a template has put its tokens around the text */
 };
 
-static enum status add_id(const struct reading *reading, struct id_list *list, const struct json_value *value,
-    struct error *err)
+static enum status add_id(
+    const struct reading *reading, struct id_list *list, const struct json_value *value, struct error *err)
 {
     if (value->kind != JSON_NUMBER || !value->is_u64) return fail(err, ERR_FORMAT, "an id that is no number");
     if (vocabulary_find_id(reading->vocabulary, value->u64) == NO_ENTRY)
@@ -27,8 +28,8 @@ static enum status add_id(const struct reading *reading, struct id_list *list, c
 }
 
 /* Put the ids of one step around those of the steps before it. */
-static enum status put_around(struct postprocessor *postprocessor, struct id_list *before, const struct id_list *after,
-    struct error *err)
+static enum status put_around(struct postprocessor *postprocessor, struct id_list *before,
+    const struct id_list *after, struct error *err)
 {
     enum status status = OK;
 
@@ -47,8 +48,8 @@ static enum status put_around(struct postprocessor *postprocessor, struct id_lis
 /* ---- BertProcessing, RobertaProcessing: cls text sep ---- */
 
 /* "cls": ["[CLS]", 101] */
-static enum status read_named_id(const struct reading *reading, const struct json_value *step, const char *key,
-    struct id_list *list, struct error *err)
+static enum status read_named_id(const struct reading *reading, const struct json_value *step,
+    const char *key, struct id_list *list, struct error *err)
 {
     const struct json_value *pair = json_member(step, key);
 
@@ -57,8 +58,8 @@ static enum status read_named_id(const struct reading *reading, const struct jso
     return add_id(reading, list, pair->children->next, err);
 }
 
-static enum status read_bert(const struct reading *reading, const struct json_value *step, struct id_list *before,
-    struct id_list *after, struct error *err)
+static enum status read_bert(const struct reading *reading, const struct json_value *step,
+    struct id_list *before, struct id_list *after, struct error *err)
 {
     enum status status = read_named_id(reading, step, "cls", before, err);
 
@@ -77,14 +78,15 @@ static enum status read_special(const struct reading *reading, const struct json
     if (status != OK) return status;
     if (!name) return fail(err, ERR_FORMAT, "a SpecialToken without an id");
     const struct json_value *ids = json_member(json_member(json_member(step, "special_tokens"), name), "ids");
-    if (!ids || ids->kind != JSON_ARRAY) return fail(err, ERR_FORMAT, "a SpecialToken that special_tokens lacks");
+    if (!ids || ids->kind != JSON_ARRAY)
+        return fail(err, ERR_FORMAT, "a SpecialToken that special_tokens lacks");
     for (const struct json_value *id = ids->children; id && status == OK; id = id->next)
         status = add_id(reading, list, id, err);
     return status;
 }
 
-static enum status read_template(const struct reading *reading, const struct json_value *step, struct id_list *before,
-    struct id_list *after, struct error *err)
+static enum status read_template(const struct reading *reading, const struct json_value *step,
+    struct id_list *before, struct id_list *after, struct error *err)
 {
     const struct json_value *single = json_member(step, "single");
     enum status status = OK;
@@ -92,7 +94,8 @@ static enum status read_template(const struct reading *reading, const struct jso
 
     if (!single || single->kind != JSON_ARRAY) return fail(err, ERR_FORMAT, "single is missing or no list");
     for (const struct json_value *item = single->children; item && status == OK; item = item->next) {
-        const struct json_value *special = json_member(item, "SpecialToken"), *text = json_member(item, "Sequence");
+        const struct json_value *special = json_member(item, "SpecialToken"),
+                                *text = json_member(item, "Sequence");
         if (special)
             status = read_special(reading, step, special, texts == 0 ? before : after, err);
         else if (text && json_is_text(json_member(text, "id"), "A"))
@@ -107,8 +110,8 @@ static enum status read_template(const struct reading *reading, const struct jso
 /* ---- the list ---- */
 
 /* ByteLevel corrects offsets, which nobody asks for here. */
-static enum status read_nothing(const struct reading *reading, const struct json_value *step, struct id_list *before,
-    struct id_list *after, struct error *err)
+static enum status read_nothing(const struct reading *reading, const struct json_value *step,
+    struct id_list *before, struct id_list *after, struct error *err)
 {
     (void)reading, (void)step, (void)before, (void)after, (void)err;
     return OK;

@@ -1,3 +1,4 @@
+/* One function per type of step, and the table of them. Steps find matches; the splitter turns matches into pieces. */
 #include "model/pretokenizer.h"
 
 #include "base/memory.h"
@@ -31,10 +32,10 @@ struct step {
     unicode_class class;
     enum behavior behavior;
     bool invert;
-    bool prefix_space, use_regex;       /* ByteLevel */
-    enum prepend prepend;               /* Metaspace */
-    bool split;                         /* Metaspace */
-    char replacement[4];                /* Metaspace */
+    bool prefix_space, use_regex; /* ByteLevel */
+    enum prepend prepend;         /* Metaspace */
+    bool split;                   /* Metaspace */
+    char replacement[4];          /* Metaspace */
     unsigned replacement_bytes;
 };
 
@@ -78,10 +79,10 @@ struct splitter {
     unsigned index;            /* of the step */
     const struct piece *piece; /* what is cut */
     enum behavior behavior;
-    bool invert;       /* take the parts between the matches for the matches */
-    bool to_bytes;     /* rewrite the parts in GPT-2's alphabet */
-    uint64_t covered;  /* how far the parts reach so far */
-    bool held;         /* a part is kept back because it may still grow */
+    bool invert;      /* take the parts between the matches for the matches */
+    bool to_bytes;    /* rewrite the parts in GPT-2's alphabet */
+    uint64_t covered; /* how far the parts reach so far */
+    bool held;        /* a part is kept back because it may still grow */
     uint64_t held_begin, held_end;
     bool held_matches; /* whether the last part that went into it was a match */
 };
@@ -148,7 +149,8 @@ static bool joins(const struct splitter *splitter, bool matches)
 }
 
 /* The next part, which begins where the last one ended. */
-static enum status add_part(struct splitter *splitter, uint64_t begin, uint64_t end, bool matches, struct error *err)
+static enum status add_part(
+    struct splitter *splitter, uint64_t begin, uint64_t end, bool matches, struct error *err)
 {
     enum status status = OK;
 
@@ -184,7 +186,8 @@ static enum status end_split(struct splitter *splitter, struct error *err)
     return status == OK ? let_go(splitter, err) : status;
 }
 
-static enum status split_by_pattern(struct splitter *splitter, const struct pattern *pattern, struct error *err)
+static enum status split_by_pattern(
+    struct splitter *splitter, const struct pattern *pattern, struct error *err)
 {
     struct pattern_walk walk;
     bool found;
@@ -205,14 +208,16 @@ static enum status split_by_class(struct splitter *splitter, unicode_class class
     unsigned length;
 
     for (uint64_t at = 0; at < piece->bytes && status == OK; at += length) {
-        if (class(unicode_decode(piece->text + at, &length))) status = add_match(splitter, at, at + length, err);
+        if (class(unicode_decode(piece->text + at, &length)))
+            status = add_match(splitter, at, at + length, err);
     }
     return status == OK ? end_split(splitter, err) : status;
 }
 
 /* ---- Split, Digits, Punctuation, WhitespaceSplit, CharDelimiterSplit ---- */
 
-static enum status cut_at_matches(struct run *run, unsigned index, const struct piece *piece, struct error *err)
+static enum status cut_at_matches(
+    struct run *run, unsigned index, const struct piece *piece, struct error *err)
 {
     const struct step *step = &run->pretokenizer->steps[index];
     struct splitter splitter = {
@@ -230,7 +235,8 @@ static enum status read_behavior(struct step *step, const struct json_value *val
 
     if (status != OK) return status;
     for (unsigned i = 0; i <= CONTIGUOUS; i++) {
-        if (strlen(behavior_names[i]) != name.count || memcmp(behavior_names[i], name.bytes, name.count) != 0) continue;
+        if (strlen(behavior_names[i]) != name.count || memcmp(behavior_names[i], name.bytes, name.count) != 0)
+            continue;
         step->behavior = (enum behavior)i;
         return OK;
     }
@@ -305,12 +311,14 @@ static enum status read_byte_level(struct step *step, const struct json_value *v
     return pattern_regex(&step->pattern, gpt2_pattern, sizeof gpt2_pattern - 1, err);
 }
 
-static enum status cut_byte_level(struct run *run, unsigned index, const struct piece *piece, struct error *err)
+static enum status cut_byte_level(
+    struct run *run, unsigned index, const struct piece *piece, struct error *err)
 {
     const struct step *step = &run->pretokenizer->steps[index];
     struct text *whole = &run->scratch->steps[index].whole;
     struct piece prefixed = *piece;
-    struct splitter splitter = {.run = run, .index = index, .piece = &prefixed, .behavior = ISOLATED, .to_bytes = true};
+    struct splitter splitter = {
+        .run = run, .index = index, .piece = &prefixed, .behavior = ISOLATED, .to_bytes = true};
 
     if (step->prefix_space && *piece->text != ' ') {
         whole->count = 0;
@@ -361,8 +369,8 @@ static enum status read_metaspace(struct step *step, const struct json_value *va
 }
 
 /* Append text with the replacement for every space. */
-static enum status replace_spaces(const struct step *step, struct text *out, const struct piece *piece,
-    struct error *err)
+static enum status replace_spaces(
+    const struct step *step, struct text *out, const struct piece *piece, struct error *err)
 {
     const char *at = piece->text, *end = at + piece->bytes, *space;
     enum status status = OK;
@@ -382,7 +390,8 @@ static bool begins_with_replacement(const struct step *step, const struct piece 
            memcmp(piece->text, step->replacement, step->replacement_bytes) == 0;
 }
 
-static enum status cut_metaspace(struct run *run, unsigned index, const struct piece *piece, struct error *err)
+static enum status cut_metaspace(
+    struct run *run, unsigned index, const struct piece *piece, struct error *err)
 {
     const struct step *step = &run->pretokenizer->steps[index];
     struct text *whole = &run->scratch->steps[index].whole;
@@ -417,7 +426,8 @@ static const struct kind kinds[] = {
     {"CharDelimiterSplit", read_delimiter, cut_at_matches, NULL, REMOVED},
 };
 
-static enum status add_step(void *context, const struct json_value *value, const char *type, struct error *err)
+static enum status add_step(
+    void *context, const struct json_value *value, const char *type, struct error *err)
 {
     struct pretokenizer *pretokenizer = context;
     struct step *step = &pretokenizer->steps[pretokenizer->count];
@@ -445,7 +455,8 @@ static void fill_byte_texts(struct pretokenizer *pretokenizer)
     }
 }
 
-enum status pretokenizer_create(struct pretokenizer **out, const struct json_value *section, struct error *err)
+enum status pretokenizer_create(
+    struct pretokenizer **out, const struct json_value *section, struct error *err)
 {
     struct pretokenizer *pretokenizer = memory_new(1, sizeof *pretokenizer, err);
     enum status status =
@@ -490,7 +501,8 @@ void pretokenizer_scratch_free(struct pretokenizer_scratch *scratch)
 }
 
 enum status pretokenizer_run(const struct pretokenizer *pretokenizer, struct pretokenizer_scratch *scratch,
-    struct pattern_scratch *patterns, const struct piece *text, piece_sink sink, void *context, struct error *err)
+    struct pattern_scratch *patterns, const struct piece *text, piece_sink sink, void *context,
+    struct error *err)
 {
     struct run run = {pretokenizer, scratch, patterns, sink, context};
 

@@ -19,7 +19,8 @@ typedef enum status (*piece_sink)(void *context, const struct piece *piece, stru
 struct pretokenizer;
 
 /* Read the "pre_tokenizer" section; NULL or null: texts stay whole. ERR_UNSUPPORTED: a type that is not known. */
-enum status pretokenizer_create(struct pretokenizer **out, const struct json_value *section, struct error *err);
+enum status pretokenizer_create(
+    struct pretokenizer **out, const struct json_value *section, struct error *err);
 void pretokenizer_free(struct pretokenizer *pretokenizer);
 
 /* What running needs to write to; one per thread at a time. No piece may grow beyond `limit` bytes. */
@@ -29,6 +30,7 @@ void pretokenizer_scratch_free(struct pretokenizer_scratch *scratch);
 
 /* Cut a text and hand the pieces to `sink` in order. */
 enum status pretokenizer_run(const struct pretokenizer *pretokenizer, struct pretokenizer_scratch *scratch,
-    struct pattern_scratch *patterns, const struct piece *text, piece_sink sink, void *context, struct error *err);
+    struct pattern_scratch *patterns, const struct piece *text, piece_sink sink, void *context,
+    struct error *err);
 
 #endif

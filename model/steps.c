@@ -1,3 +1,4 @@
+/* Flattening sections, and the checks on members that all of them share. */
 #include "model/steps.h"
 
 #include "base/utf8.h"
@@ -10,8 +11,8 @@ struct progress_of_steps {
     unsigned count;
 };
 
-static enum status read_step(struct progress_of_steps *progress, const struct json_value *step, unsigned depth,
-    struct error *err)
+static enum status read_step(
+    struct progress_of_steps *progress, const struct json_value *step, unsigned depth, struct error *err)
 {
     const struct json_value *type = json_member(step, "type"), *list;
     const char *name = NULL;
@@ -20,11 +21,13 @@ static enum status read_step(struct progress_of_steps *progress, const struct js
     if (status != OK) return status;
     if (!type || !name) return fail(err, ERR_FORMAT, "a step without a type");
     if (!json_is_text(type, "Sequence")) {
-        if (progress->count++ == STEP_LIMIT) return fail(err, ERR_UNSUPPORTED, "more than %d steps", STEP_LIMIT);
+        if (progress->count++ == STEP_LIMIT)
+            return fail(err, ERR_UNSUPPORTED, "more than %d steps", STEP_LIMIT);
         return progress->read(progress->context, step, name, err);
     }
     list = json_member(step, progress->list);
-    if (!list || list->kind != JSON_ARRAY) return fail(err, ERR_FORMAT, "a Sequence without %s", progress->list);
+    if (!list || list->kind != JSON_ARRAY)
+        return fail(err, ERR_FORMAT, "a Sequence without %s", progress->list);
     if (depth == STEP_DEPTH_LIMIT)
         return fail(err, ERR_UNSUPPORTED, "more than %d Sequences within one another", STEP_DEPTH_LIMIT);
     for (const struct json_value *child = list->children; child && status == OK; child = child->next)
@@ -32,8 +35,8 @@ static enum status read_step(struct progress_of_steps *progress, const struct js
     return status;
 }
 
-enum status steps_read(const struct json_value *section, const char *list, step_reader read, void *context,
-    struct error *err)
+enum status steps_read(
+    const struct json_value *section, const char *list, step_reader read, void *context, struct error *err)
 {
     struct progress_of_steps progress = {read, context, list, 0};
 
@@ -52,7 +55,8 @@ enum status steps_unknown(const char *type, struct error *err)
     return fail(err, ERR_UNSUPPORTED, "unknown type \"%s\"", error_quote(quoted, sizeof quoted, type, bytes));
 }
 
-enum status step_text(const struct json_value *step, const char *key, struct json_text *text, struct error *err)
+enum status step_text(
+    const struct json_value *step, const char *key, struct json_text *text, struct error *err)
 {
     const struct json_value *value = json_member(step, key);
 
@@ -61,7 +65,8 @@ enum status step_text(const struct json_value *step, const char *key, struct jso
     return OK;
 }
 
-enum status step_character(const struct json_value *step, const char *key, struct json_text *text, struct error *err)
+enum status step_character(
+    const struct json_value *step, const char *key, struct json_text *text, struct error *err)
 {
     enum status status = step_text(step, key, text, err);
 
@@ -75,7 +80,8 @@ enum status step_flag(const struct json_value *step, const char *key, bool *flag
 {
     const struct json_value *value = json_member(step, key);
 
-    if (!value || value->kind != JSON_BOOL) return fail(err, ERR_FORMAT, "%s is missing or neither true nor false", key);
+    if (!value || value->kind != JSON_BOOL)
+        return fail(err, ERR_FORMAT, "%s is missing or neither true nor false", key);
     *flag = value->boolean;
     return OK;
 }

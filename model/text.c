@@ -1,3 +1,4 @@
+/* Growing a text: the part of it that is not in the header because it is rare. */
 #include "model/text.h"
 
 #include <inttypes.h>

@@ -56,8 +56,8 @@ static enum status read_section(struct tokenizer *tokenizer, enum tokenizer_sect
     return status;
 }
 
-enum status tokenizer_create(struct tokenizer **out, const char *what, const char *json, uint64_t bytes,
-    struct error *err)
+enum status tokenizer_create(
+    struct tokenizer **out, const char *what, const char *json, uint64_t bytes, struct error *err)
 {
     struct json_text sections[SECTION_COUNT] = {{0}};
     struct tokenizer *tokenizer = memory_new(1, sizeof *tokenizer, err);
@@ -148,12 +148,13 @@ static enum status encode_word(void *context, const struct piece *piece, struct 
 {
     struct encoding *encoding = context;
 
-    return bpe_encode(&encoding->tokenizer->bpe, encoding->words, piece->text, piece->bytes, &encoding->ids, err);
+    return bpe_encode(
+        &encoding->tokenizer->bpe, encoding->words, piece->text, piece->bytes, &encoding->ids, err);
 }
 
 /* A part of a normalized text. */
-static enum status encode_normal(void *context, const struct added_token *token, uint64_t begin, uint64_t end,
-    struct error *err)
+static enum status encode_normal(
+    void *context, const struct added_token *token, uint64_t begin, uint64_t end, struct error *err)
 {
     struct encoding *encoding = context;
     const struct normal_text *normal = &encoding->normal;
@@ -166,8 +167,8 @@ static enum status encode_normal(void *context, const struct added_token *token,
 }
 
 /* A part of the text as it came. */
-static enum status encode_raw(void *context, const struct added_token *token, uint64_t begin, uint64_t end,
-    struct error *err)
+static enum status encode_raw(
+    void *context, const struct added_token *token, uint64_t begin, uint64_t end, struct error *err)
 {
     struct encoding *encoding = context;
     const struct tokenizer *tokenizer = encoding->tokenizer;
@@ -183,7 +184,8 @@ static enum status encode_raw(void *context, const struct added_token *token, ui
         encode_normal, encoding, err);
 }
 
-static enum status encode(struct encoding *encoding, const char *text, uint64_t bytes, bool special, struct error *err)
+static enum status encode(
+    struct encoding *encoding, const char *text, uint64_t bytes, bool special, struct error *err)
 {
     const struct tokenizer *tokenizer = encoding->tokenizer;
     const struct postprocessor *around = &tokenizer->postprocessor;
@@ -197,14 +199,14 @@ static enum status encode(struct encoding *encoding, const char *text, uint64_t 
     }
     if (status == OK && special) status = add_ids(&encoding->ids, &around->before, err);
     if (status == OK)
-        status = added_tokens_split(&tokenizer->added, &tokenizer->added.raw, encoding->text, bytes, encode_raw,
-            encoding, err);
+        status = added_tokens_split(
+            &tokenizer->added, &tokenizer->added.raw, encoding->text, bytes, encode_raw, encoding, err);
     if (status == OK && special) status = add_ids(&encoding->ids, &around->after, err);
     return status;
 }
 
-enum status tokenizer_encode(const struct tokenizer *tokenizer, uint32_t **ids, uint64_t *count, const char *text,
-    uint64_t bytes, bool special, struct error *err)
+enum status tokenizer_encode(const struct tokenizer *tokenizer, uint32_t **ids, uint64_t *count,
+    const char *text, uint64_t bytes, bool special, struct error *err)
 {
     struct encoding encoding = {.tokenizer = tokenizer};
     enum status status;
@@ -241,8 +243,8 @@ static enum status add_text(const struct tokenizer *tokenizer, struct token_text
     return token_texts_add(texts, content, bytes, err);
 }
 
-enum status tokenizer_decode(const struct tokenizer *tokenizer, char **text, uint64_t *bytes, const uint32_t *ids,
-    uint64_t count, bool skip_special, struct error *err)
+enum status tokenizer_decode(const struct tokenizer *tokenizer, char **text, uint64_t *bytes,
+    const uint32_t *ids, uint64_t count, bool skip_special, struct error *err)
 {
     struct pattern_scratch *scratch = NULL;
     struct token_texts texts = {0};

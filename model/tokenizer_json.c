@@ -1,3 +1,4 @@
+/* One pass that checks the syntax of everything and remembers where the sections are. */
 #include "model/tokenizer_json.h"
 
 #include <string.h>
@@ -51,11 +52,13 @@ enum status tokenizer_sections(struct json_text sections[SECTION_COUNT], const c
     }
     if (status == OK) status = json_finish(&reader, err);
     json_reader_free(&reader);
-    if (status == OK && sections[SECTION_MODEL].count == 0) return fail(err, ERR_FORMAT, "%s: model is missing", what);
+    if (status == OK && sections[SECTION_MODEL].count == 0)
+        return fail(err, ERR_FORMAT, "%s: model is missing", what);
     return status;
 }
 
-enum status tokenizer_section_parse(struct json_document **out, const struct json_text *section, struct error *err)
+enum status tokenizer_section_parse(
+    struct json_document **out, const struct json_text *section, struct error *err)
 {
     *out = NULL;
     if (section->count == 0) return OK;

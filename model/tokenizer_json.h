@@ -23,6 +23,7 @@ enum status tokenizer_sections(struct json_text sections[SECTION_COUNT], const c
     uint64_t bytes, struct error *err);
 
 /* Parse a small section; NULL in *out if it is absent. */
-enum status tokenizer_section_parse(struct json_document **out, const struct json_text *section, struct error *err);
+enum status tokenizer_section_parse(
+    struct json_document **out, const struct json_text *section, struct error *err);
 
 #endif

@@ -33,7 +33,7 @@ static bool has_category(uint32_t point, uint32_t categories)
 #define CATEGORIES_NUMBER (CATEGORY(ND) | CATEGORY(NL) | CATEGORY(NO))
 #define CATEGORIES_MARK (CATEGORY(MN) | CATEGORY(MC) | CATEGORY(ME))
 #define CATEGORIES_LETTER (CATEGORY(LU) | CATEGORY(LL) | CATEGORY(LT) | CATEGORY(LM) | CATEGORY(LO))
-#define CATEGORIES_PUNCTUATION                                                                                         \
+#define CATEGORIES_PUNCTUATION                                                                               \
     (CATEGORY(PC) | CATEGORY(PD) | CATEGORY(PS) | CATEGORY(PE) | CATEGORY(PI) | CATEGORY(PF) | CATEGORY(PO))
 
 /* ---- classes ---- */
@@ -200,7 +200,8 @@ static unsigned combining_class(utf8proc_int32_t point)
 static enum status sort_marks(struct pending *pending, uint64_t begin, uint64_t end, struct error *err)
 {
     uint64_t offsets[257] = {0};
-    enum status status = memory_grow(&pending->sorted, &pending->sorted_capacity, end - begin, sizeof *pending->sorted, err);
+    enum status status =
+        memory_grow(&pending->sorted, &pending->sorted_capacity, end - begin, sizeof *pending->sorted, err);
 
     if (status != OK) return status;
     for (uint64_t i = begin; i < end; i++)
@@ -249,12 +250,13 @@ static enum status flush(struct pending *pending, struct text *out, struct error
 static enum status decompose(struct pending *pending, uint32_t point, struct error *err)
 {
     int boundary = 0;
-    enum status status = memory_grow(&pending->points, &pending->capacity, pending->count + LONGEST_DECOMPOSITION,
-        sizeof *pending->points, err);
+    enum status status = memory_grow(&pending->points, &pending->capacity,
+        pending->count + LONGEST_DECOMPOSITION, sizeof *pending->points, err);
 
     if (status != OK) return status;
-    utf8proc_ssize_t count = utf8proc_decompose_char((utf8proc_int32_t)point, pending->points + pending->count,
-        LONGEST_DECOMPOSITION, (utf8proc_option_t)pending->options, &boundary);
+    utf8proc_ssize_t count =
+        utf8proc_decompose_char((utf8proc_int32_t)point, pending->points + pending->count,
+            LONGEST_DECOMPOSITION, (utf8proc_option_t)pending->options, &boundary);
     if (count > 0 && count <= LONGEST_DECOMPOSITION) pending->count += (uint64_t)count;
     return OK;
 }
@@ -286,8 +288,8 @@ static enum status normalize_run(struct pending *pending, struct text *out, cons
     return status == OK ? flush(pending, out, err) : status;
 }
 
-enum status unicode_normalize(struct text *out, const char *bytes, uint64_t count, enum unicode_form form,
-    struct error *err)
+enum status unicode_normalize(
+    struct text *out, const char *bytes, uint64_t count, enum unicode_form form, struct error *err)
 {
     static const int options[] = {
         [UNICODE_NFC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE,

@@ -49,7 +49,7 @@ enum status unicode_lower(struct text *out, const char *bytes, uint64_t count, s
 enum unicode_form { UNICODE_NFC, UNICODE_NFD, UNICODE_NFKC, UNICODE_NFKD };
 
 /* Append text in a normal form (Unicode Standard Annex 15). Linear in the text, whatever the text. */
-enum status unicode_normalize(struct text *out, const char *bytes, uint64_t count, enum unicode_form form,
-    struct error *err);
+enum status unicode_normalize(
+    struct text *out, const char *bytes, uint64_t count, enum unicode_form form, struct error *err);
 
 #endif

@@ -1,3 +1,4 @@
+/* Two open-addressing tables over one array of entries. Ids may have gaps of millions, so they are hashed as well. */
 #include "model/vocabulary.h"
 
 #include <inttypes.h>
@@ -14,7 +15,8 @@ static uint32_t *content_slot(const struct vocabulary *vocabulary, const char *c
         uint32_t *at = &vocabulary->by_content[slot & (vocabulary->slots - 1)];
         if (*at == 0) return at;
         const struct vocabulary_entry *entry = &vocabulary->entries[*at - 1];
-        if (entry->bytes == bytes && memcmp(vocabulary->contents.bytes + entry->offset, content, bytes) == 0) return at;
+        if (entry->bytes == bytes && memcmp(vocabulary->contents.bytes + entry->offset, content, bytes) == 0)
+            return at;
     }
     return NULL;
 }
@@ -54,7 +56,8 @@ static enum status grow_tables(struct vocabulary *vocabulary, struct error *err)
     vocabulary->slots = slots;
     for (uint32_t i = 0; i < vocabulary->count; i++) {
         const struct vocabulary_entry *entry = &vocabulary->entries[i];
-        uint32_t *content = content_slot(vocabulary, vocabulary->contents.bytes + entry->offset, entry->bytes);
+        uint32_t *content =
+            content_slot(vocabulary, vocabulary->contents.bytes + entry->offset, entry->bytes);
         uint32_t *id = id_slot(vocabulary, entry->id);
         if (!content || !id) return crafted(err);
         *content = *id = i + 1;
@@ -63,7 +66,8 @@ static enum status grow_tables(struct vocabulary *vocabulary, struct error *err)
 }
 
 /* Say which token is there twice. */
-static enum status duplicate(const char *content, uint64_t bytes, uint32_t id, bool same_content, struct error *err)
+static enum status duplicate(
+    const char *content, uint64_t bytes, uint32_t id, bool same_content, struct error *err)
 {
     char quoted[80];
 
@@ -72,8 +76,8 @@ static enum status duplicate(const char *content, uint64_t bytes, uint32_t id, b
     return fail(err, ERR_FORMAT, "the id %" PRIu32 " of \"%s\" is another token's already", id, quoted);
 }
 
-enum status vocabulary_add(struct vocabulary *vocabulary, const char *content, uint64_t bytes, uint64_t id,
-    struct error *err)
+enum status vocabulary_add(
+    struct vocabulary *vocabulary, const char *content, uint64_t bytes, uint64_t id, struct error *err)
 {
     struct vocabulary_entry entry = {vocabulary->contents.count, (uint32_t)bytes, (uint32_t)id};
     enum status status;
@@ -84,9 +88,9 @@ enum status vocabulary_add(struct vocabulary *vocabulary, const char *content, u
     if (status != OK) return status;
     uint32_t *by_content = content_slot(vocabulary, content, bytes), *by_id = id_slot(vocabulary, entry.id);
     if (!by_content || !by_id) return crafted(err);
-    if (*by_content > 0 || *by_id > 0)
-        return duplicate(content, bytes, entry.id, *by_content > 0, err);
-    status = memory_grow(&vocabulary->entries, &vocabulary->capacity, vocabulary->count + 1, sizeof entry, err);
+    if (*by_content > 0 || *by_id > 0) return duplicate(content, bytes, entry.id, *by_content > 0, err);
+    status =
+        memory_grow(&vocabulary->entries, &vocabulary->capacity, vocabulary->count + 1, sizeof entry, err);
     if (status == OK) status = text_append(&vocabulary->contents, content, bytes, err);
     if (status == OK) status = text_append(&vocabulary->contents, "", 1, err);
     if (status != OK) return status;
@@ -112,7 +116,8 @@ uint32_t vocabulary_find_model(const struct vocabulary *vocabulary, const char *
 
 uint32_t vocabulary_find_id(const struct vocabulary *vocabulary, uint64_t id)
 {
-    const uint32_t *slot = vocabulary->slots > 0 && id < VOCABULARY_ID_LIMIT ? id_slot(vocabulary, (uint32_t)id) : NULL;
+    const uint32_t *slot =
+        vocabulary->slots > 0 && id < VOCABULARY_ID_LIMIT ? id_slot(vocabulary, (uint32_t)id) : NULL;
 
     return slot ? *slot - 1 : NO_ENTRY;
 }

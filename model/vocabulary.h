@@ -22,15 +22,15 @@ struct vocabulary {
     struct text contents;
     struct vocabulary_entry *entries;
     uint64_t count, capacity;
-    uint64_t model_count;         /* the entries below belong to the model, those from here on are added tokens */
+    uint64_t model_count; /* the entries below belong to the model, those from here on are added tokens */
     uint32_t *by_content, *by_id; /* hash tables of entry + 1 */
     uint64_t slots;
     uint32_t size; /* one more than the highest id */
 };
 
 /* Add a token. ERR_FORMAT: the content or the id is there already, or the id is not below VOCABULARY_ID_LIMIT. */
-enum status vocabulary_add(struct vocabulary *vocabulary, const char *content, uint64_t bytes, uint64_t id,
-    struct error *err);
+enum status vocabulary_add(
+    struct vocabulary *vocabulary, const char *content, uint64_t bytes, uint64_t id, struct error *err);
 
 /* The entry with this content, or NO_ENTRY. `_model`: among the model's own tokens only. */
 uint32_t vocabulary_find(const struct vocabulary *vocabulary, const char *content, uint64_t bytes);

@@ -85,7 +85,8 @@ static bool same_ids(const struct json_value *expected, const uint32_t *ids, uin
     return true;
 }
 
-static void check_encode(const struct tokenizer *tokenizer, const struct json_value *one, const char *key, const char *name)
+static void check_encode(
+    const struct tokenizer *tokenizer, const struct json_value *one, const char *key, const char *name)
 {
     const struct json_value *text = json_member(one, "text"), *expected = json_member(one, key);
     struct error err = {0};
@@ -95,15 +96,17 @@ static void check_encode(const struct tokenizer *tokenizer, const struct json_va
     bool special = strcmp(key, "ids") != 0;
 
     REQUIRE(text && expected, NULL);
-    bool ok = tokenizer_encode(tokenizer, &ids, &count, text->text.bytes, text->text.count, special, &err) == OK &&
-              same_ids(expected, ids, count);
+    bool ok =
+        tokenizer_encode(tokenizer, &ids, &count, text->text.bytes, text->text.count, special, &err) == OK &&
+        same_ids(expected, ids, count);
     error_quote(quoted, sizeof quoted, text->text.bytes, text->text.count);
     snprintf(message, sizeof message, "%s: %s of \"%s\"", name, key, quoted);
     testing_check(ok, message, &err, __FILE__, __LINE__);
     memory_free(ids);
 }
 
-static void check_decode(const struct tokenizer *tokenizer, const struct json_value *one, const char *key, const char *name)
+static void check_decode(
+    const struct tokenizer *tokenizer, const struct json_value *one, const char *key, const char *name)
 {
     const struct json_value *list = json_member(one, "ids"), *expected = json_member(one, key);
     struct error err = {0};
@@ -118,8 +121,10 @@ static void check_decode(const struct tokenizer *tokenizer, const struct json_va
     for (const struct json_value *id = list->children; id; id = id->next)
         ids[count++] = (uint32_t)id->u64;
     bool ok = tokenizer_decode(tokenizer, &text, &bytes, ids, count, skip, &err) == OK &&
-              bytes == expected->text.count && memcmp(text, expected->text.bytes, bytes) == 0 && text[bytes] == 0;
-    snprintf(message, sizeof message, "%s: %s of %" PRIu64 " ids from %" PRIu32, name, key, count, count > 0 ? ids[0] : 0);
+              bytes == expected->text.count && memcmp(text, expected->text.bytes, bytes) == 0 &&
+              text[bytes] == 0;
+    snprintf(message, sizeof message, "%s: %s of %" PRIu64 " ids from %" PRIu32, name, key, count,
+        count > 0 ? ids[0] : 0);
     testing_check(ok, message, &err, __FILE__, __LINE__);
     memory_free(text);
     free(ids);
@@ -146,10 +151,12 @@ static const char *tokenizer_path(const char *folder, const char *name)
 {
     char relative[256];
 
-    if (strncmp(name, "shared-", 7) != 0) return testing_source(folder)
-        ? (snprintf(relative, sizeof relative, "%s/%s.json", folder, name), testing_source(relative)) : NULL;
-    snprintf(relative, sizeof relative, "models/%s/tokenizer.json", name + 7);
-    return testing_shared(relative);
+    if (strncmp(name, "shared-", 7) == 0) {
+        snprintf(relative, sizeof relative, "models/%s/tokenizer.json", name + 7);
+        return testing_shared(relative);
+    }
+    snprintf(relative, sizeof relative, "%s/%s.json", folder, name);
+    return testing_source(relative);
 }
 
 static void check_golden(const char *folder, const char *name)
@@ -205,14 +212,17 @@ static void test_golden_extra(void)
 
 /* ---- hand-made: encoding ---- */
 
-#define MODEL(options, vocab, merges) "'model':{'type':'BPE'," options "'vocab':{" vocab "},'merges':[" merges "]}"
+#define MODEL(options, vocab, merges)                                                                        \
+    "'model':{'type':'BPE'," options "'vocab':{" vocab "},'merges':[" merges "]}"
 #define LETTERS "'a':0,'b':1,'c':2,'ab':3,'bc':4,'abc':5,'aa':6,' ':7,'\xE2\x96\x81':8,'<unk>':9"
 #define WORDS MODEL("", LETTERS, "'a b','b c','ab c','a a'")
 #define METASPACE(scheme) "{'type':'Metaspace','replacement':'\xE2\x96\x81'," scheme "}"
-#define FLAGS(special) "'single_word':false,'lstrip':false,'rstrip':false,'normalized':false,'special':" special
-#define TEMPLATE(before, after)                                                                                        \
-    "{'type':'TemplateProcessing','single':[" before "{'Sequence':{'id':'A','type_id':0}}" after                        \
-    "],'special_tokens':{'x':{'id':'x','ids':[9],'tokens':['<unk>']},'y':{'id':'y','ids':[2,1],'tokens':['c','b']}}}"
+#define FLAGS(special)                                                                                       \
+    "'single_word':false,'lstrip':false,'rstrip':false,'normalized':false,'special':" special
+#define TEMPLATE(before, after)                                                                              \
+    "{'type':'TemplateProcessing','single':[" before "{'Sequence':{'id':'A','type_id':0}}" after             \
+    "],'special_tokens':{'x':{'id':'x','ids':[9],'tokens':['<unk>']},'y':{'id':'y','ids':[2,1],'tokens':['"  \
+    "c','b']}}}"
 
 static const struct encode_case {
     const char *name, *document, *text, *ids;
@@ -232,8 +242,8 @@ static const struct encode_case {
     {"unk_token", "{" MODEL("'unk_token':'<unk>',", LETTERS, "'a b'") "}", "axyb", "0 9 9 1"},
     {"fused", "{" MODEL("'unk_token':'<unk>','fuse_unk':true,", LETTERS, "'a b'") "}", "axyb", "0 9 1"},
     {"byte fallback", "{" MODEL("'byte_fallback':true,", "'<0xC3>':4,'<0xA9>':5", "") "}", "\xC3\xA9", "4 5"},
-    {"half a byte fallback", "{" MODEL("'byte_fallback':true,'unk_token':'u',", "'u':1,'<0xC3>':4", "") "}", "\xC3\xA9",
-        "1"},
+    {"half a byte fallback", "{" MODEL("'byte_fallback':true,'unk_token':'u',", "'u':1,'<0xC3>':4", "") "}",
+        "\xC3\xA9", "1"},
     {"unk_token waits behind bytes",
         "{" MODEL("'byte_fallback':true,'unk_token':'u',", "'u':1,'<0x41>':4,'b':2", "") "}", "xAb", "4 1 2"},
     {"ignore_merges", "{" MODEL("'ignore_merges':true,", "'a':0,'b':1,'ab':2", "") "}", "ab", "2"},
@@ -241,41 +251,49 @@ static const struct encode_case {
     {"ids with gaps", "{" MODEL("", "'a':7,'b':16777215", "") "}", "ba", "16777215 7"},
     {"ill-formed text", "{" MODEL("", "'a':0,'\xEF\xBF\xBD':1", "") "}",
         "a\xFF\xE2\x82\x61\xF0\x9F\x99\xED\xA0\x80\xC0\xAF\xE2", "0 1 1 0 1 1 1 1 1 1 1"},
-    {"tokens with any character", "{" MODEL("", "'\\u0000':3,'\\n':4,'\\uD83D\\uDE42':5", "") "}", "\xF0\x9F\x99\x82\n",
-        "5 4"},
+    {"tokens with any character", "{" MODEL("", "'\\u0000':3,'\\n':4,'\\uD83D\\uDE42':5", "") "}",
+        "\xF0\x9F\x99\x82\n", "5 4"},
     {"split", "{'pre_tokenizer':{'type':'WhitespaceSplit'}," WORDS "}", "ab ab", "3 3"},
     {"metaspace", "{'pre_tokenizer':" METASPACE("'prepend_scheme':'always'") "," WORDS "}", "a b", "8 0 8 1"},
-    {"metaspace never", "{'pre_tokenizer':" METASPACE("'prepend_scheme':'never'") "," WORDS "}", "a b", "0 8 1"},
-    {"metaspace of old", "{'pre_tokenizer':" METASPACE("'add_prefix_space':true") "," WORDS "}", "a b", "8 0 8 1"},
-    {"metaspace of old, never", "{'pre_tokenizer':" METASPACE("'add_prefix_space':false") "," WORDS "}", "a b", "0 8 1"},
+    {"metaspace never", "{'pre_tokenizer':" METASPACE("'prepend_scheme':'never'") "," WORDS "}", "a b",
+        "0 8 1"},
+    {"metaspace of old", "{'pre_tokenizer':" METASPACE("'add_prefix_space':true") "," WORDS "}", "a b",
+        "8 0 8 1"},
+    {"metaspace of old, never", "{'pre_tokenizer':" METASPACE("'add_prefix_space':false") "," WORDS "}",
+        "a b", "0 8 1"},
     {"metaspace first",
         "{'added_tokens':[{'id':9,'content':'<unk>'," FLAGS("true") "}],'pre_tokenizer':" METASPACE(
             "'prepend_scheme':'first'") "," WORDS "}",
         "a<unk>b", "8 0 9 1"},
     {"prepend nothing to nothing", "{'normalizer':{'type':'Prepend','prepend':'a'}," WORDS "}", "", ""},
     {"prepend", "{'normalizer':{'type':'Prepend','prepend':'a'}," WORDS "}", "b", "3"},
-    {"added token", "{'added_tokens':[{'id':77,'content':'bb'," FLAGS("false") "}]," WORDS "}", "abbbc", "0 77 4"},
+    {"added token", "{'added_tokens':[{'id':77,'content':'bb'," FLAGS("false") "}]," WORDS "}", "abbbc",
+        "0 77 4"},
     {"the longest added token",
-        "{'added_tokens':[{'id':77,'content':'bb'," FLAGS("false") "},{'id':78,'content':'bbb'," FLAGS("false") "}]," WORDS
-        "}",
+        "{'added_tokens':[{'id':77,'content':'bb'," FLAGS("false") "},{'id':78,'content':'bbb'," FLAGS(
+            "false") "}]," WORDS "}",
         "abbbbc", "0 78 4"},
-    {"an added token is no letter", "{'added_tokens':[{'id':77,'content':'x'," FLAGS("false") "}]," WORDS "}", "axb",
-        "0 77 1"},
-    {"template", "{'post_processor':" TEMPLATE("{'SpecialToken':{'id':'x','type_id':0}},", "") "," WORDS "}", "a", "9 0"},
+    {"an added token is no letter", "{'added_tokens':[{'id':77,'content':'x'," FLAGS("false") "}]," WORDS "}",
+        "axb", "0 77 1"},
+    {"template", "{'post_processor':" TEMPLATE("{'SpecialToken':{'id':'x','type_id':0}},", "") "," WORDS "}",
+        "a", "9 0"},
     {"template around",
-        "{'post_processor':" TEMPLATE(
-            "{'SpecialToken':{'id':'x','type_id':0}},", ",{'SpecialToken':{'id':'y','type_id':0}}") "," WORDS "}",
+        "{'post_processor':" TEMPLATE("{'SpecialToken':{'id':'x','type_id':0}},",
+            ",{'SpecialToken':{'id':'y','type_id':0}}") "," WORDS "}",
         "", "9 2 1"},
-    {"bert", "{'post_processor':{'type':'BertProcessing','sep':['b',1],'cls':['a',0]}," WORDS "}", "c", "0 2 1"},
+    {"bert", "{'post_processor':{'type':'BertProcessing','sep':['b',1],'cls':['a',0]}," WORDS "}", "c",
+        "0 2 1"},
     {"bert within bert",
-        "{'post_processor':{'type':'Sequence','processors':[{'type':'BertProcessing','sep':['b',1],'cls':['a',0]},"
+        "{'post_processor':{'type':'Sequence','processors':[{'type':'BertProcessing','sep':['b',1],'cls':['a'"
+        ",0]},"
         "{'type':'RobertaProcessing','sep':['ab',3],'cls':['aa',6]}]}," WORDS "}",
         "c", "6 0 2 1 3"},
     {"padding and truncation are left alone",
         "{'truncation':{'max_length':1},'padding':{'pad_id':3}," WORDS "}", "ab ab", "3 7 3"},
 };
 
-static void check_encoding(const struct tokenizer *tokenizer, const char *name, const char *text, const char *expected)
+static void check_encoding(
+    const struct tokenizer *tokenizer, const char *name, const char *text, const char *expected)
 {
     struct error err = {0};
     uint32_t *ids = NULL;
@@ -307,7 +325,9 @@ static void test_encode(void)
 
 /* ---- hand-made: decoding ---- */
 
-#define DECODED "'<0x41>':0,'<0xC3>':1,'<0xA9>':2,'\xE2\x96\x81x':3,'\xC3\x83':4,'\xC2\xA9':5,'x</w>':6,'':7,' ':8,'y':9"
+#define DECODED                                                                                              \
+    "'<0x41>':0,'<0xC3>':1,'<0xA9>':2,'\xE2\x96\x81x':3,'\xC3\x83':4,'\xC2\xA9':5,'x</w>':6,'':7,' "         \
+    "':8,'y':9"
 #define DECODER(decoder) "{'decoder':" decoder "," MODEL("", DECODED, "") "}"
 
 static const struct decode_case {
@@ -328,10 +348,12 @@ static const struct decode_case {
     {"suffix", DECODER("{'type':'BPEDecoder','suffix':'</w>'}"), {6, 6}, 2, "x x"},
     {"strip each", DECODER("{'type':'Strip','content':' ','start':1,'stop':0}"), {8, 9, 8}, 3, "y"},
     {"strip after fuse",
-        DECODER("{'type':'Sequence','decoders':[{'type':'Fuse'},{'type':'Strip','content':' ','start':1,'stop':1}]}"),
+        DECODER("{'type':'Sequence','decoders':[{'type':'Fuse'},{'type':'Strip','content':' "
+                "','start':1,'stop':1}]}"),
         {8, 8, 9}, 3, " y"},
     {"strip more than there is", DECODER("{'type':'Strip','content':' ','start':1,'stop':5}"), {8, 7}, 2, ""},
-    {"replace", DECODER("{'type':'Replace','pattern':{'String':'\xE2\x96\x81'},'content':' '}"), {3, 9}, 2, " xy"},
+    {"replace", DECODER("{'type':'Replace','pattern':{'String':'\xE2\x96\x81'},'content':' '}"), {3, 9}, 2,
+        " xy"},
     {"no steps", DECODER("{'type':'Sequence','decoders':[]}"), {9, 9}, 2, "yy"},
     {"no ids", DECODER("{'type':'Fuse'}"), {0}, 0, ""},
 };
@@ -397,7 +419,8 @@ static void test_ask(void)
 
 /* ---- bad files ---- */
 
-#define SPLIT(pattern) "{'pre_tokenizer':{'type':'Split','pattern':" pattern ",'behavior':'Isolated','invert':false}," WORDS "}"
+#define SPLIT(pattern)                                                                                       \
+    "{'pre_tokenizer':{'type':'Split','pattern':" pattern ",'behavior':'Isolated','invert':false}," WORDS "}"
 #define ADDED(tokens) "{'added_tokens':[" tokens "]," WORDS "}"
 
 static const struct bad_case {
@@ -411,7 +434,8 @@ static const struct bad_case {
     {"trailing", "{" WORDS "} x", ERR_FORMAT, "end of the document"},
     {"model-twice", "{" WORDS "," WORDS "}", ERR_FORMAT, "model is there twice"},
     {"version", "{'version':'2.0'," WORDS "}", ERR_UNSUPPORTED, "version"},
-    {"unigram", "{'model':{'type':'Unigram','vocab':[]}}", ERR_UNSUPPORTED, "model: unknown type \"Unigram\""},
+    {"unigram", "{'model':{'type':'Unigram','vocab':[]}}", ERR_UNSUPPORTED,
+        "model: unknown type \"Unigram\""},
     {"no-vocab", "{'model':{'type':'BPE','merges':[]}}", ERR_FORMAT, "vocab is missing"},
     {"no-merges", "{'model':{'type':'BPE','vocab':{}}}", ERR_FORMAT, "merges is missing"},
     {"vocab-twice", "{'model':{'vocab':{},'vocab':{},'merges':[]}}", ERR_FORMAT, "vocab"},
@@ -435,26 +459,31 @@ static const struct bad_case {
     {"dropout", "{" MODEL("'dropout':0.1,", LETTERS, "") "}", ERR_UNSUPPORTED, "dropout"},
     {"prefix", "{" MODEL("'continuing_subword_prefix':'##',", LETTERS, "") "}", ERR_UNSUPPORTED,
         "continuing_subword_prefix"},
-    {"suffix", "{" MODEL("'end_of_word_suffix':'</w>',", LETTERS, "") "}", ERR_UNSUPPORTED, "end_of_word_suffix"},
+    {"suffix", "{" MODEL("'end_of_word_suffix':'</w>',", LETTERS, "") "}", ERR_UNSUPPORTED,
+        "end_of_word_suffix"},
     {"flag-number", "{" MODEL("'fuse_unk':1,", LETTERS, "") "}", ERR_FORMAT, "fuse_unk"},
-    {"normalizer-unknown", "{'normalizer':{'type':'Foo'}," WORDS "}", ERR_UNSUPPORTED, "normalizer: unknown type \"Foo\""},
-    {"normalizer-precompiled", "{'normalizer':{'type':'Precompiled','precompiled_charsmap':'AA=='}," WORDS "}",
-        ERR_UNSUPPORTED, "Precompiled"},
+    {"normalizer-unknown", "{'normalizer':{'type':'Foo'}," WORDS "}", ERR_UNSUPPORTED,
+        "normalizer: unknown type \"Foo\""},
+    {"normalizer-precompiled",
+        "{'normalizer':{'type':'Precompiled','precompiled_charsmap':'AA=='}," WORDS "}", ERR_UNSUPPORTED,
+        "Precompiled"},
     {"normalizer-text", "{'normalizer':'NFC'," WORDS "}", ERR_FORMAT, "normalizer"},
     {"normalizer-typeless", "{'normalizer':{}," WORDS "}", ERR_FORMAT, "type"},
     {"prepend-missing", "{'normalizer':{'type':'Prepend'}," WORDS "}", ERR_FORMAT, "prepend"},
-    {"replace-patternless", "{'normalizer':{'type':'Replace','content':'x'}," WORDS "}", ERR_FORMAT, "pattern"},
+    {"replace-patternless", "{'normalizer':{'type':'Replace','content':'x'}," WORDS "}", ERR_FORMAT,
+        "pattern"},
     {"pre-tokenizer-unknown", "{'pre_tokenizer':{'type':'Foo'}," WORDS "}", ERR_UNSUPPORTED,
         "tokenizer.json: pre_tokenizer: unknown type \"Foo\""},
     {"sequence-empty-handed", "{'pre_tokenizer':{'type':'Sequence'}," WORDS "}", ERR_FORMAT, "pretokenizers"},
-    {"behavior-unknown", "{'pre_tokenizer':{'type':'Punctuation','behavior':'Eaten'}," WORDS "}", ERR_UNSUPPORTED, "Eaten"},
-    {"delimiter-long", "{'pre_tokenizer':{'type':'CharDelimiterSplit','delimiter':'ab'}," WORDS "}", ERR_FORMAT,
-        "delimiter"},
+    {"behavior-unknown", "{'pre_tokenizer':{'type':'Punctuation','behavior':'Eaten'}," WORDS "}",
+        ERR_UNSUPPORTED, "Eaten"},
+    {"delimiter-long", "{'pre_tokenizer':{'type':'CharDelimiterSplit','delimiter':'ab'}," WORDS "}",
+        ERR_FORMAT, "delimiter"},
     {"metaspace-contradiction",
-        "{'pre_tokenizer':" METASPACE("'prepend_scheme':'first','add_prefix_space':false") "," WORDS "}", ERR_FORMAT,
-        "prepend_scheme"},
-    {"metaspace-scheme", "{'pre_tokenizer':" METASPACE("'prepend_scheme':'last'") "," WORDS "}", ERR_UNSUPPORTED,
-        "prepend_scheme"},
+        "{'pre_tokenizer':" METASPACE("'prepend_scheme':'first','add_prefix_space':false") "," WORDS "}",
+        ERR_FORMAT, "prepend_scheme"},
+    {"metaspace-scheme", "{'pre_tokenizer':" METASPACE("'prepend_scheme':'last'") "," WORDS "}",
+        ERR_UNSUPPORTED, "prepend_scheme"},
     {"regex-bad", SPLIT("{'Regex':'('}"), ERR_FORMAT, "pattern"},
     {"regex-large", SPLIT("{'Regex':'((a{1,100}){1,100}){1,100}'}"), ERR_FORMAT, "pattern"},
     {"regex-verb", SPLIT("{'Regex':'(*LIMIT_MATCH=1)a'}"), ERR_UNSUPPORTED, "(*LIMIT"},
@@ -471,33 +500,41 @@ static const struct bad_case {
     {"added-no-content", ADDED("{'id':77}"), ERR_FORMAT, "token 0: content is missing"},
     {"added-other-id", ADDED("{'id':77,'content':'ab'}"), ERR_FORMAT, "77"},
     {"added-id-taken", ADDED("{'id':3,'content':'x'}"), ERR_FORMAT, "id 3"},
-    {"added-id-twice", ADDED("{'id':77,'content':'x'},{'id':77,'content':'y'}"), ERR_FORMAT, "token 1: the id 77"},
-    {"added-twice", ADDED("{'id':77,'content':'x'},{'id':77,'content':'x'}"), ERR_FORMAT, "\"x\" is there twice"},
+    {"added-id-twice", ADDED("{'id':77,'content':'x'},{'id':77,'content':'y'}"), ERR_FORMAT,
+        "token 1: the id 77"},
+    {"added-twice", ADDED("{'id':77,'content':'x'},{'id':77,'content':'x'}"), ERR_FORMAT,
+        "\"x\" is there twice"},
     {"added-flag", ADDED("{'id':77,'content':'x','special':1}"), ERR_FORMAT, "token 0"},
     {"added-same-form",
         "{'normalizer':{'type':'Lowercase'},'added_tokens':[{'id':77,'content':'X','normalized':true},"
         "{'id':78,'content':'x','normalized':true}]," WORDS "}",
         ERR_FORMAT, "two tokens"},
     {"added-vanishes",
-        "{'normalizer':{'type':'Strip','strip_left':true,'strip_right':true},'added_tokens':[{'id':7,'content':' ',"
+        "{'normalizer':{'type':'Strip','strip_left':true,'strip_right':true},'added_tokens':[{'id':7,'"
+        "content':' ',"
         "'normalized':true}]," WORDS "}",
         ERR_UNSUPPORTED, "nothing"},
-    {"template-lacks", "{'post_processor':" TEMPLATE("{'SpecialToken':{'id':'z','type_id':0}},", "") "," WORDS "}",
+    {"template-lacks",
+        "{'post_processor':" TEMPLATE("{'SpecialToken':{'id':'z','type_id':0}},", "") "," WORDS "}",
         ERR_FORMAT, "special_tokens"},
     {"template-b", "{'post_processor':" TEMPLATE("{'Sequence':{'id':'B','type_id':0}},", "") "," WORDS "}",
         ERR_UNSUPPORTED, "single"},
-    {"template-twice", "{'post_processor':" TEMPLATE("{'Sequence':{'id':'A','type_id':0}},", "") "," WORDS "}",
+    {"template-twice",
+        "{'post_processor':" TEMPLATE("{'Sequence':{'id':'A','type_id':0}},", "") "," WORDS "}",
         ERR_UNSUPPORTED, "2 times"},
-    {"template-id", "{'post_processor':" TEMPLATE("{'SpecialToken':{'id':'x','type_id':0}},", "") "," MODEL(
-                        "", "'a':0", "") "}",
+    {"template-id",
+        "{'post_processor':" TEMPLATE("{'SpecialToken':{'id':'x','type_id':0}},", "") "," MODEL(
+            "", "'a':0", "") "}",
         ERR_FORMAT, "the id 9"},
     {"processor-unknown", "{'post_processor':{'type':'Foo'}," WORDS "}", ERR_UNSUPPORTED, "Foo"},
     {"decoder-wordpiece", "{'decoder':{'type':'WordPiece','prefix':'##'}," WORDS "}", ERR_UNSUPPORTED,
         "decoder: unknown type \"WordPiece\""},
-    {"strip-long", "{'decoder':{'type':'Strip','content':'ab','start':0,'stop':0}," WORDS "}", ERR_FORMAT, "content"},
+    {"strip-long", "{'decoder':{'type':'Strip','content':'ab','start':0,'stop':0}," WORDS "}", ERR_FORMAT,
+        "content"},
 };
 
-static void check_bad(const char *name, const char *json, uint64_t bytes, enum status status, const char *text)
+static void check_bad(
+    const char *name, const char *json, uint64_t bytes, enum status status, const char *text)
 {
     struct tokenizer *tokenizer = NULL;
     struct error err = {0};
@@ -528,9 +565,11 @@ static void test_cut_short(void)
 {
     char json[TEXT_BYTES];
     uint64_t bytes = strlen(json_of(json,
-        "{'version':'1.0','added_tokens':[{'id':77,'content':'x'," FLAGS("true") "}],'normalizer':{'type':'NFC'},"
-        "'pre_tokenizer':{'type':'ByteLevel','add_prefix_space':false,'use_regex':true},'post_processor':" TEMPLATE(
-            "{'SpecialToken':{'id':'x','type_id':0}},", "") ",'decoder':{'type':'ByteLevel'}," WORDS "}"));
+        "{'version':'1.0','added_tokens':[{'id':77,'content':'x'," FLAGS(
+            "true") "}],'normalizer':{'type':'NFC'},"
+                    "'pre_tokenizer':{'type':'ByteLevel','add_prefix_space':false,'use_regex':true},'post_"
+                    "processor':" TEMPLATE("{'SpecialToken':{'id':'x','type_id':0}},",
+                        "") ",'decoder':{'type':'ByteLevel'}," WORDS "}"));
     struct tokenizer *tokenizer = NULL;
     struct error err = {0};
 
@@ -622,11 +661,12 @@ static void test_hostile_patterns(void)
 
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
         snprintf(document, sizeof document,
-            "{'pre_tokenizer':{'type':'Split','pattern':{'Regex':'%s'},'behavior':'Isolated','invert':false}," WORDS "}",
+            "{'pre_tokenizer':{'type':'Split','pattern':{'Regex':'%s'},'behavior':'Isolated','invert':false}"
+            "," WORDS "}",
             patterns[i]);
         encode_repeated(document, "a", 200000, &count);
-        encode_repeated(document, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab\n", 2000,
-            &count);
+        encode_repeated(document,
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab\n", 2000, &count);
     }
 }
 
@@ -637,8 +677,10 @@ static void test_hostile_texts(void)
         {"{'type':'NFC'}", "e\xCC\x81\xCC\xA3"},
         {"{'type':'NFC'}", "\xCC\x81\xCC\xA3"},
         {"{'type':'NFKD'}", "\xEF\xB7\xBA"},
-        {"{'type':'Replace','pattern':{'String':''},'content':'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'}",
+        {"{'type':'Replace','pattern':{'String':''},'content':'"
+         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+         "aaaa'}",
             "ab"},
     };
     char document[2048];
@@ -663,8 +705,10 @@ static void test_hostile_texts(void)
 static void test_long_runs(void)
 {
     static const char llama3[] =
-        "{'pre_tokenizer':{'type':'Split','pattern':{'Regex':'(?i:\\u0027s|\\u0027t|\\u0027re|\\u0027ve|\\u0027m|\\u0027ll|"
-        "\\u0027d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|"
+        "{'pre_tokenizer':{'type':'Split','pattern':{'Regex':'(?i:\\u0027s|\\u0027t|\\u0027re|\\u0027ve|"
+        "\\u0027m|\\u0027ll|"
+        "\\u0027d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| "
+        "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|"
         "\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+'},'behavior':'Isolated','invert':false}," WORDS "}";
     uint64_t count = 0;
 
@@ -683,26 +727,38 @@ static void test_long_word(void)
     CU_ASSERT(count == 200000 * 3);
     CU_ASSERT(encode_repeated("{" WORDS "}", "a", 1000001, &count) == OK);
     CU_ASSERT(count == 500001);
-    CU_ASSERT(encode_repeated("{" MODEL("", "'a':0,'b':1,'ab':2,'ba':3,'abab':4,'aa':5,'bb':6,'abb':7,'abba':8",
-                                  "'a b','b a','ab ab','a a','b b','ab b','abb a'") "}",
-                  "abbaab", 200000, &count) == OK);
+    CU_ASSERT(
+        encode_repeated("{" MODEL("", "'a':0,'b':1,'ab':2,'ba':3,'abab':4,'aa':5,'bb':6,'abb':7,'abba':8",
+                            "'a b','b a','ab ab','a a','b b','ab b','abb a'") "}",
+            "abbaab", 200000, &count) == OK);
     CU_ASSERT(count > 200000 && count < 600000);
 }
 
 /* ---- memory and threads ---- */
 
-#define EVERYTHING                                                                                                     \
-    "{'added_tokens':[{'id':77,'content':'<s>'," FLAGS("true") "},{'id':78,'content':'Nb','normalized':true}],"         \
-    "'normalizer':{'type':'Sequence','normalizers':[{'type':'NFKC'},{'type':'Lowercase'},{'type':'Replace','pattern':"  \
-    "{'Regex':'\\\\s+'},'content':' '},{'type':'Prepend','prepend':' '}]},"                                             \
-    "'pre_tokenizer':{'type':'Sequence','pretokenizers':[{'type':'Split','pattern':{'String':' '},'behavior':"          \
-    "'MergedWithNext','invert':false},{'type':'ByteLevel','add_prefix_space':true,'use_regex':true}]},"                 \
-    "'post_processor':{'type':'Sequence','processors':[{'type':'ByteLevel'}," TEMPLATE(                                 \
-        "{'SpecialToken':{'id':'x','type_id':0}},", ",{'SpecialToken':{'id':'y','type_id':0}}") "]},"                   \
-    "'decoder':{'type':'Sequence','decoders':[{'type':'Replace','pattern':{'Regex':'b'},'content':'B'},"                \
-    "{'type':'ByteFallback'},{'type':'Fuse'},{'type':'ByteLevel'}]},"                                                   \
-    MODEL("'unk_token':'<unk>','byte_fallback':true,", LETTERS ",'\xC4\xA0':10,'<0xC3>':11,'<0x83>':12", "'a b','ab c'") \
-    "}"
+#define EVERYTHING                                                                                           \
+    "{'added_tokens':[{'id':77,'content':'<s>'," FLAGS(                                                      \
+        "true") "},{'id':78,'content':'Nb','normalized':true}],"                                             \
+                "'normalizer':{'type':'Sequence','normalizers':[{'type':'NFKC'},{'type':'Lowercase'},{'"     \
+                "type':'Replace','pattern':"                                                                 \
+                "{'Regex':'\\\\s+'},'content':' '},{'type':'Prepend','prepend':' '}]},"                      \
+                "'pre_tokenizer':{'type':'Sequence','pretokenizers':[{'type':'Split','pattern':{'String':' " \
+                "'},'behavior':"                                                                             \
+                "'MergedWithNext','invert':false},{'type':'ByteLevel','add_prefix_space':true,'use_regex':"  \
+                "true}]},"                                                                                   \
+                "'post_processor':{'type':'Sequence','processors':[{'type':'ByteLevel'}," TEMPLATE(          \
+                    "{'SpecialToken':{'id':'x','type_id':0}},",                                              \
+                    ",{'SpecialToken':{'id':'y','type_id':0}}") "]},"                                        \
+                                                                "'decoder':{'type':'Sequence','decoders':[{" \
+                                                                "'type':'Replace','pattern':{'Regex':'b'},'" \
+                                                                "content':'B'},"                             \
+                                                                "{'type':'ByteFallback'},{'type':'Fuse'},{'" \
+                                                                "type':'ByteLevel'}]}," MODEL(               \
+                                                                    "'unk_token':'<unk>','byte_fallback':"   \
+                                                                    "true,",                                 \
+                                                                    LETTERS ",'\xC4\xA0':10,'<0xC3>':11,'<"  \
+                                                                            "0x83>':12",                     \
+                                                                    "'a b','ab c'") "}"
 
 /* Create, encode and decode, with whatever memory there is. */
 static enum status use_everything(struct error *err)
@@ -767,7 +823,8 @@ static enum status encode_task(void *context, uint64_t index, unsigned worker, s
         ids = NULL;
         status = tokenizer_encode(use->tokenizer, &ids, &count, "<s> abc ABC nb abcab", 20, true, err);
     }
-    if (status == OK) snprintf(use->found[index], sizeof use->found[index], "%.255s", show_ids(text, ids, count));
+    if (status == OK)
+        snprintf(use->found[index], sizeof use->found[index], "%.255s", show_ids(text, ids, count));
     memory_free(ids);
     return status;
 }
@@ -790,7 +847,8 @@ static void test_threads(void)
 
 /* ---- real ones, from ../shared ---- */
 
-static void check_text(const struct tokenizer *tokenizer, const char *relative, uint64_t tokens, const char *first)
+static void check_text(
+    const struct tokenizer *tokenizer, const char *relative, uint64_t tokens, const char *first)
 {
     const char *path = testing_shared(relative);
     struct error err = {0};
@@ -818,8 +876,10 @@ static void test_shared_texts(void)
         uint64_t tokens;
         const char *first;
     } cases[] = {
-        {"models/wiki-6M/tokenizer.json", "text/wiki-eval.txt", 97007, "1 3957 3957 13 477 3661 3959 328 1497 352"},
-        {"models/stories260K/tokenizer.json", "text/stories-eval.txt", 60387, "1 385 328 432 261 376 298 315 421 395"},
+        {"models/wiki-6M/tokenizer.json", "text/wiki-eval.txt", 97007,
+            "1 3957 3957 13 477 3661 3959 328 1497 352"},
+        {"models/stories260K/tokenizer.json", "text/stories-eval.txt", 60387,
+            "1 385 328 432 261 376 298 315 421 395"},
         {"models/TinyStories-656K/tokenizer.json", "text/stories-eval.txt", 29380,
             "1 80 429 598 303 489 1148 177 1051 652"},
     };
@@ -839,12 +899,14 @@ static void test_shared_texts(void)
 /* GPT-2's vocab.json and merges.txt as one tokenizer.json. */
 static char *gpt2_document(const char *vocab_path, const char *merges_path, uint64_t *bytes)
 {
-    static const char begin[] = "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
-                                "\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"merges\":";
+    static const char begin[] =
+        "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+        "\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"merges\":";
     struct json_writer writer = {0};
     struct error err = {0};
     uint64_t vocab_bytes, merges_bytes, list_bytes;
-    char *vocab = testing_read(vocab_path, &vocab_bytes), *merges = testing_read(merges_path, &merges_bytes), *list;
+    char *vocab = testing_read(vocab_path, &vocab_bytes), *merges = testing_read(merges_path, &merges_bytes),
+         *list;
 
     json_open_array(&writer);
     for (char *line = merges, *end; line < merges + merges_bytes; line = end + 1) {
@@ -866,7 +928,8 @@ static char *gpt2_document(const char *vocab_path, const char *merges_path, uint
 
 static void test_shared_gpt2(void)
 {
-    const char *vocab = testing_shared("tokenizers/gpt2/vocab.json"), *merges = testing_shared("tokenizers/gpt2/merges.txt");
+    const char *vocab = testing_shared("tokenizers/gpt2/vocab.json"),
+               *merges = testing_shared("tokenizers/gpt2/merges.txt");
     struct tokenizer *tokenizer = NULL;
     struct error err = {0};
     uint64_t bytes;
