@@ -6,7 +6,7 @@
 #include "model/backends/backend.h"
 #include "model/config.h"
 #include "model/layers.h"
-#include "model/tokenizer.h"
+#include "model/tokenizer/tokenizer.h"
 
 /* A model ready to run: mapped weights, configuration, tokenizer. Fields may be read. */
 struct model {

@@ -163,7 +163,7 @@ char *testing_read(const char *path, uint64_t *count)
 {
     FILE *file = fopen(path, "rbe");
     struct error err = {OK, ""};
-    long bytes;
+    long bytes = 0;
     char *text;
 
     testing_require(file != NULL, path, NULL, __FILE__, __LINE__);

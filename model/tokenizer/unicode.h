@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/utf8.h"
-#include "model/text.h"
+#include "model/tokenizer/text.h"
 
 /* The length of the character that begins with this byte, in text known to be well-formed. */
 static inline unsigned unicode_length(char lead)

@@ -3,11 +3,11 @@
  *
  * A word is first cut where no merge can ever join two neighbours; what lies between two cuts is a chunk. Chunks are
  * short in practice and are remembered in a small cache. A long chunk is merged with a heap in O(n log n). */
-#include "model/bpe.h"
+#include "model/tokenizer/bpe.h"
 
 #include "base/memory.h"
-#include "model/hash.h"
-#include "model/unicode.h"
+#include "model/tokenizer/hash.h"
+#include "model/tokenizer/unicode.h"
 
 enum { CACHED_SYMBOLS = 12, CACHE_SLOTS = 1 << 14, SMALLEST_CACHE = 1 << 6 };
 

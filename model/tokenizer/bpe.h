@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 #include "base/json.h"
-#include "model/id_list.h"
-#include "model/vocabulary.h"
+#include "model/tokenizer/id_list.h"
+#include "model/tokenizer/vocabulary.h"
 
 /* One merge: two tokens that become a third. Tokens are entries of the vocabulary. An empty slot has left == NO_ENTRY. */
 struct bpe_merge {

@@ -1,10 +1,10 @@
 /* One function per type of step, and the table of them. A step reads the text and writes to the other of two buffers. */
-#include "model/normalizer.h"
+#include "model/tokenizer/normalizer.h"
 
 #include "base/memory.h"
-#include "model/byte_level.h"
-#include "model/steps.h"
-#include "model/unicode.h"
+#include "model/tokenizer/byte_level.h"
+#include "model/tokenizer/steps.h"
+#include "model/tokenizer/unicode.h"
 
 struct step;
 

@@ -1,5 +1,5 @@
 /* Growing a text: the part of it that is not in the header because it is rare. */
-#include "model/text.h"
+#include "model/tokenizer/text.h"
 
 #include <inttypes.h>
 

@@ -3,8 +3,8 @@
 #define NIBBLE_MODEL_DETOKENIZER_H
 
 #include "base/json.h"
-#include "model/pattern.h"
-#include "model/text.h"
+#include "model/tokenizer/pattern.h"
+#include "model/tokenizer/text.h"
 
 /* A list of texts, one after the other; text i ends at ends[i]. Zero-initialise. */
 struct token_texts {

@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 #include "base/json.h"
-#include "model/normalizer.h"
-#include "model/vocabulary.h"
+#include "model/tokenizer/normalizer.h"
+#include "model/tokenizer/vocabulary.h"
 
 enum { ADDED_BYTES_LIMIT = 256 }; /* of one token: matching takes so many steps per character at most */
 

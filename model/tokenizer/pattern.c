@@ -7,15 +7,15 @@
  * Where it gives up, the slow one takes over for that match: it sees all of the text and stops at every item of the
  * pattern (PCRE2_AUTO_CALLOUT) to pay for the distance it moved, out of a budget in proportion to the text. PCRE2's own
  * match limit could not do this: it counts backtracking, not the scans in between, which alone can be quadratic. */
-#include "model/pattern.h"
+#include "model/tokenizer/pattern.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <string.h>
 
 #include "base/memory.h"
-#include "model/pattern_dialect.h"
-#include "model/unicode.h"
+#include "model/tokenizer/pattern_dialect.h"
+#include "model/tokenizer/unicode.h"
 
 enum {
     WINDOW_BYTES = 256,

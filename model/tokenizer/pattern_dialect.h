@@ -3,7 +3,7 @@
 #ifndef NIBBLE_MODEL_PATTERN_DIALECT_H
 #define NIBBLE_MODEL_PATTERN_DIALECT_H
 
-#include "model/text.h"
+#include "model/tokenizer/text.h"
 
 /* Append the pattern in PCRE2's syntax (for PCRE2_UTF, PCRE2_UCP, PCRE2_MULTILINE). Well-formed UTF-8 in, no more than
  * PATTERN_LIMIT bytes. ERR_UNSUPPORTED: something that would mean another thing in PCRE2, or that this version does not

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "model/text.h"
+#include "model/tokenizer/text.h"
 
 #define VOCABULARY_ID_LIMIT (UINT32_C(1) << 24)
 #define NO_ENTRY UINT32_MAX

@@ -1,6 +1,6 @@
 /* The tokenizer: tokenizer.json as Hugging Face's `tokenizers` library writes it, with a BPE model. Normalizer,
- * pre-tokenizer, model, post-processor and decoder are each a short list of steps, one table row per kind. The only
- * includer of PCRE2 and utf8proc. */
+ * pre-tokenizer, model, post-processor and decoder are each a short list of steps, one table row per kind. Only pattern.c
+ * knows PCRE2, only unicode.c utf8proc. */
 #ifndef NIBBLE_MODEL_TOKENIZER_H
 #define NIBBLE_MODEL_TOKENIZER_H
 
@@ -26,8 +26,9 @@ uint32_t tokenizer_size(const struct tokenizer *tokenizer);
  *   text   [bytes]   in, any bytes: ill-formed UTF-8 sequences become U+FFFD each (maximal subparts, as Unicode recommends
  *                    and as Python's decode(errors="replace") does)
  *   special          in: let the post-processor add its tokens (BOS and the like)
- * Linear to n log n in the text, for every input. ERR_NUMERIC never; ERR_MEMORY: text above 2 GiB or no memory;
- * ERR_FORMAT: a pattern exceeded its match limits, or a character has no token and the model no unk_token.
+ * Linear to n log n in the text, for every input. A character that has no token becomes unk_token; a model without one
+ * drops it, as the reference library does. ERR_MEMORY: text above 2 GiB or no memory; ERR_FORMAT: a pattern exceeded its
+ * match limits, or an unknown character meets an unk_token that is not in the vocabulary.
  * Safe from several threads at once. */
 enum status tokenizer_encode(const struct tokenizer *tokenizer, uint32_t **ids, uint64_t *count, const char *text,
     uint64_t bytes, bool special, struct error *err);

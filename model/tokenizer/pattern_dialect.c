@@ -1,11 +1,11 @@
 /* One pass over the pattern. What it keeps in mind is where the last atom began in the output, because Ruby's
  * `x{2,3}+` repeats the interval where PCRE2 would make it possessive, and so needs a group around it. */
-#include "model/pattern_dialect.h"
+#include "model/tokenizer/pattern_dialect.h"
 
 #include <stdbool.h>
 
-#include "model/pattern_classes.h"
-#include "model/unicode.h"
+#include "model/tokenizer/pattern_classes.h"
+#include "model/tokenizer/unicode.h"
 
 enum { GROUP_LIMIT = 100, NAME_LIMIT = 32 };
 static const uint64_t NO_ATOM = UINT64_MAX;

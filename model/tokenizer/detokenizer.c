@@ -1,10 +1,10 @@
 /* One function per type of step, and the table of them. A step turns one list of texts into another. */
-#include "model/detokenizer.h"
+#include "model/tokenizer/detokenizer.h"
 
 #include "base/memory.h"
-#include "model/byte_level.h"
-#include "model/steps.h"
-#include "model/unicode.h"
+#include "model/tokenizer/byte_level.h"
+#include "model/tokenizer/steps.h"
+#include "model/tokenizer/unicode.h"
 
 struct step;
 

@@ -1,11 +1,11 @@
 /* Whatever the steps are, what they come to for a single text is a list of ids before it and one after it. */
-#include "model/postprocessor.h"
+#include "model/tokenizer/postprocessor.h"
 
 #include <inttypes.h>
 #include <stdbool.h>
 #include <string.h>
 
-#include "model/steps.h"
+#include "model/tokenizer/steps.h"
 
 enum { AROUND_LIMIT = 1024 };
 

@@ -3,8 +3,8 @@
 #define NIBBLE_MODEL_NORMALIZER_H
 
 #include "base/json.h"
-#include "model/pattern.h"
-#include "model/text.h"
+#include "model/tokenizer/pattern.h"
+#include "model/tokenizer/text.h"
 
 /* A text on its way through the steps. */
 struct normal_text {

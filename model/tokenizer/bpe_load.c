@@ -3,9 +3,9 @@
 #include <stdio.h>
 
 #include "base/memory.h"
-#include "model/bpe.h"
-#include "model/hash.h"
-#include "model/unicode.h"
+#include "model/tokenizer/bpe.h"
+#include "model/tokenizer/hash.h"
+#include "model/tokenizer/unicode.h"
 
 /* The members of the section that are not small. */
 struct sections {

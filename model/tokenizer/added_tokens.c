@@ -1,11 +1,11 @@
 /* The sets are sorted lists that serve as tries: matching narrows the range of tokens that begin with the bytes read. */
-#include "model/added_tokens.h"
+#include "model/tokenizer/added_tokens.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 
 #include "base/memory.h"
-#include "model/unicode.h"
+#include "model/tokenizer/unicode.h"
 
 /* ---- reading ---- */
 

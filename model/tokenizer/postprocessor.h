@@ -3,8 +3,8 @@
 #define NIBBLE_MODEL_POSTPROCESSOR_H
 
 #include "base/json.h"
-#include "model/id_list.h"
-#include "model/vocabulary.h"
+#include "model/tokenizer/id_list.h"
+#include "model/tokenizer/vocabulary.h"
 
 /* Zero-initialise. */
 struct postprocessor {

@@ -1,12 +1,12 @@
 /* Classes of code points come from utf8proc's categories, corrected by the ranges of unicode_tables.h. Normal forms take
  * single decompositions and the composition of a run from utf8proc, but the ordering of marks in between is done here:
  * utf8proc's is quadratic in the length of a run of marks, and the text may be hostile. */
-#include "model/unicode.h"
+#include "model/tokenizer/unicode.h"
 
 #include <utf8proc.h>
 
 #include "base/memory.h"
-#include "model/unicode_tables.h"
+#include "model/tokenizer/unicode_tables.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 

@@ -4,18 +4,18 @@
  *
  * Each part hands its pieces on as it finds them. Once built, a tokenizer is only read; what an encoding writes to is its
  * own. */
-#include "model/tokenizer.h"
+#include "model/tokenizer/tokenizer.h"
 
 #include <inttypes.h>
 
 #include "base/memory.h"
-#include "model/added_tokens.h"
-#include "model/bpe.h"
-#include "model/detokenizer.h"
-#include "model/postprocessor.h"
-#include "model/pretokenizer.h"
-#include "model/tokenizer_json.h"
-#include "model/unicode.h"
+#include "model/tokenizer/added_tokens.h"
+#include "model/tokenizer/bpe.h"
+#include "model/tokenizer/detokenizer.h"
+#include "model/tokenizer/postprocessor.h"
+#include "model/tokenizer/pretokenizer.h"
+#include "model/tokenizer/tokenizer_json.h"
+#include "model/tokenizer/unicode.h"
 
 /* How far steps may blow a text up: no honest file comes near it (U+FDFA, the worst case of NFKC, grows elevenfold), and a
  * file of nothing but replacements cannot eat all memory. */

@@ -4,8 +4,8 @@
 #define NIBBLE_MODEL_PRETOKENIZER_H
 
 #include "base/json.h"
-#include "model/pattern.h"
-#include "model/text.h"
+#include "model/tokenizer/pattern.h"
+#include "model/tokenizer/text.h"
 
 /* A part of the text; never empty when a sink gets it. */
 struct piece {

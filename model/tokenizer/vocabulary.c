@@ -1,10 +1,10 @@
 /* Two open-addressing tables over one array of entries. Ids may have gaps of millions, so they are hashed as well. */
-#include "model/vocabulary.h"
+#include "model/tokenizer/vocabulary.h"
 
 #include <inttypes.h>
 
 #include "base/memory.h"
-#include "model/hash.h"
+#include "model/tokenizer/hash.h"
 
 /* Where a key is, or the empty slot where it belongs; NULL after HASH_PROBE_LIMIT slots. */
 static uint32_t *content_slot(const struct vocabulary *vocabulary, const char *content, uint64_t bytes)

@@ -1,10 +1,10 @@
 /* One function per type of step, and the table of them. Steps find matches; the splitter turns matches into pieces. */
-#include "model/pretokenizer.h"
+#include "model/tokenizer/pretokenizer.h"
 
 #include "base/memory.h"
-#include "model/byte_level.h"
-#include "model/steps.h"
-#include "model/unicode.h"
+#include "model/tokenizer/byte_level.h"
+#include "model/tokenizer/steps.h"
+#include "model/tokenizer/unicode.h"
 
 /* What becomes of the parts of a text that match, and of those between. */
 enum behavior { REMOVED, ISOLATED, MERGED_WITH_PREVIOUS, MERGED_WITH_NEXT, CONTIGUOUS };

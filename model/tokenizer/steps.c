@@ -1,5 +1,5 @@
 /* Flattening sections, and the checks on members that all of them share. */
-#include "model/steps.h"
+#include "model/tokenizer/steps.h"
 
 #include "base/utf8.h"
 

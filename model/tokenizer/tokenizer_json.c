@@ -1,5 +1,5 @@
 /* One pass that checks the syntax of everything and remembers where the sections are. */
-#include "model/tokenizer_json.h"
+#include "model/tokenizer/tokenizer_json.h"
 
 #include <string.h>
 
