@@ -34,7 +34,8 @@ void file_close(struct file *file);
 
 /* Read a whole small file into memory with a terminating NUL (not counted). Larger than `limit_bytes`: ERR_MEMORY.
  * Owner of *out: the caller, memory_free. */
-enum status file_read_all(char **out, uint64_t *bytes, const char *path, uint64_t limit_bytes, struct error *err);
+enum status file_read_all(
+    char **out, uint64_t *bytes, const char *path, uint64_t limit_bytes, struct error *err);
 
 /* What a path is, through links. FILE_ABSENT also when it cannot be looked at; file_open then says why. */
 enum file_kind { FILE_ABSENT, FILE_REGULAR, FILE_FOLDER, FILE_OTHER };
@@ -48,7 +49,8 @@ bool file_same(const char *path_a, const char *path_b);
 
 /* folder + "/" + name in new memory; name must be one path component (no '/', not "." or "..", no NUL inside `bytes`),
  * else ERR_FORMAT. For names that come from untrusted files. */
-enum status file_join(char **out, const char *folder, const char *name, uint64_t name_bytes, struct error *err);
+enum status file_join(
+    char **out, const char *folder, const char *name, uint64_t name_bytes, struct error *err);
 
 /* ---- writing: all or nothing ---- */
 
@@ -64,8 +66,8 @@ enum status output_open(struct output **out, const char *path, bool force, struc
 enum status output_reserve(struct output *output, uint64_t bytes, struct error *err);
 
 /* Write exactly `count` bytes at `offset`; retries EINTR and short writes. Thread-safe for disjoint ranges. */
-enum status output_write_at(struct output *output, uint64_t offset, const void *buffer, uint64_t count,
-    struct error *err);
+enum status output_write_at(
+    struct output *output, uint64_t offset, const void *buffer, uint64_t count, struct error *err);
 
 /* fsync, close, rename over the final name, fsync the folder; frees output. On error the temporary file is removed and
  * whatever stood under the final name is untouched; only if the very last step fails, the folder's fsync, is the new

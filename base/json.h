@@ -83,7 +83,8 @@ struct json_keys {
 };
 
 /* Add a key (its bytes are copied). *added = false if it was there already. */
-enum status json_keys_add(struct json_keys *keys, const char *bytes, uint64_t count, bool *added, struct error *err);
+enum status json_keys_add(
+    struct json_keys *keys, const char *bytes, uint64_t count, bool *added, struct error *err);
 void json_keys_free(struct json_keys *keys);
 
 /* ---- the tree ---- */
@@ -95,12 +96,12 @@ struct json_value {
     bool boolean;
     bool is_u64; /* number: written as a non-negative integer that fits; then `u64` is exact */
     union {
-        struct { /* number */
+        struct {           /* number */
             double number; /* finite */
             uint64_t u64;
         };
-        struct json_text text; /* string */
-        struct {               /* array, object */
+        struct json_text text;                 /* string */
+        struct {                               /* array, object */
             const struct json_value *children; /* the first of `count`, or NULL */
             uint64_t count;
         };
@@ -113,8 +114,8 @@ struct json_document;
 
 /* Parse a document of at most 16 MiB and 1 million values into a tree; more is ERR_MEMORY. It takes up to 48 bytes per
  * value beside the texts. Owner of *out: the caller, json_free. */
-enum status json_parse(struct json_document **out, const char *what, const char *bytes, uint64_t count,
-    struct error *err);
+enum status json_parse(
+    struct json_document **out, const char *what, const char *bytes, uint64_t count, struct error *err);
 const struct json_value *json_root(const struct json_document *document);
 void json_free(struct json_document *document);
 
@@ -125,13 +126,13 @@ const struct json_value *json_member(const struct json_value *object, const char
  * naming `what` and the key. Ranges are inclusive. */
 enum status json_get_u64(const struct json_value *object, const char *what, const char *key, uint64_t minimum,
     uint64_t maximum, uint64_t *out, struct error *err);
-enum status json_get_number(const struct json_value *object, const char *what, const char *key, double minimum,
-    double maximum, double *out, struct error *err);
-enum status json_get_bool(const struct json_value *object, const char *what, const char *key, bool *out,
-    struct error *err);
+enum status json_get_number(const struct json_value *object, const char *what, const char *key,
+    double minimum, double maximum, double *out, struct error *err);
+enum status json_get_bool(
+    const struct json_value *object, const char *what, const char *key, bool *out, struct error *err);
 /* *out points to terminated text owned by the document; text with U+0000 inside is refused. */
-enum status json_get_text(const struct json_value *object, const char *what, const char *key, const char **out,
-    struct error *err);
+enum status json_get_text(
+    const struct json_value *object, const char *what, const char *key, const char **out, struct error *err);
 
 /* True if the value is a string equal to `text`. */
 bool json_is_text(const struct json_value *value, const char *text);
@@ -156,7 +157,8 @@ void json_write_key(struct json_writer *writer, const char *key);
 void json_write_string(struct json_writer *writer, const char *bytes, uint64_t count);
 void json_write_text(struct json_writer *writer, const char *text); /* NULL writes null */
 void json_write_u64(struct json_writer *writer, uint64_t value);
-void json_write_number(struct json_writer *writer, double value); /* shortest that reads back; not finite: null */
+void json_write_number(
+    struct json_writer *writer, double value); /* shortest that reads back; not finite: null */
 void json_write_bool(struct json_writer *writer, bool value);
 /* Shorthands for key and value in one call. */
 void json_put_text(struct json_writer *writer, const char *key, const char *text);

@@ -26,7 +26,7 @@ struct option_list {
 /* One option. `offset` is where its value lies in the tool's options structure (offsetof). Defaults are whatever the
  * structure holds before parsing; `shown_default` is how --help prints them. */
 struct option {
-    const char *name;          /* without the dashes: "threads" */
+    const char *name; /* without the dashes: "threads" */
     enum option_kind kind;
     size_t offset;
     double minimum, maximum;   /* COUNT and NUMBER: inclusive */
@@ -46,9 +46,9 @@ struct operand {
 
 /* A whole command (a tool, or one subcommand of it). */
 struct command {
-    const char *name;      /* "nibble-quantize", or "nibble-check perplexity" */
-    const char *summary;   /* one sentence */
-    const char *details;   /* paragraphs after the options: examples, notes; may be NULL */
+    const char *name;    /* "nibble-quantize", or "nibble-check perplexity" */
+    const char *summary; /* one sentence */
+    const char *details; /* paragraphs after the options: examples, notes; may be NULL */
     const struct operand *operands;
     size_t operand_count;
     const struct option *options;
@@ -81,16 +81,16 @@ struct common_options {
     bool json, quiet, verbose;
 };
 
-#define COMMON_OPTIONS(type)                                                                                           \
-    {"threads", OPTION_COUNT, offsetof(type, common.threads), 0, 1024, NULL, "N", "all processors",                    \
-        "Worker threads. The output is the same for every number.", "Common options"},                                 \
-        {"json", OPTION_FLAG, offsetof(type, common.json), 0, 0, NULL, NULL, NULL,                                     \
-            "Print the result as one JSON object on standard output.", NULL},                                          \
-        {"quiet", OPTION_FLAG, offsetof(type, common.quiet), 0, 0, NULL, NULL, NULL,                                   \
-            "No progress and no notes; errors and results only.", NULL},                                               \
-    {                                                                                                                  \
-        "verbose", OPTION_FLAG, offsetof(type, common.verbose), 0, 0, NULL, NULL, NULL,                                \
-            "Say more: every tensor, the kernel set in use.", NULL                                                     \
+#define COMMON_OPTIONS(type)                                                                                 \
+    {"threads", OPTION_COUNT, offsetof(type, common.threads), 0, 1024, NULL, "N", "all processors",          \
+        "Worker threads. The output is the same for every number.", "Common options"},                       \
+        {"json", OPTION_FLAG, offsetof(type, common.json), 0, 0, NULL, NULL, NULL,                           \
+            "Print the result as one JSON object on standard output.", NULL},                                \
+        {"quiet", OPTION_FLAG, offsetof(type, common.quiet), 0, 0, NULL, NULL, NULL,                         \
+            "No progress and no notes; errors and results only.", NULL},                                     \
+    {                                                                                                        \
+        "verbose", OPTION_FLAG, offsetof(type, common.verbose), 0, 0, NULL, NULL, NULL,                      \
+            "Say more: every tensor, the kernel set in use.", NULL                                           \
     }
 
 #endif

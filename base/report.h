@@ -24,8 +24,8 @@ void report_detail(const struct report *report, const char *format, ...) NIBBLE_
 struct progress;
 enum progress_unit { PROGRESS_BYTES, PROGRESS_TOKENS, PROGRESS_ITEMS };
 /* Never fails: without memory, or when quiet, it returns NULL, which all functions accept. */
-struct progress *progress_start(const struct report *report, const char *label, uint64_t total,
-    enum progress_unit unit);
+struct progress *progress_start(
+    const struct report *report, const char *label, uint64_t total, enum progress_unit unit);
 void progress_add(struct progress *progress, uint64_t amount);
 /* Clear the line (on a terminal) and free. */
 void progress_end(struct progress *progress);

@@ -109,12 +109,12 @@ static enum status write_output(struct convert_result *result, const struct tran
     const char *const recorded[][2] = {{"type", options->type}};
     enum status status = nbl_writer_create(&writer, options->output, options->force, err);
     if (status == OK)
-        status = transfer_run(
-            result->input.container, writer, items, result->tensors, source_crcs, pool, report, "converting", err);
+        status = transfer_run(result->input.container, writer, items, result->tensors, source_crcs, pool,
+            report, "converting", err);
     if (status == OK) status = checkpoint_write_aliases(&result->input, writer, err);
     if (status == OK)
-        status =
-            provenance_attach(writer, result->input.container, convert_command.name, recorded, 1, source_crcs, err);
+        status = provenance_attach(
+            writer, result->input.container, convert_command.name, recorded, 1, source_crcs, err);
     if (status != OK) {
         nbl_writer_abandon(writer);
         return status;

@@ -29,7 +29,8 @@ enum status checkpoint_open(struct checkpoint *out, const char *path, struct err
     enum status status = container_open(&out->container, path, err);
     if (!status) status = read_config(out, err);
     if (!status) {
-        status = layers_bind(&out->tensors, &out->dropped, &out->dropped_count, out->container, &out->config, err);
+        status =
+            layers_bind(&out->tensors, &out->dropped, &out->dropped_count, out->container, &out->config, err);
     }
     return status;
 }
@@ -53,7 +54,8 @@ bool checkpoint_is_dropped(const struct checkpoint *checkpoint, const struct ten
 void checkpoint_note_dropped(const struct checkpoint *checkpoint, const struct report *report)
 {
     for (uint64_t i = 0; i < checkpoint->dropped_count; i++) {
-        report_note(report, "dropped %s: %s", checkpoint->dropped[i].tensor->name, checkpoint->dropped[i].why);
+        report_note(
+            report, "dropped %s: %s", checkpoint->dropped[i].tensor->name, checkpoint->dropped[i].why);
     }
 }
 
@@ -70,8 +72,8 @@ void checkpoint_write_dropped(const struct checkpoint *checkpoint, struct json_w
     json_close_array(json);
 }
 
-enum status checkpoint_write_aliases(const struct checkpoint *checkpoint, struct nbl_writer *writer,
-    struct error *err)
+enum status checkpoint_write_aliases(
+    const struct checkpoint *checkpoint, struct nbl_writer *writer, struct error *err)
 {
     enum status status = OK;
     for (uint64_t i = 0; !status && i < container_alias_count(checkpoint->container); i++) {
@@ -91,7 +93,7 @@ static bool folder_holds(const char *path, const struct stat *old)
     for (struct dirent *entry; folder && !found && (entry = readdir(folder)) != NULL;) {
         struct stat info;
         found = fstatat(dirfd(folder), entry->d_name, &info, 0) == 0 && info.st_dev == old->st_dev &&
-            info.st_ino == old->st_ino;
+                info.st_ino == old->st_ino;
     }
     if (folder) closedir(folder);
     return found;

@@ -31,8 +31,8 @@ void checkpoint_note_dropped(const struct checkpoint *checkpoint, const struct r
 void checkpoint_write_dropped(const struct checkpoint *checkpoint, struct json_writer *json);
 
 /* Carry the names that stand for another tensor over to a new file, but for those whose tensor was dropped. */
-enum status checkpoint_write_aliases(const struct checkpoint *checkpoint, struct nbl_writer *writer,
-    struct error *err);
+enum status checkpoint_write_aliases(
+    const struct checkpoint *checkpoint, struct nbl_writer *writer, struct error *err);
 
 /* ERR_USAGE if the output's name leads to the input or to a file of the input's folder, also through links. */
 enum status checkpoint_refuse_output(const char *input, const char *output, struct error *err);

@@ -17,13 +17,13 @@ struct rope_config {
     enum rope_kind kind;
     double theta;
     double factor;
-    double original_context;         /* llama3, yarn */
-    double low_freq_factor;          /* llama3 */
-    double high_freq_factor;         /* llama3 */
-    double beta_fast, beta_slow;     /* yarn */
-    double attention_factor;         /* yarn; 0: derived from factor */
-    double mscale, mscale_all_dim;   /* yarn; 0: absent */
-    bool truncate;                   /* yarn: round the correction range (default true) */
+    double original_context;       /* llama3, yarn */
+    double low_freq_factor;        /* llama3 */
+    double high_freq_factor;       /* llama3 */
+    double beta_fast, beta_slow;   /* yarn */
+    double attention_factor;       /* yarn; 0: derived from factor */
+    double mscale, mscale_all_dim; /* yarn; 0: absent */
+    bool truncate;                 /* yarn: round the correction range (default true) */
 };
 
 /* One model. Sizes are elements. */
@@ -31,15 +31,15 @@ struct model_config {
     const struct architecture *architecture; /* the row of the table in model/layers.c */
     uint32_t layers, hidden, ffn, heads, kv_heads, head_size, vocabulary, context;
     double norm_epsilon;
-    bool tied;              /* the output head is the embedding */
-    bool attention_bias;    /* q, k, v (and o where the architecture has it) carry biases */
-    bool output_bias;       /* o carries a bias */
+    bool tied;           /* the output head is the embedding */
+    bool attention_bias; /* q, k, v (and o where the architecture has it) carry biases */
+    bool output_bias;    /* o carries a bias */
     bool mlp_bias;
-    uint32_t window;        /* sliding window in tokens; 0: none */
+    uint32_t window;                                 /* sliding window in tokens; 0: none */
     uint32_t window_layers[CONFIG_LAYER_LIMIT / 32]; /* bit i: layer i slides */
     struct rope_config rope;
-    int64_t bos;                       /* token id, or -1 */
-    int64_t stops[CONFIG_STOP_LIMIT];  /* end-of-sequence ids */
+    int64_t bos;                      /* token id, or -1 */
+    int64_t stops[CONFIG_STOP_LIMIT]; /* end-of-sequence ids */
     uint32_t stop_count;
 };
 
@@ -51,8 +51,8 @@ struct model_config {
  * ERR_UNSUPPORTED names an unknown architecture, activation or rope type, and the tool of a quantization_config;
  * ERR_FORMAT a missing or impossible number (zero heads, heads not a multiple of kv_heads, an odd head size, a
  * non-positive theta or epsilon ...). */
-enum status config_parse(struct model_config *out, const char *what, const char *json, uint64_t bytes,
-    struct error *err);
+enum status config_parse(
+    struct model_config *out, const char *what, const char *json, uint64_t bytes, struct error *err);
 
 /* True if layer `layer` attends within the sliding window only. */
 bool config_slides(const struct model_config *config, uint32_t layer);

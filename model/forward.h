@@ -30,8 +30,8 @@ struct session;
 /* capacity: the most tokens per sequence. ERR_USAGE: zero sequences or capacity; ERR_MEMORY: the KV cache (single
  * precision) and activations do not fit (or above 2^40 bytes).
  * capacity may exceed config.context; positions are then simply larger than trained. */
-enum status session_create(struct session **out, struct model *model, uint64_t sequences, uint64_t capacity,
-    struct error *err);
+enum status session_create(
+    struct session **out, struct model *model, uint64_t sequences, uint64_t capacity, struct error *err);
 void session_free(struct session *session);
 
 /* Forget all tokens; capacity stays. */
@@ -49,10 +49,11 @@ uint64_t session_cache_bytes_per_token(const struct session *session);
  * At most 2048 tokens go through the layers at once, several sequences or part of one, so that activations take bounded
  * memory. Results do not depend on the number of workers; how tokens are spread over calls and batches changes them by
  * rounding only. */
-enum status session_step(struct session *session, float *hidden, const uint32_t *tokens, uint64_t length,
-    struct error *err);
+enum status session_step(
+    struct session *session, float *hidden, const uint32_t *tokens, uint64_t length, struct error *err);
 
 /* logits[count][vocabulary] = head * hidden[count][hidden]. Any number of rows; callers chunk to bound memory. */
-enum status model_logits(struct model *model, float *logits, const float *hidden, uint64_t count, struct error *err);
+enum status model_logits(
+    struct model *model, float *logits, const float *hidden, uint64_t count, struct error *err);
 
 #endif

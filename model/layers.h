@@ -66,7 +66,8 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
 bool layers_role_of(const struct model_config *config, const char *name, enum role *role, uint32_t *layer);
 
 /* The tensor name of a role; layer is ignored for roles that exist once. Returns out. */
-char *layers_name(char *out, uint64_t out_bytes, const struct model_config *config, enum role role, uint32_t layer);
+char *layers_name(
+    char *out, uint64_t out_bytes, const struct model_config *config, enum role role, uint32_t layer);
 
 /* The tensors of one model, bound to their roles. A tied model has one tensor in ROLE_EMBEDDING and ROLE_HEAD. */
 struct model_tensors {

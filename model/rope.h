@@ -17,7 +17,7 @@ float rope_frequencies(float *frequencies, const struct model_config *config, ui
 /* Tables for positions first .. first + count - 1.
  *   cosine, sine  [count][half]  out, times scale
  *   frequencies   [half]         in */
-void rope_tables(float *cosine, float *sine, const float *frequencies, float scale, uint32_t half, uint64_t first,
-    uint64_t count);
+void rope_tables(float *cosine, float *sine, const float *frequencies, float scale, uint32_t half,
+    uint64_t first, uint64_t count);
 
 #endif

@@ -16,7 +16,8 @@ struct generate_values {
 };
 
 static const struct operand operands[] = {
-    {"MODEL", offsetof(struct generate_values, model), "A Hugging Face folder, a .safetensors file or a .nbl file."},
+    {"MODEL", offsetof(struct generate_values, model),
+        "A Hugging Face folder, a .safetensors file or a .nbl file."},
 };
 
 static const struct option option_table[] = {
@@ -24,8 +25,8 @@ static const struct option option_table[] = {
         "The text to continue.", "Options"},
     {"tokens", OPTION_COUNT, offsetof(struct generate_values, options.tokens), 1, 1 << 20, NULL, "N", "128",
         "At most so many new tokens.", NULL},
-    {"temperature", OPTION_NUMBER, offsetof(struct generate_values, options.temperature), 0, 100, NULL, "T", "0",
-        "0 takes the likeliest token every time; 0.7 to 1 reads more naturally.", NULL},
+    {"temperature", OPTION_NUMBER, offsetof(struct generate_values, options.temperature), 0, 100, NULL, "T",
+        "0", "0 takes the likeliest token every time; 0.7 to 1 reads more naturally.", NULL},
     {"top-k", OPTION_COUNT, offsetof(struct generate_values, options.top_k), 0, 1e9, NULL, "K", "0",
         "Sample among the K likeliest tokens only; 0: all.", NULL},
     {"top-p", OPTION_NUMBER, offsetof(struct generate_values, options.top_p), 0, 1, NULL, "P", "1",
@@ -40,8 +41,9 @@ static const struct option option_table[] = {
 static const struct command usage = {
     .name = "nibble-check generate",
     .summary = "Continue a text with a model, to see that it still speaks.",
-    .details = "Example:\n"
-               "  nibble-check generate small.nbl --prompt 'It was a' --tokens 60 --temperature 0.8 --seed 7\n",
+    .details =
+        "Example:\n"
+        "  nibble-check generate small.nbl --prompt 'It was a' --tokens 60 --temperature 0.8 --seed 7\n",
     .operands = operands,
     .operand_count = COMMANDS_COUNT(operands),
     .options = option_table,
@@ -62,7 +64,8 @@ static enum status print_as_json(const struct generate_values *values, const str
     struct json_writer writer = {.indent = 2};
     char *text = NULL;
     uint64_t bytes = 0;
-    enum status status = tokenizer_decode(model->tokenizer, &text, &bytes, ids, result->new_tokens, true, err);
+    enum status status =
+        tokenizer_decode(model->tokenizer, &text, &bytes, ids, result->new_tokens, true, err);
     if (status) return status;
     json_open_object(&writer);
     json_put_text(&writer, "tool", "nibble-check generate");
@@ -73,7 +76,8 @@ static enum status print_as_json(const struct generate_values *values, const str
     json_write_string(&writer, text, bytes);
     json_write_key(&writer, "ids");
     json_open_array(&writer);
-    for (uint64_t i = 0; i < result->new_tokens; i++) json_write_u64(&writer, ids[i]);
+    for (uint64_t i = 0; i < result->new_tokens; i++)
+        json_write_u64(&writer, ids[i]);
     json_close_array(&writer);
     json_put_u64(&writer, "prompt_tokens", result->prompt_tokens);
     json_put_u64(&writer, "new_tokens", result->new_tokens);
@@ -110,7 +114,8 @@ static enum status run_generate(int argc, char **argv, enum options_outcome *out
         report_note(&setting.report,
             "%" PRIu64 " prompt tokens in %.2f s, %" PRIu64 " new ones in %.2f s (%.1f per second)%s",
             result.prompt_tokens, result.prompt_seconds, result.new_tokens, result.new_seconds,
-            (double)result.new_tokens / result.new_seconds, result.stopped ? ", stopped by an end token" : "");
+            (double)result.new_tokens / result.new_seconds,
+            result.stopped ? ", stopped by an end token" : "");
     }
 done:
     memory_free(ids);

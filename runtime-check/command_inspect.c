@@ -12,7 +12,8 @@ struct inspect_values {
 };
 
 static const struct operand operands[] = {
-    {"FILE", offsetof(struct inspect_values, file), "A .nbl file, a .safetensors file or a Hugging Face folder."},
+    {"FILE", offsetof(struct inspect_values, file),
+        "A .nbl file, a .safetensors file or a Hugging Face folder."},
 };
 
 static const struct option option_table[] = {

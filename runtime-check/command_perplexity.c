@@ -19,14 +19,17 @@ struct perplexity_values {
 };
 
 static const struct operand operands[] = {
-    {"MODEL", offsetof(struct perplexity_values, model), "A Hugging Face folder, a .safetensors file or a .nbl file."},
+    {"MODEL", offsetof(struct perplexity_values, model),
+        "A Hugging Face folder, a .safetensors file or a .nbl file."},
 };
 
 static const struct option option_table[] = {
     {"text", OPTION_TEXT, offsetof(struct perplexity_values, text), 0, 0, NULL, "FILE", NULL,
         "The text to score, UTF-8. Required.", "Options"},
-    {"protocol", OPTION_CHOICE, offsetof(struct perplexity_values, protocol), 0, 0, "gptq|llama.cpp", "NAME", "gptq",
-        "gptq: windows without overlap, every position but the first scored. llama.cpp: each window begins with BOS and "
+    {"protocol", OPTION_CHOICE, offsetof(struct perplexity_values, protocol), 0, 0, "gptq|llama.cpp", "NAME",
+        "gptq",
+        "gptq: windows without overlap, every position but the first scored. llama.cpp: each window begins "
+        "with BOS and "
         "its second half is scored. Numbers of different protocols or contexts do not compare.",
         NULL},
     {"context", OPTION_COUNT, offsetof(struct perplexity_values, context), 4, 1 << 20, NULL, "N",
@@ -41,9 +44,10 @@ static const struct option option_table[] = {
 static const struct command usage = {
     .name = "nibble-check perplexity",
     .summary = "Perplexity of a model on a text, under a named protocol.",
-    .details = "Examples:\n"
-               "  nibble-check perplexity models/folio-4M --text models/folio-4M/eval.txt\n"
-               "  nibble-check perplexity small.nbl --text eval.txt --protocol llama.cpp --context 512 --json\n",
+    .details =
+        "Examples:\n"
+        "  nibble-check perplexity models/folio-4M --text models/folio-4M/eval.txt\n"
+        "  nibble-check perplexity small.nbl --text eval.txt --protocol llama.cpp --context 512 --json\n",
     .operands = operands,
     .operand_count = COMMANDS_COUNT(operands),
     .options = option_table,
@@ -116,13 +120,15 @@ static enum status run_perplexity(int argc, char **argv, enum options_outcome *o
         (status = perplexity_measure(&result, model, text, bytes, &options, &setting.report, err))) {
         goto done;
     }
-    if (values.common.json) status = print_as_json(&values, &result, model, options.protocol, err);
-    else print_perplexity(&result, options.protocol);
+    if (values.common.json)
+        status = print_as_json(&values, &result, model, options.protocol, err);
+    else
+        print_perplexity(&result, options.protocol);
     if (!status && values.record) {
         model_close(model);
         model = NULL;
-        status = record_perplexity(values.model, &result, options.protocol, values.text, setting.pool,
-            &setting.report, err);
+        status = record_perplexity(
+            values.model, &result, options.protocol, values.text, setting.pool, &setting.report, err);
     }
 done:
     model_close(model);

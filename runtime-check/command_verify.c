@@ -14,22 +14,26 @@ struct verify_values {
 };
 
 static const struct operand operands[] = {
-    {"FILE", offsetof(struct verify_values, file), "A .nbl file, a .safetensors file or a Hugging Face folder."},
+    {"FILE", offsetof(struct verify_values, file),
+        "A .nbl file, a .safetensors file or a Hugging Face folder."},
 };
 
 static const struct option option_table[] = {
     {"source", OPTION_TEXT, offsetof(struct verify_values, source), 0, 0, NULL, "MODEL", NULL,
-        "Also compare every tensor with the one of the same name in MODEL, and list what it lost.", "Options"},
+        "Also compare every tensor with the one of the same name in MODEL, and list what it lost.",
+        "Options"},
     COMMON_OPTIONS(struct verify_values),
 };
 
 static const struct command usage = {
     .name = "nibble-check verify",
-    .summary = "Read every byte of a model file and check it: structure, checksums, finite weights, architecture.",
-    .details = "Exit code 0: everything holds. 7: something does not; every fault is named. 3: the file's header or "
-               "table cannot be trusted at all.\n\n"
-               "Example:\n"
-               "  nibble-check verify small.nbl --source models/folio-4M\n",
+    .summary =
+        "Read every byte of a model file and check it: structure, checksums, finite weights, architecture.",
+    .details =
+        "Exit code 0: everything holds. 7: something does not; every fault is named. 3: the file's header or "
+        "table cannot be trusted at all.\n\n"
+        "Example:\n"
+        "  nibble-check verify small.nbl --source models/folio-4M\n",
     .operands = operands,
     .operand_count = COMMANDS_COUNT(operands),
     .options = option_table,
@@ -45,11 +49,14 @@ struct fault_list {
 static void add_fault(void *context, const char *text)
 {
     struct fault_list *list = context;
-    if (list->json) json_write_text(&list->writer, text);
-    else printf("fault: %s\n", text);
+    if (list->json)
+        json_write_text(&list->writer, text);
+    else
+        printf("fault: %s\n", text);
 }
 
-static void put_differences(struct json_writer *writer, const struct verify_difference *differences, uint64_t count)
+static void put_differences(
+    struct json_writer *writer, const struct verify_difference *differences, uint64_t count)
 {
     json_write_key(writer, "differences");
     json_open_array(writer);
@@ -69,7 +76,8 @@ static void print_differences(const struct verify_difference *differences, uint6
     struct table table = {0};
     char scheme[48];
     table_head(&table, 5,
-        (const char *const[]){"tensor", "stored as", ">relative error", ">signal to noise", ">largest change"});
+        (const char *const[]){
+            "tensor", "stored as", ">relative error", ">signal to noise", ">largest change"});
     for (uint64_t i = 0; i < count; i++) {
         const struct verify_difference *d = &differences[i];
         table_cell(&table, "%s", d->tensor->name);
@@ -81,8 +89,10 @@ static void print_differences(const struct verify_difference *differences, uint6
             continue;
         }
         table_cell(&table, "%.6f", d->relative_rms);
-        if (d->relative_rms > 0) table_cell(&table, "%.1f dB", -20 * log10(d->relative_rms));
-        else table_cell(&table, "exact");
+        if (d->relative_rms > 0)
+            table_cell(&table, "%.1f dB", -20 * log10(d->relative_rms));
+        else
+            table_cell(&table, "exact");
         table_cell(&table, "%.3g", d->largest);
     }
     table_print(&table);
@@ -97,9 +107,12 @@ static enum status report_differences(const struct verify_values *values, struct
     struct verify_difference *differences = NULL;
     enum status status = container_open(&container, values->file, err);
     if (!status) status = container_open(&original, values->source, err);
-    if (!status) status = verify_against(&differences, container, original, setting->pool, &setting->report, err);
-    if (!status && values->common.json) put_differences(writer, differences, container_count(container));
-    else if (!status) print_differences(differences, container_count(container));
+    if (!status)
+        status = verify_against(&differences, container, original, setting->pool, &setting->report, err);
+    if (!status && values->common.json)
+        put_differences(writer, differences, container_count(container));
+    else if (!status)
+        print_differences(differences, container_count(container));
     memory_free(differences);
     container_close(original);
     container_close(container);
@@ -139,7 +152,8 @@ static enum status run_verify(int argc, char **argv, enum options_outcome *outco
             report_bytes(bytes, result.bytes));
     }
     if (status == ERR_CHECK) {
-        fail(err, ERR_CHECK, "%s: %" PRIu64 " fault%s", values.file, result.faults, result.faults == 1 ? "" : "s");
+        fail(err, ERR_CHECK, "%s: %" PRIu64 " fault%s", values.file, result.faults,
+            result.faults == 1 ? "" : "s");
     }
 done:
     json_writer_free(&faults.writer);

@@ -16,7 +16,8 @@ const struct check_command *const check_commands[] = {
     NULL,
 };
 
-enum status commands_open(struct commands_setting *setting, const struct common_options *common, struct error *err)
+enum status commands_open(
+    struct commands_setting *setting, const struct common_options *common, struct error *err)
 {
     setting->report = (struct report){.quiet = common->quiet, .verbose = common->verbose};
     enum status status = pool_create(&setting->pool, (unsigned)common->threads, err);
@@ -30,7 +31,8 @@ enum status commands_print_json(struct json_writer *writer, struct error *err)
     char *text = NULL;
     uint64_t bytes = 0;
     enum status status = json_writer_take(writer, &text, &bytes, err);
-    if (!status && fwrite(text, 1, bytes, stdout) != bytes) status = fail(err, ERR_IO, "standard output: write error");
+    if (!status && fwrite(text, 1, bytes, stdout) != bytes)
+        status = fail(err, ERR_IO, "standard output: write error");
     memory_free(text);
     return status;
 }

@@ -25,7 +25,8 @@ struct commands_setting {
     struct report report;
 };
 
-enum status commands_open(struct commands_setting *setting, const struct common_options *common, struct error *err);
+enum status commands_open(
+    struct commands_setting *setting, const struct common_options *common, struct error *err);
 
 /* Print a finished document to standard output. */
 enum status commands_print_json(struct json_writer *writer, struct error *err);

@@ -39,12 +39,13 @@ static uint32_t likeliest(const float *logits, uint64_t count)
     return (uint32_t)best;
 }
 
-uint32_t generate_pick(const float *logits, uint64_t count, const struct generate_options *options, uint64_t *random,
-    void *scratch)
+uint32_t generate_pick(const float *logits, uint64_t count, const struct generate_options *options,
+    uint64_t *random, void *scratch)
 {
     if (options->temperature <= 0) return likeliest(logits, count);
     struct candidate *candidates = scratch;
-    for (uint64_t i = 0; i < count; i++) candidates[i] = (struct candidate){logits[i], (uint32_t)i};
+    for (uint64_t i = 0; i < count; i++)
+        candidates[i] = (struct candidate){logits[i], (uint32_t)i};
     qsort(candidates, count, sizeof *candidates, compare_candidates);
     if (options->top_k && options->top_k < count) count = options->top_k;
 
@@ -57,7 +58,8 @@ uint32_t generate_pick(const float *logits, uint64_t count, const struct generat
         total += p;
     }
     uint64_t head = 0;
-    while (head < count && kept < options->top_p * total) kept += (double)candidates[head++].logit;
+    while (head < count && kept < options->top_p * total)
+        kept += (double)candidates[head++].logit;
     double aim = (double)(next_random(random) >> 11) * 0x1p-53 * kept;
     for (uint64_t i = 0; i < head; i++) {
         aim -= (double)candidates[i].logit;
@@ -89,7 +91,8 @@ static bool is_stop(const struct model_config *config, uint32_t id)
 /* Bytes at the end of text that may still change: a replacement character stands for a sequence not yet complete. */
 static uint64_t settled(const char *text, uint64_t bytes)
 {
-    while (bytes >= 3 && memcmp(text + bytes - 3, "\xef\xbf\xbd", 3) == 0) bytes -= 3;
+    while (bytes >= 3 && memcmp(text + bytes - 3, "\xef\xbf\xbd", 3) == 0)
+        bytes -= 3;
     return bytes;
 }
 
@@ -100,7 +103,8 @@ static enum status emit_new(struct generation *run, bool last, void (*emit)(void
 {
     char *text = NULL;
     uint64_t bytes = 0;
-    enum status status = tokenizer_decode(run->model->tokenizer, &text, &bytes, run->ids, run->count, true, err);
+    enum status status =
+        tokenizer_decode(run->model->tokenizer, &text, &bytes, run->ids, run->count, true, err);
     if (status) return status;
     const uint64_t until = last ? bytes : settled(text, bytes);
     if (until > run->shown) {
@@ -154,8 +158,8 @@ static enum status prepare(struct generation *run, const char *prompt, uint64_t 
     return status;
 }
 
-enum status generate_text(struct generate_result *out, uint32_t **ids, struct model *model, const char *prompt,
-    uint64_t prompt_bytes, const struct generate_options *options,
+enum status generate_text(struct generate_result *out, uint32_t **ids, struct model *model,
+    const char *prompt, uint64_t prompt_bytes, const struct generate_options *options,
     void (*emit)(void *context, const char *text, uint64_t bytes), void *context, struct error *err)
 {
     struct generation run = {.model = model};
@@ -174,7 +178,8 @@ enum status generate_text(struct generate_result *out, uint32_t **ids, struct mo
     start = report_seconds();
     if ((status = emit_new(&run, false, emit, context, err))) goto done;
     while (run.count - prompt_tokens < options->tokens) {
-        const uint32_t id = generate_pick(run.logits, model->config.vocabulary, options, &random, run.scratch);
+        const uint32_t id =
+            generate_pick(run.logits, model->config.vocabulary, options, &random, run.scratch);
         if (!options->ignore_eos && is_stop(&model->config, id)) {
             out->stopped = true;
             break;
@@ -188,8 +193,10 @@ enum status generate_text(struct generate_result *out, uint32_t **ids, struct mo
     out->new_seconds = report_seconds() - start;
     out->new_tokens = run.count - prompt_tokens;
     if (!status && ids) {
-        if (!(*ids = memory_new(out->new_tokens, sizeof **ids, err))) status = ERR_MEMORY;
-        else memcpy(*ids, run.ids + prompt_tokens, out->new_tokens * sizeof **ids);
+        if (!(*ids = memory_new(out->new_tokens, sizeof **ids, err)))
+            status = ERR_MEMORY;
+        else
+            memcpy(*ids, run.ids + prompt_tokens, out->new_tokens * sizeof **ids);
     }
 done:
     session_free(run.session);

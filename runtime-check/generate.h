@@ -5,12 +5,12 @@
 #include "model/forward.h"
 
 struct generate_options {
-    uint64_t tokens;     /* at most so many new ones */
-    double temperature;  /* 0: the likeliest token, always */
-    uint64_t top_k;      /* 0: all */
-    double top_p;        /* 1: all */
+    uint64_t tokens;    /* at most so many new ones */
+    double temperature; /* 0: the likeliest token, always */
+    uint64_t top_k;     /* 0: all */
+    double top_p;       /* 1: all */
     uint64_t seed;
-    bool ignore_eos;     /* go on past an end-of-sequence token */
+    bool ignore_eos; /* go on past an end-of-sequence token */
 };
 
 struct generate_result {
@@ -22,13 +22,13 @@ struct generate_result {
 /* Generate, handing each piece of text to `emit` as soon as it is whole UTF-8. Deterministic for a seed.
  *   ids  [*new_tokens]  out, the new tokens; owner: the caller, memory_free; may be NULL
  * ERR_USAGE: an empty prompt for a tokenizer that adds nothing. */
-enum status generate_text(struct generate_result *out, uint32_t **ids, struct model *model, const char *prompt,
-    uint64_t prompt_bytes, const struct generate_options *options,
+enum status generate_text(struct generate_result *out, uint32_t **ids, struct model *model,
+    const char *prompt, uint64_t prompt_bytes, const struct generate_options *options,
     void (*emit)(void *context, const char *text, uint64_t bytes), void *context, struct error *err);
 
 /* Pick a token from logits[count] by the options; `random` is the generator's state. scratch holds count candidates of
  * 8 bytes. Temperature 0 takes the first of the highest. */
-uint32_t generate_pick(const float *logits, uint64_t count, const struct generate_options *options, uint64_t *random,
-    void *scratch);
+uint32_t generate_pick(const float *logits, uint64_t count, const struct generate_options *options,
+    uint64_t *random, void *scratch);
 
 #endif

@@ -13,7 +13,8 @@
 
 void inspect_total(struct inspect_totals *out, struct container *container)
 {
-    *out = (struct inspect_totals){.bytes = container_bytes(container), .tensors = container_count(container)};
+    *out =
+        (struct inspect_totals){.bytes = container_bytes(container), .tensors = container_count(container)};
     for (uint64_t i = 0; i < out->tensors; i++) {
         const struct tensor *tensor = container_tensor(container, i);
         out->weights += tensor->elements;
@@ -33,7 +34,8 @@ char *inspect_scheme(char *out, const struct tensor *tensor)
     const struct scheme *scheme = &tensor->scheme;
     char group[24] = "whole row";
     if (scheme->group != tensor->shape[1]) snprintf(group, sizeof group, "group %" PRIu32, scheme->group);
-    snprintf(out, 48, "%" PRIu32 " bits, %s%s", scheme->bits, group, scheme->asymmetric ? ", zero-points" : "");
+    snprintf(
+        out, 48, "%" PRIu32 " bits, %s%s", scheme->bits, group, scheme->asymmetric ? ", zero-points" : "");
     return out;
 }
 
@@ -66,7 +68,8 @@ static void print_tensors(struct container *container)
 {
     struct table table = {0};
     table_head(&table, 5, (const char *const[]){"tensor", "shape", "stored as", ">bytes", ">bits/weight"});
-    for (uint64_t i = 0; i < container_count(container); i++) add_tensor_row(&table, container_tensor(container, i));
+    for (uint64_t i = 0; i < container_count(container); i++)
+        add_tensor_row(&table, container_tensor(container, i));
     table_print(&table);
     table_free(&table);
 }
@@ -85,7 +88,8 @@ static enum status print_kinds(struct container *container, struct error *err)
         char scheme[48];
         uint64_t k = 0;
         inspect_scheme(scheme, tensor);
-        while (k < count && strcmp(kinds[k].scheme, scheme) != 0) k++;
+        while (k < count && strcmp(kinds[k].scheme, scheme) != 0)
+            k++;
         if (k == count) {
             if ((status = memory_grow(&kinds, &capacity, count + 1, sizeof *kinds, err))) break;
             memcpy(kinds[count++].scheme, scheme, sizeof scheme);
@@ -95,7 +99,8 @@ static enum status print_kinds(struct container *container, struct error *err)
         kinds[k].bytes += tensor->bytes;
     }
     struct table table = {0};
-    table_head(&table, 5, (const char *const[]){"stored as", ">tensors", ">weights", ">bytes", ">bits/weight"});
+    table_head(
+        &table, 5, (const char *const[]){"stored as", ">tensors", ">weights", ">bytes", ">bits/weight"});
     for (uint64_t k = 0; k < count; k++) {
         char bytes[16];
         table_cell(&table, "%s", kinds[k].scheme);
@@ -111,8 +116,8 @@ static enum status print_kinds(struct container *container, struct error *err)
 }
 
 /* Read and parse the configuration; *known is false where there is none. */
-static enum status read_config(struct container *container, struct model_config *config, bool *known,
-    struct error *err)
+static enum status read_config(
+    struct container *container, struct model_config *config, bool *known, struct error *err)
 {
     char *json = NULL;
     uint64_t bytes = 0;
@@ -125,17 +130,18 @@ static enum status read_config(struct container *container, struct model_config 
 
 static void print_config(const struct model_config *config)
 {
-    printf("architecture   %s: %" PRIu32 " layers, hidden %" PRIu32 ", ffn %" PRIu32 ", %" PRIu32 " heads of %" PRIu32
-           ", %" PRIu32 " kv heads, vocabulary %" PRIu32 "%s, context %" PRIu32,
-        config->architecture->name, config->layers, config->hidden, config->ffn, config->heads, config->head_size,
-        config->kv_heads, config->vocabulary, config->tied ? " (tied)" : "", config->context);
+    printf("architecture   %s: %" PRIu32 " layers, hidden %" PRIu32 ", ffn %" PRIu32 ", %" PRIu32
+           " heads of %" PRIu32 ", %" PRIu32 " kv heads, vocabulary %" PRIu32 "%s, context %" PRIu32,
+        config->architecture->name, config->layers, config->hidden, config->ffn, config->heads,
+        config->head_size, config->kv_heads, config->vocabulary, config->tied ? " (tied)" : "",
+        config->context);
     if (config->window) printf(", sliding window %" PRIu32, config->window);
     printf("\n");
 }
 
 /* Name one document and its size, if it is there. */
-static enum status print_document_name(struct container *container, const char *name, const char **separator,
-    struct error *err)
+static enum status print_document_name(
+    struct container *container, const char *name, const char **separator, struct error *err)
 {
     char *text = NULL, size[16];
     uint64_t bytes = 0;
@@ -169,7 +175,8 @@ static enum status print_document(struct container *container, const char *name,
     enum status status = container_document(container, name, &text, &bytes, err);
     if (!status && text) {
         printf("\n%s\n", name);
-        for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) printf("  %s\n", line);
+        for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+            printf("  %s\n", line);
     }
     memory_free(text);
     return status;
@@ -186,7 +193,8 @@ enum status inspect_print(struct container *container, bool all_tensors, struct 
     if (status) return status;
     printf("file           %s (%s)\n", container_path(container), container_format(container));
     printf("size           %s, %" PRIu64 " tensors, %" PRIu64 " weights, %.3f bits per weight\n",
-        report_bytes(bytes, totals.bytes), totals.tensors, totals.weights, bits_per(totals.bytes, totals.weights));
+        report_bytes(bytes, totals.bytes), totals.tensors, totals.weights,
+        bits_per(totals.bytes, totals.weights));
     if (totals.quantized_tensors) {
         printf("quantized      %" PRIu64 " tensors, %" PRIu64 " weights, %.3f bits per quantized weight\n",
             totals.quantized_tensors, totals.quantized_weights,
@@ -200,8 +208,10 @@ enum status inspect_print(struct container *container, bool all_tensors, struct 
     }
     if ((status = print_documents(container, err))) return status;
     printf("\n");
-    if (all_tensors) print_tensors(container);
-    else if ((status = print_kinds(container, err))) return status;
+    if (all_tensors)
+        print_tensors(container);
+    else if ((status = print_kinds(container, err)))
+        return status;
     if ((status = print_document(container, PROVENANCE_DOCUMENT, err))) return status;
     return print_document(container, RECORD_DOCUMENT, err);
 }
@@ -212,7 +222,8 @@ static void write_tensor(struct json_writer *writer, const struct tensor *tensor
     json_put_text(writer, "name", tensor->name);
     json_write_key(writer, "shape");
     json_open_array(writer);
-    for (uint32_t i = 0; i < tensor->rank; i++) json_write_u64(writer, tensor->shape[i]);
+    for (uint32_t i = 0; i < tensor->rank; i++)
+        json_write_u64(writer, tensor->shape[i]);
     json_close_array(writer);
     json_put_text(writer, "storage", tensor->storage == STORAGE_TILES ? "tiles" : "dense");
     json_put_text(writer, "dtype", dtype_info(tensor->dtype)->name);
@@ -263,10 +274,12 @@ enum status inspect_json(struct container *container, struct json_writer *writer
     json_put_u64(writer, "weights", totals.weights);
     json_put_number(writer, "bits_per_weight", bits_per(totals.bytes, totals.weights));
     json_put_u64(writer, "weights_quantized", totals.quantized_weights);
-    json_put_number(writer, "bits_per_quantized_weight", bits_per(totals.quantized_bytes, totals.quantized_weights));
+    json_put_number(
+        writer, "bits_per_quantized_weight", bits_per(totals.quantized_bytes, totals.quantized_weights));
     json_write_key(writer, "tensors");
     json_open_array(writer);
-    for (uint64_t i = 0; i < totals.tensors; i++) write_tensor(writer, container_tensor(container, i));
+    for (uint64_t i = 0; i < totals.tensors; i++)
+        write_tensor(writer, container_tensor(container, i));
     json_close_array(writer);
     if ((status = write_document(container, writer, PROVENANCE_DOCUMENT, "provenance", err))) return status;
     if ((status = write_document(container, writer, RECORD_DOCUMENT, "evaluation", err))) return status;

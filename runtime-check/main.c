@@ -43,7 +43,8 @@ int main(int argc, char **argv)
         return 0;
     }
     for (unsigned i = 0; check_commands[i]; i++) {
-        if (strcmp(word, check_commands[i]->word) == 0) return run_command(check_commands[i], argc - 1, argv + 1);
+        if (strcmp(word, check_commands[i]->word) == 0)
+            return run_command(check_commands[i], argc - 1, argv + 1);
     }
     if (!*word) {
         print_overview(stderr);

@@ -10,7 +10,7 @@
 #include "tensor/kernels/kernels.h"
 
 enum {
-    BATCH_TOKENS = 2048,         /* windows side by side: enough rows for the products to run at full speed */
+    BATCH_TOKENS = 2048, /* windows side by side: enough rows for the products to run at full speed */
     LOGIT_FLOATS = 16 * 1024 * 1024 /* 64 MiB of logits at a time */
 };
 
@@ -64,7 +64,8 @@ static enum status score_row(void *context, uint64_t index, unsigned worker, str
     return OK;
 }
 
-static enum status score_window(struct measurement *run, uint64_t window, const float *hidden, struct error *err)
+static enum status score_window(
+    struct measurement *run, uint64_t window, const float *hidden, struct error *err)
 {
     for (uint64_t begin = 0; begin < run->scored; begin += run->logit_rows) {
         uint64_t rows = run->scored - begin < run->logit_rows ? run->scored - begin : run->logit_rows;
@@ -78,19 +79,21 @@ static enum status score_window(struct measurement *run, uint64_t window, const 
 }
 
 /* Run windows [begin, begin + count) side by side and score them. */
-static enum status score_batch(struct measurement *run, struct session *session, uint64_t begin, uint64_t count,
-    struct error *err)
+static enum status score_batch(
+    struct measurement *run, struct session *session, uint64_t begin, uint64_t count, struct error *err)
 {
     session_reset(session);
     enum status status =
         session_step(session, run->hidden, run->tokens + begin * run->context, run->context, err);
     for (uint64_t i = 0; i < count && !status; i++) {
-        status = score_window(run, begin + i, run->hidden + i * run->context * run->model->config.hidden, err);
+        status =
+            score_window(run, begin + i, run->hidden + i * run->context * run->model->config.hidden, err);
     }
     return status;
 }
 
-static enum status score_all(struct measurement *run, uint64_t batch, const struct report *report, struct error *err)
+static enum status score_all(
+    struct measurement *run, uint64_t batch, const struct report *report, struct error *err)
 {
     struct session *session = NULL;
     uint64_t session_windows = 0;
@@ -117,7 +120,8 @@ static enum status score_all(struct measurement *run, uint64_t batch, const stru
 static void summarize(struct perplexity_result *out, const float *nll, uint64_t count)
 {
     double sum = 0, squares = 0;
-    for (uint64_t i = 0; i < count; i++) sum += (double)nll[i];
+    for (uint64_t i = 0; i < count; i++)
+        sum += (double)nll[i];
     out->mean_nll = sum / (double)count;
     for (uint64_t i = 0; i < count; i++) {
         const double d = (double)nll[i] - out->mean_nll;
@@ -136,14 +140,17 @@ static enum status plan_windows(struct measurement *run, struct error *err)
     const uint64_t usual = gptq ? 2048 : 512;
     const uint64_t trained = run->model->config.context;
     run->context = run->options.context ? run->options.context : trained < usual ? trained : usual;
-    if (run->context < 4) return fail(err, ERR_USAGE, "--context %" PRIu64 " is too short; at least 4", run->context);
+    if (run->context < 4)
+        return fail(err, ERR_USAGE, "--context %" PRIu64 " is too short; at least 4", run->context);
     run->windows = run->token_count / run->context;
     if (run->windows == 0) {
         return fail(err, ERR_USAGE,
-            "the text has %" PRIu64 " tokens, less than one window of %" PRIu64 "; take a longer text or --context N",
+            "the text has %" PRIu64 " tokens, less than one window of %" PRIu64
+            "; take a longer text or --context N",
             run->token_count, run->context);
     }
-    if (run->options.max_windows && run->windows > run->options.max_windows) run->windows = run->options.max_windows;
+    if (run->options.max_windows && run->windows > run->options.max_windows)
+        run->windows = run->options.max_windows;
     run->first = gptq ? 0 : run->context / 2;
     run->scored = run->context - 1 - run->first;
     return OK;
@@ -153,8 +160,10 @@ static enum status plan_windows(struct measurement *run, struct error *err)
 static void replace_first_tokens(struct measurement *run)
 {
     uint32_t bos;
-    if (run->options.protocol != PERPLEXITY_LLAMA_CPP || !tokenizer_prefix(run->model->tokenizer, &bos)) return;
-    for (uint64_t window = 0; window < run->windows; window++) run->tokens[window * run->context] = bos;
+    if (run->options.protocol != PERPLEXITY_LLAMA_CPP || !tokenizer_prefix(run->model->tokenizer, &bos))
+        return;
+    for (uint64_t window = 0; window < run->windows; window++)
+        run->tokens[window * run->context] = bos;
 }
 
 static enum status allocate(struct measurement *run, uint64_t *batch, struct error *err)
@@ -171,7 +180,8 @@ static enum status allocate(struct measurement *run, uint64_t *batch, struct err
 }
 
 enum status perplexity_measure(struct perplexity_result *out, struct model *model, const char *text,
-    uint64_t text_bytes, const struct perplexity_options *options, const struct report *report, struct error *err)
+    uint64_t text_bytes, const struct perplexity_options *options, const struct report *report,
+    struct error *err)
 {
     struct measurement run = {.model = model, .options = *options};
     uint64_t batch = 0;

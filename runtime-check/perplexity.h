@@ -15,7 +15,7 @@ enum perplexity_protocol { PERPLEXITY_GPTQ, PERPLEXITY_LLAMA_CPP };
 
 struct perplexity_options {
     enum perplexity_protocol protocol;
-    uint64_t context;     /* tokens per window; 0: the model's context, at most 2048 (gptq) or 512 (llama.cpp) */
+    uint64_t context; /* tokens per window; 0: the model's context, at most 2048 (gptq) or 512 (llama.cpp) */
     uint64_t max_windows; /* score only the first so many; 0: all */
 };
 
@@ -27,7 +27,7 @@ struct perplexity_result {
     uint64_t tokens;         /* of the whole text, BOS included */
     uint64_t tokens_scored, windows, context, text_bytes;
     uint32_t text_crc32;
-    double seconds;          /* forward passes and scoring, without loading */
+    double seconds;           /* forward passes and scoring, without loading */
     double tokens_per_second; /* tokens run through the model */
 };
 
@@ -35,7 +35,8 @@ struct perplexity_result {
  * ERR_USAGE: the text gives less than one window, or context below 4. ERR_UNSUPPORTED: the model carries no tokenizer.
  * ERR_NUMERIC: a logit is not finite. The result does not depend on the number of threads. */
 enum status perplexity_measure(struct perplexity_result *out, struct model *model, const char *text,
-    uint64_t text_bytes, const struct perplexity_options *options, const struct report *report, struct error *err);
+    uint64_t text_bytes, const struct perplexity_options *options, const struct report *report,
+    struct error *err);
 
 /* Negative log-likelihood of `target` under one row of logits, in nats: log sum exp(logits) - logits[target]. The row is
  * used up. Not finite if a logit is NaN or +infinity. */

@@ -25,7 +25,8 @@ void verify_decode_rows(const struct tensor *tensor, float *out, uint64_t row, u
     as_matrix(tensor, &rows, &cols);
     if (tensor->storage == STORAGE_TILES) {
         struct tiles_layout layout;
-        if (tiles_layout(&layout, rows, cols, tensor->scheme, NULL)) return; /* validated when it was opened */
+        if (tiles_layout(&layout, rows, cols, tensor->scheme, NULL))
+            return; /* validated when it was opened */
         tiles_decode(&layout, out, cols, tensor->data, row, count);
         return;
     }
@@ -112,20 +113,23 @@ static enum status compare_tensor(void *context, uint64_t index, unsigned worker
     return OK;
 }
 
-enum status verify_against(struct verify_difference **out, struct container *container, struct container *original,
-    struct pool *pool, const struct report *report, struct error *err)
+enum status verify_against(struct verify_difference **out, struct container *container,
+    struct container *original, struct pool *pool, const struct report *report, struct error *err)
 {
     struct walk walk = {.container = container, .original = original};
     *out = NULL;
     enum status status = container_map(container, err);
     if (!status) status = container_map(original, err);
     if (status) return status;
-    if (!(walk.differences = memory_new(container_count(container), sizeof *walk.differences, err))) return ERR_MEMORY;
+    if (!(walk.differences = memory_new(container_count(container), sizeof *walk.differences, err)))
+        return ERR_MEMORY;
     walk.progress = progress_start(report, "comparing", container_bytes(container), PROGRESS_BYTES);
     status = pool_run(pool, container_count(container), compare_tensor, &walk, err);
     progress_end(walk.progress);
-    if (status) memory_free(walk.differences);
-    else *out = walk.differences;
+    if (status)
+        memory_free(walk.differences);
+    else
+        *out = walk.differences;
     return status;
 }
 
@@ -158,8 +162,8 @@ static enum status check_finite(struct container *container, struct pool *pool, 
     for (uint64_t i = 0; i < count && !status; i++) {
         if (walk.bad_element[i] == UINT64_MAX) continue;
         struct error text;
-        fail(&text, ERR_CHECK, "tensor %s: element %" PRIu64 " is not finite", container_tensor(container, i)->name,
-            walk.bad_element[i]);
+        fail(&text, ERR_CHECK, "tensor %s: element %" PRIu64 " is not finite",
+            container_tensor(container, i)->name, walk.bad_element[i]);
         count_fault(counter, text.text);
     }
     memory_free(walk.bad_element);
@@ -167,7 +171,8 @@ static enum status check_finite(struct container *container, struct pool *pool, 
 }
 
 /* Where a configuration is attached, the tensors must be the architecture's. */
-static enum status check_architecture(struct container *container, struct fault_counter *counter, struct error *err)
+static enum status check_architecture(
+    struct container *container, struct fault_counter *counter, struct error *err)
 {
     char *json = NULL;
     uint64_t bytes = 0, dropped_count = 0;

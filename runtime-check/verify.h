@@ -31,8 +31,8 @@ enum status verify_container(struct verify_result *out, const char *path, struct
 /* Compare every tensor of `container` with the one of the same name in `original`, both decoded to float.
  *   out  [container_count(container)]  owner: the caller, memory_free
  * Both containers are mapped. */
-enum status verify_against(struct verify_difference **out, struct container *container, struct container *original,
-    struct pool *pool, const struct report *report, struct error *err);
+enum status verify_against(struct verify_difference **out, struct container *container,
+    struct container *original, struct pool *pool, const struct report *report, struct error *err);
 
 /* Decode rows [row, row + count) of a matrix (or elements of a vector seen as rows of 1) in any storage to floats.
  * row is a multiple of 8. out [count][cols]. The tensor is in memory. */

@@ -23,9 +23,9 @@ enum dtype {
 
 /* One row of the table. */
 struct dtype_info {
-    const char *name;       /* as safetensors spells it: "BF16" */
-    const char *option;     /* as command lines spell it: "bf16"; NULL if it cannot be asked for */
-    uint32_t bytes;         /* of one element */
+    const char *name;   /* as safetensors spells it: "BF16" */
+    const char *option; /* as command lines spell it: "bf16"; NULL if it cannot be asked for */
+    uint32_t bytes;     /* of one element */
     bool is_float;
     /* Reference conversion of `count` elements; for integers exact up to 2^24, BOOL is 0 or 1. encode rounds to nearest,
      * ties to even; overflow becomes infinity (callers that must not lose a weight check for it), NaN stays NaN. encode is

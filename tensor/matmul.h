@@ -21,7 +21,7 @@ void matmul_free(struct matmul *matmul);
  *   bias    in, rank 1 dense of `rows`, or NULL
  * The result depends on shapes and values only, not on the number of workers. Kernel sets agree to rounding.
  * ERR_MEMORY: scratch; ERR_UNSUPPORTED: an integer weight. */
-enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t tokens, const struct tensor *weight,
-    const struct tensor *bias, struct error *err);
+enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t tokens,
+    const struct tensor *weight, const struct tensor *bias, struct error *err);
 
 #endif

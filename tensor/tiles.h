@@ -51,7 +51,8 @@ static inline uint64_t tiles_half_group(const struct tiles_layout *layout, uint6
 
 /* Check a scheme against a shape and lay it out. ERR_FORMAT: bits not 2, 3, 4, 5, 6, 8; group 0, above cols, or neither
  * cols nor a multiple of 16 that divides cols; rows or cols 0; sizes that do not fit 2^63. */
-enum status tiles_layout(struct tiles_layout *out, uint64_t rows, uint64_t cols, struct scheme scheme, struct error *err);
+enum status tiles_layout(
+    struct tiles_layout *out, uint64_t rows, uint64_t cols, struct scheme scheme, struct error *err);
 
 /* The three parts of one tile. */
 struct tile {
@@ -71,8 +72,9 @@ struct tile tiles_at(const struct tiles_layout *layout, const void *base, uint64
  *   scales      [row_count][groups] in, half precision bits
  *   zeros       [row_count][groups] in; NULL if symmetric
  * row_count is 1..8 (fewer than 8 only in the last tile). */
-void tiles_pack(const struct tiles_layout *layout, uint8_t *codes_out, uint16_t *scales_out, uint8_t *zeros_out,
-    const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros, uint64_t row_count);
+void tiles_pack(const struct tiles_layout *layout, uint8_t *codes_out, uint16_t *scales_out,
+    uint8_t *zeros_out, const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros,
+    uint64_t row_count);
 
 /* Decode rows [row_begin, row_begin + row_count) of a whole tensor to floats: out [row_count][out_stride >= cols].
  * row_begin is a multiple of 8. base: the tensor's bytes (64-byte aligned). */
@@ -80,8 +82,8 @@ void tiles_decode(const struct tiles_layout *layout, float *out, uint64_t out_st
     uint64_t row_begin, uint64_t row_count);
 
 /* The same for one tile given by its three parts, as read from a file piece by piece. */
-void tiles_decode_tile(const struct tiles_layout *layout, float *out, uint64_t out_stride, const uint8_t *codes,
-    const uint16_t *scales, const uint8_t *zeros, uint64_t row_count);
+void tiles_decode_tile(const struct tiles_layout *layout, float *out, uint64_t out_stride,
+    const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros, uint64_t row_count);
 
 /* The codes of one tile back, one byte each: codes [8][cols]. For verification and conversion. */
 void tiles_unpack(const struct tiles_layout *layout, uint8_t *codes, const uint8_t *tile_codes);

@@ -30,7 +30,11 @@ static char *eval_text(uint64_t *bytes)
 /* -log softmax by hand: four equal logits give ln 4; a lead of ln 3 over three others gives p = 1/2. */
 static void nll_by_hand(void)
 {
-    static const struct { float logits[4]; uint32_t target; double expected; } cases[] = {
+    static const struct {
+        float logits[4];
+        uint32_t target;
+        double expected;
+    } cases[] = {
         {{2, 2, 2, 2}, 3, 1.3862943611198906},
         {{0, 1.0986123f, 0, 0}, 1, 0.69314718},
         {{0, 1.0986123f, 0, 0}, 0, 1.79175947},
@@ -69,10 +73,11 @@ static void protocols(void)
     CU_ASSERT_EQUAL(gptq.tokens_scored, gptq.windows * 127);
     CU_ASSERT_EQUAL(llama.tokens_scored, llama.windows * 63);
     CU_ASSERT(gptq.perplexity > 2 && gptq.perplexity < 200);
-    CU_ASSERT(llama.perplexity < gptq.perplexity); /* scored tokens all have at least half a window before them */
+    CU_ASSERT(
+        llama.perplexity < gptq.perplexity); /* scored tokens all have at least half a window before them */
     CU_ASSERT_DOUBLE_EQUAL(gptq.perplexity, exp(gptq.mean_nll), 1e-9 * gptq.perplexity);
-    CU_ASSERT_DOUBLE_EQUAL(gptq.bits_per_byte,
-        gptq.mean_nll / log(2) * (double)(gptq.tokens - 1) / (double)bytes, 1e-9);
+    CU_ASSERT_DOUBLE_EQUAL(
+        gptq.bits_per_byte, gptq.mean_nll / log(2) * (double)(gptq.tokens - 1) / (double)bytes, 1e-9);
     memory_free(text);
     model_close(model);
     pool_free(pool);
@@ -88,7 +93,8 @@ static void same_for_any_threads(void)
         struct perplexity_result result;
         uint64_t bytes;
         char *text = eval_text(&bytes);
-        const struct perplexity_options options = {.protocol = PERPLEXITY_GPTQ, .context = 100, .max_windows = 23};
+        const struct perplexity_options options = {
+            .protocol = PERPLEXITY_GPTQ, .context = 100, .max_windows = 23};
         CHECK(!perplexity_measure(&result, model, text, bytes, &options, NULL, &err), &err);
         if (threads == 1) first = result.mean_nll;
         CU_ASSERT(result.mean_nll == first);
@@ -125,11 +131,15 @@ static void picking(void)
     const double expected[4] = {0.1, 0.4, 0.3, 0.2};
     struct generate_options options = {.temperature = 0, .top_p = 1};
     uint64_t random = 1, counts[4] = {0};
-    struct { float logit; uint32_t id; } scratch[4];
+    struct {
+        float logit;
+        uint32_t id;
+    } scratch[4];
     CU_ASSERT_EQUAL(generate_pick(logits, 4, &options, &random, scratch), 1);
     options.temperature = 1;
     enum { DRAWS = 40000 };
-    for (int i = 0; i < DRAWS; i++) counts[generate_pick(logits, 4, &options, &random, scratch)]++;
+    for (int i = 0; i < DRAWS; i++)
+        counts[generate_pick(logits, 4, &options, &random, scratch)]++;
     for (int i = 0; i < 4; i++) {
         const double error = sqrt(expected[i] * (1 - expected[i]) / DRAWS);
         CU_ASSERT_DOUBLE_EQUAL((double)counts[i] / DRAWS, expected[i], 4 * error);
@@ -141,7 +151,8 @@ static void picking(void)
     }
     options.top_k = 0;
     options.top_p = 0.35; /* the likeliest alone reaches it */
-    for (int i = 0; i < 1000; i++) CU_ASSERT_EQUAL(generate_pick(logits, 4, &options, &random, scratch), 1);
+    for (int i = 0; i < 1000; i++)
+        CU_ASSERT_EQUAL(generate_pick(logits, 4, &options, &random, scratch), 1);
 }
 
 struct heard {
@@ -165,7 +176,8 @@ static void generating(void)
     struct heard first = {0}, second = {0};
     struct generate_result result;
     uint32_t *ids = NULL;
-    const struct generate_options options = {.tokens = 40, .temperature = 0.9, .top_p = 0.95, .seed = 11, .ignore_eos = true};
+    const struct generate_options options = {
+        .tokens = 40, .temperature = 0.9, .top_p = 0.95, .seed = 11, .ignore_eos = true};
     const char *prompt = "It was a";
     CHECK(!generate_text(&result, &ids, model, prompt, strlen(prompt), &options, hear, &first, &err), &err);
     CU_ASSERT_EQUAL(result.new_tokens, 40);

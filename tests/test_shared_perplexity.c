@@ -59,9 +59,9 @@ static void measure(const struct reference *reference, enum perplexity_protocol 
     const struct perplexity_options options = {.protocol = protocol, .context = reference->context};
     CHECK(!perplexity_measure(&result, model, text, bytes, &options, NULL, &err), &err);
     const double off = fabs(result.perplexity / expected - 1);
-    printf("  %-16s context %3d %-9s %9.4f, reference %9.4f, off by %.4f %%, %.0f tokens/s\n", reference->model,
-        (int)reference->context, perplexity_protocol_name(protocol), result.perplexity, expected, 100 * off,
-        result.tokens_per_second);
+    printf("  %-16s context %3d %-9s %9.4f, reference %9.4f, off by %.4f %%, %.0f tokens/s\n",
+        reference->model, (int)reference->context, perplexity_protocol_name(protocol), result.perplexity,
+        expected, 100 * off, result.tokens_per_second);
     CU_ASSERT(off <= 0.0005);
     CU_ASSERT_EQUAL(result.tokens, reference->tokens);
     CU_ASSERT_EQUAL(result.tokens_scored, gptq ? reference->gptq_scored : reference->llama_cpp_scored);
@@ -106,7 +106,8 @@ int main(void)
         {"first tokens", first_tokens},
         {"ten perplexities", perplexities},
     };
-    if (!testing_shared("models/wiki-6M")) testing_skip("../shared/data is absent: no real checkpoints to measure");
+    if (!testing_shared("models/wiki-6M"))
+        testing_skip("../shared/data is absent: no real checkpoints to measure");
     struct error err = {0};
     REQUIRE(!kernels_select(NULL, &err), &err);
     return TESTING_RUN("shared_perplexity", cases);

@@ -129,7 +129,8 @@ static void differences(void)
     }
     memory_free(found);
     CHECK(!verify_against(&found, cast, original, pool, NULL, &err), &err);
-    for (uint64_t i = 0; i < container_count(cast); i++) CU_ASSERT(found[i].relative_rms < 1e-4);
+    for (uint64_t i = 0; i < container_count(cast); i++)
+        CU_ASSERT(found[i].relative_rms < 1e-4);
     memory_free(found);
     container_close(original);
     container_close(same);
@@ -149,7 +150,8 @@ static void recorded(void)
     write_nbl(testing_path("before.nbl"), DTYPE_BF16);
     write_nbl(path, DTYPE_BF16);
     for (int twice = 0; twice < 2; twice++) {
-        CHECK(!record_perplexity(path, &measured, PERPLEXITY_GPTQ, "some/folder/text.txt", pool, NULL, &err), &err);
+        CHECK(!record_perplexity(path, &measured, PERPLEXITY_GPTQ, "some/folder/text.txt", pool, NULL, &err),
+            &err);
     }
     CHECK(verify(path, &result, &err) == OK, &err);
     REQUIRE(!container_open(&before, testing_path("before.nbl"), &err), &err);
@@ -157,12 +159,14 @@ static void recorded(void)
     CHECK(!container_document(after, "evaluation.json", &text, &bytes, &err), &err);
     CU_ASSERT(text && strstr(text, "\"perplexity\": 12.5") && strstr(text, "\"text\": \"text.txt\""));
     CHECK(!verify_against(&found, after, before, pool, NULL, &err), &err);
-    for (uint64_t i = 0; i < container_count(after); i++) CU_ASSERT(!found[i].missing && found[i].largest == 0);
+    for (uint64_t i = 0; i < container_count(after); i++)
+        CU_ASSERT(!found[i].missing && found[i].largest == 0);
     memory_free(found);
     memory_free(text);
     container_close(before);
     container_close(after);
-    CU_ASSERT_EQUAL(record_perplexity(testing_source(MODEL), &measured, PERPLEXITY_GPTQ, "t", pool, NULL, &err),
+    CU_ASSERT_EQUAL(
+        record_perplexity(testing_source(MODEL), &measured, PERPLEXITY_GPTQ, "t", pool, NULL, &err),
         ERR_USAGE);
 }
 

@@ -28,21 +28,22 @@ struct backend {
     enum status (*linear)(void *state, float *y, const float *x, uint64_t tokens, const struct tensor *weight,
         const struct tensor *bias, struct error *err);
     /* out[tokens][hidden]: rows of an embedding matrix in any storage */
-    enum status (*embed)(void *state, float *out, const uint32_t *ids, uint64_t tokens, const struct tensor *weight,
-        struct error *err);
+    enum status (*embed)(void *state, float *out, const uint32_t *ids, uint64_t tokens,
+        const struct tensor *weight, struct error *err);
     /* y = x / sqrt(mean(x^2) + epsilon) * gain, over rows of `size`; y may be x */
     enum status (*rms_norm)(void *state, float *y, const float *x, uint64_t rows, uint64_t size,
         const struct tensor *gain, float epsilon, struct error *err);
     /* rotate pairs (i, i + head_size/2) of every head by cosine/sine [length][head_size/2]; x [sequences*length][heads*head_size] */
-    enum status (*rope)(void *state, float *x, uint64_t sequences, uint64_t length, uint32_t heads, uint32_t head_size,
-        const float *cosine, const float *sine, struct error *err);
+    enum status (*rope)(void *state, float *x, uint64_t sequences, uint64_t length, uint32_t heads,
+        uint32_t head_size, const float *cosine, const float *sine, struct error *err);
     /* put new keys or values where attention reads them: x [sequences*length][kv_heads*head_size] goes to positions past ..
      * past+length-1 of cache [sequences][kv_heads][capacity][head_size] */
-    enum status (*store)(void *state, float *cache, const float *x, uint64_t sequences, uint64_t length, uint64_t past,
-        uint64_t capacity, uint32_t kv_heads, uint32_t head_size, struct error *err);
+    enum status (*store)(void *state, float *cache, const float *x, uint64_t sequences, uint64_t length,
+        uint64_t past, uint64_t capacity, uint32_t kv_heads, uint32_t head_size, struct error *err);
     enum status (*attention)(void *state, const struct attention *call, struct error *err);
     /* gate = silu(gate) * up */
-    enum status (*silu_multiply)(void *state, float *gate, const float *up, uint64_t count, struct error *err);
+    enum status (*silu_multiply)(
+        void *state, float *gate, const float *up, uint64_t count, struct error *err);
     /* x += y */
     enum status (*add)(void *state, float *x, const float *y, uint64_t count, struct error *err);
     void (*release)(void *state);

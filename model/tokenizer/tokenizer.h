@@ -14,8 +14,8 @@ struct tokenizer;
 /* Build from the bytes of tokenizer.json; `what` names it in errors. The bytes are not needed afterwards.
  * ERR_FORMAT: not valid JSON, a merge that names no token, an id twice, a token twice. ERR_UNSUPPORTED: another model than BPE
  * or a step this version does not know, by name. Nothing in the file is ever executed; patterns run with match limits. */
-enum status tokenizer_create(struct tokenizer **out, const char *what, const char *json, uint64_t bytes,
-    struct error *err);
+enum status tokenizer_create(
+    struct tokenizer **out, const char *what, const char *json, uint64_t bytes, struct error *err);
 void tokenizer_free(struct tokenizer *tokenizer);
 
 /* One more than the highest id. */
@@ -30,14 +30,14 @@ uint32_t tokenizer_size(const struct tokenizer *tokenizer);
  * drops it, as the reference library does. ERR_MEMORY: text above 2 GiB or no memory; ERR_FORMAT: a pattern exceeded its
  * match limits, or an unknown character meets an unk_token that is not in the vocabulary.
  * Safe from several threads at once. */
-enum status tokenizer_encode(const struct tokenizer *tokenizer, uint32_t **ids, uint64_t *count, const char *text,
-    uint64_t bytes, bool special, struct error *err);
+enum status tokenizer_encode(const struct tokenizer *tokenizer, uint32_t **ids, uint64_t *count,
+    const char *text, uint64_t bytes, bool special, struct error *err);
 
 /* Ids to text, by the decoder's steps. Ids without a token are ERR_FORMAT.
  *   text  [*bytes]  out, terminated; owner: the caller, memory_free. May contain U+FFFD where tokens are not whole UTF-8
  *   skip_special    in: leave special tokens out */
-enum status tokenizer_decode(const struct tokenizer *tokenizer, char **text, uint64_t *bytes, const uint32_t *ids,
-    uint64_t count, bool skip_special, struct error *err);
+enum status tokenizer_decode(const struct tokenizer *tokenizer, char **text, uint64_t *bytes,
+    const uint32_t *ids, uint64_t count, bool skip_special, struct error *err);
 
 /* The id of a token by its exact content (added tokens first), or -1. */
 int64_t tokenizer_find(const struct tokenizer *tokenizer, const char *token, uint64_t bytes);

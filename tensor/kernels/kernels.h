@@ -11,7 +11,8 @@ struct tiles_layout;
 
 /* Candidates of a search for one group's grid. */
 #define GRID_CANDIDATES 704
-#define GRID_SEARCH_CHUNK 8 /* columns summed in float before the sum goes to double: part of the search's meaning */
+/* Columns summed in float before the sum goes to double: part of the search's meaning. */
+#define GRID_SEARCH_CHUNK 8
 struct grid_candidates {
     uint64_t count; /* a multiple of 8; what is left over repeats candidate 0 */
     float top;      /* the largest code, 2^bits - 1 */
@@ -22,6 +23,7 @@ struct grid_candidates {
 
 /* KERNEL(name, (arguments)): the list is the table. See kernels_scalar.c for what each one means.
  * "Same bits": every kernel set must give identical results; "close": within a bound relative to sum |a_i b_i|. */
+/* clang-format off */
 #define KERNEL_LIST(KERNEL)                                                                                            \
     /* conversion of n elements; same bits */                                                                          \
     KERNEL(f16_to_f32, (float *out, const void *in, uint64_t n))                                                       \
@@ -56,10 +58,11 @@ struct grid_candidates {
     KERNEL(exp_sum, (float *sum, float *x, float shift, uint64_t n))                                                   \
     /* gate[i] = gate[i] / (1 + e^-gate[i]) * up[i]; close */                                                          \
     KERNEL(silu_multiply, (float *gate, const float *up, uint64_t n))
+/* clang-format on */
 
 struct kernels {
     const char *name; /* "scalar", "avx2" */
-#define KERNEL_MEMBER(name, arguments) void (*name) arguments;
+#define KERNEL_MEMBER(name, arguments) void(*name) arguments;
     KERNEL_LIST(KERNEL_MEMBER)
 #undef KERNEL_MEMBER
 };
