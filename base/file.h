@@ -78,8 +78,9 @@ enum status output_commit(struct output *output, struct error *err);
 void output_abandon(struct output *output);
 
 /* Install handlers: SIGINT, SIGTERM and (unless it is ignored: nohup) SIGHUP remove temporary files of open outputs and
- * then end the process by that signal (exit 130 and 143 to a shell); SIGBUS (a mapped file was cut short by someone else) prints one line and exits 4;
- * SIGXFSZ and SIGPIPE are ignored, so that the write itself reports. Called once by each tool's main. */
+ * then end the process by that signal (exit 130 and 143 to a shell); SIGBUS (a mapped file was cut short by someone
+ * else) prints one line and exits 4; SIGXFSZ and SIGPIPE are ignored, so that the write itself reports. Called once by
+ * each tool's main. */
 void file_catch_signals(void);
 
 /* ---- checksums ---- */

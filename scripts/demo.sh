@@ -62,4 +62,5 @@ printf '%s\n' "${rows[@]}" | awk '
         printf "%-9s %11.3f %15s %10d %11.4f %9s %8s\n", $1, $2, quantized, $4, $5, change, $6
     }'
 echo
+echo "INT4+E8: ranges searched for the least squared error, and the embedding at 8 bits."
 echo "The files are in $out. Try: build/release/nibble-check generate $out/int4.nbl --prompt 'It was a'"

@@ -33,7 +33,8 @@ struct backend {
     /* y = x / sqrt(mean(x^2) + epsilon) * gain, over rows of `size`; y may be x */
     enum status (*rms_norm)(void *state, float *y, const float *x, uint64_t rows, uint64_t size,
         const struct tensor *gain, float epsilon, struct error *err);
-    /* rotate pairs (i, i + head_size/2) of every head by cosine/sine [length][head_size/2]; x [sequences*length][heads*head_size] */
+    /* rotate pairs (i, i + head_size/2) of every head by cosine/sine [length][head_size/2];
+     * x [sequences*length][heads*head_size] */
     enum status (*rope)(void *state, float *x, uint64_t sequences, uint64_t length, uint32_t heads,
         uint32_t head_size, const float *cosine, const float *sine, struct error *err);
     /* put new keys or values where attention reads them: x [sequences*length][kv_heads*head_size] goes to positions past ..
