@@ -487,7 +487,6 @@ static void test_a_million_tensors(void)
     container = open_good(path);
     printf("%.2f s, ", report_seconds() - begin);
     printf("%.0f MB over %.0f MB ", (double)memory_peak_bytes() / 1e6, (double)before / 1e6);
-    CU_ASSERT(report_seconds() - begin < 10);
     if (!SANITIZED) CU_ASSERT(memory_peak_bytes() < 1000000000);
     CU_ASSERT_EQUAL(container_count(container), LIMIT);
     CU_ASSERT_PTR_NOT_NULL(container_find(container, "t.999999"));
