@@ -85,8 +85,8 @@ static void test_documents_that_are_refused(void)
         "\"\xE2\x82\"", "\"\xE0\x9F\xBF\"", "\"\xED\xA0\x80\"", "\"\xED\xBF\xBF\"", "\"\xF0\x8F\xBF\xBF\"",
         "\"\xF4\x90\x80\x80\"", "\"\xF5\x80\x80\x80\"", "\"\xFF\"", "\"\xFE\"", "\xEF\xBB\xBF{}",
         "\xEF\xBB\xBF", "\v1", "\f1",
-        "\xC2\xA0"
-        "1",
+        ("\xC2\xA0"
+         "1"),
         "// c\n1", "/* c */1", "[1] // c", "#", "undefined", "{\"a\":1,\"a\"}", "{\"a\":\"\x80\"}",
         "{\"\x80\":1}", "{\"\\ud800\":1}", "[\"a\\q\"]"};
 
