@@ -57,8 +57,8 @@ enum status file_join(
 struct output;
 
 /* Start a new file that will appear under `path`. A temporary file `.<name>.tmp.<pid>` is created beside it, locked and
- * readable by its owner only until it is complete; one that a killed process left is replaced, one that is still being
- * written is ERR_IO. If path exists and !force: ERR_USAGE ("exists; --force replaces it"). A path that is a folder, a
+ * readable by its owner only until it is complete; those that killed processes left for the same target are removed, one
+ * of this process's number that is still being written is ERR_IO. If path exists and !force: ERR_USAGE ("exists; --force replaces it"). A path that is a folder, a
  * device or anything else that is no file: ERR_USAGE. A link is replaced, not followed. */
 enum status output_open(struct output **out, const char *path, bool force, struct error *err);
 

@@ -2,6 +2,8 @@
  * folder; and the signal handlers that take temporary files along. */
 #include "base/file.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -9,6 +11,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -181,6 +184,36 @@ static bool remove_stale(const char *path)
     return removed;
 }
 
+/* True if `name` is the temporary of this target (its name up to the process number is `stem`) that a process
+ * which no longer exists has made. */
+static bool is_left_behind(const char *name, const char *stem, size_t stem_bytes)
+{
+    char *end;
+    long process;
+
+    if (strncmp(name, stem, stem_bytes) != 0 || !isdigit((unsigned char)name[stem_bytes])) return false;
+    process = strtol(name + stem_bytes, &end, 10);
+    return *end == 0 && process > 0 && process <= INT_MAX && kill((pid_t)process, 0) != 0 && errno == ESRCH;
+}
+
+/* Killed outright, a process cannot remove its temporary file, which may be as large as the model. The next one that
+ * writes the same target does. A hint: nothing depends on it. */
+static void remove_left_behind(const struct output *output)
+{
+    const char *stem = base_name(output->temporary);
+    size_t stem_bytes = (size_t)(strrchr(stem, '.') - stem) + 1;
+    DIR *folder = opendir(output->folder);
+    struct dirent *entry;
+    char path[PATH_MAX];
+
+    while (folder && (entry = readdir(folder)) != NULL) {
+        if (!is_left_behind(entry->d_name, stem, stem_bytes)) continue;
+        if (snprintf(path, sizeof path, "%s/%s", output->folder, entry->d_name) < (int)sizeof path)
+            remove_stale(path);
+    }
+    if (folder) closedir(folder);
+}
+
 static enum status create_temporary(struct output *output, struct error *err)
 {
     const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
@@ -233,6 +266,7 @@ enum status output_open(struct output **out, const char *path, bool force, struc
     output->force = force;
     status = name_parts(output, path, err);
     if (status) goto done;
+    remove_left_behind(output);
     status = create_undisturbed(output, err);
     if (status) goto done;
     *out = output;

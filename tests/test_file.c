@@ -622,6 +622,29 @@ static void test_stale_temporary_is_replaced(void)
     CU_ASSERT_EQUAL(entries_of(folder), 2);
 }
 
+/* What killed processes left of the same target goes; what others are still writing, or was never a temporary of this
+ * target, stays. */
+static void test_left_behind_temporaries_go(void)
+{
+    const char *folder = testing_folder();
+    pid_t dead = fork();
+    struct error err = {OK, ""};
+    struct output *output;
+
+    if (dead == 0) _exit(0);
+    REQUIRE(dead > 0 && waitpid(dead, NULL, 0) == dead, NULL);
+    testing_write(testing_path(".out.tmp.%d", (int)dead), "left behind", 11);
+    testing_write(testing_path(".out.tmp.%d", (int)getppid()), "of a live process", 17);
+    testing_write(testing_path(".out.tmp.%dx", (int)dead), "no number", 9);
+    testing_write(testing_path(".out.tmp."), "no number", 9);
+    testing_write(testing_path(".out2.tmp.%d", (int)dead), "of another target", 17);
+    output = started(testing_path("out"), false);
+    CU_ASSERT_EQUAL(entries_of(folder), 5); /* four stay, and ours */
+    CU_ASSERT_EQUAL(file_kind(testing_path(".out.tmp.%d", (int)dead)), FILE_ABSENT);
+    CHECK(output_commit(output, &err) == OK, &err);
+    CU_ASSERT_EQUAL(entries_of(folder), 5);
+}
+
 static void test_live_temporary_is_left_alone(void)
 {
     struct error err = {OK, ""};
@@ -1165,6 +1188,7 @@ int main(void)
         {"mode", test_mode},
         {"a long name", test_long_name},
         {"a stale temporary is replaced", test_stale_temporary_is_replaced},
+        {"temporaries left behind go", test_left_behind_temporaries_go},
         {"a live temporary is left alone", test_live_temporary_is_left_alone},
         {"many outputs", test_many_outputs},
         {"reserve", test_reserve},
