@@ -13,6 +13,7 @@
 #include "tensor/grid.h"
 #include "tensor/kernels/kernels.h"
 #include "tensor/tiles.h"
+#include "tests/support/kernel_set.h"
 #include "tests/support/testing.h"
 
 #define GOLDEN_BOUND 1e-4   /* of the largest logit */
@@ -744,7 +745,7 @@ int main(void)
     struct error err = {0};
     int result;
 
-    if (kernels_select(getenv("NIBBLE_KERNELS"), &err) == ERR_UNSUPPORTED) testing_skip(err.text);
+    testing_kernel_set();
     REQUIRE(pool_create(&pool, 2, &err) == OK, &err);
     result = TESTING_RUN("forward", cases);
     pool_free(pool);

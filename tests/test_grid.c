@@ -2,10 +2,10 @@
 #include "tensor/grid.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "tensor/kernels/kernels.h"
+#include "tests/support/kernel_set.h"
 #include "tests/support/testing.h"
 
 static const uint32_t widths[] = {2, 3, 4, 5, 6, 8};
@@ -358,10 +358,7 @@ static void scales_fill_half_precision(void)
 
 int main(void)
 {
-    struct error err = {0};
-    enum status status = kernels_select(getenv("NIBBLE_KERNELS"), &err);
-    if (status == ERR_UNSUPPORTED) testing_skip(err.text);
-    REQUIRE(status == OK, &err);
+    testing_kernel_set();
     static const struct test_case cases[] = {
         {"zeros stay zero", zeros_stay_zero},
         {"weights come back within a step", weights_come_back_within_a_step},

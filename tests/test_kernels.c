@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/support/kernel_set.h"
 #include "tests/support/testing.h"
 
 /* Lengths around every vector width in use. */
@@ -308,10 +309,7 @@ static void the_first_of_equals_wins(void)
 
 int main(void)
 {
-    struct error err = {0};
-    enum status status = kernels_select(getenv("NIBBLE_KERNELS"), &err);
-    if (status == ERR_UNSUPPORTED) testing_skip(err.text);
-    REQUIRE(status == OK, &err);
+    testing_kernel_set();
     static const struct test_case cases[] = {
         {"unknown sets are refused", unknown_sets_are_refused},
         {"the named set is in use", the_named_set_is_in_use},

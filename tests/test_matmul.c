@@ -9,6 +9,7 @@
 #include "tensor/kernels/kernels.h"
 #include "tensor/linalg.h"
 #include "tensor/tiles.h"
+#include "tests/support/kernel_set.h"
 #include "tests/support/testing.h"
 
 enum { ROWS_MOST = 600, COLS_MOST = 320, TOKENS_MOST = 530 };
@@ -249,9 +250,7 @@ static void small_products(void)
 int main(void)
 {
     struct error err = {0};
-    enum status status = kernels_select(getenv("NIBBLE_KERNELS"), &err);
-    if (status == ERR_UNSUPPORTED) testing_skip(err.text);
-    REQUIRE(status == OK, &err);
+    testing_kernel_set();
     REQUIRE(linalg_init(&err) == OK, &err);
     static const struct test_case cases[] = {
         {"every kind and shape", every_kind_and_shape},

@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "runtime-check/generate.h"
 #include "runtime-check/perplexity.h"
-#include "tensor/kernels/kernels.h"
+#include "tests/support/kernel_set.h"
 #include "tests/support/testing.h"
 
 #define MODEL "models/folio-4M"
@@ -199,9 +199,6 @@ int main(void)
         {"picking a token", picking},
         {"generating text", generating},
     };
-    struct error err = {0};
-    const enum status status = kernels_select(getenv("NIBBLE_KERNELS"), &err);
-    if (status == ERR_UNSUPPORTED) testing_skip(err.text);
-    REQUIRE(!status, &err);
+    testing_kernel_set();
     return TESTING_RUN("perplexity", cases);
 }

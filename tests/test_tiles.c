@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "tensor/kernels/kernels.h"
+#include "tests/support/kernel_set.h"
 #include "tests/support/testing.h"
 
 /* One quantized matrix: what went in, and the tensor it became. */
@@ -301,10 +302,7 @@ static void bad_schemes_are_refused(void)
 
 int main(void)
 {
-    struct error err = {0};
-    enum status status = kernels_select(getenv("NIBBLE_KERNELS"), &err);
-    if (status == ERR_UNSUPPORTED) testing_skip(err.text);
-    REQUIRE(status == OK, &err);
+    testing_kernel_set();
     static const struct test_case cases[] = {
         {"every scheme and shape", every_scheme_and_shape},
         {"parts follow one another", parts_follow_one_another},
