@@ -18,14 +18,6 @@
 
 /* ---- helpers ---- */
 
-/* Write a tiny model and return its folder. */
-static const char *model(const char *name, struct tiny_model options)
-{
-    const char *folder = testing_path("%s", name);
-    tiny_model_write(folder, &options);
-    return folder;
-}
-
 static enum status convert_with(
     const char *input, const char *output, struct convert_options options, struct error *err)
 {
@@ -75,16 +67,6 @@ static void check_same_tensors(const char *path_a, const char *path_b)
     container_close(b);
 }
 
-static bool same_file_bytes(const char *path_a, const char *path_b)
-{
-    uint64_t count_a, count_b;
-    char *a = testing_read(path_a, &count_a), *b = testing_read(path_b, &count_b);
-    bool same = count_a == count_b && memcmp(a, b, count_a) == 0;
-    memory_free(a);
-    memory_free(b);
-    return same;
-}
-
 /* ---- what goes through ---- */
 
 static void test_keep_copies_every_bit(void)
@@ -92,7 +74,7 @@ static void test_keep_copies_every_bit(void)
     static const char *const dtypes[] = {"F32", "F16", "BF16"};
     for (size_t i = 0; i < 3; i++) {
         struct error err = {0};
-        const char *folder = model(dtypes[i], (struct tiny_model){.dtype = dtypes[i], .seed = i});
+        const char *folder = tiny_model_folder(dtypes[i], (struct tiny_model){.dtype = dtypes[i], .seed = i});
         const char *first = testing_path("%s.nbl", dtypes[i]),
                    *second = testing_path("%s-again.nbl", dtypes[i]);
         CHECK(convert(folder, first, "keep", &err) == OK, &err);
@@ -105,18 +87,18 @@ static void test_keep_copies_every_bit(void)
 static void test_a_single_file_works_like_its_folder(void)
 {
     struct error err = {0};
-    const char *folder = model("single", (struct tiny_model){0});
+    const char *folder = tiny_model_folder("single", (struct tiny_model){0});
     const char *from_folder = testing_path("single-a.nbl"), *from_file = testing_path("single-b.nbl");
     CHECK(convert(folder, from_folder, "keep", &err) == OK, &err);
     CHECK(convert(testing_path("single/model.safetensors"), from_file, "keep", &err) == OK, &err);
-    CU_ASSERT_TRUE(same_file_bytes(from_folder, from_file));
+    CU_ASSERT_TRUE(testing_same_files(from_folder, from_file));
 }
 
 static void test_shards_give_the_same_tensors(void)
 {
     struct error err = {0};
-    const char *whole = model("whole", (struct tiny_model){0});
-    const char *sharded = model("sharded", (struct tiny_model){.shards = 3}),
+    const char *whole = tiny_model_folder("whole", (struct tiny_model){0});
+    const char *sharded = tiny_model_folder("sharded", (struct tiny_model){.shards = 3}),
                *out = testing_path("sharded.nbl");
     CHECK(convert(sharded, out, "keep", &err) == OK, &err);
     check_same_tensors(whole, out);
@@ -127,7 +109,8 @@ static void test_documents_come_along(void)
     static const char *const names[] = {"config.json", "tokenizer.json"};
     struct error err = {0};
     struct container *container = NULL;
-    const char *folder = model("documents", (struct tiny_model){0}), *out = testing_path("documents.nbl");
+    const char *folder = tiny_model_folder("documents", (struct tiny_model){0}),
+               *out = testing_path("documents.nbl");
     CHECK(convert(folder, out, "keep", &err) == OK, &err);
     REQUIRE(container_open(&container, out, &err) == OK, &err);
     for (size_t i = 0; i < 2; i++) {
@@ -147,7 +130,7 @@ static void test_documents_come_along(void)
 static void test_cast_touches_matrices_only(void)
 {
     static const enum dtype types[] = {DTYPE_F16, DTYPE_BF16};
-    const char *folder = model("cast", (struct tiny_model){0});
+    const char *folder = tiny_model_folder("cast", (struct tiny_model){0});
     struct container *source = open_mapped(folder);
     for (size_t t = 0; t < 2; t++) {
         struct error err = {0};
@@ -174,7 +157,7 @@ static void test_cast_touches_matrices_only(void)
 static void test_aliases_come_along(void)
 {
     struct error err = {0};
-    const char *folder = model("alias", (struct tiny_model){.tied = true, .under_head = true});
+    const char *folder = tiny_model_folder("alias", (struct tiny_model){.tied = true, .under_head = true});
     const char *out = testing_path("alias.nbl"), *again = testing_path("alias-again.nbl");
     CHECK(convert(folder, out, "keep", &err) == OK, &err);
     CHECK(convert(out, again, "f16", &err) == OK, &err);
@@ -249,7 +232,8 @@ static void write_quantized(const char *folder, const char *out)
 static void test_quantized_is_copied_or_decoded(void)
 {
     struct error err = {0};
-    const char *folder = model("tiles", (struct tiny_model){0}), *quantized = testing_path("tiles.nbl");
+    const char *folder = tiny_model_folder("tiles", (struct tiny_model){0}),
+               *quantized = testing_path("tiles.nbl");
     const char *copied = testing_path("tiles-copied.nbl"), *decoded = testing_path("tiles-decoded.nbl");
     write_quantized(folder, quantized);
     CHECK(convert(quantized, copied, "keep", &err) == OK, &err);
@@ -286,15 +270,18 @@ static void check_refused(const char *folder, const char *type, enum status code
 
 static void test_every_tensor_is_accounted_for(void)
 {
-    check_refused(model("missing", (struct tiny_model){.omit = UP_PROJ}), "keep", ERR_FORMAT, UP_PROJ);
-    check_refused(model("extra", (struct tiny_model){.extra = "surprise"}), "keep", ERR_FORMAT, "surprise");
-    check_refused(model("rank3", (struct tiny_model){.rank3 = UP_PROJ}), "keep", ERR_FORMAT, UP_PROJ);
+    check_refused(
+        tiny_model_folder("missing", (struct tiny_model){.omit = UP_PROJ}), "keep", ERR_FORMAT, UP_PROJ);
+    check_refused(
+        tiny_model_folder("extra", (struct tiny_model){.extra = "surprise"}), "keep", ERR_FORMAT, "surprise");
+    check_refused(
+        tiny_model_folder("rank3", (struct tiny_model){.rank3 = UP_PROJ}), "keep", ERR_FORMAT, UP_PROJ);
 }
 
 static void test_overflow_names_tensor_and_index(void)
 {
-    const char *folder =
-        model("overflow", (struct tiny_model){.poison = UP_PROJ, .poison_at = 77, .poison_value = 1e6f});
+    const char *folder = tiny_model_folder(
+        "overflow", (struct tiny_model){.poison = UP_PROJ, .poison_at = 77, .poison_value = 1e6f});
     struct error err = {0};
     check_refused(folder, "f16", ERR_NUMERIC, UP_PROJ);
     CHECK(convert(folder, testing_path("overflow.nbl"), "bf16", &err) == OK, &err);
@@ -304,7 +291,7 @@ static void test_infinities_and_nan_are_copied(void)
 {
     struct error err = {0};
     const char *folder =
-        model("nan", (struct tiny_model){.poison = UP_PROJ, .poison_at = 7, .poison_value = NAN});
+        tiny_model_folder("nan", (struct tiny_model){.poison = UP_PROJ, .poison_at = 7, .poison_value = NAN});
     const char *out = testing_path("nan.nbl");
     CHECK(convert(folder, out, "keep", &err) == OK, &err);
     check_same_tensors(folder, out);
@@ -315,8 +302,9 @@ static void test_infinities_and_nan_are_copied(void)
 static void test_existing_output_is_kept(void)
 {
     struct error err = {0};
-    const char *folder = model("exists", (struct tiny_model){0}), *out = testing_path("exists.nbl");
-    const char *broken = model("exists-broken", (struct tiny_model){.omit = UP_PROJ});
+    const char *folder = tiny_model_folder("exists", (struct tiny_model){0}),
+               *out = testing_path("exists.nbl");
+    const char *broken = tiny_model_folder("exists-broken", (struct tiny_model){.omit = UP_PROJ});
     uint64_t count;
     testing_write(out, "precious", 8);
     CU_ASSERT_EQUAL(convert(folder, out, "keep", &err), ERR_USAGE);
@@ -333,7 +321,7 @@ static void test_existing_output_is_kept(void)
 static void test_output_must_not_be_the_input(void)
 {
     struct error err = {0};
-    const char *folder = model("self", (struct tiny_model){0}), *out = testing_path("self.nbl");
+    const char *folder = tiny_model_folder("self", (struct tiny_model){0}), *out = testing_path("self.nbl");
     const char *weights = testing_path("self/model.safetensors");
     const char *symbolic = testing_path("self-symbolic"), *hard = testing_path("self-hard");
     struct convert_options force = {.force = true};
@@ -350,7 +338,7 @@ static void test_output_must_not_be_the_input(void)
 static void test_threads_do_not_show(void)
 {
     static const uint64_t counts[] = {2, 3, 7};
-    const char *folder = model("threads", (struct tiny_model){.hidden = 256, .ffn = 512});
+    const char *folder = tiny_model_folder("threads", (struct tiny_model){.hidden = 256, .ffn = 512});
     const char *one = testing_path("threads-1.nbl");
     struct error err = {0};
     struct convert_options options = {.type = "f16", .common.threads = 1};
@@ -359,15 +347,15 @@ static void test_threads_do_not_show(void)
         const char *many = testing_path("threads-%d.nbl", (int)counts[i]);
         options.common.threads = counts[i];
         CHECK(convert_with(folder, many, options, &err) == OK, &err);
-        CU_ASSERT_TRUE(same_file_bytes(one, many));
+        CU_ASSERT_TRUE(testing_same_files(one, many));
     }
 }
 
 /* Let every allocation fail in turn: an error each time, no file, nothing leaked (the sanitizer's part). */
 static void test_every_allocation_may_fail(void)
 {
-    const char *folder =
-        model("memory", (struct tiny_model){.layers = 1, .hidden = 32, .ffn = 32, .vocabulary = 32});
+    const char *folder = tiny_model_folder(
+        "memory", (struct tiny_model){.layers = 1, .hidden = 32, .ffn = 32, .vocabulary = 32});
     const char *out = testing_path("memory.nbl");
     for (uint64_t nth = 1;; nth++) {
         struct error err = {0};

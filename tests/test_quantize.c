@@ -21,14 +21,6 @@
 
 /* ---- helpers ---- */
 
-/* Write a tiny model and return its folder. */
-static const char *model(const char *name, struct tiny_model options)
-{
-    const char *folder = testing_path("%s", name);
-    tiny_model_write(folder, &options);
-    return folder;
-}
-
 /* Options as a command line would give them, quiet. */
 static struct quantize_options options_for(const char *input, const char *output)
 {
@@ -102,16 +94,6 @@ static float *decode(const struct tensor *tensor)
     return out;
 }
 
-static bool same_file_bytes(const char *path_a, const char *path_b)
-{
-    uint64_t count_a, count_b;
-    char *a = testing_read(path_a, &count_a), *b = testing_read(path_b, &count_b);
-    bool same = count_a == count_b && memcmp(a, b, count_a) == 0;
-    memory_free(a);
-    memory_free(b);
-    return same;
-}
-
 /* Quantizing must fail with this code, say `part`, and leave no file. */
 static void check_refused(struct quantize_options options, enum status code, const char *part)
 {
@@ -128,7 +110,7 @@ static void test_linear_layers_only_by_default(void)
 {
     struct error err = {0};
     struct quantize_result result;
-    const char *folder = model("default", (struct tiny_model){0});
+    const char *folder = tiny_model_folder("default", (struct tiny_model){0});
     CHECK(plan_only(&result, options_for(folder, testing_path("default.nbl")), &err) == OK, &err);
     CU_ASSERT_EQUAL(result.plan.count, 2 * 9 + 3);
     CU_ASSERT_EQUAL(result.plan.quantized, 2 * 7);
@@ -146,7 +128,7 @@ static void test_embedding_and_head(void)
     struct error err = {0};
     struct quantize_result result;
     struct quantize_options options =
-        options_for(model("roles", (struct tiny_model){0}), testing_path("roles.nbl"));
+        options_for(tiny_model_folder("roles", (struct tiny_model){0}), testing_path("roles.nbl"));
     options.embedding = "8";
     options.head = "same";
     CHECK(plan_only(&result, options, &err) == OK, &err);
@@ -160,7 +142,7 @@ static void test_tied_embedding(void)
 {
     struct error err = {0};
     struct quantize_result result;
-    const char *folder = model("tied", (struct tiny_model){.tied = true, .under_head = true});
+    const char *folder = tiny_model_folder("tied", (struct tiny_model){.tied = true, .under_head = true});
     struct quantize_options options = options_for(folder, testing_path("tied.nbl"));
     options.embedding = "8";
     CHECK(plan_only(&result, options, &err) == OK, &err);
@@ -189,7 +171,7 @@ static void test_overrides(void)
         "layers\\.1\\.=bits:8,group:row", "layers\\.1\\.mlp\\.up_proj=keep"};
     const char *keeps[] = {"v_proj"};
     struct quantize_options options =
-        options_for(model("rules", (struct tiny_model){0}), testing_path("rules.nbl"));
+        options_for(tiny_model_folder("rules", (struct tiny_model){0}), testing_path("rules.nbl"));
     options.override = list_of(overrides, 4);
     options.keep = list_of(keeps, 1);
     CHECK(plan_only(&result, options, &err) == OK, &err);
@@ -225,7 +207,7 @@ static void test_bad_rules(void)
         {"nothing=keep", "matches no weight matrix"},
         {"embed=group:16", "changes nothing"},
     };
-    const char *folder = model("bad-rules", (struct tiny_model){0});
+    const char *folder = tiny_model_folder("bad-rules", (struct tiny_model){0});
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         const char *values[] = {bad[i].override};
         struct quantize_options options = options_for(folder, "");
@@ -247,7 +229,7 @@ static void test_indivisible_rows(void)
     struct quantize_result result;
     /* down_proj has 80 columns: 32 does not divide them, 16 does. */
     struct quantize_options options =
-        options_for(model("odd", (struct tiny_model){.ffn = 80}), testing_path("odd.nbl"));
+        options_for(tiny_model_folder("odd", (struct tiny_model){.ffn = 80}), testing_path("odd.nbl"));
     check_refused(options, ERR_USAGE, "divisor");
 
     static const char *const choices[][2] = {{"row", "4 bits, whole row, symmetric, minmax"},
@@ -261,7 +243,8 @@ static void test_indivisible_rows(void)
     }
 
     /* Nothing divides 88: the divisor has to be asked for differently. */
-    options = options_for(model("odder", (struct tiny_model){.ffn = 88}), testing_path("odd.nbl"));
+    options =
+        options_for(tiny_model_folder("odder", (struct tiny_model){.ffn = 88}), testing_path("odd.nbl"));
     options.indivisible = "divisor";
     check_refused(options, ERR_USAGE, DOWN_PROJ);
     options.indivisible = "row";
@@ -271,7 +254,7 @@ static void test_indivisible_rows(void)
 static void test_type_of_what_is_kept(void)
 {
     struct error err = {0};
-    const char *folder = model("kept-type", (struct tiny_model){0});
+    const char *folder = tiny_model_folder("kept-type", (struct tiny_model){0});
     struct quantize_options options = options_for(folder, testing_path("kept-type.nbl"));
     options.type = "bf16";
     CHECK(quantize(&options, &err) == OK, &err);
@@ -327,7 +310,7 @@ static void check_close(const struct tensor *original, const struct tensor *quan
 static void test_decoded_weights_are_close(void)
 {
     static const char *const widths[] = {"2", "3", "4", "5", "6", "8"}, *const groups[] = {"16", "32", "row"};
-    const char *folder = model("close", (struct tiny_model){.dtype = "BF16"}),
+    const char *folder = tiny_model_folder("close", (struct tiny_model){.dtype = "BF16"}),
                *out = testing_path("close.nbl");
     struct container *source = open_mapped(folder);
     for (size_t i = 0; i < 6 * 3 * 2; i++) {
@@ -365,7 +348,7 @@ static double relative_error(const struct tensor *original, const struct tensor 
  * extremes. */
 static void test_reported_error(void)
 {
-    const char *folder = model("error", (struct tiny_model){0});
+    const char *folder = tiny_model_folder("error", (struct tiny_model){0});
     double errors[2];
     for (int mse = 0; mse < 2; mse++) {
         struct error err = {0};
@@ -400,7 +383,7 @@ static void test_bad_weights(void)
     for (size_t i = 0; i < 4; i++) {
         struct error err = {0};
         /* up_proj has 64 columns, so element 1163 is in row 18, column 11; the row lies in the third tile. */
-        const char *folder = model(bad[i].what,
+        const char *folder = tiny_model_folder(bad[i].what,
             (struct tiny_model){.poison = UP_PROJ, .poison_at = 18 * 64 + 11, .poison_value = bad[i].value});
         struct quantize_options options = options_for(folder, testing_path("bad.nbl"));
         options.force = true;
@@ -417,19 +400,19 @@ static void test_bad_weights(void)
 
 static void test_bad_models(void)
 {
-    check_refused(
-        options_for(model("missing", (struct tiny_model){.omit = UP_PROJ}), ""), ERR_FORMAT, UP_PROJ);
-    check_refused(
-        options_for(model("extra", (struct tiny_model){.extra = "surprise"}), ""), ERR_FORMAT, "surprise");
-    check_refused(
-        options_for(model("rank3", (struct tiny_model){.rank3 = UP_PROJ}), ""), ERR_FORMAT, UP_PROJ);
+    check_refused(options_for(tiny_model_folder("missing", (struct tiny_model){.omit = UP_PROJ}), ""),
+        ERR_FORMAT, UP_PROJ);
+    check_refused(options_for(tiny_model_folder("extra", (struct tiny_model){.extra = "surprise"}), ""),
+        ERR_FORMAT, "surprise");
+    check_refused(options_for(tiny_model_folder("rank3", (struct tiny_model){.rank3 = UP_PROJ}), ""),
+        ERR_FORMAT, UP_PROJ);
 }
 
 static void test_quantized_input(void)
 {
     struct error err = {0};
     struct quantize_options options =
-        options_for(model("twice", (struct tiny_model){0}), testing_path("twice.nbl"));
+        options_for(tiny_model_folder("twice", (struct tiny_model){0}), testing_path("twice.nbl"));
     CHECK(quantize(&options, &err) == OK, &err);
     struct quantize_options again = options_for(options.output, "");
     check_refused(again, ERR_UNSUPPORTED, "original");
@@ -449,7 +432,7 @@ static void test_quantized_input(void)
 static void test_outputs(void)
 {
     struct error err = {0};
-    const char *folder = model("outputs", (struct tiny_model){0});
+    const char *folder = tiny_model_folder("outputs", (struct tiny_model){0});
     struct quantize_options options = options_for(folder, testing_path("outputs.nbl"));
     testing_write(options.output, "precious", 8);
     CU_ASSERT_EQUAL(quantize(&options, &err), ERR_USAGE);
@@ -467,7 +450,7 @@ static void test_threads_and_folders_do_not_show(void)
 {
     static const uint64_t counts[] = {2, 3, 7};
     struct error err = {0};
-    const char *folder = model("threads", (struct tiny_model){.hidden = 256, .ffn = 512});
+    const char *folder = tiny_model_folder("threads", (struct tiny_model){.hidden = 256, .ffn = 512});
     const char *one = testing_path("threads-1.nbl");
     struct quantize_options options = options_for(folder, one);
     options.common.threads = 1;
@@ -478,7 +461,7 @@ static void test_threads_and_folders_do_not_show(void)
         options.common.threads = counts[i];
         options.output = testing_path("threads-%d.nbl", (int)counts[i]);
         CHECK(quantize(&options, &err) == OK, &err);
-        CU_ASSERT_TRUE(same_file_bytes(one, options.output));
+        CU_ASSERT_TRUE(testing_same_files(one, options.output));
     }
     char before[4096];
     REQUIRE(getcwd(before, sizeof before) && chdir(testing_path(".")) == 0, NULL);
@@ -486,13 +469,14 @@ static void test_threads_and_folders_do_not_show(void)
     options.output = "threads-here.nbl";
     CHECK(quantize(&options, &err) == OK, &err);
     REQUIRE(chdir(before) == 0, NULL);
-    CU_ASSERT_TRUE(same_file_bytes(one, testing_path("threads-here.nbl")));
+    CU_ASSERT_TRUE(testing_same_files(one, testing_path("threads-here.nbl")));
 }
 
 static void test_kernels_do_not_show(void)
 {
     static const char *const sets[] = {"scalar", "avx2"};
-    const char *folder = model("kernels", (struct tiny_model){.hidden = 128, .ffn = 208, .dtype = "F16"});
+    const char *folder =
+        tiny_model_folder("kernels", (struct tiny_model){.hidden = 128, .ffn = 208, .dtype = "F16"});
     const char *paths[4] = {0};
     for (size_t i = 0; i < 4; i++) {
         struct error err = {0};
@@ -509,8 +493,8 @@ static void test_kernels_do_not_show(void)
         paths[i] = options.output;
     }
     REQUIRE(kernels_select(getenv("NIBBLE_KERNELS"), NULL) == OK, NULL);
-    CU_ASSERT_TRUE(!paths[2] || same_file_bytes(paths[0], paths[2]));
-    CU_ASSERT_TRUE(!paths[3] || same_file_bytes(paths[1], paths[3]));
+    CU_ASSERT_TRUE(!paths[2] || testing_same_files(paths[0], paths[2]));
+    CU_ASSERT_TRUE(!paths[3] || testing_same_files(paths[1], paths[3]));
 }
 
 /* ---- the rest ---- */
@@ -520,7 +504,7 @@ static void test_size_is_predicted(void)
     struct error err = {0};
     struct quantize_result dry, real;
     struct quantize_options options =
-        options_for(model("size", (struct tiny_model){0}), testing_path("size.nbl"));
+        options_for(tiny_model_folder("size", (struct tiny_model){0}), testing_path("size.nbl"));
     CHECK(plan_only(&dry, options, &err) == OK, &err);
     CHECK(quantize_run(&real, &options, &err) == OK, &err);
     CU_ASSERT_EQUAL(dry.plan.bytes, real.plan.bytes);
@@ -537,7 +521,7 @@ static void test_provenance_says_what_decides_the_bytes(void)
     uint64_t bytes = 0;
     const char *overrides[] = {"up_proj=bits:8"};
     struct quantize_options options =
-        options_for(model("provenance", (struct tiny_model){0}), testing_path("provenance.nbl"));
+        options_for(tiny_model_folder("provenance", (struct tiny_model){0}), testing_path("provenance.nbl"));
     options.override = list_of(overrides, 1);
     CHECK(quantize(&options, &err) == OK, &err);
     REQUIRE(container_open(&container, options.output, &err) == OK, &err);
@@ -557,8 +541,8 @@ static void test_provenance_says_what_decides_the_bytes(void)
 static void test_every_allocation_may_fail(void)
 {
     const char *overrides[] = {"up_proj=bits:8"};
-    const char *folder =
-        model("memory", (struct tiny_model){.layers = 1, .hidden = 32, .ffn = 32, .vocabulary = 32});
+    const char *folder = tiny_model_folder(
+        "memory", (struct tiny_model){.layers = 1, .hidden = 32, .ffn = 32, .vocabulary = 32});
     struct quantize_options options = options_for(folder, testing_path("memory.nbl"));
     options.override = list_of(overrides, 1);
     options.report_error = true;

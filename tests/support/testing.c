@@ -177,6 +177,17 @@ char *testing_read(const char *path, uint64_t *count)
     return text;
 }
 
+bool testing_same_files(const char *path_a, const char *path_b)
+{
+    uint64_t count_a, count_b;
+    char *a = testing_read(path_a, &count_a), *b = testing_read(path_b, &count_b);
+    bool same = count_a == count_b && memcmp(a, b, count_a) == 0;
+
+    memory_free(a);
+    memory_free(b);
+    return same;
+}
+
 const char *testing_source(const char *relative)
 {
     return keep_text("%s/tests/%s", NIBBLE_SOURCE_DIR, relative);

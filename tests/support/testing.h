@@ -51,6 +51,8 @@ const char *testing_path(const char *format, ...) NIBBLE_PRINTF(1, 2);
 void testing_write(const char *path, const void *bytes, uint64_t count);
 /* Read a whole file into memory (memory_free), or end the program. */
 char *testing_read(const char *path, uint64_t *count);
+/* True if two files hold the same bytes; both must exist. */
+bool testing_same_files(const char *path_a, const char *path_b);
 /* Path of a file under tests/ of the source tree, and of ../shared/data beside it (NULL where that is absent). */
 const char *testing_source(const char *relative);
 const char *testing_shared(const char *relative);

@@ -319,3 +319,11 @@ void tiny_model_write(const char *folder, const struct tiny_model *options)
     }
     memory_free(writer.tensors);
 }
+
+const char *tiny_model_folder(const char *name, struct tiny_model options)
+{
+    const char *folder = testing_path("%s", name);
+
+    tiny_model_write(folder, &options);
+    return folder;
+}

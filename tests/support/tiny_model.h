@@ -35,4 +35,7 @@ struct tiny_model {
  * program. Weights are normal with standard deviation about 0.05, norms lie near 1. */
 void tiny_model_write(const char *folder, const struct tiny_model *options);
 
+/* The same under `name` in the test's latest folder; returns the path, which lives as long as the program. */
+const char *tiny_model_folder(const char *name, struct tiny_model options);
+
 #endif
