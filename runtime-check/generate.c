@@ -72,12 +72,14 @@ uint32_t generate_pick(const float *logits, uint64_t count, const struct generat
 struct generation {
     struct model *model;
     struct session *session;
-    float *hidden;  /* [prompt tokens][hidden] */
-    float *logits;  /* [vocabulary] */
-    void *scratch;  /* candidates [vocabulary] */
-    uint32_t *ids;  /* prompt, then new tokens */
-    uint64_t count; /* of ids */
-    uint64_t shown; /* bytes of the new text already emitted */
+    float *hidden;                                                 /* [prompt tokens][hidden] */
+    float *logits;                                                 /* [vocabulary] */
+    void *scratch;                                                 /* candidates [vocabulary] */
+    uint32_t *ids;                                                 /* prompt, then new tokens */
+    uint64_t count;                                                /* of ids */
+    uint64_t shown;                                                /* bytes of the text already emitted */
+    void (*emit)(void *context, const char *text, uint64_t bytes); /* may be NULL */
+    void *emit_context;
 };
 
 static bool is_stop(const struct model_config *config, uint32_t id)
@@ -96,10 +98,8 @@ static uint64_t settled(const char *text, uint64_t bytes)
     return bytes;
 }
 
-/* Decode everything after the prompt's first token so that spaces between prompt and continuation come out right, and
- * hand over what is new. */
-static enum status emit_new(struct generation *run, bool last, void (*emit)(void *, const char *, uint64_t),
-    void *context, struct error *err)
+/* Decode prompt and continuation together, so that the space between them comes out right, and hand over what is new. */
+static enum status emit_new(struct generation *run, bool last, struct error *err)
 {
     char *text = NULL;
     uint64_t bytes = 0;
@@ -108,7 +108,7 @@ static enum status emit_new(struct generation *run, bool last, void (*emit)(void
     if (status) return status;
     const uint64_t until = last ? bytes : settled(text, bytes);
     if (until > run->shown) {
-        if (emit) emit(context, text + run->shown, until - run->shown);
+        if (run->emit) run->emit(run->emit_context, text + run->shown, until - run->shown);
         run->shown = until;
     }
     memory_free(text);
@@ -158,47 +158,53 @@ static enum status prepare(struct generation *run, const char *prompt, uint64_t 
     return status;
 }
 
+/* Sample, emit and run one token after the other, until enough or an end-of-sequence token. The logits of the prompt's
+ * last token are there. */
+static enum status continue_text(
+    struct generation *run, const struct generate_options *options, bool *stopped, struct error *err)
+{
+    const uint64_t enough = run->count + options->tokens;
+    uint64_t random = options->seed;
+    enum status status = emit_new(run, false, err);
+    while (!status && run->count < enough) {
+        const uint32_t id =
+            generate_pick(run->logits, run->model->config.vocabulary, options, &random, run->scratch);
+        *stopped = !options->ignore_eos && is_stop(&run->model->config, id);
+        if (*stopped) break;
+        run->ids[run->count++] = id;
+        status = emit_new(run, false, err);
+        if (!status && run->count < enough) status = advance(run, run->count - 1, 1, err);
+    }
+    return status ? status : emit_new(run, true, err);
+}
+
+static enum status copy_ids(uint32_t **out, const uint32_t *ids, uint64_t count, struct error *err)
+{
+    if (!(*out = memory_new(count, sizeof *ids, err))) return ERR_MEMORY;
+    memcpy(*out, ids, count * sizeof *ids);
+    return OK;
+}
+
 enum status generate_text(struct generate_result *out, uint32_t **ids, struct model *model,
     const char *prompt, uint64_t prompt_bytes, const struct generate_options *options,
     void (*emit)(void *context, const char *text, uint64_t bytes), void *context, struct error *err)
 {
-    struct generation run = {.model = model};
-    uint64_t random = options->seed;
+    struct generation run = {.model = model, .emit = emit, .emit_context = context};
     *out = (struct generate_result){0};
     if (ids) *ids = NULL;
     if (!model->tokenizer) {
         return fail(err, ERR_UNSUPPORTED, "the model carries no tokenizer.json, so text cannot be generated");
     }
     enum status status = prepare(&run, prompt, prompt_bytes, options, err);
-    if (status) goto done;
-    const uint64_t prompt_tokens = out->prompt_tokens = run.count;
+    out->prompt_tokens = run.count;
     double start = report_seconds();
-    if ((status = advance(&run, 0, run.count, err))) goto done;
+    if (!status) status = advance(&run, 0, run.count, err);
     out->prompt_seconds = report_seconds() - start;
     start = report_seconds();
-    if ((status = emit_new(&run, false, emit, context, err))) goto done;
-    while (run.count - prompt_tokens < options->tokens) {
-        const uint32_t id =
-            generate_pick(run.logits, model->config.vocabulary, options, &random, run.scratch);
-        if (!options->ignore_eos && is_stop(&model->config, id)) {
-            out->stopped = true;
-            break;
-        }
-        run.ids[run.count++] = id;
-        if ((status = emit_new(&run, false, emit, context, err))) goto done;
-        if (run.count - prompt_tokens == options->tokens) break;
-        if ((status = advance(&run, run.count - 1, 1, err))) goto done;
-    }
-    status = emit_new(&run, true, emit, context, err);
+    if (!status) status = continue_text(&run, options, &out->stopped, err);
     out->new_seconds = report_seconds() - start;
-    out->new_tokens = run.count - prompt_tokens;
-    if (!status && ids) {
-        if (!(*ids = memory_new(out->new_tokens, sizeof **ids, err)))
-            status = ERR_MEMORY;
-        else
-            memcpy(*ids, run.ids + prompt_tokens, out->new_tokens * sizeof **ids);
-    }
-done:
+    out->new_tokens = run.count - out->prompt_tokens;
+    if (!status && ids) status = copy_ids(ids, run.ids + out->prompt_tokens, out->new_tokens, err);
     session_free(run.session);
     memory_free(run.hidden);
     memory_free(run.logits);
