@@ -1,4 +1,4 @@
-/* See verify.h. Tensors are walked in panels of rows that depend on the shape alone. */
+/* See verify.h. Tensors are walked in panels of elements that depend on the shape alone. */
 #include "runtime-check/verify.h"
 
 #include <inttypes.h>
@@ -10,35 +10,45 @@
 #include "model/layers.h"
 #include "tensor/tiles.h"
 
-enum { PANEL_ELEMENTS = 1 << 18 };
+enum {
+    PANEL_ELEMENTS = 1 << 18, /* decoded at a time */
+    ROW_LIMIT = 1 << 23       /* columns of a quantized matrix: eight rows of floats are then 256 MiB */
+};
 
-/* A tensor seen as a matrix: rows x cols; vectors and scalars are columns of one. */
-static void as_matrix(const struct tensor *tensor, uint64_t *rows, uint64_t *cols)
+static bool is_tiled(const struct tensor *tensor)
 {
-    *rows = tensor->rank ? tensor->shape[0] : 1;
-    *cols = *rows ? tensor->elements / *rows : 0;
+    return tensor->storage == STORAGE_TILES;
 }
 
-void verify_decode_rows(const struct tensor *tensor, float *out, uint64_t row, uint64_t count)
+/* How many elements of a tensor are decoded at a time: any number of dense ones, whole tiles of rows of quantized ones.
+ * Never more than the tensor has, but for its last tile. */
+static enum status panel_size(uint64_t *out, const struct tensor *tensor, bool tiled, struct error *err)
 {
-    uint64_t rows, cols;
-    as_matrix(tensor, &rows, &cols);
-    if (tensor->storage == STORAGE_TILES) {
+    *out = tensor->elements < PANEL_ELEMENTS ? tensor->elements : PANEL_ELEMENTS;
+    if (!tiled || tensor->elements == 0) return OK;
+    const uint64_t cols = tensor->shape[1];
+    if (cols > ROW_LIMIT) {
+        return fail(err, ERR_MEMORY, "tensor %s: rows of %" PRIu64 " columns are too long, at most %d",
+            tensor->name, cols, ROW_LIMIT);
+    }
+    const uint64_t rows = PANEL_ELEMENTS / cols / TILE_ROWS * TILE_ROWS;
+    *out = (rows ? rows : TILE_ROWS) * cols;
+    return OK;
+}
+
+/* Decode elements [begin, begin + count) in row-major order; whole tiles of rows if the tensor is quantized. */
+static void decode(const struct tensor *tensor, float *out, uint64_t begin, uint64_t count)
+{
+    if (is_tiled(tensor)) {
         struct tiles_layout layout;
-        if (tiles_layout(&layout, rows, cols, tensor->scheme, NULL))
-            return; /* validated when it was opened */
-        tiles_decode(&layout, out, cols, tensor->data, row, count);
+        const uint64_t cols = tensor->shape[1];
+        if (tiles_layout(&layout, tensor->shape[0], cols, tensor->scheme, NULL))
+            return; /* checked on opening */
+        tiles_decode(&layout, out, cols, tensor->data, begin / cols, count / cols);
         return;
     }
     const struct dtype_info *info = dtype_info(tensor->dtype);
-    info->decode(out, (const uint8_t *)tensor->data + row * cols * info->bytes, count * cols);
-}
-
-/* Rows of one panel: a multiple of 8, about PANEL_ELEMENTS elements. */
-static uint64_t panel_rows(uint64_t cols)
-{
-    const uint64_t rows = cols ? PANEL_ELEMENTS / cols / TILE_ROWS * TILE_ROWS : TILE_ROWS;
-    return rows ? rows : TILE_ROWS;
+    info->decode(out, (const uint8_t *)tensor->data + begin * info->bytes, count);
 }
 
 /* One walk over all tensors: task i is tensor i. */
@@ -53,20 +63,19 @@ static enum status find_nonfinite(void *context, uint64_t index, unsigned worker
 {
     struct walk *walk = context;
     const struct tensor *tensor = container_tensor(walk->container, index);
-    uint64_t rows, cols;
+    uint64_t panel;
     (void)worker;
-    as_matrix(tensor, &rows, &cols);
     walk->bad_element[index] = UINT64_MAX;
-    const uint64_t panel = panel_rows(cols);
-    float *values = memory_new(panel * cols, sizeof(float), err);
+    if (!is_tiled(tensor) && !dtype_info(tensor->dtype)->is_float) return OK;
+    enum status status = panel_size(&panel, tensor, is_tiled(tensor), err);
+    float *values = status ? NULL : memory_new(panel, sizeof *values, err);
     if (!values) return ERR_MEMORY;
-    const bool is_float = tensor->storage == STORAGE_TILES || dtype_info(tensor->dtype)->is_float;
-    for (uint64_t row = 0; row < rows && is_float && walk->bad_element[index] == UINT64_MAX; row += panel) {
-        const uint64_t count = rows - row < panel ? rows - row : panel;
-        verify_decode_rows(tensor, values, row, count);
-        for (uint64_t i = 0; i < count * cols; i++) {
+    for (uint64_t at = 0; at < tensor->elements && walk->bad_element[index] == UINT64_MAX; at += panel) {
+        const uint64_t count = tensor->elements - at < panel ? tensor->elements - at : panel;
+        decode(tensor, values, at, count);
+        for (uint64_t i = 0; i < count; i++) {
             if (isfinite(values[i])) continue;
-            walk->bad_element[index] = row * cols + i;
+            walk->bad_element[index] = at + i;
             break;
         }
     }
@@ -86,21 +95,20 @@ static enum status compare_tensor(void *context, uint64_t index, unsigned worker
     struct verify_difference *out = &walk->differences[index];
     const struct tensor *tensor = out->tensor = container_tensor(walk->container, index);
     const struct tensor *original = container_find(walk->original, tensor->name);
-    uint64_t rows, cols;
+    uint64_t panel;
     (void)worker;
     out->missing = !original || !same_shape(tensor, original);
     if (out->missing) return OK;
-    as_matrix(tensor, &rows, &cols);
-    const uint64_t panel = panel_rows(cols);
-    float *values = memory_new(2 * panel * cols, sizeof(float), err);
+    enum status status = panel_size(&panel, tensor, is_tiled(tensor) || is_tiled(original), err);
+    float *values = status ? NULL : memory_new(2 * panel, sizeof *values, err);
     if (!values) return ERR_MEMORY;
+    float *before = values, *after = values + panel;
     double squares = 0, errors = 0;
-    for (uint64_t row = 0; row < rows; row += panel) {
-        const uint64_t count = rows - row < panel ? rows - row : panel;
-        float *before = values, *after = values + panel * cols;
-        verify_decode_rows(original, before, row, count);
-        verify_decode_rows(tensor, after, row, count);
-        for (uint64_t i = 0; i < count * cols; i++) {
+    for (uint64_t at = 0; at < tensor->elements; at += panel) {
+        const uint64_t count = tensor->elements - at < panel ? tensor->elements - at : panel;
+        decode(original, before, at, count);
+        decode(tensor, after, at, count);
+        for (uint64_t i = 0; i < count; i++) {
             const double a = (double)before[i], d = fabs((double)after[i] - a);
             squares += a * a;
             errors += d * d;

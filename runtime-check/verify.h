@@ -34,8 +34,4 @@ enum status verify_container(struct verify_result *out, const char *path, struct
 enum status verify_against(struct verify_difference **out, struct container *container,
     struct container *original, struct pool *pool, const struct report *report, struct error *err);
 
-/* Decode rows [row, row + count) of a matrix (or elements of a vector seen as rows of 1) in any storage to floats.
- * row is a multiple of 8. out [count][cols]. The tensor is in memory. */
-void verify_decode_rows(const struct tensor *tensor, float *out, uint64_t row, uint64_t count);
-
 #endif

@@ -96,6 +96,40 @@ static void flipped_data(void)
     memory_free(content);
 }
 
+/* A legal tensor without elements may claim any number of rows: nothing must count them. The bytes of one long row are
+ * walked in pieces. */
+static void odd_shapes(void)
+{
+    static const char *const headers[] = {
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[1152921504606846976,0],\"data_offsets\":[0,0]}}",
+        "{\"a\":{\"dtype\":\"F16\",\"shape\":[0,1152921504606846976],\"data_offsets\":[0,0]}}",
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}",
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1000001],\"data_offsets\":[0,4000004]}}",
+        "{\"a\":{\"dtype\":\"I8\",\"shape\":[3,1,5],\"data_offsets\":[0,15]}}",
+    };
+    static const uint64_t data_bytes[] = {0, 0, 4, 4000004, 15};
+    for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
+        struct verify_result result;
+        struct error err = {0};
+        struct container *container = NULL;
+        struct verify_difference *found = NULL;
+        const uint64_t length = strlen(headers[i]);
+        uint8_t *file = memory_new(8 + length + data_bytes[i], 1, &err);
+        const char *path = testing_path("odd-%zu.safetensors", i);
+        REQUIRE(file != NULL, &err);
+        memcpy(file, &length, 8);
+        memcpy(file + 8, headers[i], length);
+        testing_write(path, file, 8 + length + data_bytes[i]);
+        CHECK(verify(path, &result, &err) == OK, &err);
+        REQUIRE(!container_open(&container, path, &err), &err);
+        CHECK(!verify_against(&found, container, container, pool, NULL, &err), &err);
+        CU_ASSERT(found && !found[0].missing && found[0].largest == 0);
+        memory_free(found);
+        container_close(container);
+        memory_free(file);
+    }
+}
+
 static void not_finite(void)
 {
     struct verify_result result;
@@ -188,6 +222,7 @@ int main(void)
     static const struct test_case cases[] = {
         {"sound files pass", sound_files},
         {"a flipped data bit is named", flipped_data},
+        {"odd shapes", odd_shapes},
         {"a weight that is not finite is named", not_finite},
         {"differences are measured", differences},
         {"a recorded evaluation changes nothing else", recorded},
