@@ -8,26 +8,28 @@
 #include "base/file.h"
 #include "base/memory.h"
 
-static enum status read_config(struct checkpoint *checkpoint, struct error *err)
+enum status checkpoint_read_config(
+    struct model_config *out, bool *found, struct container *container, struct error *err)
 {
-    const char *path = container_path(checkpoint->container);
     char *json = NULL, what[512];
     uint64_t bytes = 0;
-    enum status status = container_document(checkpoint->container, "config.json", &json, &bytes, err);
+    enum status status = container_document(container, "config.json", &json, &bytes, err);
 
-    if (status) return status;
-    if (!json) return fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
-    snprintf(what, sizeof what, "%s: config.json", path);
-    status = config_parse(&checkpoint->config, what, json, bytes, err);
+    *found = !status && json;
+    if (!*found) return status;
+    snprintf(what, sizeof what, "%s: config.json", container_path(container));
+    status = config_parse(out, what, json, bytes, err);
     memory_free(json);
     return status;
 }
 
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err)
 {
+    bool found = false;
     *out = (struct checkpoint){0};
     enum status status = container_open(&out->container, path, err);
-    if (!status) status = read_config(out, err);
+    if (!status) status = checkpoint_read_config(&out->config, &found, out->container, err);
+    if (!status && !found) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
     if (!status) {
         status =
             layers_bind(&out->tensors, &out->dropped, &out->dropped_count, out->container, &out->config, err);

@@ -16,6 +16,10 @@ struct checkpoint {
     uint64_t dropped_count;
 };
 
+/* Parse the configuration attached to a container; *found is false (and *out unset) where there is none. */
+enum status checkpoint_read_config(
+    struct model_config *out, bool *found, struct container *container, struct error *err);
+
 /* Open a folder, .safetensors or .nbl and hold its tensors against its configuration: missing, misshapen and unknown ones
  * are errors (layers_bind). Nothing is mapped. Release with checkpoint_close, also after an error. */
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err);

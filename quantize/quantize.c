@@ -98,12 +98,12 @@ static enum status write_output(struct quantize_job *job, const struct quantize_
  * (provenance, padding) is some kilobytes. */
 static enum status predict_size(struct quantize_result *result, struct error *err)
 {
-    static const char *const documents[] = {"config.json", "tokenizer.json"};
     result->bytes_out = result->plan.bytes + NBL_DATA_ALIGNMENT;
-    for (size_t i = 0; i < sizeof documents / sizeof *documents; i++) {
+    for (size_t i = 0; provenance_carried[i]; i++) {
         char *text = NULL;
         uint64_t bytes = 0;
-        enum status status = container_document(result->input.container, documents[i], &text, &bytes, err);
+        enum status status =
+            container_document(result->input.container, provenance_carried[i], &text, &bytes, err);
         if (status != OK) return status;
         if (text) result->bytes_out += bytes;
         memory_free(text);

@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "base/report.h"
 #include "formats/provenance.h"
-#include "model/layers.h"
+#include "model/checkpoint.h"
 #include "runtime-check/record.h"
 
 void inspect_total(struct inspect_totals *out, struct container *container)
@@ -115,19 +115,6 @@ static enum status print_kinds(struct container *container, struct error *err)
     return status;
 }
 
-/* Read and parse the configuration; *known is false where there is none. */
-static enum status read_config(
-    struct container *container, struct model_config *config, bool *known, struct error *err)
-{
-    char *json = NULL;
-    uint64_t bytes = 0;
-    enum status status = container_document(container, "config.json", &json, &bytes, err);
-    *known = !status && json;
-    if (*known) status = config_parse(config, "config.json", json, bytes, err);
-    memory_free(json);
-    return status;
-}
-
 static void print_config(const struct model_config *config)
 {
     printf("architecture   %s: %" PRIu32 " layers, hidden %" PRIu32 ", ffn %" PRIu32 ", %" PRIu32
@@ -189,7 +176,7 @@ enum status inspect_print(struct container *container, bool all_tensors, struct 
     bool known = false;
     char bytes[16];
     inspect_total(&totals, container);
-    enum status status = read_config(container, &config, &known, err);
+    enum status status = checkpoint_read_config(&config, &known, container, err);
     if (status) return status;
     printf("file           %s (%s)\n", container_path(container), container_format(container));
     printf("size           %s, %" PRIu64 " tensors, %" PRIu64 " weights, %.3f bits per weight\n",
@@ -257,7 +244,7 @@ enum status inspect_json(struct container *container, struct json_writer *writer
     struct model_config config;
     bool known = false;
     inspect_total(&totals, container);
-    enum status status = read_config(container, &config, &known, err);
+    enum status status = checkpoint_read_config(&config, &known, container, err);
     if (status) return status;
     json_open_object(writer);
     json_put_text(writer, "file", container_path(container));

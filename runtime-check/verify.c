@@ -7,7 +7,7 @@
 
 #include "base/memory.h"
 #include "formats/nbl.h"
-#include "model/layers.h"
+#include "model/checkpoint.h"
 #include "tensor/tiles.h"
 
 enum {
@@ -182,21 +182,21 @@ static enum status check_finite(struct container *container, struct pool *pool, 
 static enum status check_architecture(
     struct container *container, struct fault_counter *counter, struct error *err)
 {
-    char *json = NULL;
-    uint64_t bytes = 0, dropped_count = 0;
+    uint64_t dropped_count = 0;
+    bool found = false;
     struct model_config config;
     struct model_tensors tensors = {0};
     struct dropped_tensor *dropped = NULL;
     struct error fault;
-    enum status status = container_document(container, "config.json", &json, &bytes, err);
-    if (status || !json) return status;
-    status = config_parse(&config, "config.json", json, bytes, &fault);
-    if (!status) status = layers_bind(&tensors, &dropped, &dropped_count, container, &config, &fault);
-    if (status) count_fault(counter, fault.text);
+    enum status status = checkpoint_read_config(&config, &found, container, &fault);
+    if (!status && found) {
+        status = layers_bind(&tensors, &dropped, &dropped_count, container, &config, &fault);
+    }
     layers_release(&tensors);
     memory_free(dropped);
-    memory_free(json);
-    return status == ERR_MEMORY ? fail(err, status, "%s", fault.text) : OK;
+    if (status == ERR_MEMORY || status == ERR_IO) return fail(err, status, "%s", fault.text);
+    if (status) count_fault(counter, fault.text);
+    return OK;
 }
 
 enum status verify_container(struct verify_result *out, const char *path, struct pool *pool,
