@@ -22,7 +22,8 @@ typedef enum status (*transfer_encoder)(const struct tensor *target, void *conte
 
 /* One tensor to move. */
 struct transfer_item {
-    const struct tensor *source; /* of the container */
+    struct container *from;      /* where source lies; NULL: the container transfer_run is called with */
+    const struct tensor *source;
     struct tensor target;        /* name, storage, dtype, scheme, shape wanted */
     transfer_encoder encode;     /* STORAGE_TILES targets from DENSE sources; else NULL */
     void *context;               /* handed to encode */
@@ -34,7 +35,8 @@ struct transfer_item {
  * decodes. Integer types only copy.
  *
  *   source_crcs  [container_count]  out: CRC-32 of each source tensor's bytes, also of those no item names
- *                                   (they are read for it), as container_write_sources wants them
+ *                                   (they are read for it), as container_write_sources wants them; not of
+ *                                   those of other containers
  *
  * A source that records checksums (.nbl) must agree with them: ERR_FORMAT. The caller adds documents and
  * commits. */

@@ -1,0 +1,87 @@
+/* A walk through a network layer by layer, with the weights of one decoder layer in memory at a time: calibration samples
+ * go through stage by stage, and at every stage the inputs of its weight matrices are shown. Weights may be replaced between
+ * stages (quantized ones, or rescaled ones), so that later stages see what they will see in the compressed model; a second
+ * stream of activations, through the original weights, can be kept beside it. */
+#ifndef NIBBLE_MODEL_WALK_H
+#define NIBBLE_MODEL_WALK_H
+
+#include "model/backends/backend.h"
+#include "model/calibration.h"
+#include "model/checkpoint.h"
+
+/* Where weights meet activations in a decoder layer, in the order in which they are run. */
+enum stage {
+    WALK_QKV,     /* q, k, v; input: the attention norm's output */
+    WALK_O,       /* o; input: the attended values, heads side by side */
+    WALK_GATE_UP, /* gate, up; input: the feed-forward norm's output */
+    WALK_DOWN,    /* down; input: silu(gate) * up */
+    WALK_STAGES
+};
+
+/* The stage at which a linear role's matrix is applied. */
+enum stage walk_stage_of(enum role role);
+/* The width of a stage's inputs. */
+uint64_t walk_stage_cols(const struct model_config *config, enum stage stage);
+
+/* The tensors of one layer by role, data in memory; NULL where the configuration has none. Both arrays may hold the same
+ * pointers. They are read by walk_to and walk_finish, so that `current` may change between calls. */
+struct walk_layer {
+    uint32_t index;
+    const struct tensor *original[ROLE_COUNT];
+    const struct tensor *current[ROLE_COUNT];
+};
+
+/* What is shown at a stage: some tokens of some samples, padding left out. Valid during the call. */
+struct walk_inputs {
+    uint64_t tokens, cols, hidden;
+    const float *x;        /* [tokens][cols] inputs of the stage's matrices in the current stream */
+    const float *original; /* [tokens][cols] the same in the original stream; NULL with one stream */
+    const float *
+        residual; /* [tokens][hidden] original minus current residual stream, to which the output of this stage is
+                              added; NULL with one stream, and at WALK_QKV and WALK_GATE_UP */
+};
+typedef enum status (*walk_tap)(void *context, const struct walk_inputs *inputs, struct error *err);
+
+struct walk_options {
+    bool original;  /* keep the original stream too */
+    bool in_memory; /* states in memory; else in nameless files in `folder` */
+    const char *folder;
+};
+
+struct walk;
+
+/* Bytes of memory that a walk takes for itself (states if in memory, activations of a block), without weights; and the
+ * bytes of its states, in memory or in files. */
+uint64_t walk_bytes(const struct model_config *config, uint64_t samples, uint64_t length,
+    const struct walk_options *options, uint64_t *state_bytes);
+
+/* Start before the first layer: the samples' embeddings are read from the checkpoint (rows needed, not the whole
+ * matrix). The checkpoint and calibration must outlive the walk. Errors of reading; ERR_FORMAT: a token beyond the
+ * vocabulary; ERR_NUMERIC: an embedding is not finite. */
+enum status walk_create(struct walk **out, struct checkpoint *input, const struct calibration *calibration,
+    const struct walk_options *options, struct pool *pool, struct error *err);
+void walk_free(struct walk *walk);
+
+/* Go on to the next stage of the layer (they come in order), or back to its first one, which may be entered again at any time
+ * before walk_finish (the states at the layer's start are kept until then). Runs what lies between with the layer's
+ * tensors, and shows the inputs of `stage` in order, blocks of at most 2048 tokens, to `tap` (NULL: nobody; blocks whose inputs
+ * only need showing are then skipped). With only_current the original stream stays where it is and `original` and
+ * `residual` are NULL; it must be entered from WALK_QKV on, like everything.
+ * ERR_NUMERIC: an activation is not finite, naming stream, stage, position and channel. Errors of the tap are passed on. */
+enum status walk_to(struct walk *walk, enum stage stage, const struct walk_layer *layer, bool only_current,
+    walk_tap tap, void *context, struct error *err);
+
+/* After WALK_DOWN: apply it and become the start of the next layer, both streams (the original stream is brought to the end
+ * of the layer first if it was left behind). */
+enum status walk_finish(struct walk *walk, const struct walk_layer *layer, struct error *err);
+
+/* Seconds spent in the forward pass so far (without taps). */
+double walk_seconds(const struct walk *walk);
+
+/* Save the states at a layer's start to a file and load them again (a finished layer's result, so that an interrupted run does
+ * not have to walk all the way again). The file carries a checksum and `stamp`, a text that must agree.
+ * walk_load: ERR_FORMAT if the file is damaged or of another walk; the walk is then where it was. */
+enum status walk_save(struct walk *walk, const char *path, const char *stamp, struct error *err);
+enum status walk_load(struct walk *walk, const char *path, const char *stamp, struct error *err);
+
+#endif

@@ -1,0 +1,48 @@
+/* Bit widths under a budget: every matrix gets the width that makes the sum of errors least at a given size. */
+#ifndef NIBBLE_QUANTIZE_ALLOCATE_H
+#define NIBBLE_QUANTIZE_ALLOCATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#define ALLOCATE_WIDTHS 6
+/* 2, 3, 4, 5, 6, 8 */
+extern const uint32_t allocate_widths[ALLOCATE_WIDTHS];
+
+/* One matrix: what each width costs and what it harms. */
+struct allocate_matrix {
+    const char *name;
+    uint64_t weights;
+    uint64_t bytes[ALLOCATE_WIDTHS]; /* stored at that width */
+    double error[ALLOCATE_WIDTHS];   /* >= 0; any unit that adds up over matrices */
+    uint32_t bits;                   /* out: the choice */
+    double importance;               /* out: error at 3 bits as a share of the sum over all matrices */
+};
+
+/* Choose bits for all so that the sum of bytes is at most `budget_bytes` and the sum of errors is least: the lower convex
+ * hull of every matrix, then the multiplier by falling gain per byte (Shoham and Gersho 1988), then what is left of the budget
+ * is filled greedily. Ties go to the earlier matrix. *bytes is what it takes.
+ * ERR_USAGE: even the least widths do not fit; the text says how many bytes would. */
+enum status allocate_choose(struct allocate_matrix *matrices, uint64_t count, uint64_t budget_bytes,
+    uint64_t *bytes, struct error *err);
+
+/* The choice as a plain file, for people to edit: '#' comments, then one line per matrix: name, bits, and as a comment what it
+ * costs and its importance. Appears complete or not at all (base/file.h). */
+enum status allocate_write(
+    const char *path, bool force, const struct allocate_matrix *matrices, uint64_t count, struct error *err);
+
+/* A file read back: names and bits. Owner of *out: the caller, allocate_free. ERR_FORMAT names path and line: not "name bits", bits not
+ * one of the widths or "keep" (bits 0), a name twice. */
+struct allocation {
+    struct allocation_line {
+        char *name;
+        uint32_t bits; /* 0: keep */
+    } * lines;
+    uint64_t count;
+};
+enum status allocate_read(struct allocation *out, const char *path, struct error *err);
+void allocate_free(struct allocation *allocation);
+
+#endif

@@ -1,0 +1,47 @@
+/* The journal of a long run: finished layers on disk, so that the same command goes on where it was stopped. A folder
+ * OUTPUT.journal beside the output holds journal.json (the stamp: everything that decides the bytes), one .nbl file per finished
+ * layer, which appears complete or not at all, and at times the states of the walk. All of it is untrusted when read
+ * back: a damaged layer file is done again, never used. */
+#ifndef NIBBLE_QUANTIZE_JOURNAL_H
+#define NIBBLE_QUANTIZE_JOURNAL_H
+
+#include "base/report.h"
+#include "base/threads.h"
+#include "formats/container.h"
+
+struct journal;
+
+/* Open or create the journal of `output`. The stamp is one JSON object, {"name": "value", ...}: what a journal must have been
+ * made with to be continued.
+ *   layers   of the model
+ *   restart  discard what an earlier run left instead of continuing it
+ * Continues with the leading layers that are whole: *finished of them, which are opened and checked (every byte against
+ * its checksum, by the pool); a later one that is damaged is told to report.
+ * ERR_USAGE: the journal was made with another stamp (names the first entry that differs and both values, and says what to do: the
+ * old options, --restart, or removing the folder); another process is at work on it; the folder exists but is no
+ * journal. Release with journal_close, also after an error. */
+enum status journal_open(struct journal **out, const char *output, const char *stamp, uint32_t layers,
+    bool restart, struct pool *pool, const struct report *report, uint32_t *finished, struct error *err);
+void journal_close(struct journal *journal);
+
+const char *journal_folder(const struct journal *journal);
+
+/* Write a finished layer, durably: tensors (data in memory) under their names in the model, and notes, a JSON text, as document
+ * "layer.json". It is then opened like one that was found. */
+enum status journal_add(struct journal *journal, uint32_t layer, const struct tensor *tensors, uint64_t count,
+    const char *notes, uint64_t notes_bytes, struct error *err);
+
+/* The file of a finished layer (owned by the journal), not mapped; container_document gives "layer.json". NULL before
+ * it is finished. */
+struct container *journal_layer(const struct journal *journal, uint32_t layer);
+
+/* The path for the states at the start of layer `layer` (walk_save), and the latest layer >= 1 and <= `finished` for which such
+ * a file exists (0: none). journal_drop_states removes those of all layers but `keep`. */
+const char *journal_states_path(struct journal *journal, uint32_t layer);
+uint32_t journal_latest_states(struct journal *journal, uint32_t finished);
+void journal_drop_states(struct journal *journal, uint32_t keep);
+
+/* The output is complete: remove the folder and all that the journal wrote in it (nothing else). Close it as well. */
+enum status journal_remove(struct journal *journal, struct error *err);
+
+#endif

@@ -1,0 +1,64 @@
+/* Optimal Brain Surgeon, column by column: the solver of GPTQ (and of sparse quantization). One weight matrix is
+ * quantized so that its output changes least, in the norm that a Hessian defines (tensor/hessian.h).
+ *
+ * Per row, with target weights t, Hessian H (damped) and upper factor U (U^T U = H^-1): for every column j in turn, round the
+ * current weight, and take its error out of the columns to come: w_k -= (w_j - q_j) / U_jj * U_jk (Frantar et al. 2022,
+ * arXiv:2210.17323, Algorithm 1 and section 3.3). The error that counts is (q - t) H (q - t)^T. */
+#ifndef NIBBLE_TENSOR_OBS_H
+#define NIBBLE_TENSOR_OBS_H
+
+#include "base/error.h"
+#include "base/threads.h"
+#include "tensor/grid.h"
+
+/* In which order columns are rounded. */
+enum obs_order {
+    OBS_ORDER_NONE, /* as they stand */
+    OBS_ORDER_STATIC, /* by falling diagonal; grids are fixed beforehand, so nothing is stored for it (static groups) */
+    OBS_ORDER_GROUP_AWARE /* groups by their largest diagonal, columns within a group by falling diagonal: groups stay
+                             together, and their grids are found on the current weights */
+};
+
+/* Fill order [cols] (place -> column) for a diagonal [cols]; ties keep the lower column first. group: columns per group. */
+enum status obs_order(uint32_t *order, enum obs_order kind, const double *diagonal, uint64_t cols,
+    uint64_t group, struct error *err);
+
+/* One matrix. All arrays over columns stand in solving order: place j is column order[j]. */
+struct obs_problem {
+    uint64_t rows, cols;
+    struct scheme scheme;
+    const float *target;   /* [rows][cols] in NATURAL order; finite */
+    const float *damped;   /* [cols][cols] H + l, solving order */
+    const float *factor;   /* [cols][cols] U, solving order; NULL: do not solve, only round to nearest */
+    const uint32_t *order; /* [cols], or NULL: natural */
+    enum grid_range range;
+    const float *
+        importance; /* [cols] weights of the range search, NATURAL order, or NULL: none (GRID_MSE unweighted) */
+    bool safeguard;  /* also round the target to nearest, and keep per row whichever errs less */
+    unsigned sweeps; /* rounds of polishing: refit of scales and coordinate descent over codes; 0: none */
+};
+
+/* What came out; all in natural order. The caller allocates codes, scales and (asymmetric) zeros. */
+struct obs_result {
+    uint8_t *codes;   /* [rows][cols] */
+    uint16_t *scales; /* [rows][groups] half precision bits */
+    uint8_t *zeros;   /* [rows][groups]; NULL if symmetric */
+    /* Sums over rows, in double precision and in the order of rows. */
+    double power;          /* t H t^T */
+    double error;          /* (q - t) H (q - t)^T of what is returned */
+    double error_nearest;  /* the same of rounding the target to nearest with the same range search */
+    double error_solved;   /* the same of the column-by-column solution before polishing (factor given) */
+    uint64_t rows_nearest; /* rows where rounding to nearest was better and kept (polished all the same) */
+};
+
+/* Solve it. Work is cut into tiles of rows; the result depends on the problem only. Grids of groups whose columns are
+ * consecutive in the order are found on the current weights when their first column is reached; those of other groups
+ * on the target, before anything is rounded. A group's grid is fitted by tensor/grid.h.
+ * ERR_NUMERIC: a target is not finite or its scale does not fit half precision (names row and column); ERR_MEMORY. */
+enum status obs_quantize(
+    const struct obs_problem *problem, struct obs_result *result, struct pool *pool, struct error *err);
+
+/* Scratch memory that obs_quantize takes, for the plan of a run. */
+uint64_t obs_bytes(uint64_t cols, uint64_t group, unsigned workers);
+
+#endif
