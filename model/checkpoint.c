@@ -45,6 +45,20 @@ void checkpoint_close(struct checkpoint *checkpoint)
     *checkpoint = (struct checkpoint){0};
 }
 
+enum status checkpoint_tokenizer(struct tokenizer **out, struct container *container, struct error *err)
+{
+    char *json = NULL, what[512];
+    uint64_t bytes;
+    enum status status = container_document(container, "tokenizer.json", &json, &bytes, err);
+
+    *out = NULL;
+    if (status || !json) return status;
+    snprintf(what, sizeof what, "%s: tokenizer.json", container_path(container));
+    status = tokenizer_create(out, what, json, bytes, err);
+    memory_free(json);
+    return status;
+}
+
 bool checkpoint_is_dropped(const struct checkpoint *checkpoint, const struct tensor *tensor)
 {
     for (uint64_t i = 0; i < checkpoint->dropped_count; i++) {

@@ -6,6 +6,7 @@
 #include "base/report.h"
 #include "formats/nbl.h"
 #include "model/layers.h"
+#include "model/tokenizer/tokenizer.h"
 
 /* An opened model: each tensor plays a role, or is dropped for a reason. */
 struct checkpoint {
@@ -24,6 +25,9 @@ enum status checkpoint_read_config(
  * are errors (layers_bind). Nothing is mapped. Release with checkpoint_close, also after an error. */
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err);
 void checkpoint_close(struct checkpoint *checkpoint);
+
+/* The tokenizer of a container's tokenizer.json; *out is NULL where there is none. Owner: the caller, tokenizer_free. */
+enum status checkpoint_tokenizer(struct tokenizer **out, struct container *container, struct error *err);
 
 /* True if the tensor is one of those dropped on purpose. */
 bool checkpoint_is_dropped(const struct checkpoint *checkpoint, const struct tensor *tensor);

@@ -1,8 +1,5 @@
 /* Opening a model: container, configuration, tensors, tokenizer and backend, in this order, so that nothing
  * is mapped before everything that the headers say has been checked. */
-#include <stdio.h>
-#include <string.h>
-
 #include "base/memory.h"
 #include "model/checkpoint.h"
 #include "model/forward.h"
@@ -19,19 +16,6 @@ static enum status open_checkpoint(struct model *model, const char *path, struct
     model->tensors = checkpoint.tensors;
     memory_free(checkpoint.dropped);
     return status ? status : container_map(model->container, err);
-}
-
-static enum status open_tokenizer(struct model *model, struct error *err)
-{
-    char *json = NULL, what[512];
-    uint64_t bytes;
-    enum status status = container_document(model->container, "tokenizer.json", &json, &bytes, err);
-
-    if (status || !json) return status;
-    snprintf(what, sizeof what, "%s: tokenizer.json", container_path(model->container));
-    status = tokenizer_create(&model->tokenizer, what, json, bytes, err);
-    memory_free(json);
-    return status;
 }
 
 static enum status open_backend(struct model *model, struct error *err)
@@ -55,7 +39,7 @@ enum status model_open(struct model **out, const char *path, struct pool *pool, 
     if (!model) return ERR_MEMORY;
     model->pool = pool;
     status = open_checkpoint(model, path, err);
-    if (!status) status = open_tokenizer(model, err);
+    if (!status) status = checkpoint_tokenizer(&model->tokenizer, model->container, err);
     if (!status) status = open_backend(model, err);
     if (status)
         model_close(model);

@@ -26,17 +26,25 @@ static enum status check_tied_head(
         "--head: this model's head is its embedding (tied weights), stored once; --embedding says how");
 }
 
-static const struct recipe *recipe_of_role(
-    const struct tensor *tensor, const struct checkpoint *input, const struct settings *settings)
+/* By identity first: a tied embedding may be stored under the head's name. */
+static void find_role(struct plan_tensor *planned, const struct checkpoint *input)
 {
-    enum role role;
-    uint32_t layer;
-    /* By identity first: a tied embedding may be stored under the head's name. */
-    if (tensor == input->tensors.once[ROLE_EMBEDDING]) return &settings->embedding;
-    if (tensor == input->tensors.once[ROLE_HEAD]) return &settings->head;
-    if (layers_role_of(&input->config, tensor->name, &role, &layer) && layers_role_is_linear(role))
-        return &settings->linear;
-    return NULL;
+    const struct tensor *tensor = planned->source;
+    planned->role = ROLE_COUNT;
+    if (tensor == input->tensors.once[ROLE_EMBEDDING]) {
+        planned->role = ROLE_EMBEDDING;
+    } else if (tensor == input->tensors.once[ROLE_HEAD]) {
+        planned->role = ROLE_HEAD;
+    } else if (!layers_role_of(&input->config, tensor->name, &planned->role, &planned->layer)) {
+        planned->role = ROLE_COUNT;
+    }
+}
+
+static const struct recipe *recipe_of_role(enum role role, const struct settings *settings)
+{
+    if (role == ROLE_EMBEDDING) return &settings->embedding;
+    if (role == ROLE_HEAD) return &settings->head;
+    return role < ROLE_COUNT && layers_role_is_linear(role) ? &settings->linear : NULL;
 }
 
 /* What a rule has done so far. */
@@ -92,21 +100,29 @@ static bool settle_group(struct recipe *recipe, uint64_t cols, enum indivisible 
     return false;
 }
 
+static enum status set_tiles(struct plan_tensor *planned, struct error *err)
+{
+    const struct tensor *source = planned->source;
+    const struct recipe *recipe = &planned->recipe;
+    if (source->storage == STORAGE_TILES)
+        return fail(err, ERR_UNSUPPORTED,
+            "tensor %s is quantized already; start from the original model, or --keep this tensor",
+            source->name);
+    planned->target.storage = STORAGE_TILES;
+    planned->target.dtype = DTYPE_F16;
+    planned->target.scheme = (struct scheme){
+        recipe->bits, recipe->group ? recipe->group : (uint32_t)source->shape[1], recipe->asymmetric};
+    return OK;
+}
+
 static enum status set_target(struct plan_tensor *planned, const struct settings *settings, struct error *err)
 {
     const struct tensor *source = planned->source;
     struct tensor *target = &planned->target;
-    const struct recipe *recipe = &planned->recipe;
     *target = *source;
-    if (!recipe->keep) {
-        if (source->storage == STORAGE_TILES)
-            return fail(err, ERR_UNSUPPORTED,
-                "tensor %s is quantized already; start from the original model, or --keep this tensor",
-                source->name);
-        target->storage = STORAGE_TILES;
-        target->dtype = DTYPE_F16;
-        target->scheme = (struct scheme){
-            recipe->bits, recipe->group ? recipe->group : (uint32_t)source->shape[1], recipe->asymmetric};
+    if (!planned->recipe.keep) {
+        enum status status = set_tiles(planned, err);
+        if (status != OK) return status;
     } else if (settings->cast && source->rank == 2) {
         target->storage = STORAGE_DENSE;
         target->dtype = settings->cast_type;
@@ -175,6 +191,7 @@ static enum status settle_groups(
 
 static void add_up(struct plan *plan)
 {
+    plan->weights = plan->bytes = plan->quantized = plan->weights_quantized = plan->bytes_quantized = 0;
     for (uint64_t i = 0; i < plan->count; i++) {
         const struct plan_tensor *planned = &plan->tensors[i];
         plan->weights += planned->source->elements;
@@ -194,8 +211,11 @@ static void choose_recipes(
         const struct tensor *source = container_tensor(input->container, i);
         if (checkpoint_is_dropped(input, source)) continue;
         struct plan_tensor *planned = &plan->tensors[plan->count++];
-        const struct recipe *recipe = recipe_of_role(source, input, settings);
         planned->source = source;
+        find_role(planned, input);
+        const struct recipe *recipe = recipe_of_role(planned->role, settings);
+        if (planned->role >= ROLE_PER_LAYER && planned->role < ROLE_COUNT)
+            plan->layer[planned->layer][planned->role] = planned;
         planned->recipe = recipe ? *recipe : (struct recipe){.keep = true};
         if (recipe) apply_rules(planned, settings, effects);
     }
@@ -210,6 +230,8 @@ enum status plan_create(struct plan *out, const struct checkpoint *input, const 
     if (status != OK) return status;
     out->tensors = memory_new(container_count(input->container), sizeof *out->tensors, err);
     if (!out->tensors) return ERR_MEMORY;
+    out->layer = memory_new(input->config.layers, sizeof *out->layer, err);
+    if (!out->layer) return ERR_MEMORY;
     effects = memory_new(settings->rule_count, sizeof *effects, err);
     if (!effects) return ERR_MEMORY;
 
@@ -223,8 +245,31 @@ enum status plan_create(struct plan *out, const struct checkpoint *input, const 
     return status;
 }
 
+enum status plan_set_bits(struct plan *plan, struct plan_tensor *planned, uint32_t bits, struct error *err)
+{
+    planned->recipe.keep = bits == 0;
+    planned->target = *planned->source;
+    if (bits) {
+        planned->recipe.bits = bits;
+        enum status status = set_tiles(planned, err);
+        if (status != OK) return status;
+    }
+    planned->bytes = transfer_target_bytes(&planned->target);
+    add_up(plan);
+    return OK;
+}
+
+void plan_widen(struct plan *plan, struct plan_tensor *planned)
+{
+    planned->rewritten = true;
+    planned->target.dtype = DTYPE_F32;
+    planned->bytes = transfer_target_bytes(&planned->target);
+    add_up(plan);
+}
+
 void plan_free(struct plan *plan)
 {
+    memory_free(plan->layer);
     memory_free(plan->tensors);
     *plan = (struct plan){0};
 }

@@ -6,14 +6,32 @@
 #include "model/checkpoint.h"
 #include "quantize/settings.h"
 
+/* What became of a tensor. All 0 if not measured. */
+struct outcome {
+    double error, power; /* sums of squares: of what quantization changed, and of the weights */
+    /* The rest of calibrated methods only. Sums over rows in the norm of the Hessian: mean squared output error, or power. */
+    bool calibrated;
+    double output_error, output_power;
+    double nearest_error;    /* of rounding to nearest with the same range search */
+    double unpolished_error; /* before polishing */
+    uint64_t rows_nearest;   /* rows that kept rounding to nearest because it erred less */
+    uint64_t dead;           /* input channels that calibration never saw but as 0 */
+    double damping;          /* relative, as it was needed */
+    double scale_ratio;      /* AWQ's exponent; 0: nothing scaled */
+    double seconds;          /* of solving */
+};
+
 /* One tensor of the file to be. */
 struct plan_tensor {
     const struct tensor *source; /* of the container */
     struct tensor target;        /* STORAGE_TILES with its scheme if quantized */
+    enum role role;              /* ROLE_COUNT: none */
+    uint32_t layer;              /* of a role that every layer has */
     struct recipe recipe;        /* keep: not quantized */
+    bool rewritten;              /* dense, but its values change: a norm or bias that AWQ folds scales into */
     uint64_t bytes;              /* of the target */
-    double error;                /* sum of squares of what quantization changed; 0 if not measured */
-    double power;                /* sum of squares of the weights, likewise */
+    double importance;           /* share of the error if all had 3 bits; 0 if no budget was given */
+    struct outcome outcome;
 };
 
 /* All of them, in the container's order. */
@@ -21,8 +39,9 @@ struct plan {
     struct plan_tensor *tensors; /* [count] */
     uint64_t count, quantized;
     uint64_t indivisible; /* those whose row the group did not divide, settled as --indivisible says */
-    uint64_t weights, weights_quantized; /* elements */
-    uint64_t bytes, bytes_quantized;     /* of tensor data */
+    uint64_t weights, weights_quantized;      /* elements */
+    uint64_t bytes, bytes_quantized;          /* of tensor data */
+    struct plan_tensor *(*layer)[ROLE_COUNT]; /* [layers]: the tensors of a layer by role, or NULL */
 };
 
 /* Decide for every tensor of the input but the dropped ones. What cannot be decided is told to report, one
@@ -32,5 +51,9 @@ struct plan {
 enum status plan_create(struct plan *out, const struct checkpoint *input, const struct settings *settings,
     const struct report *report, struct error *err);
 void plan_free(struct plan *plan);
+
+/* Give a matrix other bits (0: keep it), or store a dense tensor as F32 because its values will change; sums follow. */
+enum status plan_set_bits(struct plan *plan, struct plan_tensor *planned, uint32_t bits, struct error *err);
+void plan_widen(struct plan *plan, struct plan_tensor *planned);
 
 #endif

@@ -5,26 +5,44 @@
 #include "base/threads.h"
 #include "formats/container.h"
 #include "formats/nbl.h"
+#include "model/calibration.h"
 #include "quantize/plan.h"
 #include "quantize/settings.h"
 
+/* Where the time of a calibrated run went, in seconds. */
+struct phases {
+    double forward; /* the walk: both streams through the layers */
+    double hessian; /* summing up inputs */
+    double factor;  /* Cholesky, inverse, correction of the target */
+    double solve;   /* rounding column by column, range search, polishing, errors */
+    double rescale; /* AWQ's search */
+    double journal;
+};
+
+/* What a calibrated run did, for the report. */
+struct calibrated_summary {
+    uint64_t samples, length, tokens, documents;
+    uint32_t text_crc32;
+    uint32_t layers_resumed;
+    uint64_t memory_estimate;
+    struct phases phases;
+};
+
 /* What a method is given to work with. */
 struct quantize_job {
-    const struct checkpoint *input;
-    struct plan *plan;         /* error and power of its tensors are out, if measure_error */
+    struct checkpoint *input;
+    struct plan *plan; /* outcomes of its tensors are out */
+    const struct quantize_options *options;
+    const struct settings *settings;
     struct nbl_writer *writer; /* empty; the method declares and writes every tensor of the plan, in order */
     uint32_t *source_crcs;     /* [container_count] out, as transfer_run fills them */
     struct pool *pool;
     const struct report *report;
-    bool measure_error;
+    uint64_t fixed_bytes;          /* of the output beside tensors, about */
+    struct calibration calibration; /* out, calibrated: tokens released, numbers kept, for the provenance */
+    struct journal *journal;        /* out, calibrated: to be removed once the output is complete */
+    struct calibrated_summary calibrated; /* out */
 };
-
-/* A method: write all tensors of the plan. The bytes may depend on the plan and the weights only. */
-typedef enum status (*quantize_method)(struct quantize_job *job, struct error *err);
-
-#define METHOD_DECLARE(name, help) enum status name##_run(struct quantize_job *job, struct error *err);
-METHOD_LIST(METHOD_DECLARE)
-#undef METHOD_DECLARE
 
 /* What was done, for the report. Holds the input open, because names and plan point into it. */
 struct quantize_result {
@@ -35,6 +53,7 @@ struct quantize_result {
         bytes_out; /* of the files that hold tensors; after a dry run bytes_out is a prediction */
     unsigned threads;
     double seconds;
+    struct calibrated_summary calibrated;
 };
 
 /* Do what the options say. With dry_run everything is checked and planned, and nothing is written.

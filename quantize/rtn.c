@@ -30,7 +30,7 @@ static void add_squares(double error[LANES], double power[LANES], const float *w
     }
 }
 
-static struct rtn_sums tile_sums(const struct tiles_layout *layout, const float *rows, uint64_t row_count,
+struct rtn_sums rtn_tile_sums(const struct tiles_layout *layout, const float *rows, uint64_t row_count,
     const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros)
 {
     double error[LANES] = {0}, power[LANES] = {0};
@@ -87,7 +87,7 @@ enum status rtn_encode(const struct tensor *target, void *context, uint8_t *code
             zeros ? zeros + tile * layout.groups * TILE_ROWS : NULL, scratch, tile_scales, tile_zeros, count);
         if (tensor->sums)
             tensor->sums[row_begin / TILE_ROWS + tile] =
-                tile_sums(&layout, weights, count, scratch, tile_scales, tile_zeros);
+                rtn_tile_sums(&layout, weights, count, scratch, tile_scales, tile_zeros);
     }
     return OK;
 }
@@ -99,23 +99,33 @@ static void collect_sums(struct plan_tensor *planned, const struct rtn_tensor *t
 {
     uint64_t tiles = (planned->target.shape[0] + TILE_ROWS - 1) / TILE_ROWS;
     for (uint64_t tile = 0; tile < tiles; tile++) {
-        planned->error += tensor->sums[tile].error;
-        planned->power += tensor->sums[tile].power;
+        planned->outcome.error += tensor->sums[tile].error;
+        planned->outcome.power += tensor->sums[tile].power;
     }
 }
 
-static enum status prepare(struct transfer_item *item, struct rtn_tensor *tensor,
-    const struct plan_tensor *planned, bool measure_error, struct error *err)
+enum status rtn_item(struct transfer_item *item, struct rtn_tensor *tensor, const struct plan_tensor *planned,
+    bool measure_error, struct error *err)
 {
     *item = (struct transfer_item){.source = planned->source, .target = planned->target};
     if (planned->recipe.keep) return OK;
     item->encode = rtn_encode;
     item->context = tensor;
-    tensor->range = planned->recipe.range;
+    tensor->range = planned->recipe.range == RANGE_MINMAX ? GRID_MINMAX : GRID_MSE;
     if (!measure_error) return OK;
     tensor->sums =
         memory_new((planned->target.shape[0] + TILE_ROWS - 1) / TILE_ROWS, sizeof *tensor->sums, err);
     return tensor->sums ? OK : ERR_MEMORY;
+}
+
+void rtn_release(struct rtn_tensor *tensors, struct plan *plan, bool moved)
+{
+    for (uint64_t i = 0; tensors && i < plan->count; i++) {
+        bool measured = tensors[i].sums && !plan->tensors[i].outcome.calibrated;
+        if (moved && measured) collect_sums(&plan->tensors[i], &tensors[i]);
+        memory_free(tensors[i].sums);
+    }
+    memory_free(tensors);
 }
 
 enum status rtn_run(struct quantize_job *job, struct error *err)
@@ -125,15 +135,11 @@ enum status rtn_run(struct quantize_job *job, struct error *err)
     struct rtn_tensor *tensors = memory_new(plan->count, sizeof *tensors, err);
     enum status status = items && tensors ? OK : ERR_MEMORY;
     for (uint64_t i = 0; status == OK && i < plan->count; i++)
-        status = prepare(&items[i], &tensors[i], &plan->tensors[i], job->measure_error, err);
+        status = rtn_item(&items[i], &tensors[i], &plan->tensors[i], job->options->report_error, err);
     if (status == OK)
         status = transfer_run(job->input->container, job->writer, items, plan->count, job->source_crcs,
             job->pool, job->report, "quantizing", err);
-    for (uint64_t i = 0; tensors && i < plan->count; i++) {
-        if (status == OK && tensors[i].sums) collect_sums(&plan->tensors[i], &tensors[i]);
-        memory_free(tensors[i].sums);
-    }
-    memory_free(tensors);
+    rtn_release(tensors, plan, status == OK);
     memory_free(items);
     return status;
 }

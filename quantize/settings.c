@@ -11,8 +11,9 @@
 /* ---- the table ---- */
 
 #define BITS_CHOICES "2|3|4|5|6|8"
-#define METHOD_CHOICE(name, help) "|" #name
-#define METHOD_HELP(name, help) #name " = " help ". "
+#define METHOD_CHOICE(name, help, ...) "|" name
+#define METHOD_HELP(name, help, ...) name ": " help ". "
+#define METHOD_ROW(name, help, ...) {name, help, __VA_ARGS__},
 #define AT(field) offsetof(struct quantize_options, field)
 
 static const struct operand operands[] = {
@@ -21,8 +22,9 @@ static const struct operand operands[] = {
 };
 
 static const struct option options_table[] = {
-    {"method", OPTION_CHOICE, AT(method), 0, 0, &METHOD_LIST(METHOD_CHOICE)[1], "NAME", "rtn",
-        "How codes are chosen: " METHOD_LIST(METHOD_HELP), "Quantization"},
+    {"method", OPTION_CHOICE, AT(method), 0, 0, &METHOD_LIST(METHOD_CHOICE)[1], "NAME",
+        "gptq with --calibration, rtn without",
+        "How codes are chosen. " METHOD_LIST(METHOD_HELP) "All but rtn need --calibration.", "Quantization"},
     {"bits", OPTION_CHOICE, AT(bits), 0, 0, BITS_CHOICES, "N", "4",
         "Bits per code of the linear layers (q, k, v, o, gate, up, down).", NULL},
     {"group", OPTION_TEXT, AT(group), 0, 0, NULL, "N|row", "32",
@@ -31,8 +33,10 @@ static const struct option options_table[] = {
         NULL},
     {"asymmetric", OPTION_FLAG, AT(asymmetric), 0, 0, NULL, NULL, NULL,
         "Store a zero-point beside every scale, which costs 8/N bits per weight more.", NULL},
-    {"range", OPTION_CHOICE, AT(range), 0, 0, "minmax|mse", "HOW", "minmax",
-        "How the range of a group is found: its extremes, or a search for the least squared error (slower).",
+    {"range", OPTION_CHOICE, AT(range), 0, 0, "minmax|mse|hessian", "HOW", "the method's",
+        "How the range of a group is found: its extremes, a search for the least squared error, or for the "
+        "least error on the calibration text (each column weighted by the Hessian's diagonal). Matrices "
+        "outside the decoder layers take mse where hessian is asked for.",
         NULL},
     {"embedding", OPTION_CHOICE, AT(embedding), 0, 0, "keep|same|" BITS_CHOICES, "HOW", "keep",
         "The embedding, which a model with tied weights also uses as its head: keep its type, quantize it "
@@ -46,7 +50,7 @@ static const struct option options_table[] = {
         NULL},
     {"override", OPTION_LIST, AT(override), 0, 0, NULL, "REGEX=HOW", NULL,
         "Treat matching matrices differently. HOW is keep, or a list of bits:N, group:N|row, symmetric, "
-        "asymmetric, range:minmax|mse; what it does not name stays as it was. The last match wins.",
+        "asymmetric, range:minmax|mse|hessian; what it does not name stays as it was. The last match wins.",
         NULL},
     {"type", OPTION_CHOICE, AT(type), 0, 0, "keep|f32|f16|bf16", "TYPE", "keep",
         "Element type of matrices that are not quantized. Norms and biases always keep theirs.", NULL},
@@ -54,10 +58,65 @@ static const struct option options_table[] = {
         "When a group does not divide a row: stop with a list, use one scale per row, use the largest "
         "multiple of 16 that divides it, or keep the matrix.",
         NULL},
+    {"calibration", OPTION_TEXT, AT(calibration), 0, 0, NULL, "FILE", NULL,
+        "Text on which activations are observed: plain UTF-8, or JSON lines (.jsonl: `text`, or chat "
+        "`messages`), either of them gzipped or not. Use text like what the model will read, but not the "
+        "text "
+        "it will be judged on.",
+        "Calibration"},
+    {"samples", OPTION_COUNT, AT(samples), 1, 1 << 20, NULL, "N", "128",
+        "Samples of the calibration text. Time grows with samples x sample length.", NULL},
+    {"sample-length", OPTION_COUNT, AT(sample_length), 2, 1 << 20, NULL, "N",
+        "512, or the model's context if that is less", "Tokens per sample.", NULL},
+    {"pick", OPTION_CHOICE, AT(pick), 0, 0, "spread|first|random", "HOW", "spread",
+        "Which samples, if the text has more: evenly spread over it, the first ones, or drawn by --seed.",
+        NULL},
+    {"seed", OPTION_COUNT, AT(seed), 0, 1e18, NULL, "N", "0", "Of --pick random.", NULL},
+    {"unpacked", OPTION_FLAG, AT(unpacked), 0, 0, NULL, NULL, NULL,
+        "Make every document a sample of its own, cut at the sample length, instead of joining them all.",
+        NULL},
+    {"correction", OPTION_CHOICE, AT(correction), 0, 0, "none|inputs|residual", "WHAT", "the method's",
+        "Aim at the original network's outputs although the inputs already carry the error of the layers "
+        "before: not at all; correcting for the inputs; also for the residual stream. Costs a second pass of "
+        "the calibration text through the original layers.",
+        "Solver (gptq, gptq-plain, awq+gptq)"},
+    {"polish", OPTION_COUNT, AT(polish), 0, 100, NULL, "N", "the method's",
+        "Rounds of refitting scales and codes after a matrix is solved; each can only lower its error.",
+        NULL},
+    {"act-order", OPTION_CHOICE, AT(act_order), 0, 0, "none|static|group-aware", "HOW", "none",
+        "The order in which columns are rounded: as they stand; largest activations first, with ranges "
+        "fixed beforehand; or groups, and columns within them, by largest activations.",
+        NULL},
+    {"damping", OPTION_NUMBER, AT(damping), 1e-9, 1, NULL, "P", "0.01",
+        "What is added to the Hessian's diagonal, as a share of its mean. Raised tenfold, and said so, where "
+        "a "
+        "matrix cannot be factored.",
+        NULL},
+    {"target-bits", OPTION_NUMBER, AT(target_bits), 2, 16, NULL, "X", NULL,
+        "Choose the bits of every matrix so that quantized weights take X bits on average, scales included, "
+        "and the error on the calibration text is least.",
+        "Mixed precision"},
+    {"target-size", OPTION_COUNT, AT(target_size), 1, 1e18, NULL, "BYTES", NULL,
+        "Likewise, so that the whole file takes at most BYTES (600M is 600 million).", NULL},
+    {"save-allocation", OPTION_TEXT, AT(save_allocation), 0, 0, NULL, "FILE", NULL,
+        "Write the choice as a text file, one line a matrix, to look at and edit.", NULL},
+    {"allocation", OPTION_TEXT, AT(allocation), 0, 0, NULL, "FILE", NULL,
+        "Take the bits of every matrix from such a file instead of measuring.", NULL},
     {"dry-run", OPTION_FLAG, AT(dry_run), 0, 0, NULL, NULL, NULL,
         "Print what would become of every tensor and the size of the file; write nothing.", "Output"},
     {"report-error", OPTION_FLAG, AT(report_error), 0, 0, NULL, NULL, NULL,
         "Also report the relative root mean square error of the quantized weights.", NULL},
+    {"report", OPTION_TEXT, AT(report), 0, 0, NULL, "FILE", NULL,
+        "Write a JSON report: every tensor with its errors, damping, time and more.", NULL},
+    {"memory-limit", OPTION_COUNT, AT(memory_limit), 1, 1e18, NULL, "BYTES", NULL,
+        "Take no more memory than this (1.5G is not a count: write 1500M): states go to a file, and what "
+        "still does not fit is refused before the work starts.",
+        NULL},
+    {"restart", OPTION_FLAG, AT(restart), 0, 0, NULL, NULL, NULL,
+        "Begin anew although OUTPUT.journal holds finished layers of an interrupted run, which the same "
+        "command "
+        "would continue.",
+        NULL},
     {"force", OPTION_FLAG, AT(force), 0, 0, NULL, NULL, NULL, "Replace OUTPUT if it exists.", NULL},
     COMMON_OPTIONS(struct quantize_options),
 };
@@ -70,7 +129,13 @@ const struct command settings_command = {
         "  nibble-quantize model/ model-int4.nbl\n"
         "  nibble-quantize model/ model-int4.nbl --embedding 8 --head 8\n"
         "  nibble-quantize model/ mixed.nbl --override 'down_proj=bits:6' --override 'layers\\.0\\.=bits:8'\n"
-        "  nibble-quantize model/ any.nbl --bits 3 --group 64 --range mse --dry-run\n",
+        "  nibble-quantize model/ any.nbl --bits 3 --group 64 --range mse --dry-run\n"
+        "  nibble-quantize model/ best.nbl --calibration text.txt\n"
+        "  nibble-quantize model/ mixed.nbl --calibration chats.jsonl.gz --target-bits 3.5\n"
+        "\n"
+        "Calibrated work on large models takes hours. Finished layers are kept in OUTPUT.journal until the "
+        "output is "
+        "complete: after a crash or Ctrl-C the same command goes on from there.\n",
     .operands = operands,
     .operand_count = sizeof operands / sizeof *operands,
     .options = options_table,
@@ -79,14 +144,15 @@ const struct command settings_command = {
 
 struct quantize_options settings_defaults(void)
 {
-    return (struct quantize_options){.method = "rtn",
-        .bits = "4",
+    return (struct quantize_options){.bits = "4",
         .group = "32",
-        .range = "minmax",
         .embedding = "keep",
-        .head = NULL,
         .type = "keep",
-        .indivisible = "stop"};
+        .indivisible = "stop",
+        .pick = "spread",
+        .samples = 128,
+        .polish = SETTINGS_UNSET,
+        .damping = 0.01};
 }
 
 void settings_options_free(struct quantize_options *options)
@@ -117,10 +183,39 @@ static enum status parse_group(uint32_t *group, const char *text, struct error *
     return OK;
 }
 
-static bool parse_range(enum grid_range *range, const char *text)
+/* The place of a text in a list of names, or the list's length. */
+static unsigned find_name(const char *text, const char *const *names, unsigned count)
 {
-    *range = strcmp(text, "mse") == 0 ? GRID_MSE : GRID_MINMAX;
-    return *range == GRID_MSE || strcmp(text, "minmax") == 0;
+    unsigned at = 0;
+    while (at < count && strcmp(names[at], text) != 0)
+        at++;
+    return at;
+}
+
+static const char *const range_names[] = {"minmax", "mse", "hessian"};
+static const char *const correction_names[] = {"none", "inputs", "residual"};
+static const char *const order_names[] = {"none", "static", "group-aware"};
+
+const char *settings_range_name(enum range range)
+{
+    return range_names[range];
+}
+
+const char *settings_correction_name(enum correction correction)
+{
+    return correction_names[correction];
+}
+
+const char *settings_order_name(enum obs_order order)
+{
+    return order_names[order];
+}
+
+static bool parse_range(enum range *range, const char *text)
+{
+    unsigned at = find_name(text, range_names, 3);
+    if (at < 3) *range = (enum range)at;
+    return at < 3;
 }
 
 /* The recipe that "keep", "same" or a number of bits asks for, all else as for the linear layers. */
@@ -158,10 +253,11 @@ static enum status parse_change(struct rule *rule, const char *item, size_t byte
     } else if (strncmp(text, "range:", 6) == 0) {
         rule->changes |= CHANGE_RANGE;
         if (!parse_range(&recipe->range, text + 6))
-            return fail(err, ERR_USAGE, "range %s: minmax or mse", text + 6);
+            return fail(err, ERR_USAGE, "range %s: minmax, mse or hessian", text + 6);
     } else {
         return fail(err, ERR_USAGE,
-            "'%s' is none of keep, bits:N, group:N|row, symmetric, asymmetric, range:minmax|mse", text);
+            "'%s' is none of keep, bits:N, group:N|row, symmetric, asymmetric, range:minmax|mse|hessian",
+            text);
     }
     return OK;
 }
@@ -270,12 +366,83 @@ static void parse_type(struct settings *settings, const char *text)
     }
 }
 
+const struct method *settings_method(const char *name)
+{
+    static const struct method methods[] = {METHOD_LIST(METHOD_ROW)};
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+        if (strcmp(methods[i].name, name) == 0) return &methods[i];
+    }
+    return NULL;
+}
+
+/* The method's row of the table, changed by the options that were given. */
+static void resolve_method(struct settings *out, const struct quantize_options *options)
+{
+    struct method *method = &out->method;
+    *method = *settings_method(options->method ? options->method : options->calibration ? "gptq" : "rtn");
+    if (options->range) parse_range(&method->range, options->range);
+    if (options->correction)
+        method->correction = (enum correction)find_name(options->correction, correction_names, 3);
+    if (options->polish != SETTINGS_UNSET) method->polish = options->polish;
+    if (options->act_order) out->order = (enum obs_order)find_name(options->act_order, order_names, 3);
+    out->damping = options->damping;
+}
+
+/* Options that only a solver heeds must not be given to another method: they would do nothing. */
+static enum status check_solver_options(
+    const struct settings *settings, const struct quantize_options *options, struct error *err)
+{
+    const char *given = options->correction                 ? "--correction"
+                        : options->act_order                ? "--act-order"
+                        : options->polish != SETTINGS_UNSET ? "--polish"
+                                                            : NULL;
+    if (settings->method.solve || !given) return OK;
+    return fail(err, ERR_USAGE, "%s: method %s does not solve; use gptq, gptq-plain or awq+gptq", given,
+        settings->method.name);
+}
+
+/* True if a rule asks for ranges that need calibration. */
+static bool rules_weigh(const struct settings *settings)
+{
+    for (uint64_t i = 0; i < settings->rule_count; i++) {
+        const struct rule *rule = &settings->rules[i];
+        if ((rule->changes & CHANGE_RANGE) && rule->recipe.range == RANGE_HESSIAN) return true;
+    }
+    return false;
+}
+
+static enum status check_calibration(
+    struct settings *settings, const struct quantize_options *options, struct error *err)
+{
+    const struct method *method = &settings->method;
+    bool budget = options->target_bits > 0 || options->target_size > 0;
+    bool weighed = method->range == RANGE_HESSIAN || rules_weigh(settings);
+    settings->calibrated = method->solve || method->rescale || weighed || budget;
+    if (settings->calibrated && !options->calibration)
+        return fail(err, ERR_USAGE, "%s needs --calibration FILE, a text to observe activations on",
+            method->solve || method->rescale ? method->name
+            : budget                         ? "a target"
+                                             : "range hessian");
+    if (!settings->calibrated && options->calibration)
+        return fail(err, ERR_USAGE,
+            "--calibration has no use for method rtn with range %s; leave it out, or use --range hessian",
+            range_names[method->range]);
+    if (options->target_bits > 0 && options->target_size > 0)
+        return fail(err, ERR_USAGE, "--target-bits and --target-size: give one of them");
+    if (budget && options->allocation)
+        return fail(err, ERR_USAGE, "--allocation already says the bits; leave the target out");
+    if (options->save_allocation && !budget)
+        return fail(err, ERR_USAGE, "--save-allocation needs --target-bits or --target-size");
+    return OK;
+}
+
 enum status settings_resolve(struct settings *out, const struct quantize_options *options, struct error *err)
 {
     *out = (struct settings){.linear.asymmetric = options->asymmetric};
     /* The table has checked every choice; only the group is free text. */
+    resolve_method(out, options);
     parse_bits(&out->linear.bits, options->bits);
-    parse_range(&out->linear.range, options->range);
+    out->linear.range = out->method.range;
     enum status status = parse_group(&out->linear.group, options->group, err);
     if (status != OK) return status;
     out->embedding = recipe_like(&out->linear, options->embedding);
@@ -283,7 +450,9 @@ enum status settings_resolve(struct settings *out, const struct quantize_options
     out->head = recipe_like(&out->linear, options->head ? options->head : "keep");
     out->indivisible = parse_indivisible(options->indivisible);
     parse_type(out, options->type);
-    return add_rules(out, options, err);
+    status = check_solver_options(out, options, err);
+    if (status == OK) status = add_rules(out, options, err);
+    return status == OK ? check_calibration(out, options, err) : status;
 }
 
 void settings_free(struct settings *settings)
@@ -302,7 +471,7 @@ char *settings_recipe_text(char out[64], const struct recipe *recipe)
         snprintf(out, 64, "kept");
     } else {
         snprintf(out, 64, "%" PRIu32 " bits, %s, %s, %s", recipe->bits, group,
-            recipe->asymmetric ? "asymmetric" : "symmetric", recipe->range == GRID_MSE ? "mse" : "minmax");
+            recipe->asymmetric ? "asymmetric" : "symmetric", range_names[recipe->range]);
     }
     return out;
 }

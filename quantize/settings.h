@@ -7,11 +7,44 @@
 
 #include "base/options.h"
 #include "tensor/dtype.h"
-#include "tensor/grid.h"
+#include "tensor/obs.h"
 
-/* THE table of methods: METHOD(name, help). A method is one row here and one function `<name>_run` of the
- * type quantize_method (quantize/quantize.h) in quantize/<name>.c. */
-#define METHOD_LIST(METHOD) METHOD(rtn, "round to nearest, every weight to its closest code, no calibration")
+/* How the range of a group is searched: its extremes, or least squared error, each column weighted alike or by the
+ * Hessian's diagonal (which needs calibration). */
+enum range { RANGE_MINMAX, RANGE_MSE, RANGE_HESSIAN };
+
+/* What GPTQ's target is corrected for (tensor/hessian.h): nothing, the error that its inputs already carry, or that and the
+ * error of the residual stream its output is added to. */
+enum correction { CORRECTION_NONE, CORRECTION_INPUTS, CORRECTION_RESIDUAL };
+
+/* One method: what it does to a decoder layer, unless an option says otherwise. */
+struct method {
+    const char *name, *help;
+    enum range range;
+    bool rescale;   /* search channel scales first (AWQ) */
+    bool solve;     /* column by column, errors carried over (GPTQ); else round to nearest */
+    bool safeguard; /* rows that rounding to nearest does better keep that */
+    enum correction correction;
+    uint64_t polish; /* rounds of refitting scales and codes afterwards */
+};
+
+/* THE table of methods: METHOD(name, help, fields). A method is one row here; what its fields cannot say is a new field, and a
+ * step in quantize/gptq.c. */
+#define METHOD_LIST(METHOD)                                                                                  \
+    METHOD("rtn", "round to nearest, every weight to its closest code", .range = RANGE_MINMAX)               \
+    METHOD("gptq",                                                                                           \
+        "column by column, errors carried over to the columns that follow; ranges weighted by the Hessian, " \
+        "aimed at the original network's outputs, and polished",                                             \
+        .range = RANGE_HESSIAN, .solve = true, .safeguard = true, .correction = CORRECTION_RESIDUAL,         \
+        .polish = 2)                                                                                         \
+    METHOD("gptq-plain", "GPTQ as published", .range = RANGE_MINMAX, .solve = true)                          \
+    METHOD("awq", "channels with large activations are scaled up before rounding to nearest",                \
+        .range = RANGE_HESSIAN, .rescale = true)                                                             \
+    METHOD("awq+gptq", "both, AWQ first", .range = RANGE_HESSIAN, .rescale = true, .solve = true,            \
+        .safeguard = true, .correction = CORRECTION_RESIDUAL, .polish = 2)
+
+/* The row of a name in the table, which options_parse has checked. */
+const struct method *settings_method(const char *name);
 
 /* The command line as it was parsed. */
 struct quantize_options {
@@ -20,7 +53,25 @@ struct quantize_options {
     const char *method, *bits, *group, *range, *embedding, *head, *type, *indivisible;
     struct option_list keep, override;
     bool asymmetric, dry_run, force, report_error;
+    /* calibration */
+    const char *calibration, *pick;
+    uint64_t samples, sample_length, seed;
+    bool unpacked;
+    /* how codes are found; NULL or UNSET: as the method says */
+    const char *act_order, *correction;
+    uint64_t polish;
+    double damping;
+    /* a budget */
+    double target_bits; /* 0: none */
+    uint64_t target_size;
+    const char *allocation, *save_allocation;
+    /* the work */
+    uint64_t memory_limit; /* bytes; 0: none */
+    const char *report;
+    bool restart;
 };
+
+#define SETTINGS_UNSET UINT64_MAX
 
 /* The defaults; options_parse overwrites what is given. */
 struct quantize_options settings_defaults(void);
@@ -33,7 +84,7 @@ struct recipe {
     uint32_t bits;  /* 2, 3, 4, 5, 6 or 8 */
     uint32_t group; /* columns per scale, a multiple of 16; 0: the whole row */
     bool asymmetric;
-    enum grid_range range;
+    enum range range;
 };
 
 /* What to do with a matrix whose row the group does not divide. */
@@ -66,6 +117,10 @@ struct settings {
     bool cast; /* kept matrices become cast_type */
     enum dtype cast_type;
     enum indivisible indivisible;
+    struct method method; /* of the table, changed by what options say */
+    enum obs_order order;
+    double damping;  /* relative to the mean of the Hessian's diagonal */
+    bool calibrated; /* calibration text is needed */
 };
 
 /* Check the options and compile the expressions. The texts point into the options, which must outlive *out.
@@ -79,6 +134,11 @@ bool settings_rule_matches(const struct rule *rule, const char *name);
 /* Change *recipe as the rule says. Only `bits` makes a kept matrix a quantized one: a rule that sets no more
  * than the group or the range of "everything" must not quantize an embedding that nobody named. */
 void settings_apply_rule(struct recipe *recipe, const struct rule *rule);
+
+/* "minmax", "mse", "hessian"; "none", "inputs", "residual"; "none", "static", "group-aware". */
+const char *settings_range_name(enum range range);
+const char *settings_correction_name(enum correction correction);
+const char *settings_order_name(enum obs_order order);
 
 /* "4 bits, group 32, symmetric, mse", or "kept". Returns out. */
 char *settings_recipe_text(char out[64], const struct recipe *recipe);

@@ -1,0 +1,315 @@
+/* A stage: its matrices share their inputs, so they share one Hessian and its factor. */
+#include "quantize/gptq.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "quantize/rtn.h"
+#include "tensor/obs.h"
+#include "tensor/tiles.h"
+
+#define STAGE_MATRICES 3 /* at most: q, k, v */
+
+/* One matrix to quantize. */
+struct member {
+    struct plan_tensor *planned;
+    float *target; /* [rows][cols]: the weights, then what they are corrected to */
+};
+
+struct members {
+    struct member list[STAGE_MATRICES];
+    unsigned count;
+};
+
+static struct members members_of(const struct plan *plan, uint32_t layer, enum stage stage)
+{
+    struct members members = {0};
+    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
+        struct plan_tensor *planned = plan->layer[layer][role];
+        if (planned && !planned->recipe.keep && walk_stage_of(role) == stage)
+            members.list[members.count++].planned = planned;
+    }
+    return members;
+}
+
+bool gptq_has_work(const struct plan *plan, uint32_t layer, enum stage stage)
+{
+    return members_of(plan, layer, stage).count > 0;
+}
+
+/* ---- observing ---- */
+
+struct observer {
+    struct hessian *hessian;
+    struct pool *pool;
+    double seconds;
+};
+
+static enum status observe(void *context, const struct walk_inputs *inputs, struct error *err)
+{
+    struct observer *observer = context;
+    struct hessian *hessian = observer->hessian;
+    double start = report_seconds();
+    enum status status = hessian_add(hessian, observer->pool, inputs->x, hessian->cross ? inputs->original : NULL,
+        hessian->residual ? inputs->residual : NULL, inputs->tokens, err);
+    observer->seconds += report_seconds() - start;
+    return status;
+}
+
+enum status gptq_observe(struct calibrated *work, struct layer *layer, enum stage stage, bool corrected,
+    bool only_current, struct hessian *out, struct error *err)
+{
+    const struct model_config *config = &work->input->config;
+    enum correction correction = corrected ? work->settings->method.correction : CORRECTION_NONE;
+    bool adds_to_stream = stage == WALK_O || stage == WALK_DOWN;
+    /* At the very first stage both streams are still the same. */
+    bool first = layer->walk.index == 0 && stage == WALK_QKV;
+    uint64_t rows = correction == CORRECTION_RESIDUAL && adds_to_stream ? config->hidden : 0;
+    enum status status = hessian_create(out, walk_stage_cols(config, stage),
+        correction != CORRECTION_NONE && !first, rows, pool_workers(work->pool), err);
+    struct observer observer = {.hessian = out, .pool = work->pool};
+    if (status == OK) status = walk_to(work->walk, stage, &layer->walk, only_current, observe, &observer, err);
+    work->phases.hessian += observer.seconds;
+    return status == OK ? hessian_mean(out, err) : status;
+}
+
+/* ---- targets ---- */
+
+/* Columns into solving order, or (back) out of it. */
+static enum status reorder(
+    float *matrix, uint64_t rows, uint64_t cols, const uint32_t *order, bool back, struct error *err)
+{
+    float *row = memory_new(cols, sizeof *row, err);
+    if (!row) return ERR_MEMORY;
+    for (uint64_t r = 0; r < rows; r++) {
+        float *at = matrix + r * cols;
+        memcpy(row, at, cols * sizeof *row);
+        for (uint64_t j = 0; j < cols; j++) {
+            if (back) {
+                at[order[j]] = row[j];
+            } else {
+                at[j] = row[order[j]];
+            }
+        }
+    }
+    memory_free(row);
+    return OK;
+}
+
+static enum status find_target(struct calibrated *work, const struct layer *layer, struct member *member,
+    struct hessian *hessian, const uint32_t *order, struct error *err)
+{
+    const struct tensor *target = &member->planned->target;
+    uint64_t rows = target->shape[0], cols = target->shape[1];
+    member->target = layer_floats(layer, member->planned->role, err);
+    if (!member->target) return ERR_MEMORY;
+    if (!hessian->cross && !hessian->residual) return OK;
+    enum status status = order ? reorder(member->target, rows, cols, order, false, err) : OK;
+    if (status == OK)
+        status =
+            hessian_correct(hessian, work->pool, member->target, rows, hessian->residual != NULL, err);
+    if (status == OK && order) status = reorder(member->target, rows, cols, order, true, err);
+    return status == OK ? OK : fail_within(err, status, "tensor %s", target->name);
+}
+
+/* ---- packing ---- */
+
+/* Tiles of one matrix, packed by all workers. */
+struct packing {
+    const struct obs_result *result;
+    struct tiles_layout layout;
+    const struct tensor *before; /* the weights as they were */
+    uint8_t *out;                /* [layout.bytes] */
+    struct rtn_sums *sums;       /* [tiles] */
+    float *floats;               /* [workers][8][cols] */
+};
+
+static enum status pack_tile(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    struct packing *packing = context;
+    const struct tiles_layout *layout = &packing->layout;
+    const struct obs_result *result = packing->result;
+    uint64_t row = index * TILE_ROWS, cols = layout->cols;
+    uint64_t count = layout->rows - row < TILE_ROWS ? layout->rows - row : TILE_ROWS;
+    const uint8_t *codes = result->codes + row * cols;
+    const uint16_t *scales = result->scales + row * layout->groups;
+    const uint8_t *zeros = result->zeros ? result->zeros + row * layout->groups : NULL;
+    struct tile tile = tiles_at(layout, packing->out, index);
+    const struct dtype_info *info = dtype_info(packing->before->dtype);
+    float *before = packing->floats + worker * TILE_ROWS * cols;
+    (void)err;
+
+    tiles_pack(layout, (uint8_t *)tile.codes, (uint16_t *)tile.scales, (uint8_t *)tile.zeros, codes, scales,
+        zeros, count);
+    info->decode(before, (const uint8_t *)packing->before->data + row * cols * info->bytes, count * cols);
+    packing->sums[index] = rtn_tile_sums(layout, before, count, codes, scales, zeros);
+    return OK;
+}
+
+static enum status pack(struct calibrated *work, struct layer *layer, struct plan_tensor *planned,
+    const struct obs_result *result, struct error *err)
+{
+    const struct tensor *target = &planned->target;
+    struct packing packing = {.result = result, .before = layer->walk.current[planned->role]};
+    enum status status =
+        tiles_layout(&packing.layout, target->shape[0], target->shape[1], target->scheme, err);
+    if (status != OK) return status;
+    packing.out = memory_new(packing.layout.bytes, 1, err);
+    packing.sums = memory_new(packing.layout.tiles, sizeof *packing.sums, err);
+    packing.floats =
+        memory_new(pool_workers(work->pool) * TILE_ROWS * packing.layout.cols, sizeof(float), err);
+    status = packing.out && packing.sums && packing.floats ? OK : ERR_MEMORY;
+    if (status == OK) status = pool_run(work->pool, packing.layout.tiles, pack_tile, &packing, err);
+    for (uint64_t i = 0; status == OK && i < packing.layout.tiles; i++) {
+        planned->outcome.error += packing.sums[i].error;
+        planned->outcome.power += packing.sums[i].power;
+    }
+    memory_free(packing.sums);
+    memory_free(packing.floats);
+    if (status != OK) {
+        memory_free(packing.out);
+        return status;
+    }
+    struct tensor quantized = *target;
+    quantized.bytes = packing.layout.bytes;
+    layer_replace(layer, planned->role, &quantized, packing.out);
+    return OK;
+}
+
+/* ---- solving ---- */
+
+static void note_outcome(
+    struct outcome *outcome, const struct obs_result *result, const struct hessian *hessian, double seconds)
+{
+    outcome->calibrated = true;
+    outcome->output_error = result->error;
+    outcome->output_power = result->power;
+    outcome->nearest_error = result->error_nearest;
+    outcome->unpolished_error = result->error_solved;
+    outcome->rows_nearest = result->rows_nearest;
+    outcome->dead = hessian->dead;
+    outcome->damping = hessian->damping;
+    outcome->seconds = seconds;
+}
+
+static enum status allocate_result(
+    struct obs_result *result, uint64_t rows, uint64_t cols, struct scheme scheme, struct error *err)
+{
+    uint64_t groups = cols / scheme.group;
+    result->codes = memory_new(rows * cols, 1, err);
+    result->scales = memory_new(rows * groups, sizeof *result->scales, err);
+    if (scheme.asymmetric) result->zeros = memory_new(rows * groups, 1, err);
+    return result->codes && result->scales && (result->zeros || !scheme.asymmetric) ? OK : ERR_MEMORY;
+}
+
+static enum status solve(struct calibrated *work, struct layer *layer, struct member *member,
+    const struct hessian *hessian, const uint32_t *order, const float *importance, struct error *err)
+{
+    const struct method *method = &work->settings->method;
+    struct plan_tensor *planned = member->planned;
+    const struct tensor *target = &planned->target;
+    enum range range = planned->recipe.range;
+    struct obs_problem problem = {.rows = target->shape[0],
+        .cols = target->shape[1],
+        .scheme = target->scheme,
+        .target = member->target,
+        .damped = hessian->damped,
+        .factor = method->solve ? hessian->factor : NULL,
+        .order = order,
+        .range = range == RANGE_MINMAX ? GRID_MINMAX : GRID_MSE,
+        .importance = range == RANGE_HESSIAN ? importance : NULL,
+        .safeguard = method->safeguard,
+        .sweeps = (unsigned)method->polish};
+    struct obs_result result = {0};
+    double start = report_seconds();
+    enum status status = allocate_result(&result, problem.rows, problem.cols, problem.scheme, err);
+    if (status == OK) status = obs_quantize(&problem, &result, work->pool, err);
+    if (status == OK) {
+        note_outcome(&planned->outcome, &result, hessian, report_seconds() - start);
+        work->phases.solve += planned->outcome.seconds;
+        status = pack(work, layer, planned, &result, err);
+    }
+    memory_free(result.codes);
+    memory_free(result.scales);
+    memory_free(result.zeros);
+    return status == OK ? OK : fail_within(err, status, "tensor %s", target->name);
+}
+
+/* ---- a stage ---- */
+
+/* What a stage works with beside its members. */
+struct plate {
+    struct hessian hessian;
+    uint32_t *order;   /* [cols], or NULL: natural */
+    float *importance; /* [cols] diagonal of H + l in natural order */
+};
+
+/* The order of the columns: by the Hessian's diagonal, and the groups of the first matrix. */
+static enum status find_order(
+    struct calibrated *work, struct plate *plate, const struct members *members, struct error *err)
+{
+    const struct hessian *hessian = &plate->hessian;
+    uint64_t cols = hessian->cols;
+    if (work->settings->order == OBS_ORDER_NONE || !work->settings->method.solve) return OK;
+    double *diagonal = memory_new(cols, sizeof *diagonal, err);
+    plate->order = memory_new(cols, sizeof *plate->order, err);
+    enum status status = diagonal && plate->order ? OK : ERR_MEMORY;
+    for (uint64_t j = 0; status == OK && j < cols; j++)
+        diagonal[j] = hessian->second[j * cols + j];
+    if (status == OK)
+        status = obs_order(plate->order, work->settings->order, diagonal, cols,
+            members->list[0].planned->target.scheme.group, err);
+    memory_free(diagonal);
+    return status == OK ? hessian_permute(&plate->hessian, plate->order, err) : status;
+}
+
+static enum status factor(struct calibrated *work, struct plate *plate, const char *name, struct error *err)
+{
+    struct hessian *hessian = &plate->hessian;
+    enum status status = hessian_factor(hessian, work->pool, work->settings->damping, err);
+    if (status != OK) return fail_within(err, status, "inputs of %s", name);
+    if (hessian->escalations)
+        report_note(work->report,
+            "inputs of %s: not positive definite over %" PRIu64 " tokens; damping raised to %g", name,
+            hessian->tokens, hessian->damping);
+    plate->importance = memory_new(hessian->cols, sizeof *plate->importance, err);
+    if (!plate->importance) return ERR_MEMORY;
+    for (uint64_t j = 0; j < hessian->cols; j++)
+        plate->importance[plate->order ? plate->order[j] : j] = hessian->diagonal[j];
+    return OK;
+}
+
+static enum status prepare(struct calibrated *work, const struct layer *layer, struct plate *plate,
+    struct members *members, struct error *err)
+{
+    double start = report_seconds();
+    enum status status = find_order(work, plate, members, err);
+    if (status == OK) status = factor(work, plate, members->list[0].planned->target.name, err);
+    for (unsigned i = 0; status == OK && i < members->count; i++)
+        status = find_target(work, layer, &members->list[i], &plate->hessian, plate->order, err);
+    if (status == OK) status = hessian_finish(&plate->hessian, err);
+    work->phases.factor += report_seconds() - start;
+    return status;
+}
+
+enum status gptq_stage(struct calibrated *work, struct layer *layer, enum stage stage, struct error *err)
+{
+    struct members members = members_of(work->plan, layer->walk.index, stage);
+    struct plate plate = {0};
+    if (members.count == 0) return walk_to(work->walk, stage, &layer->walk, false, NULL, NULL, err);
+    enum status status = gptq_observe(work, layer, stage, true, false, &plate.hessian, err);
+    if (status == OK) status = prepare(work, layer, &plate, &members, err);
+    for (unsigned i = 0; status == OK && i < members.count; i++) {
+        struct member *member = &members.list[i];
+        status = solve(work, layer, member, &plate.hessian, plate.order, plate.importance, err);
+        memory_free(member->target);
+        member->target = NULL;
+    }
+    for (unsigned i = 0; i < members.count; i++)
+        memory_free(members.list[i].target);
+    hessian_free(&plate.hessian);
+    memory_free(plate.order);
+    memory_free(plate.importance);
+    return status;
+}

@@ -1,0 +1,110 @@
+/* A decoder layer, read by positioned reads (never mapped), so that memory is what is asked for and no more. */
+#include "quantize/layer.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+#include "base/memory.h"
+#include "tensor/tiles.h"
+
+#define PIECE 4096 /* elements decoded at a time */
+
+/* ---- reading ---- */
+
+static enum status check_dense(const struct tensor *tensor, struct error *err)
+{
+    const struct dtype_info *info = dtype_info(tensor->dtype);
+    const uint8_t *bytes = tensor->data;
+    float values[PIECE];
+    for (uint64_t begin = 0; begin < tensor->elements; begin += PIECE) {
+        uint64_t count = tensor->elements - begin < PIECE ? tensor->elements - begin : PIECE;
+        info->decode(values, bytes + begin * info->bytes, count);
+        for (uint64_t i = 0; i < count; i++) {
+            if (!isfinite(values[i]))
+                return fail(err, ERR_NUMERIC, "tensor %s: element %" PRIu64 " is %s", tensor->name, begin + i,
+                    isnan(values[i]) ? "NaN" : "infinite");
+        }
+    }
+    return OK;
+}
+
+static enum status load(struct layer *out, struct container *container, const struct tensor *source,
+    enum role role, struct error *err)
+{
+    void *data = out->original_data[role] = memory_new(source->bytes, 1, err);
+    if (!data) return ERR_MEMORY;
+    enum status status = container_read(container, source, 0, data, source->bytes, err);
+    if (status != OK) return status;
+    out->original[role] = *source;
+    out->original[role].data = data;
+    out->walk.original[role] = out->walk.current[role] = &out->original[role];
+    return source->storage == STORAGE_DENSE ? check_dense(&out->original[role], err) : OK;
+}
+
+enum status layer_load(struct layer *out, struct checkpoint *input, uint32_t index, struct error *err)
+{
+    *out = (struct layer){.walk.index = index};
+    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
+        const struct tensor *source = input->tensors.layer[index][role];
+        enum status status = source ? load(out, input->container, source, role, err) : OK;
+        if (status != OK) return status;
+    }
+    return OK;
+}
+
+void layer_free(struct layer *layer)
+{
+    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
+        memory_free(layer->original_data[role]);
+        memory_free(layer->current_data[role]);
+    }
+    *layer = (struct layer){0};
+}
+
+uint64_t layer_bytes(const struct checkpoint *input, uint32_t index)
+{
+    uint64_t bytes = 0;
+    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
+        const struct tensor *source = input->tensors.layer[index][role];
+        if (source) bytes += source->bytes;
+    }
+    return bytes;
+}
+
+/* ---- replacing ---- */
+
+void layer_replace(struct layer *layer, enum role role, const struct tensor *tensor, void *data)
+{
+    memory_free(layer->current_data[role]);
+    layer->current_data[role] = data;
+    layer->current[role] = *tensor;
+    layer->current[role].data = data;
+    layer->walk.current[role] = &layer->current[role];
+}
+
+void layer_rewrite(struct layer *layer, enum role role, float *values)
+{
+    struct tensor *original = &layer->original[role];
+    memory_free(layer->original_data[role]);
+    layer->original_data[role] = values;
+    original->storage = STORAGE_DENSE;
+    original->dtype = DTYPE_F32;
+    original->scheme = (struct scheme){0};
+    original->bytes = original->elements * sizeof *values;
+    original->data = values;
+    layer->walk.original[role] = layer->walk.current[role] = original;
+}
+
+float *layer_floats(const struct layer *layer, enum role role, struct error *err)
+{
+    const struct tensor *tensor = layer->walk.current[role];
+    float *out = memory_new(tensor->elements, sizeof *out, err);
+    struct tiles_layout layout;
+    if (!out) return NULL;
+    if (tensor->storage == STORAGE_DENSE) {
+        dtype_info(tensor->dtype)->decode(out, tensor->data, tensor->elements);
+    } else if (tiles_layout(&layout, tensor->shape[0], tensor->shape[1], tensor->scheme, NULL) == OK) {
+        tiles_decode(&layout, out, layout.cols, tensor->data, 0, layout.rows);
+    }
+    return out;
+}

@@ -1,0 +1,186 @@
+/* Four pairs a layer. Scales are found first, all of them on the layer as it was, and then folded: a channel's scale concerns only
+ * the channel's producer and its consumers, so the pairs do not disturb one another. */
+#include "quantize/rescale.h"
+
+#include "base/memory.h"
+#include "quantize/awq.h"
+#include "quantize/fold.h"
+#include "quantize/gptq.h"
+
+/* What produces a stage's inputs: a norm's gain, or the rows of a matrix and its bias. */
+struct producer {
+    enum role gain, matrix, bias; /* ROLE_COUNT: none */
+};
+
+static const struct producer producers[WALK_STAGES] = {
+    [WALK_QKV] = {ROLE_ATTENTION_NORM, ROLE_COUNT, ROLE_COUNT},
+    [WALK_O] = {ROLE_COUNT, ROLE_V, ROLE_V_BIAS},
+    [WALK_GATE_UP] = {ROLE_MLP_NORM, ROLE_COUNT, ROLE_COUNT},
+    [WALK_DOWN] = {ROLE_COUNT, ROLE_UP, ROLE_UP_BIAS},
+};
+
+static bool is_consumer(const struct plan_tensor *planned, enum role role, enum stage stage)
+{
+    return planned && layers_role_is_linear(role) && walk_stage_of(role) == stage;
+}
+
+bool rescale_possible(const struct plan *plan, uint32_t layer, enum stage stage)
+{
+    struct plan_tensor *const *roles = plan->layer[layer];
+    const struct producer *producer = &producers[stage];
+    if (producer->matrix != ROLE_COUNT && roles[producer->matrix]->recipe.keep) return false;
+    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
+        if (is_consumer(roles[role], role, stage) && roles[role]->recipe.keep) return false;
+    }
+    return true;
+}
+
+void rescale_plan(struct plan *plan, uint32_t layers)
+{
+    for (uint32_t layer = 0; layer < layers; layer++) {
+        for (enum stage stage = WALK_QKV; stage < WALK_STAGES; stage++) {
+            const struct producer *producer = &producers[stage];
+            enum role role = producer->gain != ROLE_COUNT ? producer->gain : producer->bias;
+            struct plan_tensor *planned = plan->layer[layer][role];
+            if (planned && rescale_possible(plan, layer, stage)) plan_widen(plan, planned);
+        }
+    }
+}
+
+/* ---- searching ---- */
+
+/* The matrices of a stage as AWQ sees them. */
+struct consumers {
+    struct awq_matrix list[3];
+    struct plan_tensor *planned[3];
+    float *weights[3];
+    unsigned count;
+};
+
+static enum status take_consumers(struct consumers *out, struct calibrated *work, const struct layer *layer,
+    enum stage stage, struct error *err)
+{
+    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
+        struct plan_tensor *planned = work->plan->layer[layer->walk.index][role];
+        if (!is_consumer(planned, role, stage)) continue;
+        float *weights = out->weights[out->count] = layer_floats(layer, role, err);
+        if (!weights) return ERR_MEMORY;
+        out->planned[out->count] = planned;
+        out->list[out->count++] = (struct awq_matrix){.weights = weights,
+            .rows = planned->target.shape[0],
+            .scheme = planned->target.scheme,
+            .range = planned->recipe.range == RANGE_MINMAX ? GRID_MINMAX : GRID_MSE};
+    }
+    return OK;
+}
+
+static enum status search(struct calibrated *work, const struct layer *layer, enum stage stage,
+    const struct hessian *hessian, float *scales, struct error *err)
+{
+    struct consumers consumers = {0};
+    struct awq_choice choice = {0};
+    uint32_t *shared = NULL;
+    double start = report_seconds();
+    enum status status = take_consumers(&consumers, work, layer, stage, err);
+    if (status == OK && stage == WALK_O) {
+        shared = memory_new(hessian->cols, sizeof *shared, err);
+        if (shared) awq_shared_heads(shared, &work->input->config);
+        status = shared ? OK : ERR_MEMORY;
+    }
+    if (status == OK)
+        status =
+            awq_search(scales, &choice, consumers.list, consumers.count, hessian, shared, work->pool, err);
+    for (unsigned i = 0; i < consumers.count; i++)
+        consumers.planned[i]->outcome.scale_ratio = choice.ratio;
+    for (unsigned i = 0; i < 3; i++)
+        memory_free(consumers.weights[i]);
+    memory_free(shared);
+    work->phases.rescale += report_seconds() - start;
+    return status;
+}
+
+/* *scales stays NULL where nothing can be scaled. */
+static enum status find_scales(struct calibrated *work, struct layer *layer, enum stage stage, float **scales,
+    struct error *err)
+{
+    struct hessian hessian = {0};
+    if (!rescale_possible(work->plan, layer->walk.index, stage))
+        return walk_to(work->walk, stage, &layer->walk, true, NULL, NULL, err);
+    *scales = memory_new(walk_stage_cols(&work->input->config, stage), sizeof **scales, err);
+    enum status status = *scales ? gptq_observe(work, layer, stage, false, true, &hessian, err) : ERR_MEMORY;
+    if (status == OK) status = search(work, layer, stage, &hessian, *scales, err);
+    hessian_free(&hessian);
+    return status;
+}
+
+/* ---- folding ---- */
+
+static enum status fold_into_gain(
+    struct layer *layer, enum role role, const float *scales, struct error *err)
+{
+    float *gain = layer_floats(layer, role, err);
+    if (!gain) return ERR_MEMORY;
+    fold_gain(gain, layer->walk.current[role]->shape[0], scales);
+    layer_rewrite(layer, role, gain);
+    return OK;
+}
+
+static enum status fold_into_rows(
+    struct layer *layer, enum role role, const float *row_scales, struct error *err)
+{
+    const struct tensor *tensor = layer->walk.current[role];
+    if (!tensor) return OK;
+    float *values = layer_floats(layer, role, err);
+    if (!values) return ERR_MEMORY;
+    fold_rows(values, tensor->shape[0], tensor->rank == 2 ? tensor->shape[1] : 1, row_scales);
+    layer_rewrite(layer, role, values);
+    return OK;
+}
+
+/* Into the producer of the stage's inputs. */
+static enum status fold_producer(const struct calibrated *work, struct layer *layer, enum stage stage,
+    const float *scales, struct error *err)
+{
+    const struct model_config *config = &work->input->config;
+    const struct producer *producer = &producers[stage];
+    if (producer->gain != ROLE_COUNT) return fold_into_gain(layer, producer->gain, scales, err);
+    uint64_t rows = layer->walk.current[producer->matrix]->shape[0];
+    float *row_scales = memory_new(rows, sizeof *row_scales, err);
+    if (!row_scales) return ERR_MEMORY;
+    for (uint64_t i = 0; stage != WALK_O && i < rows; i++)
+        row_scales[i] = scales[i];
+    if (stage == WALK_O) fold_heads(row_scales, scales, config);
+    enum status status = fold_into_rows(layer, producer->matrix, row_scales, err);
+    if (status == OK) status = fold_into_rows(layer, producer->bias, row_scales, err);
+    memory_free(row_scales);
+    return status;
+}
+
+/* Into the columns of the stage's matrices. */
+static enum status fold_consumers(
+    const struct calibrated *work, struct layer *layer, enum stage stage, const float *scales, struct error *err)
+{
+    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
+        if (!is_consumer(work->plan->layer[layer->walk.index][role], role, stage)) continue;
+        const struct tensor *tensor = layer->walk.current[role];
+        float *weights = layer_floats(layer, role, err);
+        if (!weights) return ERR_MEMORY;
+        fold_columns(weights, tensor->shape[0], tensor->shape[1], scales);
+        layer_rewrite(layer, role, weights);
+    }
+    return OK;
+}
+
+enum status rescale_layer(struct calibrated *work, struct layer *layer, struct error *err)
+{
+    float *scales[WALK_STAGES] = {0};
+    enum status status = OK;
+    for (enum stage stage = WALK_QKV; status == OK && stage < WALK_STAGES; stage++)
+        status = find_scales(work, layer, stage, &scales[stage], err);
+    for (enum stage stage = WALK_QKV; stage < WALK_STAGES; stage++) {
+        if (status == OK && scales[stage]) status = fold_producer(work, layer, stage, scales[stage], err);
+        if (status == OK && scales[stage]) status = fold_consumers(work, layer, stage, scales[stage], err);
+        memory_free(scales[stage]);
+    }
+    return status;
+}

@@ -1,0 +1,20 @@
+/* AWQ applied to a decoder layer: which pairs of tensors can share a scale, and the search and folding for all of them. The search
+ * itself is in awq.c, the arithmetic of folding in fold.c. */
+#ifndef NIBBLE_QUANTIZE_RESCALE_H
+#define NIBBLE_QUANTIZE_RESCALE_H
+
+#include "quantize/calibrated.h"
+
+/* True if the inputs of a stage can be scaled: all its matrices are quantized, and so is the matrix that produces them (v for o, up
+ * for down). A matrix that is kept stays as it is, so nothing can be folded into it. */
+bool rescale_possible(const struct plan *plan, uint32_t layer, enum stage stage);
+
+/* Norms and biases that scales will be folded into are stored in single precision, so that folding does not round them. */
+void rescale_plan(struct plan *plan, uint32_t layers);
+
+/* Find scales for every possible stage of the layer on the current stream with unquantized weights, and fold them into both streams'
+ * tensors (which compute the same network as before, but for rounding). The walk is then at WALK_DOWN of the current stream and
+ * must enter the layer again. */
+enum status rescale_layer(struct calibrated *work, struct layer *layer, struct error *err);
+
+#endif
