@@ -17,6 +17,7 @@ declare -A allowed=(
 declare -A outside=(
     [zlib.h]="base/file.c"
     [cblas.h]="tensor/linalg.c"
+    [lapacke.h]="tensor/linalg.c"
     [pcre2.h]="model/tokenizer/pattern.c"
     [utf8proc.h]="model/tokenizer/unicode.c"
     [immintrin.h]="tensor/kernels/"

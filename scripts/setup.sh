@@ -3,8 +3,8 @@
 # is missing. Quiet when there is nothing to do.
 set -euo pipefail
 
-packages=(gcc g++ cmake ninja-build pkg-config zlib1g-dev libopenblas-dev libpcre2-dev libutf8proc-dev libcunit1-dev
-    python3)
+packages=(gcc g++ cmake ninja-build pkg-config zlib1g-dev libopenblas-dev liblapacke-dev libpcre2-dev libutf8proc-dev
+    libcunit1-dev python3)
 
 missing=()
 for package in "${packages[@]}"; do
