@@ -80,7 +80,7 @@ enum status rtn_encode(const struct tensor *target, void *context, uint8_t *code
         const float *weights = rows + begin * layout.cols;
         uint64_t row, col;
         status = grid_quantize_rows(scratch, tile_scales, tile_zeros, weights, count, layout.cols,
-            target->scheme, tensor->range, &row, &col, NULL);
+            target->scheme, tensor->range, NULL, &row, &col, NULL);
         if (status != OK)
             return weight_fault(weights[row * layout.cols + col], row_begin + begin + row, col, err);
         tiles_pack(&layout, codes + tile * layout.tile_code_bytes, scales + tile * layout.groups * TILE_ROWS,

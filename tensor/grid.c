@@ -253,8 +253,8 @@ static enum status group_fault(const float *weights, uint64_t group, uint64_t ro
 }
 
 enum status grid_quantize_rows(uint8_t *codes, uint16_t *scales, uint8_t *zeros, const float *weights,
-    uint64_t rows, uint64_t cols, struct scheme scheme, enum grid_range range, uint64_t *fault_row,
-    uint64_t *fault_col, struct error *err)
+    uint64_t rows, uint64_t cols, struct scheme scheme, enum grid_range range,
+    const float *importance, uint64_t *fault_row, uint64_t *fault_col, struct error *err)
 {
     uint64_t group = scheme.group, groups = cols / group;
     struct batch batch;
@@ -267,7 +267,8 @@ enum status grid_quantize_rows(uint8_t *codes, uint16_t *scales, uint8_t *zeros,
                     fault_row, fault_col, err);
             }
             for (uint64_t g = 0; range == GRID_MSE && g < count; g++) {
-                search(&batch, g, weights + at + g * group, NULL, group, scheme.bits, scheme.asymmetric);
+                const float *weighting = importance ? importance + (first + g) * group : NULL;
+                search(&batch, g, weights + at + g * group, weighting, group, scheme.bits, scheme.asymmetric);
             }
             kernels()->group_encode(
                 codes + at, weights + at, count, group, batch.inverse, batch.zero, top_code(scheme.bits));

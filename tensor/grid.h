@@ -48,9 +48,10 @@ void grid_decode(float *out, const uint8_t *codes, uint64_t count, struct grid g
  *   scales   [rows][groups]  out, half precision bits
  *   zeros    [rows][groups]  out; NULL if symmetric
  *   weights  [rows][cols]    in
+ *   importance  [cols]       in, for every row; or NULL, as in grid_fit
  * ERR_NUMERIC: a weight is NaN or infinite, or a scale does not fit; *fault_row and *fault_col say where. */
 enum status grid_quantize_rows(uint8_t *codes, uint16_t *scales, uint8_t *zeros, const float *weights,
-    uint64_t rows, uint64_t cols, struct scheme scheme, enum grid_range range, uint64_t *fault_row,
-    uint64_t *fault_col, struct error *err);
+    uint64_t rows, uint64_t cols, struct scheme scheme, enum grid_range range,
+    const float *importance, uint64_t *fault_row, uint64_t *fault_col, struct error *err);
 
 #endif

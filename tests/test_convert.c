@@ -187,7 +187,7 @@ static enum status encode_tiles(const struct tensor *target, void *context, uint
                  number = begin / TILE_ROWS;
         REQUIRE(layout.cols <= 128 && layout.groups <= 8 && !zeros, NULL);
         REQUIRE(grid_quantize_rows(tile, tile_scales, NULL, rows + begin * layout.cols, count, layout.cols,
-                    target->scheme, GRID_MINMAX, &row, &col, err) == OK,
+                    target->scheme, GRID_MINMAX, NULL, &row, &col, err) == OK,
             err);
         tiles_pack(&layout, codes + number * layout.tile_code_bytes,
             scales + number * layout.groups * TILE_ROWS, NULL, tile, tile_scales, NULL, count);

@@ -359,7 +359,7 @@ static void twin_create(struct twin *twin, const struct tensor *source, struct s
     REQUIRE(codes && scales && zeros && base && twin->values, &err);
     dtype_info(source->dtype)->decode(twin->values, source->data, rows * cols);
     REQUIRE(grid_quantize_rows(codes, scales, scheme.asymmetric ? zeros : NULL, twin->values, rows, cols,
-                scheme, GRID_MINMAX, &fault_row, &fault_col, &err) == OK,
+                scheme, GRID_MINMAX, NULL, &fault_row, &fault_col, &err) == OK,
         &err);
     for (uint64_t tile = 0; tile < layout.tiles; tile++) {
         uint64_t row = tile * TILE_ROWS, count = rows - row < TILE_ROWS ? rows - row : TILE_ROWS;

@@ -265,7 +265,7 @@ static void quantize(
     uint64_t fault_row, fault_col;
     memset(out, 0, sizeof *out);
     REQUIRE(grid_quantize_rows(out->codes, out->scales, scheme.asymmetric ? out->zeros : NULL, weights,
-                shape.rows, shape.cols, scheme, range, &fault_row, &fault_col, &err) == OK,
+                shape.rows, shape.cols, scheme, range, NULL, &fault_row, &fault_col, &err) == OK,
         &err);
 }
 
@@ -328,7 +328,7 @@ static void check_refusal(float bad, const char *word)
             uint64_t row = 99, col = 99;
             weights[places[p]] = bad;
             CHECK(grid_quantize_rows(result.codes, result.scales, asymmetric ? result.zeros : NULL, weights,
-                      shape.rows, shape.cols, scheme, GRID_MINMAX, &row, &col, &err) == ERR_NUMERIC,
+                      shape.rows, shape.cols, scheme, GRID_MINMAX, NULL, &row, &col, &err) == ERR_NUMERIC,
                 &err);
             CHECK(row == places[p] / shape.cols && col == places[p] % shape.cols, &err);
             CHECK(strstr(err.text, word) != NULL, &err);

@@ -104,7 +104,7 @@ static enum status encode(const struct tensor *target, void *context, uint8_t *c
         uint64_t count = row_count - first < TILE_ROWS ? row_count - first : TILE_ROWS,
                  tile = first / TILE_ROWS;
         status = grid_quantize_rows(scratch, tile_scales, tile_zeros, rows + first * layout.cols, count,
-            layout.cols, target->scheme, GRID_MINMAX, &row, &col, err);
+            layout.cols, target->scheme, GRID_MINMAX, NULL, &row, &col, err);
         if (status)
             return fail(err, status, "row %" PRIu64 " column %" PRIu64 " is not finite",
                 row_begin + first + row, col);
