@@ -12,8 +12,9 @@
 struct decoder_layer {
     const struct backend *backend;
     const struct model_config *config;
-    const struct tensor *const *tensors; /* [ROLE_COUNT], data in memory; NULL where the configuration has none */
-    uint32_t index;                      /* decides whether attention slides */
+    const struct tensor *const
+        *tensors;   /* [ROLE_COUNT], data in memory; NULL where the configuration has none */
+    uint32_t index; /* decides whether attention slides */
 };
 
 /* The widest weight of a configuration, for backend_cpu_create. */
@@ -31,9 +32,9 @@ enum status decoder_linear(const struct decoder_layer *layer, float *y, const fl
 struct decoder_attention {
     uint64_t sequences, length, past, capacity;
     const float *cosine, *sine; /* [length][head_size / 2], of the positions */
-    float *keys, *values;       /* [sequences][kv_heads][capacity][head_size]: read, and the new positions added */
-    float *q, *k, *v;           /* scratch, [sequences * length][heads * head_size], [][kv_heads * head_size] */
-    float *out;                 /* [sequences * length][heads * head_size] */
+    float *keys, *values; /* [sequences][kv_heads][capacity][head_size]: read, and the new positions added */
+    float *q, *k, *v;     /* scratch, [sequences * length][heads * head_size], [][kv_heads * head_size] */
+    float *out;           /* [sequences * length][heads * head_size] */
 };
 
 /* out = softmax(q k^T / sqrt(head_size)) v with q, k, v of `normed` [sequences * length][hidden]; q and k normed per head where the
