@@ -10,8 +10,9 @@
 
 struct spill;
 
-/* `rows` rows of `row_bytes` bytes, zeroed. in_memory false: in an unlinked file in `folder` (also used by the error
- * texts), whose disk is reserved at once: ERR_IO if it is full. ERR_MEMORY; overflow of the product likewise. */
+/* `rows` rows of `row_bytes` bytes, zeroed. in_memory false: in a nameless file in `folder` (which also stands in error
+ * texts; else ignored), whose disk is reserved at once: ERR_IO if it is full. A file system that cannot reserve lets the disk be
+ * full at spill_write. ERR_MEMORY, also if the product overflows. Owner: the caller, spill_free. */
 enum status spill_create(struct spill **out, uint64_t rows, uint64_t row_bytes, bool in_memory,
     const char *folder, struct error *err);
 void spill_free(struct spill *spill);

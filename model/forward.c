@@ -6,10 +6,10 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <string.h>
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "model/decoder.h"
 #include "model/rope.h"
 
 #define BLOCK_TOKENS 2048
@@ -158,136 +158,61 @@ uint64_t session_cache_bytes_per_token(const struct session *session)
 
 /* ---- one layer ---- */
 
-static enum status linear(struct session *session, float *y, const float *x, uint64_t tokens, uint32_t layer,
-    enum role weight, enum role bias, struct error *err)
+/* x += o(attention(norm(x))) */
+static enum status attention_block(
+    struct session *session, const struct block *block, const struct decoder_layer *layer, struct error *err)
 {
-    const struct backend *backend = &session->model->backend;
-    const struct tensor *const *tensors = session->model->tensors.layer[layer];
-
-    return backend->linear(backend->state, y, x, tokens, tensors[weight], tensors[bias], err);
-}
-
-/* y = norm(x) with one row per `size` floats: a token, or (Qwen3) one head of a token. */
-static enum status norm(struct session *session, float *y, const float *x, uint64_t rows, uint64_t size,
-    const struct tensor *gain, struct error *err)
-{
-    const struct backend *backend = &session->model->backend;
-
-    return backend->rms_norm(
-        backend->state, y, x, rows, size, gain, (float)session->model->config.norm_epsilon, err);
-}
-
-/* Queries or keys before they meet: their own norm per head where the architecture has one, then rotation. */
-static enum status prepare_heads(struct session *session, float *x, const struct block *block, uint32_t heads,
-    const struct tensor *gain, struct error *err)
-{
-    const struct backend *backend = &session->model->backend;
-    uint32_t size = session->model->config.head_size;
-    enum status status = OK;
-
-    if (gain) status = norm(session, x, x, block->tokens * heads, size, gain, err);
-    if (status) return status;
-    return backend->rope(
-        backend->state, x, block->sequences, block->length, heads, size, session->cosine, session->sine, err);
-}
-
-/* session->mixed = softmax(q k^T / sqrt(head_size)) v, over what the cache holds and the block adds to it. */
-static enum status attend(
-    struct session *session, const struct block *block, uint32_t layer, struct error *err)
-{
-    const struct backend *backend = &session->model->backend;
-    const struct model_config *config = &session->model->config;
-    uint64_t heads_floats = session->capacity * config->head_size * config->kv_heads;
-    uint64_t offset = layer * session->layer_floats + block->sequence * heads_floats;
-    struct attention call = {
-        .out = session->mixed,
-        .q = session->q,
-        .keys = session->keys + offset,
-        .values = session->values + offset,
+    const struct backend *backend = layer->backend;
+    const struct model_config *config = layer->config;
+    uint64_t sequence_floats = session->capacity * config->head_size * config->kv_heads;
+    uint64_t offset = layer->index * session->layer_floats + block->sequence * sequence_floats;
+    const struct decoder_attention call = {
         .sequences = block->sequences,
         .length = block->length,
         .past = block->past,
         .capacity = session->capacity,
-        .heads = config->heads,
-        .kv_heads = config->kv_heads,
-        .head_size = config->head_size,
-        .window = config_slides(config, layer) ? config->window : 0,
-        .scale = 1 / sqrtf((float)config->head_size),
+        .cosine = session->cosine,
+        .sine = session->sine,
+        .keys = session->keys + offset,
+        .values = session->values + offset,
+        .q = session->q,
+        .k = session->k,
+        .v = session->v,
+        .out = session->mixed,
     };
-    enum status status;
-
-    status = backend->store(backend->state, session->keys + offset, session->k, block->sequences,
-        block->length, block->past, session->capacity, config->kv_heads, config->head_size, err);
-    if (!status)
-        status = backend->store(backend->state, session->values + offset, session->v, block->sequences,
-            block->length, block->past, session->capacity, config->kv_heads, config->head_size, err);
-    return status ? status : backend->attention(backend->state, &call, err);
-}
-
-/* x += o(attention(norm(x))) */
-static enum status attention_block(
-    struct session *session, const struct block *block, uint32_t layer, struct error *err)
-{
-    const struct backend *backend = &session->model->backend;
-    const struct model_config *config = &session->model->config;
-    const struct tensor *const *tensors = session->model->tensors.layer[layer];
     float *normed = session->normed;
     uint64_t tokens = block->tokens;
     enum status status;
 
-    status = norm(session, normed, block->x, tokens, config->hidden, tensors[ROLE_ATTENTION_NORM], err);
-    if (!status) status = linear(session, session->q, normed, tokens, layer, ROLE_Q, ROLE_Q_BIAS, err);
-    if (!status) status = linear(session, session->k, normed, tokens, layer, ROLE_K, ROLE_K_BIAS, err);
-    if (!status) status = linear(session, session->v, normed, tokens, layer, ROLE_V, ROLE_V_BIAS, err);
-    if (!status) status = prepare_heads(session, session->q, block, config->heads, tensors[ROLE_Q_NORM], err);
-    if (!status)
-        status = prepare_heads(session, session->k, block, config->kv_heads, tensors[ROLE_K_NORM], err);
-    if (!status) status = attend(session, block, layer, err);
-    if (!status) status = linear(session, normed, session->mixed, tokens, layer, ROLE_O, ROLE_O_BIAS, err);
+    status = decoder_norm(layer, normed, block->x, tokens, ROLE_ATTENTION_NORM, err);
+    if (!status) status = decoder_attend(layer, &call, normed, err);
+    if (!status) status = decoder_linear(layer, normed, session->mixed, tokens, ROLE_O, err);
     return status ? status : backend->add(backend->state, block->x, normed, tokens * config->hidden, err);
 }
 
 /* x += down(silu(gate(norm(x))) * up(norm(x))) */
 static enum status feed_forward_block(
-    struct session *session, const struct block *block, uint32_t layer, struct error *err)
+    struct session *session, const struct block *block, const struct decoder_layer *layer, struct error *err)
 {
-    const struct backend *backend = &session->model->backend;
-    const struct model_config *config = &session->model->config;
-    const struct tensor *gain = session->model->tensors.layer[layer][ROLE_MLP_NORM];
-    float *normed = session->normed, *gate = session->gate, *up = session->up;
+    const struct backend *backend = layer->backend;
+    float *normed = session->normed;
     uint64_t tokens = block->tokens;
     enum status status;
 
-    status = norm(session, normed, block->x, tokens, config->hidden, gain, err);
-    if (!status) status = linear(session, gate, normed, tokens, layer, ROLE_GATE, ROLE_GATE_BIAS, err);
-    if (!status) status = linear(session, up, normed, tokens, layer, ROLE_UP, ROLE_UP_BIAS, err);
-    if (!status) status = backend->silu_multiply(backend->state, gate, up, tokens * config->ffn, err);
-    if (!status) status = linear(session, normed, gate, tokens, layer, ROLE_DOWN, ROLE_DOWN_BIAS, err);
-    return status ? status : backend->add(backend->state, block->x, normed, tokens * config->hidden, err);
+    status = decoder_norm(layer, normed, block->x, tokens, ROLE_MLP_NORM, err);
+    if (!status) status = decoder_gate(layer, session->gate, session->up, normed, tokens, err);
+    if (!status) status = decoder_linear(layer, normed, session->gate, tokens, ROLE_DOWN, err);
+    return status ? status
+                  : backend->add(backend->state, block->x, normed, tokens * layer->config->hidden, err);
 }
 
 /* ---- a step ---- */
 
-/* True if all are finite. On the bits, so that it becomes vector code: adding one to an exponent of all ones
- * carries into the sign. */
-static bool all_finite(const float *x, uint64_t count)
-{
-    uint32_t carries = 0, bits;
-
-    for (uint64_t i = 0; i < count; i++) {
-        memcpy(&bits, &x[i], sizeof bits);
-        carries |= (bits & UINT32_C(0x7fffffff)) + UINT32_C(0x00800000);
-    }
-    return !(carries >> 31);
-}
-
 static enum status check_finite(const struct block *block, uint64_t hidden, struct error *err)
 {
-    uint64_t i = 0;
+    uint64_t i;
 
-    if (all_finite(block->x, block->tokens * hidden)) return OK;
-    while (isfinite(block->x[i]))
-        i++;
+    if (decoder_finite(block->x, block->tokens * hidden, &i)) return OK;
     return fail(err, ERR_NUMERIC, "channel %" PRIu64 " is %s at position %" PRIu64 " of sequence %" PRIu64,
         i % hidden, isnan(block->x[i]) ? "NaN" : "infinite", block->past + i / hidden % block->length,
         block->sequence + i / hidden / block->length);
@@ -306,13 +231,15 @@ static enum status run_embedding(
 }
 
 static enum status run_layer(
-    struct session *session, const struct block *block, uint32_t layer, struct error *err)
+    struct session *session, const struct block *block, uint32_t index, struct error *err)
 {
-    enum status status = attention_block(session, block, layer, err);
+    const struct model *model = session->model;
+    const struct decoder_layer layer = {&model->backend, &model->config, model->tensors.layer[index], index};
+    enum status status = attention_block(session, block, &layer, err);
 
-    if (!status) status = feed_forward_block(session, block, layer, err);
-    if (!status) status = check_finite(block, session->model->config.hidden, err);
-    return status ? fail_within(err, status, "layer %" PRIu32, layer) : OK;
+    if (!status) status = feed_forward_block(session, block, &layer, err);
+    if (!status) status = check_finite(block, model->config.hidden, err);
+    return status ? fail_within(err, status, "layer %" PRIu32, index) : OK;
 }
 
 static enum status run_final_norm(struct session *session, const struct block *block, struct error *err)
@@ -321,8 +248,8 @@ static enum status run_final_norm(struct session *session, const struct block *b
     uint64_t hidden = model->config.hidden;
     enum status status;
 
-    status =
-        norm(session, block->x, block->x, block->tokens, hidden, model->tensors.once[ROLE_FINAL_NORM], err);
+    status = model->backend.rms_norm(model->backend.state, block->x, block->x, block->tokens, hidden,
+        model->tensors.once[ROLE_FINAL_NORM], (float)model->config.norm_epsilon, err);
     if (!status) status = check_finite(block, hidden, err);
     return status ? fail_within(err, status, "final norm") : OK;
 }

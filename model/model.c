@@ -2,6 +2,7 @@
  * is mapped before everything that the headers say has been checked. */
 #include "base/memory.h"
 #include "model/checkpoint.h"
+#include "model/decoder.h"
 #include "model/forward.h"
 #include "tensor/linalg.h"
 
@@ -20,12 +21,7 @@ static enum status open_checkpoint(struct model *model, const char *path, struct
 
 static enum status open_backend(struct model *model, struct error *err)
 {
-    const struct model_config *config = &model->config;
-    uint64_t widest = (uint64_t)config->heads * config->head_size;
-
-    if (widest < config->hidden) widest = config->hidden;
-    if (widest < config->ffn) widest = config->ffn;
-    return backend_cpu_create(&model->backend, model->pool, widest, err);
+    return backend_cpu_create(&model->backend, model->pool, decoder_widest(&model->config), err);
 }
 
 enum status model_open(struct model **out, const char *path, struct pool *pool, struct error *err)

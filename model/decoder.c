@@ -1,0 +1,144 @@
+/* See decoder.h. */
+#include "model/decoder.h"
+
+#include <math.h>
+#include <string.h>
+
+uint64_t decoder_widest(const struct model_config *config)
+{
+    uint64_t widest = (uint64_t)config->heads * config->head_size;
+
+    if (widest < config->hidden) widest = config->hidden;
+    return widest < config->ffn ? config->ffn : widest;
+}
+
+enum status decoder_norm(const struct decoder_layer *layer, float *y, const float *x, uint64_t tokens,
+    enum role gain, struct error *err)
+{
+    const struct backend *backend = layer->backend;
+
+    return backend->rms_norm(backend->state, y, x, tokens, layer->config->hidden, layer->tensors[gain],
+        (float)layer->config->norm_epsilon, err);
+}
+
+enum status decoder_linear(const struct decoder_layer *layer, float *y, const float *x, uint64_t tokens,
+    enum role weight, struct error *err)
+{
+    static const enum role bias_of[ROLE_COUNT] = {
+        [ROLE_Q] = ROLE_Q_BIAS,
+        [ROLE_K] = ROLE_K_BIAS,
+        [ROLE_V] = ROLE_V_BIAS,
+        [ROLE_O] = ROLE_O_BIAS,
+        [ROLE_GATE] = ROLE_GATE_BIAS,
+        [ROLE_UP] = ROLE_UP_BIAS,
+        [ROLE_DOWN] = ROLE_DOWN_BIAS,
+    };
+    const struct backend *backend = layer->backend;
+
+    return backend->linear(
+        backend->state, y, x, tokens, layer->tensors[weight], layer->tensors[bias_of[weight]], err);
+}
+
+/* ---- attention ---- */
+
+/* Queries or keys before they meet: their own norm per head where the architecture has one, then rotation. */
+static enum status prepare_heads(const struct decoder_layer *layer, const struct decoder_attention *call,
+    float *x, uint32_t heads, const struct tensor *gain, struct error *err)
+{
+    const struct backend *backend = layer->backend;
+    uint32_t size = layer->config->head_size;
+    enum status status = OK;
+
+    if (gain)
+        status = backend->rms_norm(backend->state, x, x, call->sequences * call->length * heads, size, gain,
+            (float)layer->config->norm_epsilon, err);
+    if (status) return status;
+    return backend->rope(
+        backend->state, x, call->sequences, call->length, heads, size, call->cosine, call->sine, err);
+}
+
+/* Put new keys or values where attention reads them. */
+static enum status store(const struct decoder_layer *layer, const struct decoder_attention *call,
+    float *cache, const float *x, struct error *err)
+{
+    const struct backend *backend = layer->backend;
+
+    return backend->store(backend->state, cache, x, call->sequences, call->length, call->past, call->capacity,
+        layer->config->kv_heads, layer->config->head_size, err);
+}
+
+static enum status mix(
+    const struct decoder_layer *layer, const struct decoder_attention *call, struct error *err)
+{
+    const struct model_config *config = layer->config;
+    struct attention attention = {
+        .out = call->out,
+        .q = call->q,
+        .keys = call->keys,
+        .values = call->values,
+        .sequences = call->sequences,
+        .length = call->length,
+        .past = call->past,
+        .capacity = call->capacity,
+        .heads = config->heads,
+        .kv_heads = config->kv_heads,
+        .head_size = config->head_size,
+        .window = config_slides(config, layer->index) ? config->window : 0,
+        .scale = 1 / sqrtf((float)config->head_size),
+    };
+
+    return layer->backend->attention(layer->backend->state, &attention, err);
+}
+
+enum status decoder_attend(const struct decoder_layer *layer, const struct decoder_attention *call,
+    const float *normed, struct error *err)
+{
+    const struct model_config *config = layer->config;
+    const struct tensor *const *tensors = layer->tensors;
+    uint64_t tokens = call->sequences * call->length;
+    enum status status = decoder_linear(layer, call->q, normed, tokens, ROLE_Q, err);
+
+    if (!status) status = decoder_linear(layer, call->k, normed, tokens, ROLE_K, err);
+    if (!status) status = decoder_linear(layer, call->v, normed, tokens, ROLE_V, err);
+    if (!status) status = prepare_heads(layer, call, call->q, config->heads, tensors[ROLE_Q_NORM], err);
+    if (!status) status = prepare_heads(layer, call, call->k, config->kv_heads, tensors[ROLE_K_NORM], err);
+    if (!status) status = store(layer, call, call->keys, call->k, err);
+    if (!status) status = store(layer, call, call->values, call->v, err);
+    return status ? status : mix(layer, call, err);
+}
+
+/* ---- feed-forward ---- */
+
+enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *up, const float *normed,
+    uint64_t tokens, struct error *err)
+{
+    const struct backend *backend = layer->backend;
+    enum status status = decoder_linear(layer, gate, normed, tokens, ROLE_GATE, err);
+
+    if (!status) status = decoder_linear(layer, up, normed, tokens, ROLE_UP, err);
+    return status ? status
+                  : backend->silu_multiply(backend->state, gate, up, tokens * layer->config->ffn, err);
+}
+
+/* ---- checks ---- */
+
+/* On the bits, so that it becomes vector code: adding one to an exponent of all ones carries into the sign.
+ */
+static bool all_finite(const float *x, uint64_t count)
+{
+    uint32_t carries = 0, bits;
+
+    for (uint64_t i = 0; i < count; i++) {
+        memcpy(&bits, &x[i], sizeof bits);
+        carries |= (bits & UINT32_C(0x7fffffff)) + UINT32_C(0x00800000);
+    }
+    return !(carries >> 31);
+}
+
+bool decoder_finite(const float *x, uint64_t count, uint64_t *bad)
+{
+    if (all_finite(x, count)) return true;
+    for (*bad = 0; isfinite(x[*bad]);)
+        ++*bad;
+    return false;
+}

@@ -1,0 +1,52 @@
+/* The steps a decoder layer is made of, on blocks of tokens in the caller's buffers. The forward pass (sessions with a cache) and
+ * the walk (one stage at a time) are both written in them, so that they cannot drift apart. */
+#ifndef NIBBLE_MODEL_DECODER_H
+#define NIBBLE_MODEL_DECODER_H
+
+#include <stdbool.h>
+
+#include "model/backends/backend.h"
+#include "model/layers.h"
+
+/* A layer as it is run: who computes it, and its tensors. */
+struct decoder_layer {
+    const struct backend *backend;
+    const struct model_config *config;
+    const struct tensor *const
+        *tensors;   /* [ROLE_COUNT], data in memory; NULL where the configuration has none */
+    uint32_t index; /* decides whether attention slides */
+};
+
+/* The widest weight of a configuration, for backend_cpu_create. */
+uint64_t decoder_widest(const struct model_config *config);
+
+/* y = norm(x) by the gain of role `gain`; x and y [tokens][hidden], may be the same. */
+enum status decoder_norm(const struct decoder_layer *layer, float *y, const float *x, uint64_t tokens,
+    enum role gain, struct error *err);
+
+/* y [tokens][rows] = weight x + its bias, if it has one; x [tokens][cols]. `weight`: a linear role. */
+enum status decoder_linear(const struct decoder_layer *layer, float *y, const float *x, uint64_t tokens,
+    enum role weight, struct error *err);
+
+/* One attention, from the normed residual stream to what o is applied to. Positions past .. past + length - 1 of every sequence. */
+struct decoder_attention {
+    uint64_t sequences, length, past, capacity;
+    const float *cosine, *sine; /* [length][head_size / 2], of the positions */
+    float *keys, *values; /* [sequences][kv_heads][capacity][head_size]: read, and the new positions added */
+    float *q, *k, *v;     /* scratch, [sequences * length][heads * head_size], [][kv_heads * head_size] */
+    float *out;           /* [sequences * length][heads * head_size] */
+};
+
+/* out = softmax(q k^T / sqrt(head_size)) v with q, k, v of `normed` [sequences * length][hidden]; q and k normed per head where the
+ * architecture does that, then rotated. */
+enum status decoder_attend(const struct decoder_layer *layer, const struct decoder_attention *call,
+    const float *normed, struct error *err);
+
+/* gate = silu(gate(normed)) * up(normed); gate and up (scratch) [tokens][ffn] */
+enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *up, const float *normed,
+    uint64_t tokens, struct error *err);
+
+/* True if all are finite; else *bad is the first that is not. */
+bool decoder_finite(const float *x, uint64_t count, uint64_t *bad);
+
+#endif
