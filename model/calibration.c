@@ -142,7 +142,7 @@ static enum status check_utf8(const char *text, uint64_t bytes, struct error *er
     if (json_valid_utf8(text, bytes)) return OK;
     for (unsigned length; at < bytes && (length = utf8_sequence(text + at, bytes - at)) > 0; at += length)
         line += text[at] == '\n';
-    if (bytes - at < 4 && (uint8_t)text[at] >= 0xC2) return OK;
+    if (bytes - at < 4 && (uint8_t)text[at] >= 0xC2 && (uint8_t)text[at] <= 0xF4) return OK;
     return fail(err, ERR_FORMAT, "line %" PRIu64 ": invalid UTF-8 at byte %" PRIu64 " of the text", line, at);
 }
 

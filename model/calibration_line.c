@@ -106,7 +106,8 @@ static enum status read_part(struct reading *reading, uint64_t message, uint64_t
                         : json_skip(&reading->json, NULL, err);
     }
     if (status || found) return status;
-    return fail(err, ERR_FORMAT, "%s: has no \"text\"", line->place);
+    set_place(line, ": messages[%" PRIu64 "].content[%" PRIu64 "]", message, part);
+    return fail(err, ERR_FORMAT, "%s: has no text", line->place);
 }
 
 /* A string, or a list of parts. */
