@@ -1,4 +1,4 @@
-/* Reading files, looking at paths, CRC-32. Writing is in file_output.c. */
+/* Reading files, looking at paths, CRC-32. Writing is in file_output.c, gzip in file_gzip.c. */
 #include "base/file.h"
 
 #include <errno.h>

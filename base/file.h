@@ -1,5 +1,5 @@
-/* Files: exact positioned reads, read-only maps, outputs that appear complete or not at all, and CRC-32. The only
- * includer of zlib. */
+/* Files: exact positioned reads, read-only maps, outputs that appear complete or not at all, and CRC-32. Its sources
+ * are the only includers of zlib. */
 #ifndef NIBBLE_BASE_FILE_H
 #define NIBBLE_BASE_FILE_H
 
@@ -36,6 +36,14 @@ void file_close(struct file *file);
  * Owner of *out: the caller, memory_free. */
 enum status file_read_all(
     char **out, uint64_t *bytes, const char *path, uint64_t limit_bytes, struct error *err);
+
+/* Read a whole text into memory with a terminating NUL (not counted), unpacked if its first two bytes are those of gzip:
+ * members joined end to end become one text. `limit_bytes` holds for the unpacked text; more is ERR_MEMORY, found out
+ * before more than about that much is allocated. ERR_FORMAT: packed data that is damaged, cut short or followed by
+ * anything that is no gzip member. *file_crc: CRC-32 of the bytes as they lie on disk. Owner of *out: the caller,
+ * memory_free. */
+enum status file_read_text(char **out, uint64_t *bytes, uint32_t *file_crc, const char *path,
+    uint64_t limit_bytes, struct error *err);
 
 /* What a path is, through links. FILE_ABSENT also when it cannot be looked at; file_open then says why. */
 enum file_kind { FILE_ABSENT, FILE_REGULAR, FILE_FOLDER, FILE_OTHER };

@@ -391,6 +391,201 @@ static void test_read_all(void)
     memory_free(text);
 }
 
+/* ---- texts that may be packed ---- */
+
+/* "once upon a time, once upon a time\n" and 64 KiB of zeros as Python's gzip packs them. */
+static const uint8_t packed_story[] = {31, 139, 8, 0, 0, 0, 0, 0, 2, 255, 203, 207, 75, 78, 85, 40, 45, 200,
+    207, 83, 72, 84, 40, 201, 204, 77, 213, 81, 200, 71, 19, 225, 2, 0, 23, 13, 20, 202, 35, 0, 0, 0};
+static const uint8_t packed_zeros[96] = {[0] = 31,
+    [1] = 139,
+    [2] = 8,
+    [8] = 2,
+    [9] = 255,
+    [10] = 237,
+    [11] = 193,
+    [12] = 1,
+    [13] = 1,
+    [17] = 128,
+    [18] = 144,
+    [19] = 254,
+    [20] = 175,
+    [21] = 238,
+    [22] = 8,
+    [23] = 10,
+    [87] = 106,
+    [88] = 235,
+    [89] = 142,
+    [90] = 151,
+    [91] = 215,
+    [94] = 1};
+#define STORY "once upon a time, once upon a time\n"
+
+static void put_32(uint8_t *at, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        at[i] = (uint8_t)(value >> 8 * i);
+}
+
+/* One gzip member made by hand, without compression: a header of ten bytes, stored blocks of at most 65535 bytes, CRC-32
+ * and length. Returns its length. */
+static uint64_t pack_stored(uint8_t *out, const void *bytes, uint32_t count)
+{
+    static const uint8_t header[10] = {31, 139, 8, [9] = 255};
+    uint8_t *at = out + sizeof header;
+
+    memcpy(out, header, sizeof header);
+    for (uint32_t done = 0, piece; done == 0 || done < count; done += piece) {
+        piece = count - done < 65535 ? count - done : 65535;
+        *at++ = done + piece == count;
+        put_32(at, piece | ~piece << 16);
+        memcpy(at + 4, (const uint8_t *)bytes + done, piece);
+        at += 4 + piece;
+        if (count == 0) break;
+    }
+    put_32(at, file_crc32(0, bytes, count));
+    put_32(at + 4, count);
+    return (uint64_t)(at + 8 - out);
+}
+
+static void check_text(const void *stored, uint64_t stored_bytes, const void *expected, uint64_t count)
+{
+    const char *path = testing_path("text");
+    struct error err = {OK, ""};
+    uint32_t crc = 1;
+    uint64_t bytes = 1;
+    char *text = NULL;
+
+    testing_write(path, stored, stored_bytes);
+    CHECK(file_read_text(&text, &bytes, &crc, path, count, &err) == OK, &err);
+    CU_ASSERT_EQUAL(bytes, count);
+    CU_ASSERT_EQUAL(crc, file_crc32(0, stored, stored_bytes));
+    CU_ASSERT(text && bytes == count && memcmp(text, expected, count) == 0 && text[count] == 0);
+    memory_free(text);
+}
+
+static void check_no_text(
+    const void *stored, uint64_t stored_bytes, uint64_t limit, enum status expected, const char *part)
+{
+    const char *path = testing_path("text");
+    struct error err = {OK, ""};
+    uint32_t crc;
+    uint64_t bytes;
+    char *text = (char *)&err;
+
+    testing_write(path, stored, stored_bytes);
+    CHECK(file_read_text(&text, &bytes, &crc, path, limit, &err) == expected, &err);
+    CHECK(strstr(err.text, part) != NULL && strstr(err.text, path) != NULL, &err);
+    CU_ASSERT_PTR_NULL(text);
+}
+
+static void test_text_plain(void)
+{
+    check_text("", 0, "", 0);
+    check_text("\x1f", 1, "\x1f", 1);
+    check_text("a\0c", 3, "a\0c", 3);
+    check_text("\x1f\x8c", 2, "\x1f\x8c", 2);
+    check_no_text("abc", 3, 2, ERR_MEMORY, "the limit is 2");
+}
+
+static void test_text_packed(void)
+{
+    enum { LARGE = 1000 * 1000 };
+    static char large[LARGE];
+    static uint8_t stored[LARGE + 1000];
+    uint8_t two[sizeof packed_story * 2 + 100];
+    uint64_t state = 1;
+
+    check_text(packed_story, sizeof packed_story, STORY, 35);
+    memcpy(two, packed_story, sizeof packed_story);
+    memcpy(two + sizeof packed_story, packed_story, sizeof packed_story);
+    check_text(two, 2 * sizeof packed_story, STORY STORY, 70);
+    uint64_t empty = pack_stored(two + sizeof packed_story, "", 0);
+    check_text(two, sizeof packed_story + empty, STORY, 35);
+    check_text(two + sizeof packed_story, empty, "", 0);
+    for (uint64_t i = 0; i < LARGE; i++)
+        large[i] = (char)testing_random(&state);
+    for (uint32_t count = LARGE - 3; count <= LARGE; count++)
+        check_text(stored, pack_stored(stored, large, count), large, count);
+    check_text(packed_zeros, sizeof packed_zeros, memset(large, 0, 65536), 65536);
+}
+
+/* A bit of the file is turned: an error, or it was one that does not matter (a date, what fills the last byte). */
+static void check_turned(const uint8_t *bytes, uint64_t count)
+{
+    const char *path = testing_path("text");
+    struct error err = {OK, ""};
+    uint32_t crc;
+    uint64_t unpacked;
+    char *text = NULL;
+
+    testing_write(path, bytes, count);
+    enum status status = file_read_text(&text, &unpacked, &crc, path, 1000, &err);
+    CHECK(status == ERR_FORMAT || (status == OK && strcmp(text, STORY) == 0), &err);
+    memory_free(text);
+}
+
+/* Cut at every byte, every bit turned, and something behind it. */
+static void test_text_packed_badly(void)
+{
+    uint8_t bytes[sizeof packed_story + 3];
+
+    for (uint64_t count = 2; count < sizeof packed_story; count++)
+        check_no_text(packed_story, count, 1000, ERR_FORMAT, "cut short");
+    for (uint64_t bit = 16; bit < 8 * sizeof packed_story; bit++) {
+        memcpy(bytes, packed_story, sizeof packed_story);
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        check_turned(bytes, sizeof packed_story);
+    }
+    memcpy(bytes, packed_story, sizeof packed_story);
+    memcpy(bytes + sizeof packed_story, "abc", 3);
+    check_no_text(bytes, sizeof bytes, 1000, ERR_FORMAT, "incorrect header check");
+    check_no_text(bytes, sizeof bytes - 2, 1000, ERR_FORMAT, "cut short");
+    memset(bytes + sizeof packed_story, 0, 3);
+    check_no_text(bytes, sizeof bytes, 1000, ERR_FORMAT, "incorrect header check");
+}
+
+/* What unpacks to 640 MB ends at the limit. */
+static void test_text_bomb(void)
+{
+    enum { MEMBERS = 10000, LIMIT = 1 << 20 };
+    static uint8_t bomb[MEMBERS * sizeof packed_zeros];
+    uint64_t before = memory_peak_bytes();
+
+    for (size_t i = 0; i < MEMBERS; i++)
+        memcpy(bomb + i * sizeof packed_zeros, packed_zeros, sizeof packed_zeros);
+    check_no_text(bomb, sizeof bomb, LIMIT, ERR_MEMORY, "more than 1048576 bytes once unpacked");
+    if (!TESTING_SANITIZED) CU_ASSERT(memory_peak_bytes() < before + (16 << 20));
+    check_no_text(packed_story, sizeof packed_story, 34, ERR_MEMORY, "more than 34 bytes");
+    check_no_text(packed_story, sizeof packed_story, 0, ERR_MEMORY, "more than 0 bytes");
+}
+
+static void test_text_faults(void)
+{
+    const char *path = testing_path("text");
+    struct error err = {OK, ""};
+    enum status status = ERR_MEMORY;
+    uint32_t crc;
+    uint64_t bytes;
+    char *text = NULL;
+
+    CU_ASSERT_EQUAL(file_read_text(&text, &bytes, &crc, testing_path("absent"), 9, &err), ERR_IO);
+    testing_write(path, packed_story, sizeof packed_story);
+    for (uint64_t nth = 1; status; nth++) {
+        memory_fail_at(nth, 0);
+        status = file_read_text(&text, &bytes, &crc, path, 1000, &err);
+        memory_fail_at(0, 0);
+        CU_ASSERT(status == OK || (status == ERR_MEMORY && !text));
+    }
+    memory_free(text);
+    for (int nth = 1; nth <= 2; nth++) {
+        faults_begin();
+        faults.fail_read = nth;
+        faults.error = EIO;
+        CU_ASSERT_EQUAL(file_read_text(&text, &bytes, &crc, path, 1000, &err), ERR_IO);
+        faults_end();
+    }
+}
+
 /* ---- paths ---- */
 
 static void test_kind(void)
@@ -1176,6 +1371,11 @@ int main(void)
         {"map", test_map},
         {"a map survives replacement", test_map_survives_replacement},
         {"read all", test_read_all},
+        {"a plain text", test_text_plain},
+        {"a packed text", test_text_packed},
+        {"a text packed badly", test_text_packed_badly},
+        {"a text that unpacks without end", test_text_bomb},
+        {"reading a text, with faults", test_text_faults},
         {"kind", test_kind},
         {"same", test_same},
         {"join", test_join},
