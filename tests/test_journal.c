@@ -488,6 +488,7 @@ static void test_states(void)
     struct journal *journal = opened(2);
     CU_ASSERT_STRING_EQUAL(journal_states_path(journal, 2), in_journal("states-00002"));
     CU_ASSERT_EQUAL(journal_latest_states(journal, 2), 0);
+    CU_ASSERT_STRING_EQUAL(journal_states_path(journal, UINT32_MAX), in_journal("states-4294967295"));
     for (uint32_t layer = 0; layer < 4; layer += 1 + (layer == 1))
         testing_write(journal_states_path(journal, layer), "x", 1); /* 0, 1, 3 */
     CU_ASSERT_EQUAL(journal_latest_states(journal, 0), 0);
