@@ -91,6 +91,12 @@ void output_abandon(struct output *output);
  * each tool's main. */
 void file_catch_signals(void);
 
+/* From now on those of these signals that end the process by themselves (SIGINT, SIGTERM, SIGHUP) also write `text` to
+ * standard error, once, after the temporary files are gone: one line, its newline may be left out. NULL (as at first):
+ * nothing is written. The text must live, unchanged, until the process ends: a handler may be reading it
+ * after another one was set. Any thread, any time. */
+void file_signal_note(const char *text);
+
 /* ---- checksums ---- */
 
 /* CRC-32 (ISO-HDLC, the one of zlib, gzip and PNG) of `count` more bytes after `crc`; start with 0. */

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -86,9 +87,31 @@ static void remove_temporaries(void)
     }
 }
 
+/* What else there is to say when a signal ends the process. */
+static _Atomic(const char *) signal_note;
+
+void file_signal_note(const char *text)
+{
+    atomic_store(&signal_note, text);
+}
+
+/* Once, whichever of several handlers comes first. Nobody may be reading: a pipe that stays full must not keep
+ * us from ending. */
+static void write_note(void)
+{
+    const char *text = atomic_exchange(&signal_note, NULL);
+    struct pollfd ready = {.fd = STDERR_FILENO, .events = POLLOUT};
+    size_t count = text ? strlen(text) : 0;
+
+    if (count == 0 || poll(&ready, 1, 1000) != 1) return;
+    if (write(STDERR_FILENO, text, count) < 0 || text[count - 1] == '\n') return;
+    if (write(STDERR_FILENO, "\n", 1) < 0) return;
+}
+
 static void on_end_signal(int signal_number)
 {
     remove_temporaries();
+    write_note();
     signal(signal_number, SIG_DFL);
     raise(signal_number); /* blocked while this handler runs; ends the process when it returns */
 }

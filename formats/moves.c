@@ -107,23 +107,27 @@ static enum status plan_items(struct moves *moves, struct container *container, 
     for (uint64_t i = 0; i < count; i++) {
         struct move *move = &moves->list[moves->count++];
         enum status status;
-        *move = (struct move){.item = &items[i], .source = items[i].source, .target = items[i].target};
+        *move = (struct move){.item = &items[i],
+            .container = items[i].from ? items[i].from : container,
+            .source = items[i].source,
+            .target = items[i].target};
         status = plan_move(move, err);
         if (status) return fail_within(err, status, "tensor %s", items[i].target.name);
         status = nbl_writer_add(writer, &move->target, &move->target_index, err);
         if (status) return status;
-        seen[container_index(container, items[i].source)] = true;
+        if (move->container == container) seen[container_index(container, move->source)] = true;
     }
     return OK;
 }
 
 /* Tensors that no item names are read for their checksum. */
-static void plan_rest(struct moves *moves, const struct container *container, const bool *seen)
+static void plan_rest(struct moves *moves, struct container *container, const bool *seen)
 {
     for (uint64_t i = 0; i < container_count(container); i++) {
         struct move *move = &moves->list[moves->count];
         if (seen[i]) continue;
-        *move = (struct move){.kind = MOVE_READ, .source = container_tensor(container, i)};
+        *move = (struct move){
+            .kind = MOVE_READ, .container = container, .source = container_tensor(container, i)};
         plan_units(move, move->source->bytes, CHUNK_BYTES);
         moves->count++;
     }

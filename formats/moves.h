@@ -21,6 +21,7 @@ enum move_side { MOVE_SOURCE, MOVE_TARGET };
 struct move {
     enum move_kind kind;
     const struct transfer_item *item; /* NULL: READ */
+    struct container *container;      /* where source lies */
     const struct tensor *source;
     struct tensor target;       /* measured */
     uint64_t target_index;      /* in the writer */
@@ -34,8 +35,8 @@ struct moves {
     uint64_t count, chunks;
 };
 
-/* Plan all items, in order, and declare their targets in the writer; then a READ for every tensor of the
- * container that no item names. ERR_UNSUPPORTED: a type or shape that cannot become the one wanted.
+/* Plan all items, in order, and declare their targets in the writer; then a READ for every tensor of
+ * `container` that no item names (one from elsewhere names none of it, whatever it is called). ERR_UNSUPPORTED: a type or shape that cannot become the one wanted.
  * ERR_MEMORY: 8 rows of floats exceed 256 MB. Errors name the tensor. Release with moves_free in any case. */
 enum status moves_plan(struct moves *out, struct container *container, struct nbl_writer *writer,
     const struct transfer_item *items, uint64_t count, struct error *err);

@@ -145,10 +145,11 @@ static enum status check_overflow(
         first + index, value, dtype_info(move->target.dtype)->name);
 }
 
-static enum status read_part(struct job *job, const struct chunk *chunk, unsigned part, uint64_t offset,
-    void *bytes, uint64_t count, struct error *err)
+static enum status read_part(
+    const struct chunk *chunk, unsigned part, uint64_t offset, void *bytes, uint64_t count, struct error *err)
 {
-    enum status status = container_read(job->container, chunk->move->source, offset, bytes, count, err);
+    enum status status =
+        container_read(chunk->move->container, chunk->move->source, offset, bytes, count, err);
 
     if (!status) chunk->crcs->source[part] = file_crc32(0, bytes, count);
     return status;
@@ -165,7 +166,7 @@ static enum status write_part(struct job *job, const struct chunk *chunk, unsign
 static enum status copy_chunk(struct job *job, const struct chunk *chunk, struct error *err)
 {
     uint8_t *raw = chunk->buffers->raw;
-    enum status status = read_part(job, chunk, 0, chunk->begin, raw, chunk->count, err);
+    enum status status = read_part(chunk, 0, chunk->begin, raw, chunk->count, err);
 
     if (status || chunk->move->kind == MOVE_READ) return status;
     chunk->crcs->target[0] = chunk->crcs->source[0];
@@ -186,12 +187,12 @@ static enum status write_floats(struct job *job, const struct chunk *chunk, cons
 }
 
 /* Elements [first, first + count) of a DENSE source as floats. */
-static enum status read_floats(struct job *job, const struct chunk *chunk, const float **floats,
-    uint64_t first, uint64_t count, struct error *err)
+static enum status read_floats(
+    const struct chunk *chunk, const float **floats, uint64_t first, uint64_t count, struct error *err)
 {
     enum dtype dtype = chunk->move->source->dtype;
     uint64_t size = dtype_info(dtype)->bytes;
-    enum status status = read_part(job, chunk, 0, first * size, chunk->buffers->raw, count * size, err);
+    enum status status = read_part(chunk, 0, first * size, chunk->buffers->raw, count * size, err);
 
     if (!status) *floats = cast_to_floats(dtype, chunk->buffers->raw, chunk->buffers->floats, count);
     return status;
@@ -200,7 +201,7 @@ static enum status read_floats(struct job *job, const struct chunk *chunk, const
 static enum status cast_chunk(struct job *job, const struct chunk *chunk, struct error *err)
 {
     const float *floats;
-    enum status status = read_floats(job, chunk, &floats, chunk->begin, chunk->count, err);
+    enum status status = read_floats(chunk, &floats, chunk->begin, chunk->count, err);
 
     return status ? status : write_floats(job, chunk, floats, chunk->begin, chunk->count, err);
 }
@@ -212,7 +213,7 @@ static enum status pack_chunk(struct job *job, const struct chunk *chunk, struct
     uint8_t *out = chunk->buffers->out;
     struct move_part parts[MOVE_PARTS];
     const float *floats;
-    enum status status = read_floats(job, chunk, &floats, chunk->begin * cols, chunk->count * cols, err);
+    enum status status = read_floats(chunk, &floats, chunk->begin * cols, chunk->count * cols, err);
 
     if (status) return status;
     moves_parts(parts, &move->layout, tiles);
@@ -238,7 +239,7 @@ static enum status unpack_chunk(struct job *job, const struct chunk *chunk, stru
 
     moves_parts(parts, layout, tiles);
     for (unsigned i = 0; i < MOVE_PARTS && !status; i++)
-        status = read_part(job, chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
+        status = read_part(chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
             raw + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
     if (status) return status;
     for (uint64_t i = 0; i < tiles; i++) {
@@ -331,11 +332,12 @@ static enum status finish(struct job *job, uint32_t *source_crcs, struct error *
     for (uint64_t i = 0; i < job->moves.count; i++) {
         const struct move *move = &job->moves.list[i];
         uint32_t crc = join(job, move, MOVE_SOURCE), recorded;
-        if (container_checksum(job->container, move->source, &recorded) && recorded != crc)
+        if (container_checksum(move->container, move->source, &recorded) && recorded != crc)
             return fail(err, ERR_FORMAT,
                 "%s: tensor %s: its bytes are damaged: CRC-32 %08" PRIx32 ", recorded %08" PRIx32,
-                container_path(job->container), move->source->name, crc, recorded);
-        source_crcs[container_index(job->container, move->source)] = crc;
+                container_path(move->container), move->source->name, crc, recorded);
+        if (move->container == job->container)
+            source_crcs[container_index(job->container, move->source)] = crc;
         if (move->kind != MOVE_READ)
             nbl_writer_checksum(job->writer, move->target_index, join(job, move, MOVE_TARGET));
     }

@@ -22,11 +22,11 @@ typedef enum status (*transfer_encoder)(const struct tensor *target, void *conte
 
 /* One tensor to move. */
 struct transfer_item {
-    struct container *from;      /* where source lies; NULL: the container transfer_run is called with */
+    struct container *from; /* where source lies; NULL: the container transfer_run is called with */
     const struct tensor *source;
-    struct tensor target;        /* name, storage, dtype, scheme, shape wanted */
-    transfer_encoder encode;     /* STORAGE_TILES targets from DENSE sources; else NULL */
-    void *context;               /* handed to encode */
+    struct tensor target;    /* name, storage, dtype, scheme, shape wanted */
+    transfer_encoder encode; /* STORAGE_TILES targets from DENSE sources; else NULL */
+    void *context;           /* handed to encode */
 };
 
 /* Move all items: declares them in writer (in order), begins it, fills every byte and checksum. Same storage,

@@ -1236,6 +1236,62 @@ static void test_signals_remove_temporaries(void)
     }
 }
 
+/* What a tool has to say comes after the temporary files are gone, and only once. */
+static void check_signal_note(const char *first, const char *then, const char *expected)
+{
+    static const int signals[] = {SIGINT, SIGTERM};
+    const char *path = old_file();
+
+    for (int i = 0; i < 2; i++) {
+        uint64_t count;
+        char *said;
+        testing_capture(2);
+        file_signal_note(first); /* the child inherits it */
+        file_signal_note(then);
+        pid_t child = waiting_child(path, false);
+        kill(child, signals[i]);
+        int status = wait_for(child);
+        said = testing_captured(&count);
+        file_signal_note(NULL);
+        CU_ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == signals[i]);
+        CU_ASSERT_STRING_EQUAL(said, expected);
+        CU_ASSERT_EQUAL(entries_of(testing_path(".")), 2); /* the old file and what was said */
+        memory_free(said);
+    }
+}
+
+static void test_signal_note(void)
+{
+    check_signal_note(NULL, "stopped; the same command goes on", "stopped; the same command goes on\n");
+    check_signal_note("one\n", "two\n", "two\n");
+    check_signal_note("one", NULL, "");
+    check_signal_note(NULL, "", "");
+}
+
+/* Nobody reads: the process ends all the same. */
+static void test_signal_note_without_reader(void)
+{
+    const char *path = old_file();
+    int ends[2], before = dup(2);
+    char block[4096] = {0};
+
+    REQUIRE(before >= 0 && pipe(ends) == 0 && fcntl(ends[1], F_SETFL, O_NONBLOCK) == 0, NULL);
+    while (write(ends[1], block, sizeof block) > 0) {
+    }
+    REQUIRE(fcntl(ends[1], F_SETFL, 0) == 0 && dup2(ends[1], 2) == 2, NULL);
+    file_signal_note("stopped");
+    pid_t child = waiting_child(path, false);
+    file_signal_note(NULL);
+    REQUIRE(dup2(before, 2) == 2, NULL);
+    kill(child, SIGTERM);
+    int status = wait_for(child);
+    CU_ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    CU_ASSERT_EQUAL(entries_of(testing_path(".")), 1);
+    close(before);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void test_signals_that_were_ignored(void)
 {
     const char *path = old_file();
@@ -1404,6 +1460,8 @@ int main(void)
         {"killed at every write", test_killed_at_every_write},
         {"a limit on the size of files", test_size_limit},
         {"signals remove temporaries", test_signals_remove_temporaries},
+        {"a note of a signal", test_signal_note},
+        {"a note of a signal that nobody reads", test_signal_note_without_reader},
         {"signals that were ignored", test_signals_that_were_ignored},
         {"a signal at any moment", test_signal_at_any_moment},
         {"a mapped file cut short", test_mapped_file_cut_short},

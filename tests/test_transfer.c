@@ -494,6 +494,100 @@ static void test_damaged_source(void)
     free(data);
 }
 
+/* ---- two containers ---- */
+
+/* A folder with dense a, b and c, and a .nbl file with b in tiles. */
+struct pair {
+    struct container *folder, *layer;
+    const struct tensor *tiles;
+    char layer_path[512];
+    void *data[3];
+};
+
+static struct pair make_pair(void)
+{
+    const char *folder = testing_folder(), *path = testing_path("model.safetensors");
+    struct pair pair = {0};
+    struct transfer_item item;
+    struct error err = {0};
+
+    for (uint64_t i = 0; i < 3; i++)
+        pair.data[i] = random_data(DTYPE_F32, 64 * 32, i + 1);
+    struct source sources[] = {{"a", DTYPE_F32, 64, 32, pair.data[0]}, {"b", DTYPE_F32, 64, 32, pair.data[1]},
+        {"c", DTYPE_F32, 64, 32, pair.data[2]}};
+    write_source(path, sources, 3);
+    pair.folder = open_good(folder);
+    snprintf(pair.layer_path, sizeof pair.layer_path, "%s/layer.nbl", folder);
+    item = pack_item(container_find(pair.folder, "b"), (struct scheme){4, 32, true});
+    REQUIRE(transfer(pair.folder, pair.layer_path, &item, 1, 2, &err) == OK, &err);
+    pair.layer = open_good(pair.layer_path);
+    pair.tiles = container_find(pair.layer, "b");
+    return pair;
+}
+
+static void free_pair(struct pair *pair)
+{
+    container_close(pair->layer);
+    container_close(pair->folder);
+    for (int i = 0; i < 3; i++)
+        free(pair->data[i]);
+}
+
+static struct transfer_item item_from(struct container *from, struct transfer_item item)
+{
+    item.from = from;
+    return item;
+}
+
+/* Tiles of another container between dense tensors of the main one: the same file as when all comes from one. That the
+ * main container's b is read although its name is taken is checked by transfer. */
+static void test_two_containers(void)
+{
+    const char *mixed = testing_path("mixed.nbl"), *single = testing_path("single.nbl");
+    struct pair pair = make_pair();
+    struct transfer_item items[3];
+    struct error err = {0};
+
+    items[0] = cast_item(container_find(pair.folder, "a"), DTYPE_F16);
+    items[1] = pack_item(container_find(pair.folder, "b"), (struct scheme){4, 32, true});
+    items[2] = item_from(pair.folder, copy_item(container_find(pair.folder, "c")));
+    CHECK(transfer(pair.folder, single, items, 3, 2, &err) == OK, &err);
+    items[1] = item_from(pair.layer, copy_item(pair.tiles));
+    CHECK(transfer(pair.folder, mixed, items, 3, 2, &err) == OK, &err);
+    CU_ASSERT_TRUE(testing_same_files(mixed, single));
+    CHECK(transfer(pair.folder, mixed, items, 3, 1, &err) == OK, &err);
+    CU_ASSERT_TRUE(testing_same_files(mixed, single));
+
+    items[1] = item_from(pair.layer, cast_item(pair.tiles, DTYPE_F32)); /* unpacked from the other */
+    items[0] = items[1];
+    items[0].target.name = "d"; /* twice from the other, nothing named of the main one */
+    container_close(transfer_good(pair.folder, items, 2, 2));
+    free_pair(&pair);
+}
+
+/* The other container's bytes must agree with what it records, the error names its file; the main one's too. */
+static void test_damage_in_second_container(void)
+{
+    struct pair pair = make_pair();
+    struct transfer_item items[2];
+    uint64_t count;
+    char *bytes = testing_read(pair.layer_path, &count);
+
+    bytes[65536 + 100] ^= 1;
+    testing_write(pair.layer_path, bytes, count);
+    items[0] = item_from(pair.layer, copy_item(pair.tiles));
+    items[1] = item_from(pair.layer, cast_item(pair.tiles, DTYPE_F16));
+    for (int i = 0; i < 2; i++)
+        check_refused(pair.folder, items[i], ERR_FORMAT, "layer.nbl: tensor b: its bytes are damaged");
+    check_refused(pair.layer, item_from(pair.folder, copy_item(container_find(pair.folder, "b"))), ERR_FORMAT,
+        "layer.nbl: tensor b: its bytes are damaged"); /* read for its checksum alone */
+    bytes[65536 + 100] ^= 1;
+    testing_write(pair.layer_path, bytes, count);
+    container_close(transfer_good(pair.folder, items, 1, 2));
+    memory_free(bytes);
+    free_pair(&pair);
+}
+
 /* Rows that do not fit in memory are refused by name; a copy goes by bytes and has no such limit. */
 static void test_long_rows(void)
 {
@@ -629,6 +723,8 @@ int main(void)
         {"impossible", test_impossible},
         {"encoder error", test_encoder_error},
         {"damaged source", test_damaged_source},
+        {"two containers", test_two_containers},
+        {"damage in the second container", test_damage_in_second_container},
         {"long rows", test_long_rows},
         {"provenance", test_provenance},
         {"bad provenance", test_bad_provenance},
