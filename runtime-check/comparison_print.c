@@ -24,8 +24,8 @@ static void add_row(struct table *table, const struct comparison_model *model)
         return;
     }
     table_cell(table, "%.5f +- %.5f", result->log_ratio, result->log_ratio_error);
-    table_cell(table, "%.5f +- %.5f", result->kld, result->kld_error);
-    table_cell(table, "%.5f", result->kld_median);
+    table_cell(table, "%.6f +- %.6f", result->kld, result->kld_error);
+    table_cell(table, "%.6f", result->kld_median);
     table_cell(table, "%.4f", result->kld_p99);
     table_cell(table, "%.4f", result->kld_max);
     table_cell(table, "%.2f %%", 100 * result->same_top);

@@ -73,7 +73,7 @@ void divergence_row(struct divergence_row *out, const float *base, const float *
     const double base_sum = lanes_sum(sums.base), candidate_sum = lanes_sum(sums.candidate);
     const double base_log = log(base_sum), candidate_log = log(candidate_sum);
     const double kld = lanes_sum(sums.moved) / base_sum - (base_log - candidate_log);
-    out->kld = kld < 0 ? 0 : kld;
+    out->kld = kld < 0 && isfinite(kld) ? 0 : kld;
     out->base_nll = base_log + ((double)sums.base_top - (double)base[target]);
     out->nll = candidate_log + ((double)sums.candidate_top - (double)candidate[target]);
     out->probability_change = exp(-out->nll) - exp(-out->base_nll);
