@@ -35,10 +35,10 @@ value() { sed -nE "s/^ *\"$1\": ([^,]*),?\$/\1/p" <<<"$2" | head -n 1; }
 # quantize FILE BITS GROUP OPTIONS: the options are a line of METHODS, words as a shell would take them. Prints the bits per
 # quantized weight.
 quantize() {
-    local options
+    local options made
     eval "options=($4)"
-    value bits_per_quantized_weight "$(nibble-quantize "$model" "$1" --bits "$2" --group "$3" --indivisible row \
-        --quiet --json "${options[@]}")"
+    made=$(nibble-quantize "$model" "$1" --bits "$2" --group "$3" --indivisible row --quiet --json "${options[@]}") || return
+    value bits_per_quantized_weight "$made"
 }
 
 # One width and group: quantize by every method, then compare all files in one run. A file is named by its method's number, so
@@ -52,6 +52,7 @@ compare() {
         labels+=("$label") sizes+=("$size") files+=("$work/$i.nbl")
         i=$((i + 1))
     done <<<"$METHODS"
+    [ $i -gt 0 ] || { echo "no method to try: every line of METHODS needs CALIBRATION" >&2; exit 2; }
     nibble-check compare "$model" "${files[@]}" --text "$text" --context "$context" --quiet --csv >"$work/csv"
     if [ -z "${headed:-}" ]; then
         headed=yes
