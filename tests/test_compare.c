@@ -339,6 +339,18 @@ static void refusals(void)
     close_three(&three);
 }
 
+/* The shipped model's: it merges where the tiny ones take bytes. */
+static struct tokenizer *foreign_tokenizer(void)
+{
+    struct error err = {0};
+    struct tokenizer *tokenizer = NULL;
+    uint64_t bytes;
+    char *json = testing_read(testing_source("../models/folio-4M/tokenizer.json"), &bytes);
+    REQUIRE(!tokenizer_create(&tokenizer, "tokenizer.json", json, bytes, &err), &err);
+    memory_free(json);
+    return tokenizer;
+}
+
 /* A tokenizer.json written differently may compare; one that cuts the text differently may not. */
 static void other_tokenizers(void)
 {
@@ -359,6 +371,12 @@ static void other_tokenizers(void)
     REQUIRE(!model_open(&spaced, folder, three.pool, &err), &err);
     CHECK(!compare_models(&out, three.models[0], &spaced, 1, text, strlen(text), &options, NULL, &err), &err);
     struct tokenizer *tokenizer = spaced->tokenizer;
+    spaced->tokenizer = foreign_tokenizer();
+    CU_ASSERT_EQUAL(
+        compare_models(&out, three.models[0], &spaced, 1, text, strlen(text), &options, NULL, &err),
+        ERR_USAGE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "different tokenizers"));
+    tokenizer_free(spaced->tokenizer);
     spaced->tokenizer = NULL;
     CHECK(!compare_models(&out, three.models[0], &spaced, 1, text, strlen(text), &options, NULL, &err), &err);
     spaced->tokenizer = tokenizer;
