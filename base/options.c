@@ -225,13 +225,25 @@ static enum status parse_option(
     return set_option(option, values, value ? value + 1 : argv[++*at], err);
 }
 
+static bool is_repeated(const struct operand *operand)
+{
+    const size_t count = strlen(operand->name);
+    return count > 3 && strcmp(operand->name + count - 3, "...") == 0;
+}
+
+/* `index` counts the operands given so far; those beyond the last go into it if it is repeated. */
 static enum status set_operand(
     const struct command *command, size_t index, const char *text, void *values, struct error *err)
 {
-    if (index >= command->operand_count)
-        return fail(
-            err, ERR_USAGE, "'%s': one argument too many; %zu expected", text, command->operand_count);
-    memcpy((char *)values + command->operands[index].offset, &text, sizeof text);
+    const size_t count = command->operand_count;
+    const size_t which = index < count ? index : count - 1;
+    const bool repeated = count > 0 && is_repeated(&command->operands[which]);
+
+    if (index >= count && !repeated)
+        return fail(err, ERR_USAGE, "'%s': one argument too many; %zu expected", text, count);
+    char *target = (char *)values + command->operands[which].offset;
+    if (repeated) return append_value((struct option_list *)(void *)target, text, err);
+    memcpy(target, &text, sizeof text);
     return OK;
 }
 
@@ -254,6 +266,7 @@ enum status options_parse(const struct command *command, int argc, char **argv, 
             status = set_operand(command, operands++, argv[i], values, err);
     }
     if (status || operands >= command->operand_count) return status;
-    return fail(err, ERR_USAGE, "%s is missing (%s); --help explains", command->operands[operands].name,
-        command->operands[operands].help);
+    const struct operand *missing = &command->operands[operands];
+    return fail(err, ERR_USAGE, "%.*s is missing (%s); --help explains", (int)strcspn(missing->name, "."),
+        missing->name, missing->help);
 }

@@ -37,10 +37,11 @@ struct option {
     const char *section;       /* NULL: under the section of the option before it */
 };
 
-/* A positional argument; all are required and stand in order among the options. */
+/* A positional argument; all are required and stand in order among the options. The last one may take the rest: a name that
+ * ends in "..." means one or more, collected into a struct option_list. */
 struct operand {
-    const char *name; /* "INPUT" */
-    size_t offset;    /* of a const char * */
+    const char *name; /* "INPUT", "MODEL..." */
+    size_t offset;    /* of a const char *, or of a struct option_list */
     const char *help;
 };
 

@@ -6,10 +6,12 @@
 #include "base/memory.h"
 #include "tensor/kernels/kernels.h"
 
-extern const struct check_command command_perplexity, command_verify, command_inspect, command_generate;
+extern const struct check_command command_perplexity, command_compare, command_verify, command_inspect,
+    command_generate;
 
 const struct check_command *const check_commands[] = {
     &command_perplexity,
+    &command_compare,
     &command_verify,
     &command_inspect,
     &command_generate,

@@ -49,7 +49,7 @@ char *inspect_shape(char *out, const struct tensor *tensor)
     return out;
 }
 
-static double bits_per(uint64_t bytes, uint64_t weights)
+double inspect_bits_per(uint64_t bytes, uint64_t weights)
 {
     return weights ? 8.0 * (double)bytes / (double)weights : 0;
 }
@@ -61,7 +61,7 @@ static void add_tensor_row(struct table *table, const struct tensor *tensor)
     table_cell(table, "%s", inspect_shape(shape, tensor));
     table_cell(table, "%s", inspect_scheme(scheme, tensor));
     table_cell(table, "%s", report_bytes(bytes, tensor->bytes));
-    table_cell(table, "%.3f", bits_per(tensor->bytes, tensor->elements));
+    table_cell(table, "%.3f", inspect_bits_per(tensor->bytes, tensor->elements));
 }
 
 static void print_tensors(struct container *container)
@@ -107,7 +107,7 @@ static enum status print_kinds(struct container *container, struct error *err)
         table_cell(&table, "%" PRIu64, kinds[k].tensors);
         table_cell(&table, "%" PRIu64, kinds[k].weights);
         table_cell(&table, "%s", report_bytes(bytes, kinds[k].bytes));
-        table_cell(&table, "%.3f", bits_per(kinds[k].bytes, kinds[k].weights));
+        table_cell(&table, "%.3f", inspect_bits_per(kinds[k].bytes, kinds[k].weights));
     }
     if (!status) table_print(&table);
     table_free(&table);
@@ -181,11 +181,11 @@ enum status inspect_print(struct container *container, bool all_tensors, struct 
     printf("file           %s (%s)\n", container_path(container), container_format(container));
     printf("size           %s, %" PRIu64 " tensors, %" PRIu64 " weights, %.3f bits per weight\n",
         report_bytes(bytes, totals.bytes), totals.tensors, totals.weights,
-        bits_per(totals.bytes, totals.weights));
+        inspect_bits_per(totals.bytes, totals.weights));
     if (totals.quantized_tensors) {
         printf("quantized      %" PRIu64 " tensors, %" PRIu64 " weights, %.3f bits per quantized weight\n",
             totals.quantized_tensors, totals.quantized_weights,
-            bits_per(totals.quantized_bytes, totals.quantized_weights));
+            inspect_bits_per(totals.quantized_bytes, totals.quantized_weights));
     }
     if (known) print_config(&config);
     for (uint64_t i = 0; i < container_alias_count(container); i++) {
@@ -259,10 +259,10 @@ enum status inspect_json(struct container *container, struct json_writer *writer
     }
     json_put_u64(writer, "bytes", totals.bytes);
     json_put_u64(writer, "weights", totals.weights);
-    json_put_number(writer, "bits_per_weight", bits_per(totals.bytes, totals.weights));
+    json_put_number(writer, "bits_per_weight", inspect_bits_per(totals.bytes, totals.weights));
     json_put_u64(writer, "weights_quantized", totals.quantized_weights);
-    json_put_number(
-        writer, "bits_per_quantized_weight", bits_per(totals.quantized_bytes, totals.quantized_weights));
+    json_put_number(writer, "bits_per_quantized_weight",
+        inspect_bits_per(totals.quantized_bytes, totals.quantized_weights));
     json_write_key(writer, "tensors");
     json_open_array(writer);
     for (uint64_t i = 0; i < totals.tensors; i++)

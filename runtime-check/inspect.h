@@ -15,6 +15,9 @@ struct inspect_totals {
 
 void inspect_total(struct inspect_totals *out, struct container *container);
 
+/* Bits per weight: 8 * bytes / weights; 0 for no weights. */
+double inspect_bits_per(uint64_t bytes, uint64_t weights);
+
 /* "4 bits, group 32", "8 bits, whole row, zero-points", "BF16". Returns out (at least 48 bytes). */
 char *inspect_scheme(char *out, const struct tensor *tensor);
 

@@ -1,14 +1,29 @@
 #!/usr/bin/env bash
-# Perplexity and size of one model under many ways of quantizing it, as a Markdown table.
+# Perplexity and KL divergence of one model under many ways of quantizing it, as a Markdown table.
 #
 #   scripts/compare-methods.sh MODEL TEXT [CONTEXT]
 #
 # The decoder's linear layers are quantized; embedding, head and norms are kept. Rows that a group does not divide get one
-# scale per row. BITS, GROUPS_TRIED and RANGES in the environment choose what is tried.
+# scale per row. In the environment:
+#   METHODS       lines "label|options of nibble-quantize"; the default is below. An option that holds spaces is quoted as in a
+#                 shell; $CALIBRATION and other variables are replaced
+#   CALIBRATION   the text that lines of calibrated methods name; such lines are left out while it is not set
+#   BITS          8 6 5 4 3 2
+#   GROUPS_TRIED  32
+# All methods of one width and group are compared with the original in one run.
 set -euo pipefail
 model=${1:?usage: scripts/compare-methods.sh MODEL TEXT [CONTEXT]}
 text=${2:?usage: scripts/compare-methods.sh MODEL TEXT [CONTEXT]}
 context=${3:-256}
+if [ -z "${METHODS:-}" ]; then
+    METHODS=$(cat <<'END'
+RTN|--method rtn
+RTN+search|--method rtn --range mse
+RTN, zero-points|--method rtn --asymmetric
+RTN+search, zero-points|--method rtn --asymmetric --range mse
+END
+    )
+fi
 tools=$(dirname "${BASH_SOURCE[0]}")/../build/release
 PATH=$tools:$PATH
 work=$(mktemp -d)
@@ -16,25 +31,51 @@ trap 'rm -rf "$work"' EXIT
 
 # The value of a key in the JSON a tool printed: one `"key": value` a line.
 value() { sed -nE "s/^ *\"$1\": ([^,]*),?\$/\1/p" <<<"$2" | head -n 1; }
-perplexity() { value perplexity "$(nibble-check perplexity "$1" --text "$text" --context "$context" --quiet --json)"; }
 
-base=$(perplexity "$model")
-echo "| bits | group | grid | range | bits per quantized weight | bytes | perplexity | change |"
-echo "| --- | --- | --- | --- | --- | --- | --- | --- |"
-printf '| original | | | | | | %.4f | |\n' "$base"
+# quantize FILE BITS GROUP OPTIONS: the options are a line of METHODS, words as a shell would take them. Prints the bits per
+# quantized weight.
+quantize() {
+    local options made
+    eval "options=($4)"
+    made=$(nibble-quantize "$model" "$1" --bits "$2" --group "$3" --indivisible row --quiet --json "${options[@]}") || return
+    value bits_per_quantized_weight "$made"
+}
+
+# One width and group: quantize by every method, then compare all files in one run. A file is named by its method's number, so
+# the rows of the comparison are in the order of the lines.
+compare() {
+    local bits=$1 group=$2 labels=() sizes=() files=() label options i=0 size
+    while IFS='|' read -r label options; do
+        case $label in '' | '#'*) continue ;; esac
+        case $options in *CALIBRATION*) [ -n "${CALIBRATION:-}" ] || continue ;; esac
+        size=$(quantize "$work/$i.nbl" "$bits" "$group" "$options")
+        labels+=("$label") sizes+=("$size") files+=("$work/$i.nbl")
+        i=$((i + 1))
+    done <<<"$METHODS"
+    [ $i -gt 0 ] || { echo "no method to try: every line of METHODS needs CALIBRATION" >&2; exit 2; }
+    nibble-check compare "$model" "${files[@]}" --text "$text" --context "$context" --quiet --csv >"$work/csv"
+    if [ -z "${headed:-}" ]; then
+        headed=yes
+        echo "| method | bits | group | bits per quantized weight | perplexity | KL divergence |"
+        echo "| --- | --- | --- | --- | --- | --- |"
+        printf '| original | | | | %.4f | |\n' "$(column perplexity 2)"
+    fi
+    for i in "${!labels[@]}"; do
+        printf '| %s | %d | %s | %.3f | %.4f | %.5f |\n' "${labels[i]}" "$bits" "$group" "${sizes[i]}" \
+            "$(column perplexity $((i + 3)))" "$(column kld $((i + 3)))"
+    done
+    rm -f "${files[@]}"
+}
+
+# column NAME LINE: a number of the comparison. Counted from the right, because a path on the left may hold a comma.
+column() {
+    awk -F, -v name="$1" -v line="$2" '
+        NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) from_right = NF - i }
+        NR == line { print $(NF - from_right) }' "$work/csv"
+}
+
 for bits in ${BITS:-8 6 5 4 3 2}; do
     for group in ${GROUPS_TRIED:-32}; do
-        for grid in symmetric asymmetric; do
-            for range in ${RANGES:-minmax mse}; do
-                asymmetric=()
-                [ $grid = asymmetric ] && asymmetric=(--asymmetric)
-                made=$(nibble-quantize "$model" "$work/q.nbl" --method rtn --bits "$bits" --group "$group" --range "$range" \
-                    "${asymmetric[@]}" --indivisible row --force --quiet --json)
-                found=$(perplexity "$work/q.nbl")
-                printf '| %d | %s | %s | %s | %.3f | %d | %.4f | %+.2f %% |\n' "$bits" "$group" $grid "$range" \
-                    "$(value bits_per_quantized_weight "$made")" "$(value bytes_out "$made")" "$found" \
-                    "$(awk -v a="$found" -v b="$base" 'BEGIN { print 100 * (a / b - 1) }')"
-            done
-        done
+        compare "$bits" "$group"
     done
 done

@@ -126,6 +126,41 @@ static void test_lists_keep_their_order(void)
     options_list_free(&sample.keep);
 }
 
+static const struct operand many_operands[] = {
+    {"INPUT", offsetof(struct sample, input), "The first."},
+    {"MODEL...", offsetof(struct sample, keep), "The others."},
+};
+
+static const struct command many = {
+    "nibble-many", "Takes many.", NULL, many_operands, COUNT(many_operands), options, COUNT(options)};
+
+/* The last operand takes the rest, wherever options stand between; --help shows the dots, an error the name. */
+static void test_an_operand_repeated(void)
+{
+    const char *const arguments[] = {"program", "in", "a", "--force", "b", "--", "--c"};
+    struct error err = {OK, ""};
+    enum options_outcome outcome;
+    struct sample sample = {.group = 128};
+
+    CHECK(options_parse(&many, 7, (char **)(uintptr_t)arguments, &sample, &outcome, &err) == OK, &err);
+    CU_ASSERT_STRING_EQUAL(sample.input, "in");
+    CU_ASSERT_TRUE(sample.force);
+    CU_ASSERT_EQUAL_FATAL(sample.keep.count, 3);
+    CU_ASSERT_STRING_EQUAL(sample.keep.values[0], "a");
+    CU_ASSERT_STRING_EQUAL(sample.keep.values[1], "b");
+    CU_ASSERT_STRING_EQUAL(sample.keep.values[2], "--c");
+    options_list_free(&sample.keep);
+    CU_ASSERT_EQUAL(
+        options_parse(&many, 2, (char **)(uintptr_t)arguments, &sample, &outcome, &err), ERR_USAGE);
+    CU_ASSERT_STRING_EQUAL(err.text, "MODEL is missing (The others.); --help explains");
+    CU_ASSERT_PTR_NULL(sample.keep.values);
+    memory_fail_at(1, 0);
+    CU_ASSERT_EQUAL(
+        options_parse(&many, 3, (char **)(uintptr_t)arguments, &sample, &outcome, &err), ERR_MEMORY);
+    memory_fail_at(0, 0);
+    options_list_free(&sample.keep);
+}
+
 static void test_the_last_one_wins(void)
 {
     struct sample sample;
@@ -373,6 +408,15 @@ static void test_help_of_choices_with_a_name(void)
     memory_free(help);
 }
 
+static void test_help_of_a_repeated_operand(void)
+{
+    char *help = help_of(&many);
+
+    CU_ASSERT_PTR_NOT_NULL(strstr(help, "usage: nibble-many [options] INPUT MODEL...\n"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(help, "\n  MODEL...               The others.\n"));
+    memory_free(help);
+}
+
 static void test_help_of_little(void)
 {
     static const struct command bare = {"nibble-bare", "Does nothing.", NULL, NULL, 0, NULL, 0};
@@ -389,6 +433,7 @@ int main(void)
         {"every kind", test_every_kind},
         {"defaults stay", test_defaults_stay},
         {"lists keep their order", test_lists_keep_their_order},
+        {"an operand repeated", test_an_operand_repeated},
         {"the last one wins", test_the_last_one_wins},
         {"what looks like an option", test_what_looks_like_an_option},
         {"help and version win", test_help_and_version_win},
@@ -402,6 +447,7 @@ int main(void)
         {"help", test_help},
         {"help is narrow", test_help_is_narrow},
         {"help of choices with a name", test_help_of_choices_with_a_name},
+        {"help of a repeated operand", test_help_of_a_repeated_operand},
         {"help of little", test_help_of_little},
     };
 

@@ -1,0 +1,45 @@
+/* The arithmetic of a comparison, apart from models: one pair of logits rows, and statistics over many. */
+#ifndef NIBBLE_RUNTIME_CHECK_DIVERGENCE_H
+#define NIBBLE_RUNTIME_CHECK_DIVERGENCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime-check/compare.h"
+
+/* One scored token. p is the base's distribution, q the candidate's, t the token that followed. */
+struct divergence_row {
+    double base_nll, nll;      /* -ln p(t), -ln q(t) */
+    double kld;                /* sum p ln (p / q); not finite if a logit of either row is not */
+    double probability_change; /* q(t) - p(t) */
+    bool same_top;             /* the first of the highest logits is the same in both rows */
+};
+
+/* Score one pair of rows. Exponentials are single precision (relative error about 1e-7), sums double precision in a fixed
+ * order, so kld is good to about 1e-7 + 1e-7 * kld; where rounding leaves it below zero it is set to zero. Equal rows
+ * give exactly zero. */
+void divergence_row(struct divergence_row *out, const float *base, const float *candidate,
+    uint64_t vocabulary, uint32_t target);
+
+/* Running mean and sum of squared differences from it (Welford 1962): no cancellation, one pass. */
+struct divergence_moments {
+    uint64_t count;
+    double mean, squares;
+};
+
+/* What is kept of all rows so far. Zero-initialise but for klds and capacity. */
+struct divergence {
+    float *klds; /* [capacity], of every row in order, for percentiles; owner: the caller */
+    uint64_t capacity;
+    struct divergence_moments base_nll, nll, log_ratio, kld, squared_change;
+    uint64_t same_top;
+};
+
+/* Add the next row; the order of rows decides the bits of the result. No more than `capacity`. */
+void divergence_add(struct divergence *divergence, const struct divergence_row *row);
+
+/* Fill in the statistics of *out (compare.h has the formulas); fields about the text and the model are left alone. At
+ * least one row. Sorts klds. */
+void divergence_summarize(struct comparison *out, struct divergence *divergence);
+
+#endif
