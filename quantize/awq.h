@@ -1,5 +1,6 @@
-/* Activation-aware weight quantization (Lin et al. 2023, arXiv:2306.00978): channels that carry large activations are scaled up in
- * the weights before rounding, and down where they are produced: exactly the same network, but for rounding.
+/* Activation-aware weight quantization (Lin et al. 2023, arXiv:2306.00978): channels that carry large activations are
+ * scaled up in the weights before rounding, and down where they are produced (quantize/fold.h): exactly the same network, but
+ * for rounding.
  *
  * Pairs of a decoder layer, where the scale of the left is folded into the right's columns:
  *   attention norm -> q, k, v      feed-forward norm -> gate, up      up (rows) -> down      v (rows) -> o
@@ -46,8 +47,8 @@ struct awq_choice {
  *   hessian   in, after hessian_mean: second (on and above the diagonal) and magnitude are used
  *   shared    [cols], each < cols: channels with equal shared[j] share a scale, found from the means of their m and w;
  *             NULL: every channel has its own
- * Dead channels (H's diagonal is 0) keep scale 1, unless they share it with a live one. The result does not depend on the number of
- * workers. ERR_MEMORY. ERR_NUMERIC: a weight is not finite or does not fit, unscaled; the text names matrix and row. */
+ * Dead channels (H's diagonal is 0) keep scale 1, unless they share it with a live one. The result does not depend on the
+ * number of workers. ERR_MEMORY. ERR_NUMERIC: a weight is not finite or does not fit, unscaled; the text names matrix and row. */
 enum status awq_search(float *scales, struct awq_choice *choice, const struct awq_matrix *matrices,
     uint64_t count, const struct hessian *hessian, const uint32_t *shared, struct pool *pool,
     struct error *err);

@@ -352,6 +352,26 @@ static void test_tall_matrices(void)
     release(&stage);
 }
 
+/* The rows looked at first (every other) would like scales; the others are large and on their grid already, and would lose it.
+ * On every row identity wins, whatever the sample said. */
+static void test_sample_is_not_believed(void)
+{
+    const uint64_t rows[] = {1024};
+    struct stage_case stage = make_case(rows, 1, 32, (struct scheme){3, 32, false}, 17);
+    float *weights = (float *)stage.matrices[0].weights;
+    for (int i = 0; i < 1024 * 32; i++) {
+        if (i / 32 % 2) weights[i] = (float)(i % 32 == 0 ? -4 : i % 8 - 4) / 4;
+    }
+    must_search(&stage);
+    CHECK(stage.choice.ratio == 0 && stage.choice.error == 1 && stage.scales[5] == 1, NULL);
+    for (int i = 0; i < 1024 * 32; i++) { /* the sampled rows alone */
+        if (i / 32 % 2) weights[i] = 0;
+    }
+    must_search(&stage);
+    CHECK(stage.choice.ratio > 0 && stage.choice.error < 1, NULL);
+    release(&stage);
+}
+
 /* The same bits for any number of workers. */
 static void test_workers(void)
 {
@@ -648,6 +668,7 @@ int main(void)
         {"identity stays", test_identity_stays},
         {"dead channels", test_dead_channels},
         {"tall matrices", test_tall_matrices},
+        {"the sample is not believed", test_sample_is_not_believed},
         {"workers", test_workers},
         {"shared heads", test_shared_heads},
         {"faults", test_faults},
