@@ -44,7 +44,8 @@ static enum status collect(struct choices *out, struct plan *plan, struct error 
             matrix->bytes[w] = bytes_at(planned, allocate_widths[w]);
         out->planned[out->count++] = planned;
     }
-    return out->count ? OK : fail(err, ERR_USAGE, "the target leaves nothing to choose: every matrix is kept");
+    return out->count ? OK
+                      : fail(err, ERR_USAGE, "the target leaves nothing to choose: every matrix is kept");
 }
 
 static void free_choices(struct choices *choices)
@@ -62,8 +63,8 @@ struct scrap {
 };
 
 static enum status measure_width(struct calibrated *work, const struct plan_tensor *planned,
-    const float *weights, const struct hessian *hessian, const struct scrap *scrap, uint32_t bits, double *error,
-    double *power, struct error *err)
+    const float *weights, const struct hessian *hessian, const struct scrap *scrap, uint32_t bits,
+    double *error, double *power, struct error *err)
 {
     struct scheme scheme = planned->target.scheme;
     scheme.bits = bits;
@@ -95,8 +96,8 @@ static enum status measure_matrix(struct calibrated *work, const struct layer *l
     enum status status = weights && scrap.codes && scrap.zeros && scrap.scales ? OK : ERR_MEMORY;
     for (unsigned w = 0; status == OK && w < ALLOCATE_WIDTHS; w++) {
         double error, power = 0;
-        status = measure_width(
-            work, planned, weights, hessian, &scrap, allocate_widths[w], &error, &power, err);
+        status =
+            measure_width(work, planned, weights, hessian, &scrap, allocate_widths[w], &error, &power, err);
         matrix->error[w] = power > 0 ? error / power : 0;
     }
     memory_free(weights);
@@ -142,8 +143,7 @@ static enum status measure(struct calibrated *work, const struct choices *choice
     struct walk_options options = {.in_memory = true, .folder = "/tmp"};
     walk_bytes(config, work->calibration.samples, work->calibration.length, &options, &states);
     options.in_memory = states <= UINT64_C(512) << 20;
-    enum status status =
-        walk_create(&work->walk, work->input, &work->calibration, &options, work->pool, err);
+    enum status status = walk_create(&work->walk, work->input, &work->calibration, &options, work->pool, err);
     struct progress *progress = progress_start(work->report, "measuring", config->layers, PROGRESS_ITEMS);
     for (uint32_t layer = 0; status == OK && layer < config->layers; layer++) {
         status = measure_layer(work, layer, choices, err);
@@ -172,18 +172,19 @@ static enum status find_budget(uint64_t *out, const struct calibrated *work, con
     }
     if (others >= options->target_size)
         return fail(err, ERR_USAGE,
-            "--target-size %" PRIu64 ": what is not chosen here (embedding, head, norms, tokenizer) takes %" PRIu64
+            "--target-size %" PRIu64
+            ": what is not chosen here (embedding, head, norms, tokenizer) takes %" PRIu64
             " bytes already; --embedding 8 and --head 8 make it less",
             options->target_size, others);
     *out = options->target_size - others;
     return OK;
 }
 
-enum status budget_choose(struct calibrated *work, const struct quantize_options *options, uint64_t fixed_bytes,
-    const char *path, bool force, struct error *err)
+enum status budget_choose(struct calibrated *work, const struct quantize_options *options,
+    uint64_t fixed_bytes, const char *path, bool force, struct error *err)
 {
     struct choices choices = {0};
-    uint64_t budget, taken;
+    uint64_t budget = 0, taken;
     enum status status = collect(&choices, work->plan, err);
     if (status == OK) status = find_budget(&budget, work, &choices, options, fixed_bytes, err);
     if (status == OK) status = measure(work, &choices, err);

@@ -25,14 +25,15 @@
 
 /* ---- settling ---- */
 
-static enum status load_calibration(struct calibrated *work, const struct quantize_options *options, struct error *err)
+static enum status load_calibration(
+    struct calibrated *work, const struct quantize_options *options, struct error *err)
 {
     uint64_t context = work->input->config.context;
     const struct calibration_options wanted = {.path = options->calibration,
         .samples = options->samples,
-        .length = options->sample_length                            ? options->sample_length
+        .length = options->sample_length                    ? options->sample_length
                   : context > 1 && context < DEFAULT_LENGTH ? context
-                                                                    : DEFAULT_LENGTH,
+                                                            : DEFAULT_LENGTH,
         .pick = strcmp(options->pick, "first") == 0    ? CALIBRATION_FIRST
                 : strcmp(options->pick, "random") == 0 ? CALIBRATION_RANDOM
                                                        : CALIBRATION_SPREAD,
@@ -110,8 +111,7 @@ static enum status checksum_tensor(void *context, uint64_t index, unsigned worke
 
 /* Everything that the result depends on is read once before the work begins, because a journal must not be continued with another
  * model of the same shape. */
-static enum status write_sources(
-    struct json_writer *json, struct calibrated *work, struct error *err)
+static enum status write_sources(struct json_writer *json, struct calibrated *work, struct error *err)
 {
     struct container *container = work->input->container;
     uint64_t count = container_count(container);
@@ -164,8 +164,8 @@ static enum status make_stamp(
     struct record record = {0};
     char *sources = NULL;
     uint64_t bytes;
-    enum status status = record_create(
-        &record, options, work->settings, &work->calibration, work->input->config.tied, err);
+    enum status status =
+        record_create(&record, options, work->settings, &work->calibration, work->input->config.tied, err);
     if (status == OK) status = sources_text(&sources, work, err);
     if (status == OK) {
         json_open_object(&json);
@@ -239,8 +239,8 @@ static enum status quantize_layer(
 /* ---- a finished layer again ---- */
 
 /* Put what the journal has in place of the original; it must be what the plan wants. */
-static enum status take_finished(
-    struct layer *layer, enum role role, const struct plan_tensor *planned, struct container *from, struct error *err)
+static enum status take_finished(struct layer *layer, enum role role, const struct plan_tensor *planned,
+    struct container *from, struct error *err)
 {
     const struct tensor *tensor = container_find(from, planned->target.name), *target = &planned->target;
     if (!tensor || tensor->storage != target->storage || tensor->dtype != target->dtype ||
@@ -318,8 +318,8 @@ static enum status save_states(struct calibrated *work, struct journal *journal,
     return status;
 }
 
-static enum status quantize_layers(struct calibrated *work, struct journal *journal, const char *stamp,
-    uint32_t finished, struct error *err)
+static enum status quantize_layers(
+    struct calibrated *work, struct journal *journal, const char *stamp, uint32_t finished, struct error *err)
 {
     uint32_t layers = work->input->config.layers;
     double start = report_seconds(), last = start;
@@ -352,8 +352,8 @@ static enum status write_output(struct quantize_job *job, struct error *err)
             .from = from, .source = container_find(from, planned->target.name), .target = planned->target};
     }
     if (status == OK)
-        status = transfer_run(job->input->container, job->writer, items, plan->count, job->source_crcs, job->pool,
-            job->report, "writing", err);
+        status = transfer_run(job->input->container, job->writer, items, plan->count, job->source_crcs,
+            job->pool, job->report, "writing", err);
     rtn_release(tensors, plan, status == OK);
     memory_free(items);
     return status;
@@ -366,7 +366,8 @@ static void note_for_signals(const struct journal *journal)
 {
     static char note[512];
     snprintf(note, sizeof note,
-        "\nnibble-quantize: stopped; finished layers are kept in %.300s, and the same command goes on from there\n",
+        "\nnibble-quantize: stopped; finished layers are kept in %.300s, and the same command goes on from "
+        "there\n",
         journal_folder(journal));
     file_signal_note(note);
 }
@@ -390,7 +391,8 @@ static enum status settle(
     report_note(job->report,
         "calibration: %" PRIu64 " samples, %" PRIu64 " tokens; about %s of memory at most%s%s%s",
         work->calibration.samples, work->calibration.tokens_used, report_bytes(peak, footprint->peak),
-        footprint->in_memory ? "" : ", and ", footprint->in_memory ? "" : report_bytes(states, footprint->states),
+        footprint->in_memory ? "" : ", and ",
+        footprint->in_memory ? "" : report_bytes(states, footprint->states),
         footprint->in_memory ? "" : " of disk for hidden states");
     return OK;
 }
@@ -405,8 +407,8 @@ enum status calibrated_dry_run(struct quantize_job *job, struct error *err)
     return status;
 }
 
-static enum status start_walk(struct calibrated *work, const struct footprint *footprint, const char *folder,
-    struct error *err)
+static enum status start_walk(
+    struct calibrated *work, const struct footprint *footprint, const char *folder, struct error *err)
 {
     const struct walk_options options = {.original = work->settings->method.correction != CORRECTION_NONE,
         .in_memory = footprint->in_memory,
@@ -423,8 +425,8 @@ enum status calibrated_run(struct quantize_job *job, struct error *err)
     enum status status = settle(&work, job, &footprint, err);
     if (status == OK) status = make_stamp(&stamp, &work, options, err);
     if (status == OK)
-        status = journal_open(&job->journal, options->output, stamp, work.input->config.layers, options->restart,
-            work.pool, work.report, &job->calibrated.layers_resumed, err);
+        status = journal_open(&job->journal, options->output, stamp, work.input->config.layers,
+            options->restart, work.pool, work.report, &job->calibrated.layers_resumed, err);
     if (status == OK) status = start_walk(&work, &footprint, journal_folder(job->journal), err);
     if (status == OK) {
         note_for_signals(job->journal);

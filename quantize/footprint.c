@@ -54,8 +54,7 @@ static uint64_t peak(const struct calibrated *work, bool in_memory, uint64_t *st
         if (bytes > largest) largest = bytes;
     }
     return BASE_BYTES + largest +
-           walk_bytes(
-               &work->input->config, calibration->samples, calibration->length, &options, states);
+           walk_bytes(&work->input->config, calibration->samples, calibration->length, &options, states);
 }
 
 enum status footprint_settle(

@@ -51,8 +51,9 @@ static enum status observe(void *context, const struct walk_inputs *inputs, stru
     struct observer *observer = context;
     struct hessian *hessian = observer->hessian;
     double start = report_seconds();
-    enum status status = hessian_add(hessian, observer->pool, inputs->x, hessian->cross ? inputs->original : NULL,
-        hessian->residual ? inputs->residual : NULL, inputs->tokens, err);
+    enum status status =
+        hessian_add(hessian, observer->pool, inputs->x, hessian->cross ? inputs->original : NULL,
+            hessian->residual ? inputs->residual : NULL, inputs->tokens, err);
     observer->seconds += report_seconds() - start;
     return status;
 }
@@ -69,7 +70,8 @@ enum status gptq_observe(struct calibrated *work, struct layer *layer, enum stag
     enum status status = hessian_create(out, walk_stage_cols(config, stage),
         correction != CORRECTION_NONE && !first, rows, pool_workers(work->pool), err);
     struct observer observer = {.hessian = out, .pool = work->pool};
-    if (status == OK) status = walk_to(work->walk, stage, &layer->walk, only_current, observe, &observer, err);
+    if (status == OK)
+        status = walk_to(work->walk, stage, &layer->walk, only_current, observe, &observer, err);
     work->phases.hessian += observer.seconds;
     return status == OK ? hessian_mean(out, err) : status;
 }
@@ -107,8 +109,7 @@ static enum status find_target(struct calibrated *work, const struct layer *laye
     if (!hessian->cross && !hessian->residual) return OK;
     enum status status = order ? reorder(member->target, rows, cols, order, false, err) : OK;
     if (status == OK)
-        status =
-            hessian_correct(hessian, work->pool, member->target, rows, hessian->residual != NULL, err);
+        status = hessian_correct(hessian, work->pool, member->target, rows, hessian->residual != NULL, err);
     if (status == OK && order) status = reorder(member->target, rows, cols, order, true, err);
     return status == OK ? OK : fail_within(err, status, "tensor %s", target->name);
 }

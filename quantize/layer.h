@@ -7,8 +7,9 @@
 struct layer {
     struct walk_layer walk; /* what a walk is shown; its pointers lead to the tensors below */
     struct tensor original[ROLE_COUNT], current[ROLE_COUNT];
-    void *original_data[ROLE_COUNT]; /* owned; NULL where current and original share, or the layer has no such role */
-    void *current_data[ROLE_COUNT];  /* owned, once replaced */
+    void *original_data
+        [ROLE_COUNT]; /* owned; NULL where current and original share, or the layer has no such role */
+    void *current_data[ROLE_COUNT]; /* owned, once replaced */
 };
 
 /* Read layer `index`, every element checked: ERR_NUMERIC names the first that is not finite. Both streams see the

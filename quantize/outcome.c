@@ -53,8 +53,8 @@ static enum status get(
         status = json_get_number(object, what, numbers[i].name, -INFINITY, INFINITY,
             (double *)(void *)(base + numbers[i].offset), err);
     for (size_t i = 0; status == OK && i < COUNT(counts); i++)
-        status = json_get_u64(object, what, counts[i].name, 0, UINT64_MAX,
-            (uint64_t *)(void *)(base + counts[i].offset), err);
+        status = json_get_u64(
+            object, what, counts[i].name, 0, UINT64_MAX, (uint64_t *)(void *)(base + counts[i].offset), err);
     outcome->calibrated = true;
     return status;
 }
@@ -154,9 +154,12 @@ void outcome_note(const struct report *report, const struct plan *plan, uint32_t
         const struct plan_tensor *planned = plan->layer[layer][role];
         if (!has_outcome(planned) || used >= sizeof errors) continue;
         const char *name = layers_role_name(role);
-        used += (size_t)snprintf(errors + used, sizeof errors - used, "  %.*s %.4f", (int)strcspn(name, "_"), name,
-            outcome_relative(&planned->outcome));
+        used += (size_t)snprintf(errors + used, sizeof errors - used, "  %.*s %.4f", (int)strcspn(name, "_"),
+            name, outcome_relative(&planned->outcome));
     }
-    report_note(report, "layer %*" PRIu32 "/%" PRIu32 "%s  %s, %s left", layers > 99 ? 3 : layers > 9 ? 2 : 1,
+    report_note(report, "layer %*" PRIu32 "/%" PRIu32 "%s  %s, %s left",
+        layers > 99  ? 3
+        : layers > 9 ? 2
+                     : 1,
         layer + 1, layers, errors, report_duration(took, seconds), report_duration(left, seconds_left));
 }

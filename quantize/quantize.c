@@ -16,8 +16,8 @@
 static enum status attach(struct quantize_job *job, struct error *err)
 {
     struct record record = {0};
-    enum status status = record_create(
-        &record, job->options, job->settings, &job->calibration, job->input->config.tied, err);
+    enum status status =
+        record_create(&record, job->options, job->settings, &job->calibration, job->input->config.tied, err);
     if (status == OK)
         status = provenance_attach(job->writer, job->input->container, settings_command.name,
             (const char *const(*)[2])record.pairs, record.count, job->source_crcs, err);

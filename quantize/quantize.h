@@ -38,7 +38,7 @@ struct quantize_job {
     uint32_t *source_crcs;     /* [container_count] out, as transfer_run fills them */
     struct pool *pool;
     const struct report *report;
-    uint64_t fixed_bytes;          /* of the output beside tensors, about */
+    uint64_t fixed_bytes;           /* of the output beside tensors, about */
     struct calibration calibration; /* out, calibrated: tokens released, numbers kept, for the provenance */
     struct journal *journal;        /* out, calibrated: to be removed once the output is complete */
     struct calibrated_summary calibrated; /* out */

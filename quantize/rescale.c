@@ -7,28 +7,22 @@
 #include "quantize/fold.h"
 #include "quantize/gptq.h"
 
-/* What produces a stage's inputs: a norm's gain, or the rows of a matrix and its bias. */
-struct producer {
-    enum role gain, matrix, bias; /* ROLE_COUNT: none */
-};
-
-static const struct producer producers[WALK_STAGES] = {
-    [WALK_QKV] = {ROLE_ATTENTION_NORM, ROLE_COUNT, ROLE_COUNT},
-    [WALK_O] = {ROLE_COUNT, ROLE_V, ROLE_V_BIAS},
-    [WALK_GATE_UP] = {ROLE_MLP_NORM, ROLE_COUNT, ROLE_COUNT},
-    [WALK_DOWN] = {ROLE_COUNT, ROLE_UP, ROLE_UP_BIAS},
-};
-
 static bool is_consumer(const struct plan_tensor *planned, enum role role, enum stage stage)
 {
     return planned && layers_role_is_linear(role) && walk_stage_of(role) == stage;
 }
 
+/* True if scales go into the rows of a matrix, not into a norm's gain. */
+static bool has_matrix(const struct fold_pair *pair)
+{
+    return layers_role_is_linear(pair->producer);
+}
+
 bool rescale_possible(const struct plan *plan, uint32_t layer, enum stage stage)
 {
     struct plan_tensor *const *roles = plan->layer[layer];
-    const struct producer *producer = &producers[stage];
-    if (producer->matrix != ROLE_COUNT && roles[producer->matrix]->recipe.keep) return false;
+    const struct fold_pair *pair = fold_pair(stage);
+    if (has_matrix(pair) && roles[pair->producer]->recipe.keep) return false;
     for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
         if (is_consumer(roles[role], role, stage) && roles[role]->recipe.keep) return false;
     }
@@ -39,9 +33,9 @@ void rescale_plan(struct plan *plan, uint32_t layers)
 {
     for (uint32_t layer = 0; layer < layers; layer++) {
         for (enum stage stage = WALK_QKV; stage < WALK_STAGES; stage++) {
-            const struct producer *producer = &producers[stage];
-            enum role role = producer->gain != ROLE_COUNT ? producer->gain : producer->bias;
-            struct plan_tensor *planned = plan->layer[layer][role];
+            const struct fold_pair *pair = fold_pair(stage);
+            enum role role = has_matrix(pair) ? pair->producer_bias : pair->producer;
+            struct plan_tensor *planned = role == ROLE_COUNT ? NULL : plan->layer[layer][role];
             if (planned && rescale_possible(plan, layer, stage)) plan_widen(plan, planned);
         }
     }
@@ -100,8 +94,8 @@ static enum status search(struct calibrated *work, const struct layer *layer, en
 }
 
 /* *scales stays NULL where nothing can be scaled. */
-static enum status find_scales(struct calibrated *work, struct layer *layer, enum stage stage, float **scales,
-    struct error *err)
+static enum status find_scales(
+    struct calibrated *work, struct layer *layer, enum stage stage, float **scales, struct error *err)
 {
     struct hessian hessian = {0};
     if (!rescale_possible(work->plan, layer->walk.index, stage))
@@ -115,8 +109,7 @@ static enum status find_scales(struct calibrated *work, struct layer *layer, enu
 
 /* ---- folding ---- */
 
-static enum status fold_into_gain(
-    struct layer *layer, enum role role, const float *scales, struct error *err)
+static enum status fold_into_gain(struct layer *layer, enum role role, const float *scales, struct error *err)
 {
     float *gain = layer_floats(layer, role, err);
     if (!gain) return ERR_MEMORY;
@@ -129,7 +122,6 @@ static enum status fold_into_rows(
     struct layer *layer, enum role role, const float *row_scales, struct error *err)
 {
     const struct tensor *tensor = layer->walk.current[role];
-    if (!tensor) return OK;
     float *values = layer_floats(layer, role, err);
     if (!values) return ERR_MEMORY;
     fold_rows(values, tensor->shape[0], tensor->rank == 2 ? tensor->shape[1] : 1, row_scales);
@@ -142,23 +134,24 @@ static enum status fold_producer(const struct calibrated *work, struct layer *la
     const float *scales, struct error *err)
 {
     const struct model_config *config = &work->input->config;
-    const struct producer *producer = &producers[stage];
-    if (producer->gain != ROLE_COUNT) return fold_into_gain(layer, producer->gain, scales, err);
-    uint64_t rows = layer->walk.current[producer->matrix]->shape[0];
+    const struct fold_pair *pair = fold_pair(stage);
+    if (!has_matrix(pair)) return fold_into_gain(layer, pair->producer, scales, err);
+    uint64_t rows = layer->walk.current[pair->producer]->shape[0];
     float *row_scales = memory_new(rows, sizeof *row_scales, err);
     if (!row_scales) return ERR_MEMORY;
     for (uint64_t i = 0; stage != WALK_O && i < rows; i++)
         row_scales[i] = scales[i];
     if (stage == WALK_O) fold_heads(row_scales, scales, config);
-    enum status status = fold_into_rows(layer, producer->matrix, row_scales, err);
-    if (status == OK) status = fold_into_rows(layer, producer->bias, row_scales, err);
+    enum status status = fold_into_rows(layer, pair->producer, row_scales, err);
+    if (status == OK && layer->walk.current[pair->producer_bias])
+        status = fold_into_rows(layer, pair->producer_bias, row_scales, err);
     memory_free(row_scales);
     return status;
 }
 
 /* Into the columns of the stage's matrices. */
-static enum status fold_consumers(
-    const struct calibrated *work, struct layer *layer, enum stage stage, const float *scales, struct error *err)
+static enum status fold_consumers(const struct calibrated *work, struct layer *layer, enum stage stage,
+    const float *scales, struct error *err)
 {
     for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
         if (!is_consumer(work->plan->layer[layer->walk.index][role], role, stage)) continue;

@@ -7,7 +7,9 @@
 #include <stdio.h>
 
 #include "base/memory.h"
+#include "base/file.h"
 #include "formats/measure.h"
+#include "quantize/outcome.h"
 #include "tensor/kernels/kernels.h"
 
 static double bits_per(uint64_t bytes, uint64_t weights)
@@ -24,10 +26,20 @@ static double total_error(const struct plan *plan)
 {
     double error = 0, power = 0;
     for (uint64_t i = 0; i < plan->count; i++) {
-        error += plan->tensors[i].error;
-        power += plan->tensors[i].power;
+        error += plan->tensors[i].outcome.error;
+        power += plan->tensors[i].outcome.power;
     }
     return relative_error(error, power);
+}
+
+/* The sums over all calibrated tensors. */
+static struct outcome total_outcome(const struct plan *plan)
+{
+    struct outcome total = {0};
+    for (uint64_t i = 0; i < plan->count; i++) {
+        if (plan->tensors[i].outcome.calibrated) outcome_add(&total, &plan->tensors[i].outcome);
+    }
+    return total;
 }
 
 static bool has_errors(const struct quantize_options *options)
@@ -70,7 +82,7 @@ static void print_plan(const struct plan *plan, bool errors)
         if (planned->recipe.keep) {
             table_cell(&table, "%s", "");
         } else {
-            table_cell(&table, "%.5f", relative_error(planned->error, planned->power));
+            table_cell(&table, "%.5f", relative_error(planned->outcome.error, planned->outcome.power));
         }
     }
     table_print(&table);
@@ -87,14 +99,62 @@ static const char *indivisible_text(enum indivisible indivisible)
     return indivisible == INDIVISIBLE_DIVISOR ? "a smaller group" : "kept";
 }
 
+static void print_method(const struct quantize_result *result, const struct quantize_options *options)
+{
+    char recipe[64];
+    const char *bits = "";
+    if (options->target_bits > 0 || options->target_size > 0) bits = "; bits chosen for the target";
+    if (options->allocation) bits = "; bits from the allocation file";
+    printf("method           %s: %s%s\n", result->settings.method.name,
+        settings_recipe_text(recipe, &result->settings.linear), bits);
+}
+
+/* Where the time went, the largest share first would be nicer to read but harder to compare: always in this order. */
+static void print_phases(const struct phases *phases)
+{
+    const struct {
+        const char *name;
+        double seconds;
+    } parts[] = {{"forward", phases->forward}, {"Hessians", phases->hessian}, {"factors", phases->factor},
+        {"scales", phases->rescale}, {"solving", phases->solve}, {"journal", phases->journal}};
+    char text[24];
+    printf("phases           ");
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (parts[i].seconds > 0)
+            printf("%s%s %s", i ? ", " : "", parts[i].name, report_duration(text, parts[i].seconds));
+    }
+    putchar('\n');
+}
+
+static void print_calibrated(const struct quantize_result *result, bool dry_run)
+{
+    const struct calibrated_summary *calibrated = &result->calibrated;
+    struct outcome total = total_outcome(&result->plan);
+    char memory[16];
+    printf("calibration      %" PRIu64 " samples, %" PRIu64 " tokens, text %08" PRIx32 "\n",
+        calibrated->samples, calibrated->tokens, calibrated->text_crc32);
+    printf("memory needed    about %s\n", report_bytes(memory, calibrated->memory_estimate));
+    if (dry_run) return;
+    printf("output error     %.5f (root mean square, relative", outcome_relative(&total));
+    if (total.nearest_error > 0) printf("; rounding to nearest: %.5f", outcome_relative_nearest(&total));
+    printf(")\n");
+    if (total.rows_nearest)
+        printf(
+            "kept as nearest  %" PRIu64 " rows, where rounding to nearest erred less\n", total.rows_nearest);
+    if (total.dead)
+        printf("dead inputs      %" PRIu64 " channels that the calibration text never used\n", total.dead);
+    if (calibrated->layers_resumed)
+        printf("resumed          after layer %" PRIu32 "\n", calibrated->layers_resumed);
+    print_phases(&calibrated->phases);
+}
+
 static void print_people(const struct quantize_result *result, const struct quantize_options *options)
 {
     const struct plan *plan = &result->plan;
-    char recipe[64], in[16], out[16], duration[24], memory[16];
+    char in[16], out[16], duration[24], memory[16];
     if (options->dry_run || options->common.verbose) print_plan(plan, has_errors(options));
     printf("output           %s%s\n", options->output, options->dry_run ? " (dry run: not written)" : "");
-    printf(
-        "method           %s: %s\n", options->method, settings_recipe_text(recipe, &result->settings.linear));
+    print_method(result, options);
     printf("tensors          %" PRIu64 ": %" PRIu64 " quantized, %" PRIu64 " kept\n", plan->count,
         plan->quantized, plan->count - plan->quantized);
     if (plan->indivisible)
@@ -106,6 +166,7 @@ static void print_people(const struct quantize_result *result, const struct quan
     printf("bits per weight  %.3f; of quantized weights %.3f\n", bits_per(plan->bytes, plan->weights),
         bits_per(plan->bytes_quantized, plan->weights_quantized));
     if (has_errors(options)) printf("relative error   %.5f (root mean square)\n", total_error(plan));
+    if (result->settings.calibrated) print_calibrated(result, options->dry_run);
     if (options->dry_run) return;
     printf("time             %s, %u thread%s, %s kernels\n", report_duration(duration, result->seconds),
         result->threads, result->threads == 1 ? "" : "s", kernels()->name);
@@ -121,6 +182,14 @@ static void write_group(struct json_writer *json, const char *key, uint32_t grou
     } else {
         json_put_text(json, key, "row");
     }
+}
+
+/* What a calibrated method measured of one tensor. */
+static void write_outcome(struct json_writer *json, const struct outcome *outcome)
+{
+    json_put_number(json, "relative_output_error", outcome_relative(outcome));
+    json_put_number(json, "relative_output_error_nearest", outcome_relative_nearest(outcome));
+    outcome_put(json, outcome);
 }
 
 static void write_planned(struct json_writer *json, const struct plan_tensor *planned, bool errors)
@@ -142,8 +211,12 @@ static void write_planned(struct json_writer *json, const struct plan_tensor *pl
         json_put_u64(json, "bits", recipe->bits);
         write_group(json, "group", recipe->group);
         json_put_bool(json, "asymmetric", recipe->asymmetric);
-        json_put_text(json, "range", recipe->range == GRID_MSE ? "mse" : "minmax");
-        if (errors) json_put_number(json, "relative_error", relative_error(planned->error, planned->power));
+        json_put_text(json, "range", settings_range_name(recipe->range));
+        if (planned->importance > 0) json_put_number(json, "importance", planned->importance);
+        if (planned->outcome.calibrated) write_outcome(json, &planned->outcome);
+        if (errors)
+            json_put_number(
+                json, "relative_error", relative_error(planned->outcome.error, planned->outcome.power));
     }
     json_put_u64(json, "bytes", planned->bytes);
     json_close_object(json);
@@ -158,8 +231,35 @@ static void write_plan(struct json_writer *json, const struct plan *plan, bool e
     json_close_array(json);
 }
 
-static void write_json(
-    struct json_writer *json, const struct quantize_result *result, const struct quantize_options *options)
+static void write_calibrated(struct json_writer *json, const struct quantize_result *result)
+{
+    const struct calibrated_summary *calibrated = &result->calibrated;
+    const struct phases *phases = &calibrated->phases;
+    const struct settings *settings = &result->settings;
+    struct outcome total = total_outcome(&result->plan);
+    json_put_text(json, "correction", settings_correction_name(settings->method.correction));
+    json_put_u64(json, "polish", settings->method.polish);
+    json_put_text(json, "act_order", settings_order_name(settings->order));
+    json_put_u64(json, "calibration_samples", calibrated->samples);
+    json_put_u64(json, "calibration_tokens", calibrated->tokens);
+    json_put_u64(json, "calibration_documents", calibrated->documents);
+    json_put_u64(json, "layers_resumed", calibrated->layers_resumed);
+    json_put_u64(json, "memory_estimate_bytes", calibrated->memory_estimate);
+    json_put_number(json, "relative_output_error", outcome_relative(&total));
+    json_put_number(json, "relative_output_error_nearest", outcome_relative_nearest(&total));
+    json_put_u64(json, "rows_nearest", total.rows_nearest);
+    json_put_u64(json, "dead_inputs", total.dead);
+    json_put_number(json, "greatest_damping", total.damping);
+    json_put_number(json, "seconds_forward", phases->forward);
+    json_put_number(json, "seconds_hessians", phases->hessian);
+    json_put_number(json, "seconds_factors", phases->factor);
+    json_put_number(json, "seconds_scales", phases->rescale);
+    json_put_number(json, "seconds_solving", phases->solve);
+    json_put_number(json, "seconds_journal", phases->journal);
+}
+
+static void write_json(struct json_writer *json, const struct quantize_result *result,
+    const struct quantize_options *options, bool with_plan)
 {
     const struct plan *plan = &result->plan;
     const struct recipe *linear = &result->settings.linear;
@@ -169,11 +269,12 @@ static void write_json(
     json_put_text(json, "input", options->input);
     json_put_text(json, "output", options->output);
     json_put_bool(json, "dry_run", options->dry_run);
-    json_put_text(json, "method", options->method);
+    json_put_text(json, "method", result->settings.method.name);
     json_put_u64(json, "bits", linear->bits);
     write_group(json, "group", linear->group);
     json_put_bool(json, "asymmetric", linear->asymmetric);
-    json_put_text(json, "range", options->range);
+    json_put_text(json, "range", settings_range_name(linear->range));
+    if (result->settings.calibrated) write_calibrated(json, result);
     json_put_u64(json, "tensors", plan->count);
     json_put_u64(json, "tensors_quantized", plan->quantized);
     json_put_u64(json, "tensors_indivisible", plan->indivisible);
@@ -186,7 +287,7 @@ static void write_json(
         json, "bits_per_quantized_weight", bits_per(plan->bytes_quantized, plan->weights_quantized));
     if (has_errors(options)) json_put_number(json, "relative_error", total_error(plan));
     checkpoint_write_dropped(&result->input, json);
-    if (options->dry_run || options->common.verbose) write_plan(json, plan, has_errors(options));
+    if (with_plan) write_plan(json, plan, has_errors(options));
     json_put_number(json, "seconds", result->seconds);
     json_put_u64(json, "peak_memory_bytes", memory_peak_bytes());
     json_put_text(json, "kernels", kernels()->name);
@@ -200,9 +301,31 @@ static enum status print_json(
     struct json_writer json = {.indent = 2};
     char *text = NULL;
     uint64_t bytes;
-    write_json(&json, result, options);
+    write_json(&json, result, options, options->dry_run || options->common.verbose);
     enum status status = json_writer_take(&json, &text, &bytes, err);
     if (status == OK) fputs(text, stdout);
+    memory_free(text);
+    json_writer_free(&json);
+    return status;
+}
+
+/* The same as a file, always with every tensor. */
+static enum status write_report(
+    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+{
+    struct json_writer json = {.indent = 2};
+    struct output *output = NULL;
+    char *text = NULL;
+    uint64_t bytes;
+    write_json(&json, result, options, true);
+    enum status status = json_writer_take(&json, &text, &bytes, err);
+    if (status == OK) status = output_open(&output, options->report, true, err);
+    if (status == OK) status = output_write_at(output, 0, text, bytes, err);
+    if (status == OK) {
+        status = output_commit(output, err);
+    } else {
+        output_abandon(output);
+    }
     memory_free(text);
     json_writer_free(&json);
     return status;
@@ -211,6 +334,10 @@ static enum status print_json(
 enum status summary_print(
     const struct quantize_result *result, const struct quantize_options *options, struct error *err)
 {
+    if (options->report) {
+        enum status status = write_report(result, options, err);
+        if (status != OK) return status;
+    }
     if (options->common.json) return print_json(result, options, err);
     print_people(result, options);
     return OK;

@@ -25,6 +25,11 @@ enum status linalg_init(struct error *err)
     return OK;
 }
 
+const char *linalg_core(void)
+{
+    return openblas_get_corename();
+}
+
 static int blas_int(uint64_t value)
 {
     assert(value <= INT_MAX);

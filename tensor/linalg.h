@@ -12,6 +12,9 @@
  * setting on every call when OMP_NUM_THREADS asks for more). Called once by each tool's main that multiplies. */
 enum status linalg_init(struct error *err);
 
+/* The processor that OpenBLAS has chosen its kernels for ("Haswell"): another one may round differently. */
+const char *linalg_core(void);
+
 /* c[m, n] = alpha * a[m, k] * b[n, k]^T + beta * c, all row-major with row strides, on the calling thread. Safe from
  * several threads at once. m, n or k may be 0. */
 void linalg_gemm_nt(uint64_t m, uint64_t n, uint64_t k, float alpha, const float *a, uint64_t a_stride,

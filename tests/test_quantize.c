@@ -361,7 +361,7 @@ static void test_reported_error(void)
         CHECK(quantize_run(&result, &options, &err) == OK, &err);
         const struct plan_tensor *tensor = planned(&result, UP_PROJ);
         struct container *target = open_mapped(options.output), *source = open_mapped(folder);
-        errors[mse] = sqrt(tensor->error / tensor->power);
+        errors[mse] = sqrt(tensor->outcome.error / tensor->outcome.power);
         CU_ASSERT_DOUBLE_EQUAL(errors[mse],
             relative_error(container_find(source, UP_PROJ), container_find(target, UP_PROJ)), 1e-9);
         container_close(source);
