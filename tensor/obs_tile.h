@@ -9,7 +9,7 @@
 enum {
     OBS_STRIP = 32,     /* rows that go through a column together */
     OBS_BLOCK = 128,    /* columns between two products with the rest of the matrix */
-    OBS_TILE_MOST = 128 /* rows of a task, a multiple of OBS_STRIP */
+    OBS_TILE_MOST = 256 /* rows of a task, a multiple of OBS_STRIP */
 };
 
 /* What holds for all rows. */
