@@ -48,9 +48,9 @@ struct obs_result {
     /* Sums over rows, in double precision and in the order of rows. */
     double power; /* t H t^T */
     double error; /* (q - t) H (q - t)^T of what is returned */
-    double
-        error_nearest; /* the same of rounding the target to nearest, same range search; only with safeguard or
-                             without factor, else 0 */
+    /* The same of rounding the target to nearest with the same range search; only with safeguard or without factor,
+     * else 0. */
+    double error_nearest;
     double error_solved;   /* the same of the column-by-column solution as it was; without factor 0 */
     uint64_t rows_nearest; /* rows where rounding to nearest was better and kept (polished all the same) */
 };
