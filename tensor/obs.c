@@ -80,18 +80,22 @@ static uint64_t tile_rows_of(uint64_t rows)
     return wanted > OBS_TILE_MOST ? OBS_TILE_MOST : wanted;
 }
 
-/* Find which groups are together: first and last place lie a group apart. */
-static void find_groups(struct obs_plan *plan)
+/* List the places of every group; one is together if the first and the last lie a group apart. */
+static enum status find_groups(struct obs_plan *plan, struct error *err)
 {
-    for (uint64_t place = plan->cols; place-- > 0;)
-        plan->first[plan->group_at[place]] = (uint32_t)place;
-    memset(plan->together, 1, plan->groups);
+    uint32_t *counts = memory_new(plan->groups, sizeof *counts, err);
+    if (!counts) return ERR_MEMORY;
     for (uint64_t place = 0; place < plan->cols; place++) {
         uint32_t group = plan->group_at[place];
-        if (place - plan->first[group] < plan->group) continue;
-        plan->together[group] = 0;
-        plan->scattered = true;
+        plan->members[group * plan->group + counts[group]++] = (uint32_t)place;
     }
+    memory_free(counts);
+    for (uint64_t group = 0; group < plan->groups; group++) {
+        const uint32_t *members = plan->members + group * plan->group;
+        plan->together[group] = members[plan->group - 1] - members[0] < plan->group;
+        plan->scattered |= !plan->together[group];
+    }
+    return OK;
 }
 
 static enum status make_plan(struct obs_plan *plan, const struct obs_problem *problem, struct error *err)
@@ -105,10 +109,10 @@ static enum status make_plan(struct obs_plan *plan, const struct obs_problem *pr
         .top = (float)((1u << problem->scheme.bits) - 1),
         .order = memory_new(cols, sizeof *plan->order, err),
         .group_at = memory_new(cols, sizeof *plan->group_at, err),
-        .first = memory_new(cols / group, sizeof *plan->first, err),
+        .members = memory_new(cols, sizeof *plan->members, err),
         .together = memory_new(cols / group, 1, err),
         .importance = problem->importance ? memory_new(cols, sizeof *plan->importance, err) : NULL};
-    if (!plan->order || !plan->group_at || !plan->first || !plan->together ||
+    if (!plan->order || !plan->group_at || !plan->members || !plan->together ||
         (problem->importance && !plan->importance))
         return ERR_MEMORY;
     for (uint64_t place = 0; place < cols; place++) {
@@ -117,15 +121,14 @@ static enum status make_plan(struct obs_plan *plan, const struct obs_problem *pr
         plan->group_at[place] = (uint32_t)(column / group);
         if (plan->importance) plan->importance[place] = problem->importance[column];
     }
-    find_groups(plan);
-    return OK;
+    return find_groups(plan, err);
 }
 
 static void free_plan(struct obs_plan *plan)
 {
     memory_free(plan->order);
     memory_free(plan->group_at);
-    memory_free(plan->first);
+    memory_free(plan->members);
     memory_free(plan->together);
     memory_free(plan->importance);
 }
@@ -145,8 +148,8 @@ static float *carve(struct carving *carving, uint64_t floats)
     return part;
 }
 
-static void carve_tile(
-    struct obs_tile *tile, struct carving *carving, uint64_t rows, uint64_t cols, uint64_t group)
+static void carve_tile(struct obs_tile *tile, struct carving *carving, uint64_t rows, uint64_t cols,
+    uint64_t group, bool scattered)
 {
     uint64_t width = polish_width(group), grids = cols / group * rows;
     *tile = (struct obs_tile){.target = carve(carving, rows * cols),
@@ -162,7 +165,8 @@ static void carve_tile(
         .column_weight = carve(carving, OBS_BLOCK * OBS_STRIP),
         .column_error = carve(carving, OBS_BLOCK * OBS_STRIP),
         .steps = carve(carving, OBS_BLOCK * OBS_STRIP),
-        .one_group = carve(carving, group)};
+        .one_group = carve(carving, group),
+        .gathered = carve(carving, scattered ? group * cols : 0)};
 }
 
 static enum status make_scratch(struct job *job, struct error *err)
@@ -170,14 +174,15 @@ static enum status make_scratch(struct job *job, struct error *err)
     const struct obs_plan *plan = &job->plan;
     struct carving carving = {0};
     struct obs_tile counted;
-    carve_tile(&counted, &carving, plan->tile_rows, plan->cols, plan->group);
+    bool gathering = plan->scattered && plan->problem->sweeps;
+    carve_tile(&counted, &carving, plan->tile_rows, plan->cols, plan->group, gathering);
     job->tiles = memory_new(job->workers, sizeof *job->tiles, err);
     job->scratch = memory_new(job->workers, carving.used * sizeof *job->scratch, err);
     job->rows = memory_new(plan->problem->rows, sizeof *job->rows, err);
     if (!job->tiles || !job->scratch || !job->rows) return ERR_MEMORY;
     carving = (struct carving){.base = job->scratch};
     for (unsigned w = 0; w < job->workers; w++)
-        carve_tile(job->tiles + w, &carving, plan->tile_rows, plan->cols, plan->group);
+        carve_tile(job->tiles + w, &carving, plan->tile_rows, plan->cols, plan->group, gathering);
     return OK;
 }
 
@@ -185,8 +190,8 @@ uint64_t obs_bytes(uint64_t cols, uint64_t group, unsigned workers)
 {
     struct carving carving = {0};
     struct obs_tile counted;
-    carve_tile(&counted, &carving, OBS_TILE_MOST, cols, group);
-    return workers * (carving.used * sizeof(float) + sizeof counted) + cols * 12 + cols / group * 5;
+    carve_tile(&counted, &carving, OBS_TILE_MOST, cols, group, group < cols);
+    return workers * (carving.used * sizeof(float) + sizeof counted) + cols * 16 + cols / group * 5;
 }
 
 /* ---- between tile and result ---- */

@@ -32,10 +32,12 @@ struct obs_problem {
     const float *factor;   /* [cols][cols] U, solving order; NULL: do not solve, only round to nearest */
     const uint32_t *order; /* [cols], or NULL: natural */
     enum grid_range range;
-    const float *
-        importance; /* [cols] weights of the range search, NATURAL order, or NULL: none (GRID_MSE unweighted) */
-    bool safeguard;  /* also round the target to nearest, and keep per row whichever errs less */
-    unsigned sweeps; /* rounds of polishing: refit of scales and coordinate descent over codes; 0: none */
+    /* [cols] weights of the range search, NATURAL order, or NULL: none (GRID_MSE unweighted) */
+    const float *importance;
+    bool safeguard; /* also round the target to nearest, and keep per row whichever errs less */
+    /* Most rounds of polishing: refit of scales and zero-points, coordinate descent over codes. A row that it does not
+     * make better keeps what it had. 0: none. */
+    unsigned sweeps;
 };
 
 /* What came out; all in natural order. The caller allocates codes, scales and (asymmetric) zeros. */
@@ -44,21 +46,24 @@ struct obs_result {
     uint16_t *scales; /* [rows][groups] half precision bits */
     uint8_t *zeros;   /* [rows][groups]; NULL if symmetric */
     /* Sums over rows, in double precision and in the order of rows. */
-    double power;          /* t H t^T */
-    double error;          /* (q - t) H (q - t)^T of what is returned */
-    double error_nearest;  /* the same of rounding the target to nearest with the same range search */
-    double error_solved;   /* the same of the column-by-column solution before polishing (factor given) */
+    double power; /* t H t^T */
+    double error; /* (q - t) H (q - t)^T of what is returned */
+    /* The same of rounding the target to nearest with the same range search; only with safeguard or without factor,
+     * else 0. */
+    double error_nearest;
+    double error_solved;   /* the same of the column-by-column solution as it was; without factor 0 */
     uint64_t rows_nearest; /* rows where rounding to nearest was better and kept (polished all the same) */
 };
 
 /* Solve it. Work is cut into tiles of rows; the result depends on the problem only. Grids of groups whose columns are
  * consecutive in the order are found on the current weights when their first column is reached; those of other groups
  * on the target, before anything is rounded. A group's grid is fitted by tensor/grid.h.
- * ERR_NUMERIC: a target is not finite or its scale does not fit half precision (names row and column); ERR_MEMORY. */
+ * ERR_NUMERIC: a target is not finite, a current weight ceases to be, or a scale does not fit half precision (names row
+ * and column); ERR_MEMORY. After an error, and before the end, the arrays of *result hold anything. */
 enum status obs_quantize(
     const struct obs_problem *problem, struct obs_result *result, struct pool *pool, struct error *err);
 
-/* Scratch memory that obs_quantize takes, for the plan of a run. */
+/* Scratch memory that obs_quantize takes at most, for the plan of a run; 40 bytes for every row come on top. */
 uint64_t obs_bytes(uint64_t cols, uint64_t group, unsigned workers);
 
 #endif

@@ -32,7 +32,7 @@ static uint64_t block_end(const struct obs_plan *plan, uint64_t begin)
     uint64_t end = begin + OBS_BLOCK;
     if (end >= plan->cols) return plan->cols;
     uint32_t group = plan->group_at[end];
-    if (plan->together[group] && plan->first[group] > begin) return plan->first[group];
+    if (plan->together[group] && obs_first(plan, group) > begin) return obs_first(plan, group);
     return end;
 }
 
@@ -140,7 +140,7 @@ static enum status solve_strip(const struct strip *strip, struct error *err)
     load_strip(strip);
     for (uint64_t place = strip->begin; place < strip->end; place++) {
         uint32_t group = plan->group_at[place];
-        if (plan->together[group] && plan->first[group] == place) {
+        if (plan->together[group] && obs_first(plan, group) == place) {
             enum status status = fit_group(strip, place, err);
             if (status != OK) return status;
         }

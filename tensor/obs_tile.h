@@ -9,7 +9,7 @@
 enum {
     OBS_STRIP = 32,     /* rows that go through a column together */
     OBS_BLOCK = 128,    /* columns between two products with the rest of the matrix */
-    OBS_TILE_MOST = 128 /* rows of a task, a multiple of OBS_STRIP */
+    OBS_TILE_MOST = 256 /* rows of a task, a multiple of OBS_STRIP */
 };
 
 /* What holds for all rows. */
@@ -19,7 +19,7 @@ struct obs_plan {
     float top;          /* the largest code */
     uint32_t *order;    /* [cols] place -> column */
     uint32_t *group_at; /* [cols] place -> group */
-    uint32_t *first;    /* [groups] the first place of each */
+    uint32_t *members;  /* [groups][group] the places of each, rising */
     uint8_t *together;  /* [groups] 1: its columns are consecutive in the order */
     float *importance;  /* [cols] by place, or NULL */
     bool scattered;     /* some group is not together */
@@ -36,6 +36,7 @@ struct obs_tile {
     float *errors;                               /* [rows][OBS_BLOCK] */
     float *column_weight, *column_error, *steps; /* [OBS_BLOCK][OBS_STRIP] */
     float *one_group;                            /* [group] */
+    float *gathered;                             /* [group][cols] where groups may be scattered */
 };
 
 /* The nearest whole number of steps within the grid: the rule of grid_encode (half to even, limits first), in a form that
@@ -45,6 +46,12 @@ static inline float obs_nearest_step(float steps, float least, float greatest)
     steps = steps > least ? steps : least;
     steps = steps < greatest ? steps : greatest;
     return (steps + 12582912.0f) - 12582912.0f;
+}
+
+/* The first place of a group. */
+static inline uint64_t obs_first(const struct obs_plan *plan, uint64_t group)
+{
+    return plan->members[group * plan->group];
 }
 
 /* Set a group's grid for one row of the tile. */

@@ -10,11 +10,12 @@
 
 enum { WIDTH_LEAST = 256 };
 
-/* Places [begin, end) of a tile, and what changes where. */
+/* Columns of a tile whose gradient is at hand: places [begin, end), or the columns of one scattered group (begin 0, end
+ * its size). */
 struct segment {
     const struct obs_plan *plan;
     struct obs_tile *tile;
-    const float *damped;
+    const float *hessian; /* of these columns; stride plan->cols */
     uint64_t begin, end, width;
 };
 
@@ -40,19 +41,30 @@ static uint64_t segment_end(const struct obs_plan *plan, uint64_t begin)
 
 /* ---- grids ---- */
 
+/* A group, and where it starts in its segment. */
+struct part {
+    uint64_t group, at;
+};
+
+static float *gradient_of(const struct segment *segment, struct part part, uint64_t row)
+{
+    return segment->tile->gradient + row * segment->width + part.at;
+}
+
 /* direction = code - zero for a group of every row; product = direction H over the segment. */
-static void scale_direction(const struct segment *segment, uint64_t first)
+static void scale_direction(const struct segment *segment, struct part part)
 {
     const struct obs_plan *plan = segment->plan;
+    const uint32_t *members = plan->members + part.group * plan->group;
     struct obs_tile *tile = segment->tile;
     for (uint64_t row = 0; row < tile->rows; row++) {
-        float zero = tile->zero[plan->group_at[first] * plan->tile_rows + row];
+        float zero = tile->zero[part.group * plan->tile_rows + row];
         float *direction = tile->direction + row * segment->width;
         for (uint64_t i = 0; i < plan->group; i++)
-            direction[i] = tile->codes[row * plan->cols + first + i] - zero;
+            direction[i] = tile->codes[row * plan->cols + members[i]] - zero;
     }
     linalg_gemm_nn(tile->rows, segment->end - segment->begin, plan->group, 1, tile->direction, segment->width,
-        segment->damped + first * plan->cols + segment->begin, plan->cols, 0, tile->product, segment->width);
+        segment->hessian + part.at * plan->cols, plan->cols, 0, tile->product, segment->width);
 }
 
 /* Slope and curvature of half the objective along a direction. */
@@ -77,78 +89,98 @@ static bool lowers(struct line line, double step)
 }
 
 /* q changes by step * direction in the group, and the gradient by step * product in the segment. */
-static void move_row(const struct segment *segment, uint64_t row, uint64_t first, float step,
+static void move_row(const struct segment *segment, uint64_t row, struct part part, float step,
     const float *direction, const float *product)
 {
-    float *offset = segment->tile->weights + row * segment->plan->cols + first;
+    const struct obs_plan *plan = segment->plan;
+    const uint32_t *members = plan->members + part.group * plan->group;
+    float *offset = segment->tile->weights + row * plan->cols;
     float *gradient = segment->tile->gradient + row * segment->width;
-    for (uint64_t i = 0; i < segment->plan->group; i++)
-        offset[i] += step * direction[i];
+    for (uint64_t i = 0; i < plan->group; i++)
+        offset[members[i]] += step * direction[i];
     for (uint64_t i = 0; i < segment->end - segment->begin; i++)
         gradient[i] += step * product[i];
 }
 
-static bool refit_scale(const struct segment *segment, uint64_t row, uint64_t first)
+static bool refit_scale(const struct segment *segment, uint64_t row, struct part part)
 {
     const struct obs_plan *plan = segment->plan;
     struct obs_tile *tile = segment->tile;
     const float *direction = tile->direction + row * segment->width;
     const float *product = tile->product + row * segment->width;
-    const float *gradient = tile->gradient + row * segment->width;
-    uint64_t at = first - segment->begin, group = plan->group_at[first];
-    float before = tile->scale[group * plan->tile_rows + row];
-    struct line line = line_of(direction, gradient + at, product + at, plan->group);
+    uint64_t grid = part.group * plan->tile_rows + row;
+    float before = tile->scale[grid];
+    struct line line = line_of(direction, gradient_of(segment, part, row), product + part.at, plan->group);
     if (!(line.curvature > 0)) return false;
     uint16_t half = dtype_f32_to_f16((float)(before - line.slope / line.curvature));
     float after = dtype_f16_to_f32(half);
     if (after == 0 || !isfinite(after) || !lowers(line, after - before)) return false;
-    obs_tile_set_grid(plan, tile, row, group, after, tile->zero[group * plan->tile_rows + row]);
-    move_row(segment, row, first, after - before, direction, product);
+    obs_tile_set_grid(plan, tile, row, part.group, after, tile->zero[grid]);
+    move_row(segment, row, part, after - before, direction, product);
     return true;
 }
 
-/* All codes of a group go up or down together when its zero-point moves: direction 1, the same for every row. */
-static void zero_direction(const struct segment *segment, uint64_t first)
+/* All values of a group go up or down together when its zero-point moves: direction 1, the same for every row. */
+static void zero_direction(const struct segment *segment, struct part part)
 {
     const struct obs_plan *plan = segment->plan;
     float *product = segment->tile->product;
     memset(product, 0, (segment->end - segment->begin) * sizeof *product);
     for (uint64_t i = 0; i < plan->group; i++) {
-        const float *damped = segment->damped + (first + i) * plan->cols + segment->begin;
+        const float *hessian = segment->hessian + (part.at + i) * plan->cols;
         segment->tile->direction[i] = 1;
         for (uint64_t k = 0; k < segment->end - segment->begin; k++)
-            product[k] += damped[k];
+            product[k] += hessian[k];
     }
 }
 
-static bool refit_zero(const struct segment *segment, uint64_t row, uint64_t first)
+static bool refit_zero(const struct segment *segment, uint64_t row, struct part part)
 {
     const struct obs_plan *plan = segment->plan;
     struct obs_tile *tile = segment->tile;
-    uint64_t at = first - segment->begin, group = plan->group_at[first];
-    float scale = tile->scale[group * plan->tile_rows + row];
-    float before = tile->zero[group * plan->tile_rows + row];
+    uint64_t grid = part.group * plan->tile_rows + row;
+    float scale = tile->scale[grid], before = tile->zero[grid];
     struct line line =
-        line_of(tile->direction, tile->gradient + row * segment->width + at, tile->product + at, plan->group);
+        line_of(tile->direction, gradient_of(segment, part, row), tile->product + part.at, plan->group);
     if (!(line.curvature > 0) || scale == 0) return false;
     float after = obs_nearest_step((float)(before + line.slope / (line.curvature * scale)), 0, plan->top);
     if (!lowers(line, scale * (before - after))) return false;
-    obs_tile_set_grid(plan, tile, row, group, scale, after);
-    move_row(segment, row, first, scale * (before - after), tile->direction, tile->product);
+    obs_tile_set_grid(plan, tile, row, part.group, scale, after);
+    move_row(segment, row, part, scale * (before - after), tile->direction, tile->product);
     return true;
 }
 
-static bool refit_group(const struct segment *segment, uint64_t first)
+static bool refit_group(const struct segment *segment, struct part part)
 {
     bool changed = false;
-    scale_direction(segment, first);
+    scale_direction(segment, part);
     for (uint64_t row = 0; row < segment->tile->rows; row++)
-        changed |= refit_scale(segment, row, first);
+        changed |= refit_scale(segment, row, part);
     if (!segment->plan->problem->scheme.asymmetric) return changed;
-    zero_direction(segment, first);
+    zero_direction(segment, part);
     for (uint64_t row = 0; row < segment->tile->rows; row++)
-        changed |= refit_zero(segment, row, first);
+        changed |= refit_zero(segment, row, part);
     return changed;
+}
+
+/* A group whose columns lie apart: gather its rows of H (which are its columns too) for the gradient, then of these
+ * its own columns, in place, since places only grow. */
+static bool refit_scattered(const struct obs_plan *plan, struct obs_tile *tile, uint64_t group)
+{
+    const uint32_t *members = plan->members + group * plan->group;
+    struct segment segment = {plan, tile, tile->gathered, 0, plan->group, polish_width(plan->group)};
+    for (uint64_t i = 0; i < plan->group; i++) {
+        memcpy(tile->gathered + i * plan->cols, plan->problem->damped + members[i] * plan->cols,
+            plan->cols * sizeof *tile->gathered);
+    }
+    linalg_gemm_nt(tile->rows, plan->group, plan->cols, 1, tile->weights, plan->cols, tile->gathered,
+        plan->cols, 0, tile->gradient, segment.width);
+    for (uint64_t i = 0; i < plan->group; i++) {
+        float *row = tile->gathered + i * plan->cols;
+        for (uint64_t k = 0; k < plan->group; k++)
+            row[k] = row[members[k]];
+    }
+    return refit_group(&segment, (struct part){group, 0});
 }
 
 /* ---- codes ---- */
@@ -188,7 +220,7 @@ static bool improve_column(const struct strip *strip, uint64_t place)
     const float *restrict scale = tile->scale + grid, *restrict inverse = tile->inverse + grid,
                           *restrict zero = tile->zero + grid, *restrict gradient = tile->column_weight + at;
     float *restrict change = tile->column_error + at, *restrict steps = tile->steps + at;
-    float diagonal = strip->segment->damped[place * plan->cols + place], top = plan->top;
+    float diagonal = plan->problem->damped[place * plan->cols + place], top = plan->top;
     float reach = 1 / diagonal, most = 0;
     for (uint64_t r = 0; r < OBS_STRIP; r++) {
         float best = (scale[r] * steps[r] - gradient[r] * reach) * inverse[r];
@@ -205,7 +237,8 @@ static bool improve_column(const struct strip *strip, uint64_t place)
 
 static void spread_change(const struct strip *strip, uint64_t place)
 {
-    const float *damped = strip->segment->damped + place * strip->segment->plan->cols;
+    const struct obs_plan *plan = strip->segment->plan;
+    const float *damped = plan->problem->damped + place * plan->cols;
     float change[OBS_STRIP];
     memcpy(change, strip->segment->tile->column_error + (place - strip->begin) * OBS_STRIP, sizeof change);
     for (uint64_t k = place + 1; k < strip->end; k++) {
@@ -246,6 +279,7 @@ static bool improve_strip(const struct strip *strip)
 
 static bool improve_block(const struct segment *segment, uint64_t begin, uint64_t end)
 {
+    const struct obs_plan *plan = segment->plan;
     struct obs_tile *tile = segment->tile;
     bool changed = false;
     for (uint64_t row = 0; row < tile->rows; row += OBS_STRIP) {
@@ -255,41 +289,46 @@ static bool improve_block(const struct segment *segment, uint64_t begin, uint64_
     }
     if (!changed) return false;
     linalg_gemm_nn(tile->rows, segment->end - end, end - begin, 1, tile->errors, OBS_BLOCK,
-        segment->damped + begin * segment->plan->cols + end, segment->plan->cols, 1,
+        plan->problem->damped + begin * plan->cols + end, plan->cols, 1,
         tile->gradient + (end - segment->begin), segment->width);
     return true;
 }
 
 /* ---- rounds ---- */
 
-static bool polish_segment(const struct segment *segment)
+/* Places [begin, end): gradient, grids, codes. */
+static bool polish_segment(const struct obs_plan *plan, struct obs_tile *tile, uint64_t begin, uint64_t end)
 {
-    const struct obs_plan *plan = segment->plan;
-    struct obs_tile *tile = segment->tile;
+    const float *damped = plan->problem->damped;
+    uint64_t width = polish_width(plan->group);
+    struct segment segment = {plan, tile, damped + begin * plan->cols + begin, begin, end, width};
     bool changed = false;
-    linalg_gemm_nn(tile->rows, segment->end - segment->begin, plan->cols, 1, tile->weights, plan->cols,
-        segment->damped + segment->begin, plan->cols, 0, tile->gradient, segment->width);
-    if (is_together(plan, segment->begin)) {
-        for (uint64_t first = segment->begin; first < segment->end; first += plan->group)
-            changed |= refit_group(segment, first);
+    linalg_gemm_nn(tile->rows, end - begin, plan->cols, 1, tile->weights, plan->cols, damped + begin,
+        plan->cols, 0, tile->gradient, width);
+    for (uint64_t first = begin; first < end && is_together(plan, begin); first += plan->group)
+        changed |= refit_group(&segment, (struct part){plan->group_at[first], first - begin});
+    for (uint64_t block = begin, stop; block < end; block = stop) {
+        stop = end - block < OBS_BLOCK ? end : block + OBS_BLOCK;
+        changed |= improve_block(&segment, block, stop);
     }
-    for (uint64_t begin = segment->begin, end; begin < segment->end; begin = end) {
-        end = segment->end - begin < OBS_BLOCK ? segment->end : begin + OBS_BLOCK;
-        changed |= improve_block(segment, begin, end);
+    return changed;
+}
+
+static bool polish_round(const struct obs_plan *plan, struct obs_tile *tile)
+{
+    bool changed = false;
+    for (uint64_t group = 0; group < plan->groups && plan->scattered; group++) {
+        if (!plan->together[group]) changed |= refit_scattered(plan, tile, group);
+    }
+    for (uint64_t begin = 0, end; begin < plan->cols; begin = end) {
+        end = segment_end(plan, begin);
+        changed |= polish_segment(plan, tile, begin, end);
     }
     return changed;
 }
 
 void polish_tile(const struct obs_plan *plan, struct obs_tile *tile, unsigned rounds)
 {
-    bool changed = true;
-    for (unsigned round = 0; round < rounds && changed; round++) {
-        changed = false;
-        for (uint64_t begin = 0, end; begin < plan->cols; begin = end) {
-            end = segment_end(plan, begin);
-            struct segment segment = {
-                plan, tile, plan->problem->damped, begin, end, polish_width(plan->group)};
-            changed |= polish_segment(&segment);
-        }
+    while (rounds-- && polish_round(plan, tile)) {
     }
 }

@@ -258,14 +258,14 @@ struct result {
     uint16_t scales[512];
 };
 
-static void quantize(
-    struct result *out, const float *weights, struct rows shape, struct scheme scheme, enum grid_range range)
+static void quantize(struct result *out, const float *weights, const float *importance, struct rows shape,
+    struct scheme scheme, enum grid_range range)
 {
     struct error err = {0};
     uint64_t fault_row, fault_col;
     memset(out, 0, sizeof *out);
     REQUIRE(grid_quantize_rows(out->codes, out->scales, scheme.asymmetric ? out->zeros : NULL, weights,
-                shape.rows, shape.cols, scheme, range, NULL, &fault_row, &fault_col, &err) == OK,
+                shape.rows, shape.cols, scheme, range, importance, &fault_row, &fault_col, &err) == OK,
         &err);
 }
 
@@ -284,24 +284,28 @@ static void fill_hard(float *weights, uint64_t count, uint64_t *state)
 
 static void check_rows(uint32_t bits, bool asymmetric, enum grid_range range)
 {
-    static float weights[5 * 4096];
+    static float weights[5 * 4096], importance[4096];
     static struct result scalar, fast;
     const char *name = kernels()->name;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         struct rows shape = shapes[s];
         struct scheme scheme = {bits, (uint32_t)shape.group, asymmetric};
         uint64_t state = s + bits;
+        const float *weighting = s & 1 ? importance : NULL;
         fill_hard(weights, shape.rows * shape.cols, &state);
-        quantize(&fast, weights, shape, scheme, range);
+        for (uint64_t i = 0; i < shape.cols; i++)
+            importance[i] = fabsf(testing_normal(&state));
+        quantize(&fast, weights, weighting, shape, scheme, range);
         REQUIRE(kernels_select("scalar", NULL) == OK, NULL);
-        quantize(&scalar, weights, shape, scheme, range);
+        quantize(&scalar, weights, weighting, shape, scheme, range);
         REQUIRE(kernels_select(name, NULL) == OK, NULL);
         CHECK(memcmp(&scalar, &fast, sizeof scalar) == 0, NULL);
         for (uint64_t g = 0; g < shape.rows * shape.cols / shape.group; g++) { /* a group alone is the same */
             uint8_t codes[4096];
             struct grid grid;
+            const float *part = weighting ? weighting + g * shape.group % shape.cols : NULL;
             CHECK(
-                grid_fit(&grid, weights + g * shape.group, NULL, shape.group, bits, asymmetric, range), NULL);
+                grid_fit(&grid, weights + g * shape.group, part, shape.group, bits, asymmetric, range), NULL);
             CHECK(grid.scale == fast.scales[g] && (!asymmetric || grid.zero == fast.zeros[g]), NULL);
             grid_encode(codes, weights + g * shape.group, shape.group, grid, bits);
             CHECK(memcmp(codes, fast.codes + g * shape.group, shape.group) == 0, NULL);

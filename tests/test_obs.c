@@ -588,8 +588,8 @@ static void every_allocation_may_fail(void)
 
 static void scratch_is_foreseen(void)
 {
-    CHECK(obs_bytes(4096, 128, 2) > 2 * 128 * 4096 * 9, NULL);
-    CHECK(obs_bytes(4096, 128, 2) < 2 * 128 * 4096 * 12, NULL);
+    CHECK(obs_bytes(4096, 128, 2) > 2 * 256 * 4096 * 9, NULL);
+    CHECK(obs_bytes(4096, 128, 2) < 2 * 256 * 4096 * 15, NULL);
 }
 
 static void orders_are_what_they_say(void)
