@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "formats/nbl.h"
 #include "model/forward.h"
 #include "tensor/tiles.h"
 #include "tests/support/kernel_set.h"
@@ -421,11 +422,49 @@ static void drop_copies(struct subject *subject)
     memset(subject->copies, 0, sizeof subject->copies);
 }
 
-/* Another o in the current stream: the original stream is what it was, the current one differs from GATE_UP on, and the residual is
- * the difference of two walks of one stream. */
+/* What is shown with another o in the current stream: it differs from GATE_UP on, the original one is as it was, and the residual is
+ * what half of o adds. */
+static void check_halved_o(
+    const struct seen plain[WALK_STAGES], const struct seen both[WALK_STAGES], const struct tensor *o)
+{
+    for (int stage = 0; stage < WALK_STAGES; stage++) {
+        uint64_t floats = plain[stage].tokens * plain[stage].cols;
+
+        CU_ASSERT_TRUE(same_floats(both[stage].original, plain[stage].x, floats));
+        CU_ASSERT_EQUAL(same_floats(both[stage].x, plain[stage].x, floats), stage < WALK_GATE_UP);
+    }
+    for (uint64_t i = 0; i < both[WALK_DOWN].tokens; i++) {
+        const float *attended = both[WALK_O].x + i * both[WALK_O].cols;
+        float expected[64];
+
+        for (uint64_t j = 0; j < 64; j++)
+            expected[j] = 0.5f * dot(o, j, attended);
+        CU_ASSERT_TRUE(distance(both[WALK_DOWN].residual + i * 64, expected, 64) < 1e-4);
+    }
+}
+
+static void forget_all(struct seen seen[WALK_STAGES])
+{
+    for (int stage = 0; stage < WALK_STAGES; stage++)
+        forget(&seen[stage]);
+}
+
+/* The states at the start of layer 1 when nothing was replaced. */
+static struct seen start_of_second(struct subject *subject)
+{
+    struct walk_layer layer = layer_of(subject, 1);
+    struct walk *walk = new_walk(subject, &one_stream);
+    struct seen start;
+
+    walk_layers(walk, subject, 0, 1);
+    start = look_at_start(walk, &layer);
+    walk_free(walk);
+    return start;
+}
+
 static void test_replaced(void)
 {
-    struct seen plain[WALK_STAGES] = {0}, both[WALK_STAGES] = {0}, start, next;
+    struct seen plain[WALK_STAGES] = {0}, both[WALK_STAGES] = {0}, expected, next;
     struct walk_layer same, other;
     struct subject subject;
     struct walk *walk;
@@ -436,34 +475,16 @@ static void test_replaced(void)
     walk = new_walk(&subject, &two_streams);
     walk_stages(walk, &same, false, plain);
     walk_stages(walk, &other, false, both);
-    for (int stage = 0; stage < WALK_STAGES; stage++) {
-        uint64_t floats = plain[stage].tokens * plain[stage].cols;
-
-        CU_ASSERT_TRUE(same_floats(both[stage].original, plain[stage].x, floats));
-        CU_ASSERT_EQUAL(same_floats(both[stage].x, plain[stage].x, floats), stage < WALK_GATE_UP);
-    }
-    for (uint64_t i = 0; i < both[WALK_DOWN].tokens; i++) { /* start + o(x) minus start + o(x) / 2 */
-        const float *attended = both[WALK_O].x + i * both[WALK_O].cols;
-        float expected[64];
-
-        for (uint64_t j = 0; j < 64; j++)
-            expected[j] = 0.5f * dot(same.original[ROLE_O], j, attended);
-        CU_ASSERT_TRUE(distance(both[WALK_DOWN].residual + i * 64, expected, 64) < 1e-4);
-    }
+    check_halved_o(plain, both, same.original[ROLE_O]);
     finish(walk, &other);
     same = layer_of(&subject, 1);
     next = look_at_start(walk, &same);
-    CU_ASSERT_FALSE(same_floats(next.x, next.original, next.tokens * next.cols));
-    walk_free(walk);
-    walk = new_walk(&subject, &one_stream);
-    walk_layers(walk, &subject, 0, 1);
-    start = look_at_start(walk, &same);
-    CU_ASSERT_TRUE(same_floats(next.original, start.x, next.tokens * next.cols));
-    for (int stage = 0; stage < WALK_STAGES; stage++) {
-        forget(&plain[stage]);
-        forget(&both[stage]);
-    }
-    forget(&start);
+    expected = start_of_second(&subject);
+    CU_ASSERT_FALSE(same_floats(next.x, expected.x, next.tokens * next.cols));
+    CU_ASSERT_TRUE(same_floats(next.original, expected.x, next.tokens * next.cols));
+    forget_all(plain);
+    forget_all(both);
+    forget(&expected);
     forget(&next);
     walk_free(walk);
     drop_copies(&subject);
@@ -529,62 +550,75 @@ static void check_left_behind(struct subject *subject, int stages, const struct 
 
 static void test_only_current(void)
 {
-    struct walk_layer next;
     struct subject subject;
     struct seen expected;
-    struct walk *walk;
 
     open_subject(&subject, tiny("behind"), 9, 30, true);
-    next = layer_of(&subject, 1);
-    walk = new_walk(&subject, &one_stream);
-    walk_layers(walk, &subject, 0, 1);
-    expected = look_at_start(walk, &next);
+    expected = start_of_second(&subject);
     for (int stages = 0; stages <= WALK_STAGES; stages++)
         check_left_behind(&subject, stages, &expected);
     forget(&expected);
-    walk_free(walk);
     close_subject(&subject);
 }
 
 /* ---- quantized weights ---- */
 
-/* The first layer's o as tiles, and as the dense matrix that they decode to. */
-static void check_tiles(struct subject *subject)
+/* Bytes of a quantized twin of a matrix: arbitrary codes, all scales 2^-6. Owner: the caller. */
+static uint8_t *make_tiles(struct tensor *tiles, const struct tensor *matrix, struct scheme scheme)
 {
-    const struct tensor *o = subject->checkpoint.tensors.layer[0][ROLE_O];
-    struct tensor tiles = *o, dense = *o;
     struct tiles_layout layout;
     struct error err = {0};
-    struct walk_layer layer = layer_of(subject, 0);
-    struct seen seen[WALK_STAGES] = {0};
-    struct walk *walk = new_walk(subject, &two_streams);
-    uint8_t *bytes, *codes;
-    uint16_t *scales;
-    float *values;
+    uint64_t rows = matrix->shape[0], cols = matrix->shape[1], seed = 4;
 
-    tiles.storage = STORAGE_TILES;
-    tiles.scheme = (struct scheme){.bits = 4, .group = 32};
-    REQUIRE(tiles_layout(&layout, 64, 64, tiles.scheme, &err) == OK, &err);
-    bytes = memory_new(layout.bytes, 1, &err);
-    codes = memory_new(8 * 64, 1, &err);
-    scales = memory_new(8 * layout.groups, sizeof *scales, &err);
-    values = memory_new(64 * 64, sizeof *values, &err);
-    REQUIRE(bytes && codes && scales && values, &err);
-    for (uint64_t i = 0; i < 8 * layout.groups; i++)
-        scales[i] = 0x2400; /* 2^-6 */
+    REQUIRE(tiles_layout(&layout, rows, cols, scheme, &err) == OK, &err);
+    uint8_t *bytes = memory_new(layout.bytes, 1, &err), *codes = memory_new(TILE_ROWS, cols, &err);
+    uint8_t *zeros = memory_new(TILE_ROWS, layout.groups, &err);
+    uint16_t *scales = memory_new(TILE_ROWS * layout.groups, sizeof *scales, &err);
+    REQUIRE(bytes && codes && zeros && scales, &err);
+    for (uint64_t i = 0; i < TILE_ROWS * layout.groups; i++)
+        scales[i] = 0x2400, zeros[i] = (uint8_t)(i % 3 + 2);
     for (uint64_t i = 0; i < layout.tiles; i++) {
-        for (uint64_t j = 0; j < 8 * 64; j++)
-            codes[j] = (uint8_t)((i + j * 7) % 16);
-        tiles_pack(&layout, bytes + i * layout.tile_code_bytes,
-            (uint16_t *)(void *)(bytes + layout.scales_offset + i * layout.tile_scale_bytes), NULL, codes,
-            scales, NULL, 8);
+        struct tile tile = tiles_at(&layout, bytes, i);
+
+        for (uint64_t j = 0; j < TILE_ROWS * cols; j++)
+            codes[j] = (uint8_t)(testing_random(&seed) % (1u << scheme.bits));
+        tiles_pack(&layout, (uint8_t *)(uintptr_t)tile.codes, (uint16_t *)(uintptr_t)tile.scales,
+            (uint8_t *)(uintptr_t)tile.zeros, codes, scales, scheme.asymmetric ? zeros : NULL,
+            rows - i * TILE_ROWS < TILE_ROWS ? rows - i * TILE_ROWS : TILE_ROWS);
     }
-    tiles_decode(&layout, values, 64, bytes, 0, 64);
-    tiles.data = bytes;
-    tiles.bytes = layout.bytes;
-    dense.data = values;
+    *tiles = *matrix;
+    tiles->storage = STORAGE_TILES;
+    tiles->dtype = DTYPE_F16;
+    tiles->scheme = scheme;
+    tiles->bytes = layout.bytes;
+    tiles->data = bytes;
+    memory_free(codes);
+    memory_free(zeros);
+    memory_free(scales);
+    return bytes;
+}
+
+/* The first layer's o as tiles, and as the dense matrix that they decode to. */
+static void test_tiles(void)
+{
+    const struct scheme scheme = {.bits = 4, .group = 32};
+    struct seen seen[WALK_STAGES] = {0};
+    struct subject subject;
+    struct tiles_layout layout;
+    struct walk_layer layer;
+    struct tensor tiles;
+    struct walk *walk;
+    uint8_t *bytes;
+
+    open_subject(&subject, tiny("tiles"), 9, 30, false);
+    layer = layer_of(&subject, 0);
+    walk = new_walk(&subject, &two_streams);
+    bytes = make_tiles(&tiles, layer.original[ROLE_O], scheme);
+    replace(&subject, &layer, ROLE_O, 0);
+    REQUIRE(tiles_layout(&layout, 64, 64, scheme, NULL) == OK, NULL);
+    tiles_decode(&layout, (float *)(uintptr_t)subject.copies[ROLE_O].data, 64, bytes, 0, 64);
+    layer.original[ROLE_O] = &subject.copies[ROLE_O];
     layer.current[ROLE_O] = &tiles;
-    layer.original[ROLE_O] = &dense;
     walk_stages(walk, &layer, false, seen);
     for (int stage = 0; stage < WALK_STAGES; stage++) {
         CU_ASSERT_TRUE(
@@ -593,18 +627,64 @@ static void check_tiles(struct subject *subject)
     }
     walk_free(walk);
     memory_free(bytes);
-    memory_free(codes);
-    memory_free(scales);
-    memory_free(values);
+    drop_copies(&subject);
+    close_subject(&subject);
 }
 
-static void test_tiles(void)
+static void write_tensors(struct nbl_writer *writer, const struct tensor *tensors, uint64_t count)
 {
-    struct subject subject;
+    struct error err = {0};
+    uint64_t index;
 
-    open_subject(&subject, tiny("tiles"), 9, 30, false);
-    check_tiles(&subject);
-    close_subject(&subject);
+    for (uint64_t i = 0; i < count; i++)
+        REQUIRE(nbl_writer_add(writer, &tensors[i], &index, &err) == OK && index == i, &err);
+    REQUIRE(nbl_writer_begin(writer, &err) == OK, &err);
+    for (uint64_t i = 0; i < count; i++) {
+        REQUIRE(nbl_writer_write(writer, i, 0, tensors[i].data, tensors[i].bytes, &err) == OK, &err);
+        nbl_writer_checksum(writer, i, file_crc32(0, tensors[i].data, tensors[i].bytes));
+    }
+}
+
+/* A .nbl file of a checkpoint with its embedding quantized. */
+static void write_quantized(const char *path, const char *folder, struct scheme scheme)
+{
+    struct tensor tensors[64];
+    struct nbl_writer *writer;
+    struct checkpoint input;
+    struct error err = {0};
+    uint64_t count, bytes;
+    uint8_t *tiles = NULL;
+    char *config;
+
+    REQUIRE(checkpoint_open(&input, folder, &err) == OK, &err);
+    REQUIRE(container_map(input.container, &err) == OK, &err);
+    REQUIRE((count = container_count(input.container)) <= 64, NULL);
+    for (uint64_t i = 0; i < count; i++) {
+        tensors[i] = *container_tensor(input.container, i);
+        if (container_tensor(input.container, i) == input.tensors.once[ROLE_EMBEDDING])
+            tiles = make_tiles(&tensors[i], input.tensors.once[ROLE_EMBEDDING], scheme);
+    }
+    REQUIRE(nbl_writer_create(&writer, path, true, &err) == OK, &err);
+    write_tensors(writer, tensors, count);
+    REQUIRE(container_document(input.container, "config.json", &config, &bytes, &err) == OK, &err);
+    REQUIRE(nbl_writer_document(writer, "config.json", config, bytes, &err) == OK, &err);
+    REQUIRE(nbl_writer_commit(writer, &err) == OK, &err);
+    memory_free(config);
+    memory_free(tiles);
+    checkpoint_close(&input);
+}
+
+/* A quantized embedding is read tile by tile; the vocabulary ends within one. */
+static void test_tiled_embedding(void)
+{
+    const char *folder = tiny("embedding"), *path = testing_path("embedding.nbl");
+
+    write_quantized(path, folder, (struct scheme){.bits = 4, .group = 32});
+    check_forward(path, 40, 30, false, &one_stream);
+    write_quantized(path, folder, (struct scheme){.bits = 3, .group = 16, .asymmetric = true});
+    check_forward(path, 40, 30, true, &one_stream);
+    write_quantized(path, folder, (struct scheme){.bits = 8, .group = 64, .asymmetric = true});
+    check_forward(path, 40, 30, true, &one_stream);
 }
 
 /* ---- always the same ---- */
@@ -643,8 +723,7 @@ static void test_spilled(void)
     walk_two(&subject, &two_streams, memory);
     walk_two(&subject, &options, spilled);
     check_all_same(memory, spilled);
-    for (int stage = 0; stage < WALK_STAGES; stage++)
-        forget(&memory[stage]);
+    forget_all(memory);
     close_subject(&subject);
 }
 
@@ -664,17 +743,33 @@ static void test_workers(void)
         pool_free(pool);
     }
     pool = before;
-    for (int stage = 0; stage < WALK_STAGES; stage++)
-        forget(&first[stage]);
+    forget_all(first);
     close_subject(&subject);
 }
 
 /* ---- saving ---- */
 
-static void test_save(void)
+/* Two walks at the start of layer `first` go on alike to the end. */
+static void check_alike(const struct subject *subject, struct walk *a, struct walk *b, uint32_t first)
+{
+    struct walk_layer layer = layer_of(subject, first);
+    struct seen seen_a = look_at_start(a, &layer), seen_b = look_at_start(b, &layer);
+
+    check_same(&seen_a, &seen_b);
+    forget(&seen_a);
+    forget(&seen_b);
+    walk_layers(a, subject, first, subject->checkpoint.config.layers);
+    walk_layers(b, subject, first, subject->checkpoint.config.layers);
+    seen_a = look_at_end(a, subject);
+    seen_b = look_at_end(b, subject);
+    check_same(&seen_a, &seen_b);
+    forget(&seen_a);
+    forget(&seen_b);
+}
+
+static void check_save(const struct walk_options *options)
 {
     struct walk_layer layer;
-    struct seen expected, loaded;
     struct subject subject;
     struct error err = {0};
     struct walk *walk, *other;
@@ -683,34 +778,49 @@ static void test_save(void)
     open_subject(&subject, tiny("save"), 90, 30, true);
     path = testing_path("walk.state");
     layer = layer_of(&subject, 0);
-    walk = new_walk(&subject, &two_streams);
+    walk = new_walk(&subject, options);
     replace(&subject, &layer, ROLE_DOWN, 0.7f);
+    CHECK(walk_save(walk, path, "at the start", &err) == OK, &err);
     walk_stages(walk, &layer, false, NULL);
     finish(walk, &layer);
-    CHECK(walk_save(walk, path, "after layer 0", &err) == OK, &err);
     CHECK(walk_save(walk, path, "after layer 0", &err) == OK, &err); /* replaces the file */
-    layer = layer_of(&subject, 1);
-    expected = look_at_start(walk, &layer);
-    other = new_walk(&subject, &two_streams);
+    other = new_walk(&subject, options);
     CHECK(walk_load(other, path, "after layer 0", &err) == OK, &err);
-    loaded = look_at_start(other, &layer);
-    check_same(&expected, &loaded);
-    forget(&expected);
-    forget(&loaded);
-    walk_layers(walk, &subject, 1, 3);
-    walk_layers(other, &subject, 1, 3);
-    expected = look_at_end(walk, &subject);
-    loaded = look_at_end(other, &subject);
-    check_same(&expected, &loaded);
-    forget(&expected);
-    forget(&loaded);
+    check_alike(&subject, walk, other, 1);
     walk_free(walk);
     walk_free(other);
     drop_copies(&subject);
     close_subject(&subject);
 }
 
-/* Every file of fewer bytes, one with more, and one with any bit wrong is refused, and the walk is where it was. */
+static void test_save(void)
+{
+    check_save(&one_stream);
+    check_save(&two_streams);
+    check_save(&(struct walk_options){.original = true, .folder = testing_folder()});
+}
+
+/* Every file of fewer bytes, one with more, and one with any bit wrong is refused. */
+static void check_refused(struct walk *walk, const char *path, char *file, uint64_t bytes)
+{
+    struct error err = {0};
+
+    for (uint64_t cut = 0; cut < bytes; cut++) {
+        testing_write(path, file, cut);
+        CU_ASSERT_EQUAL(walk_load(walk, path, "stamp", &err), ERR_FORMAT);
+    }
+    testing_write(path, file, bytes + 1);
+    CU_ASSERT_EQUAL(walk_load(walk, path, "stamp", &err), ERR_FORMAT);
+    for (uint64_t bit = 0; bit < 8 * bytes; bit++) {
+        file[bit / 8] = (char)(file[bit / 8] ^ 1 << bit % 8);
+        testing_write(path, file, bytes);
+        CU_ASSERT_EQUAL(walk_load(walk, path, "stamp", &err), ERR_FORMAT);
+        CHECK(strstr(err.text, "damaged.state"), &err);
+        file[bit / 8] = (char)(file[bit / 8] ^ 1 << bit % 8);
+    }
+}
+
+/* And the walk is then where it was. */
 static void test_damaged(void)
 {
     struct walk_layer layer;
@@ -731,19 +841,7 @@ static void test_damaged(void)
     walk_layers(walk, &subject, 1, 2);
     expected = look_at_start(walk, &layer);
     file = testing_read(path, &bytes);
-    for (uint64_t cut = 0; cut < bytes; cut++) {
-        testing_write(path, file, cut);
-        CU_ASSERT_EQUAL(walk_load(walk, path, "stamp", &err), ERR_FORMAT);
-    }
-    testing_write(path, file, bytes + 1);
-    CU_ASSERT_EQUAL(walk_load(walk, path, "stamp", &err), ERR_FORMAT);
-    for (uint64_t bit = 0; bit < 8 * bytes; bit++) {
-        file[bit / 8] = (char)(file[bit / 8] ^ 1 << bit % 8);
-        testing_write(path, file, bytes);
-        CU_ASSERT_EQUAL(walk_load(walk, path, "stamp", &err), ERR_FORMAT);
-        CHECK(strstr(err.text, "damaged.state"), &err);
-        file[bit / 8] = (char)(file[bit / 8] ^ 1 << bit % 8);
-    }
+    check_refused(walk, path, file, bytes);
     after = look_at_start(walk, &layer);
     check_same(&expected, &after);
     testing_write(path, file, bytes);
@@ -833,6 +931,35 @@ static void test_numeric(void)
     check_bad(&subject, ROLE_UP, true, NAN, "layer 1, input of down_proj, current stream: channel 5 is NaN");
     check_bad(&subject, ROLE_DOWN, false, NAN,
         "layer 1, residual stream after down_proj, original stream: channel 5 is NaN");
+    close_subject(&subject);
+}
+
+/* A sample's padding takes part in products. Whatever its tokens are, and however large activations become, it stays out of what is
+ * shown: here the embedding of token 0 is infinite, and padding is token 0. */
+static void test_padding(void)
+{
+    struct subject subject;
+    struct seen seen[WALK_STAGES] = {0};
+    struct walk_layer layer;
+    struct walk *walk;
+
+    testing_folder();
+    open_subject(&subject,
+        tiny_model_folder(
+            "padding", (struct tiny_model){.poison = "model.embed_tokens.weight", .poison_value = INFINITY}),
+        9, 40, true);
+    for (uint64_t i = 0; i < 9; i++) {
+        for (uint64_t j = 0; j < subject.calibration.lengths[i]; j++)
+            subject.calibration.tokens[i * 40 + j] |= 1;
+    }
+    layer = layer_of(&subject, 0);
+    walk = new_walk(&subject, &two_streams);
+    walk_stages(walk, &layer, false, seen);
+    for (int stage = 0; stage < WALK_STAGES; stage++)
+        CU_ASSERT_EQUAL(seen[stage].tokens, subject.calibration.tokens_used);
+    finish(walk, &layer);
+    forget_all(seen);
+    walk_free(walk);
     close_subject(&subject);
 }
 
@@ -968,6 +1095,33 @@ static void test_no_disk(void)
     close_subject(&subject);
 }
 
+/* A disk that fails while the end of a layer is written: finished again, the states are as if it had not. */
+static void test_finish_again(void)
+{
+    const struct walk_options options = {.original = true, .folder = testing_folder()};
+    struct walk_layer layer;
+    struct subject subject;
+    struct error err = {0};
+    struct walk *walk, *other;
+
+    open_subject(&subject, tiny("again"), 90, 50, true);
+    layer = layer_of(&subject, 0);
+    walk = new_walk(&subject, &options);
+    other = new_walk(&subject, &two_streams);
+    walk_stages(walk, &layer, false, NULL);
+    real_calls = file_calls;
+    file_calls.pwrite = failing_pwrite;
+    calls_left = 3;
+    CU_ASSERT_EQUAL(walk_finish(walk, &layer, &err), ERR_IO);
+    file_calls = real_calls;
+    finish(walk, &layer);
+    walk_layers(other, &subject, 0, 1);
+    check_alike(&subject, walk, other, 1);
+    walk_free(walk);
+    walk_free(other);
+    close_subject(&subject);
+}
+
 /* ---- memory ---- */
 
 static uint64_t allocated(void)
@@ -1019,16 +1173,19 @@ int main(void)
         {"again", test_again},
         {"only current", test_only_current},
         {"tiles", test_tiles},
+        {"tiled embedding", test_tiled_embedding},
         {"spilled", test_spilled},
         {"workers", test_workers},
         {"save", test_save},
         {"damaged", test_damaged},
         {"foreign", test_foreign},
         {"numeric faults", test_numeric},
+        {"padding", test_padding},
         {"bad embedding", test_bad_embedding},
         {"refusing tap", test_refusing_tap},
         {"no memory", test_no_memory},
         {"no disk", test_no_disk},
+        {"finish again", test_finish_again},
         {"bytes", test_bytes},
     };
     struct error err = {0};
