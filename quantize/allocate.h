@@ -23,18 +23,24 @@ struct allocate_matrix {
 
 /* Choose bits for all so that the sum of bytes is at most `budget_bytes` and the sum of errors is least: the lower convex
  * hull of every matrix, then the multiplier by falling gain per byte (Shoham and Gersho 1988), then what is left of the budget
- * is filled greedily. Ties go to the earlier matrix. *bytes is what it takes.
- * ERR_USAGE: even the least widths do not fit; the text says how many bytes would. */
+ * is filled greedily. Ties go to the earlier matrix. A width that is larger but no better is never taken. *bytes is what it
+ * takes. The sum of errors is least of all for what the multiplier takes, and at most one step of one matrix above the least
+ * for any budget. n log n in the matrices.
+ * ERR_USAGE: even the least widths do not fit; the text says how many bytes would. ERR_NUMERIC: an error that is negative,
+ * infinite or not a number, by name. */
 enum status allocate_choose(struct allocate_matrix *matrices, uint64_t count, uint64_t budget_bytes,
     uint64_t *bytes, struct error *err);
 
 /* The choice as a plain file, for people to edit: '#' comments, then one line per matrix: name, bits, and as a comment what it
- * costs and its importance. Appears complete or not at all (base/file.h). */
+ * costs and its importance; bits 0 are written as "keep". Appears complete or not at all (base/file.h); the same bytes in
+ * every locale. ERR_UNSUPPORTED: a name that is empty or contains white space or '#'; ERR_USAGE: bits that are no width. */
 enum status allocate_write(
     const char *path, bool force, const struct allocate_matrix *matrices, uint64_t count, struct error *err);
 
-/* A file read back: names and bits. Owner of *out: the caller, allocate_free. ERR_FORMAT names path and line: not "name bits", bits not
- * one of the widths or "keep" (bits 0), a name twice. */
+/* A file read back: names and bits, in the order of the file; whether the model has such matrices is the caller's to find
+ * out. From '#' on a line is a comment; blank lines, CR LF and a byte order mark are fine. Owner of *out: the caller,
+ * allocate_free. ERR_FORMAT names path and line: not "name bits", bits not one of the widths or "keep" (bits 0), a name
+ * twice. ERR_MEMORY: more than 64 MiB. */
 struct allocation {
     struct allocation_line {
         char *name;
