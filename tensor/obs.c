@@ -34,6 +34,14 @@ static int compare_entries(const void *left, const void *right)
     return columns ? columns : (a->column > b->column) - (a->column < b->column);
 }
 
+static double largest_of(const double *values, uint64_t count)
+{
+    double largest = values[0];
+    for (uint64_t i = 1; i < count; i++)
+        largest = values[i] > largest ? values[i] : largest;
+    return largest;
+}
+
 enum status obs_order(uint32_t *order, enum obs_order kind, const double *diagonal, uint64_t cols,
     uint64_t group, struct error *err)
 {
@@ -42,11 +50,8 @@ enum status obs_order(uint32_t *order, enum obs_order kind, const double *diagon
     for (uint64_t j = 0; j < cols; j++) {
         entries[j] = (struct sort_entry){.column = (uint32_t)j, .key = diagonal[j]};
         if (kind != OBS_ORDER_GROUP_AWARE) continue;
-        uint64_t first = j / group * group;
         entries[j].group = (uint32_t)(j / group);
-        for (uint64_t i = first; i < first + group; i++)
-            entries[j].group_key =
-                i == first || diagonal[i] > entries[j].group_key ? diagonal[i] : entries[j].group_key;
+        entries[j].group_key = j % group ? entries[j - 1].group_key : largest_of(diagonal + j, group);
     }
     if (kind != OBS_ORDER_NONE) qsort(entries, cols, sizeof *entries, compare_entries);
     for (uint64_t j = 0; j < cols; j++)
