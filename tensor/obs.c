@@ -248,8 +248,10 @@ static void store_row(const struct job *job, const struct obs_tile *tile, uint64
 
 /* ---- errors ---- */
 
+enum { FORM_COLS = 256 }; /* at most polish_width */
+
 /* x H x^T for every row of x [rows][cols], as two products per block of columns: with itself, and twice with all
- * that come later (H is symmetric). The sums over columns are in double precision. */
+ * that come later (H is symmetric). The sums over columns are in double precision. Row r's goes to out[r * stride]. */
 static void quadratic_forms(
     double *out, const struct obs_plan *plan, struct obs_tile *tile, const float *x, uint64_t stride)
 {
@@ -258,7 +260,7 @@ static void quadratic_forms(
     for (uint64_t row = 0; row < tile->rows; row++)
         out[row * stride] = 0;
     for (uint64_t begin = 0, end; begin < cols; begin = end) {
-        end = cols - begin < width ? cols : begin + width;
+        end = cols - begin < FORM_COLS ? cols : begin + FORM_COLS;
         linalg_gemm_nn(tile->rows, end - begin, end - begin, 1, x + begin, cols,
             damped + begin * cols + begin, cols, 0, tile->product, width);
         if (end < cols)
