@@ -34,6 +34,14 @@ static int compare_entries(const void *left, const void *right)
     return columns ? columns : (a->column > b->column) - (a->column < b->column);
 }
 
+static double largest_of(const double *values, uint64_t count)
+{
+    double largest = values[0];
+    for (uint64_t i = 1; i < count; i++)
+        largest = values[i] > largest ? values[i] : largest;
+    return largest;
+}
+
 enum status obs_order(uint32_t *order, enum obs_order kind, const double *diagonal, uint64_t cols,
     uint64_t group, struct error *err)
 {
@@ -42,11 +50,8 @@ enum status obs_order(uint32_t *order, enum obs_order kind, const double *diagon
     for (uint64_t j = 0; j < cols; j++) {
         entries[j] = (struct sort_entry){.column = (uint32_t)j, .key = diagonal[j]};
         if (kind != OBS_ORDER_GROUP_AWARE) continue;
-        uint64_t first = j / group * group;
         entries[j].group = (uint32_t)(j / group);
-        for (uint64_t i = first; i < first + group; i++)
-            entries[j].group_key =
-                i == first || diagonal[i] > entries[j].group_key ? diagonal[i] : entries[j].group_key;
+        entries[j].group_key = j % group ? entries[j - 1].group_key : largest_of(diagonal + j, group);
     }
     if (kind != OBS_ORDER_NONE) qsort(entries, cols, sizeof *entries, compare_entries);
     for (uint64_t j = 0; j < cols; j++)
@@ -243,8 +248,10 @@ static void store_row(const struct job *job, const struct obs_tile *tile, uint64
 
 /* ---- errors ---- */
 
+enum { FORM_COLS = 256 }; /* at most polish_width */
+
 /* x H x^T for every row of x [rows][cols], as two products per block of columns: with itself, and twice with all
- * that come later (H is symmetric). The sums over columns are in double precision. */
+ * that come later (H is symmetric). The sums over columns are in double precision. Row r's goes to out[r * stride]. */
 static void quadratic_forms(
     double *out, const struct obs_plan *plan, struct obs_tile *tile, const float *x, uint64_t stride)
 {
@@ -253,7 +260,7 @@ static void quadratic_forms(
     for (uint64_t row = 0; row < tile->rows; row++)
         out[row * stride] = 0;
     for (uint64_t begin = 0, end; begin < cols; begin = end) {
-        end = cols - begin < width ? cols : begin + width;
+        end = cols - begin < FORM_COLS ? cols : begin + FORM_COLS;
         linalg_gemm_nn(tile->rows, end - begin, end - begin, 1, x + begin, cols,
             damped + begin * cols + begin, cols, 0, tile->product, width);
         if (end < cols)
