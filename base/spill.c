@@ -1,5 +1,5 @@
-/* Spilled arrays: memory, or a file that has no name from the start, so that nothing is left behind however the process
- * ends. */
+/* Spilled arrays: memory, or a file that has no name from the start, so that nothing is left behind however the
+ * process ends. */
 #include "base/spill.h"
 
 #include <assert.h>

@@ -1,5 +1,5 @@
-/* A large array that lies in memory or, when there is not enough of it, in a nameless temporary file: rows are copied in
- * and out. What is read is what was written, either way. */
+/* A large array that lies in memory or, when there is not enough of it, in a nameless temporary file: rows are copied
+ * in and out. What is read is what was written, either way. */
 #ifndef NIBBLE_BASE_SPILL_H
 #define NIBBLE_BASE_SPILL_H
 
@@ -10,9 +10,9 @@
 
 struct spill;
 
-/* `rows` rows of `row_bytes` bytes, zeroed. in_memory false: in a nameless file in `folder` (which also stands in error
- * texts; else ignored), whose disk is reserved at once: ERR_IO if it is full. A file system that cannot reserve lets the disk be
- * full at spill_write. ERR_MEMORY, also if the product overflows. Owner: the caller, spill_free. */
+/* `rows` rows of `row_bytes` bytes, zeroed. in_memory false: in a nameless file in `folder` (which also stands in
+ * error texts; else ignored), whose disk is reserved at once: ERR_IO if it is full. A file system that cannot reserve
+ * lets the disk be full at spill_write. ERR_MEMORY, also if the product overflows. Owner: the caller, spill_free. */
 enum status spill_create(struct spill **out, uint64_t rows, uint64_t row_bytes, bool in_memory,
     const char *folder, struct error *err);
 void spill_free(struct spill *spill);

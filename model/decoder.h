@@ -1,5 +1,5 @@
-/* The steps a decoder layer is made of, on blocks of tokens in the caller's buffers. The forward pass (sessions with a cache) and
- * the walk (one stage at a time) are both written in them, so that they cannot drift apart. */
+/* The steps a decoder layer is made of, on blocks of tokens in the caller's buffers. The forward pass (sessions with
+ * a cache) and the walk (one stage at a time) are both written in them, so that they cannot drift apart. */
 #ifndef NIBBLE_MODEL_DECODER_H
 #define NIBBLE_MODEL_DECODER_H
 
@@ -12,9 +12,8 @@
 struct decoder_layer {
     const struct backend *backend;
     const struct model_config *config;
-    const struct tensor *const
-        *tensors;   /* [ROLE_COUNT], data in memory; NULL where the configuration has none */
-    uint32_t index; /* decides whether attention slides */
+    const struct tensor *const *tensors; /* [ROLE_COUNT], data in memory; NULL where there is none */
+    uint32_t index;                      /* decides whether attention slides */
 };
 
 /* The widest weight of a configuration, for backend_cpu_create. */
@@ -28,7 +27,8 @@ enum status decoder_norm(const struct decoder_layer *layer, float *y, const floa
 enum status decoder_linear(const struct decoder_layer *layer, float *y, const float *x, uint64_t tokens,
     enum role weight, struct error *err);
 
-/* One attention, from the normed residual stream to what o is applied to. Positions past .. past + length - 1 of every sequence. */
+/* One attention, from the normed residual stream to what o is applied to. Positions past .. past + length - 1 of
+ * every sequence. */
 struct decoder_attention {
     uint64_t sequences, length, past, capacity;
     const float *cosine, *sine; /* [length][head_size / 2], of the positions */
@@ -37,8 +37,8 @@ struct decoder_attention {
     float *out;           /* [sequences * length][heads * head_size] */
 };
 
-/* out = softmax(q k^T / sqrt(head_size)) v with q, k, v of `normed` [sequences * length][hidden]; q and k normed per head where the
- * architecture does that, then rotated. */
+/* out = softmax(q k^T / sqrt(head_size)) v with q, k, v of `normed` [sequences * length][hidden]; q and k normed per
+ * head where the architecture does that, then rotated. */
 enum status decoder_attend(const struct decoder_layer *layer, const struct decoder_attention *call,
     const float *normed, struct error *err);
 

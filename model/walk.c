@@ -1,5 +1,5 @@
-/* The stages of a walk. Every block of samples goes through a stage in all streams that take part, and is then shown: what is
- * shown together has been computed together. */
+/* The stages of a walk. Every block of samples goes through a stage in all streams that take part, and is then shown:
+ * what is shown together has been computed together. */
 #include "model/walk.h"
 
 #include <assert.h>

@@ -1,7 +1,7 @@
-/* A walk through a network layer by layer, with the weights of one decoder layer in memory at a time: calibration samples
- * go through stage by stage, and at every stage the inputs of its weight matrices are shown. Weights may be replaced between
- * stages (quantized ones, or rescaled ones), so that later stages see what they will see in the compressed model; a second
- * stream of activations, through the original weights, can be kept beside it. */
+/* A walk through a network layer by layer, with the weights of one decoder layer in memory at a time: calibration
+ * samples go through stage by stage, and at every stage the inputs of its weight matrices are shown. Weights may be
+ * replaced between stages (quantized ones, or rescaled ones), so that later stages see what they will see in the
+ * compressed model; a second stream of activations, through the original weights, can be kept beside it. */
 #ifndef NIBBLE_MODEL_WALK_H
 #define NIBBLE_MODEL_WALK_H
 
@@ -23,22 +23,23 @@ enum stage walk_stage_of(enum role role);
 /* The width of a stage's inputs. */
 uint64_t walk_stage_cols(const struct model_config *config, enum stage stage);
 
-/* The tensors of one layer by role, data in memory, dense or tiles; NULL where the configuration has none. Both arrays may hold the
- * same pointers. They are read by walk_to and walk_finish, so that `current` may change between calls; with one stream `original`
- * is never looked at. */
+/* The tensors of one layer by role, data in memory, dense or tiles; NULL where the configuration has none. Both
+ * arrays may hold the same pointers. They are read by walk_to and walk_finish, so that `current` may change between
+ * calls; with one stream `original` is never looked at. */
 struct walk_layer {
     uint32_t index;
     const struct tensor *original[ROLE_COUNT];
     const struct tensor *current[ROLE_COUNT];
 };
 
-/* What is shown at a stage: some tokens of some samples in order, padding left out. Valid during the call. The residual is what
- * the streams differ by where the output of this stage is added: NULL with one stream, and at WALK_QKV and WALK_GATE_UP. */
+/* What is shown at a stage: some tokens of some samples in order, padding left out. Valid during the call. The
+ * residual is what the streams differ by where the output of this stage is added: NULL with one stream, and at
+ * WALK_QKV and WALK_GATE_UP. */
 struct walk_inputs {
     uint64_t tokens, cols, hidden;
     const float *x;        /* [tokens][cols] inputs of the stage's matrices in the current stream */
     const float *original; /* [tokens][cols] the same in the original stream; NULL with one stream */
-    const float *residual; /* [tokens][hidden] original minus current residual stream, see below; or NULL */
+    const float *residual; /* [tokens][hidden] original minus current residual stream; or NULL, see above */
 };
 typedef enum status (*walk_tap)(void *context, const struct walk_inputs *inputs, struct error *err);
 
@@ -51,47 +52,51 @@ struct walk_options {
 struct walk;
 
 /* Bytes of memory that a walk takes for itself (states if in memory, activations of a block), without weights and
- * without the backend's own scratch, which grows with the workers (on the CPU about 1.1 KiB per worker and column of the widest
- * weight); and the bytes of its states, in memory or in files (state_bytes may be NULL). UINT64_MAX: beyond counting.
- * A block is as many whole samples as fit 2048 tokens, but at least one: attention needs the whole sample, so activations
- * take memory by the longer of 2048 tokens and one sample. */
+ * without the backend's own scratch, which grows with the workers (on the CPU about 1.1 KiB per worker and column of
+ * the widest weight); and the bytes of its states, in memory or in files (state_bytes may be NULL). UINT64_MAX:
+ * beyond counting.
+ * A block is as many whole samples as fit 2048 tokens, but at least one: attention needs the whole sample, so
+ * activations take memory by the longer of 2048 tokens and one sample. */
 uint64_t walk_bytes(const struct model_config *config, uint64_t samples, uint64_t length,
     const struct walk_options *options, uint64_t *state_bytes);
 
-/* Start before the first layer: the samples' embeddings are read from the checkpoint (rows or tiles needed, not the whole
- * matrix; it need not be mapped). The checkpoint, the calibration and the pool must outlive the walk. Errors of reading;
- * ERR_FORMAT: a token beyond the vocabulary; ERR_NUMERIC: an embedding is not finite; ERR_IO: no disk for the states.
- * What a walk computes depends on weights and samples, not on workers or on where states lie. A sample beside others is what it is
- * alone, but for rounding; samples that are shorter than calibration->length cost as much as long ones. */
+/* Start before the first layer: the samples' embeddings are read from the checkpoint (rows or tiles needed, not the
+ * whole matrix; it need not be mapped). The checkpoint, the calibration and the pool must outlive the walk.
+ * Errors of reading; ERR_FORMAT: a token beyond the vocabulary; ERR_NUMERIC: an embedding is not finite; ERR_IO: no
+ * disk for the states; ERR_MEMORY.
+ * What a walk computes depends on weights and samples, not on workers or on where states lie. A sample beside others
+ * is what it is alone, but for rounding; samples that are shorter than calibration->length cost as much as long
+ * ones. */
 enum status walk_create(struct walk **out, struct checkpoint *input, const struct calibration *calibration,
     const struct walk_options *options, struct pool *pool, struct error *err);
 void walk_free(struct walk *walk);
 
-/* Go on to the next stage of the layer (they come in order: assert), or back to its first one, which may be entered again at
- * any time before walk_finish (the states at the layer's start are kept until then). Runs what lies between with the
- * layer's tensors, and shows the inputs of `stage` in order, at most 2048 tokens at a time, to `tap` (NULL: nobody; what only
- * needs showing is then skipped). The tap may use the pool.
+/* Go on to the next stage of the layer (they come in order: assert), or back to its first one, which may be entered
+ * again at any time before walk_finish (the states at the layer's start are kept until then). Runs what lies between
+ * with the layer's tensors, and shows the inputs of `stage` in order, at most 2048 tokens at a time, to `tap` (NULL:
+ * nobody; what only needs showing is then skipped). The tap may use the pool.
  * With only_current the original stream stays where it is, and `original` and `residual` are NULL; for both to go on
  * together, the layer has to be entered again from WALK_QKV on.
- * ERR_NUMERIC: an activation is not finite, naming layer, place, stream, channel, position and sample. Errors of the tap are
- * passed on. After an error the streams are before the stage: it may be entered again. */
+ * ERR_NUMERIC: an activation is not finite, naming layer, place, stream, channel, position and sample. Errors of the
+ * tap are passed on. After an error the streams are before the stage: it may be entered again. */
 enum status walk_to(struct walk *walk, enum stage stage, const struct walk_layer *layer, bool only_current,
     walk_tap tap, void *context, struct error *err);
 
-/* After WALK_DOWN: apply it and become the start of the next layer, both streams (the original stream is brought to the end
- * of the layer first if it was left behind, with all of layer->original). After an error the layer can be finished again,
- * or a saved state loaded, but not entered again. */
+/* After WALK_DOWN: apply it and become the start of the next layer, both streams (the original stream is brought to
+ * the end of the layer first if it was left behind, with all of layer->original). After an error the layer can be
+ * finished again, or a saved state loaded, but not entered again. */
 enum status walk_finish(struct walk *walk, const struct walk_layer *layer, struct error *err);
 
 /* Seconds spent in the forward pass so far (without taps). */
 double walk_seconds(const struct walk *walk);
 
-/* Save the states at the layer's start to a file (base/file.h output rules; replaces one) and load them again: a finished
- * layer's result, so that an interrupted run does not have to walk all the way again. The file carries a checksum and
- * `stamp`, a text that must agree; it should say which layer and which weights. Loading is for a walk of the same
- * shape, streams and calibration tokens, at a layer's start (what a layer already entered has computed is forgotten).
- * walk_load: ERR_FORMAT if the file is damaged or of another walk; ERR_IO if there is none. The walk is then at the layer's start
- * where it was. */
+/* Save the states at the layer's start to a file (base/file.h output rules; replaces one) and load them again: a
+ * finished layer's result, so that an interrupted run does not have to walk all the way again. The file carries a
+ * checksum and `stamp`, a text that must agree; it should say which layer and which weights. Loading is for a walk of
+ * the same shape, streams and calibration tokens, at a layer's start (what a layer already entered has computed is
+ * forgotten).
+ * walk_load: ERR_FORMAT if the file is damaged or of another walk; ERR_IO if there is none. The walk is then at the
+ * layer's start where it was. */
 enum status walk_save(struct walk *walk, const char *path, const char *stamp, struct error *err);
 enum status walk_load(struct walk *walk, const char *path, const char *stamp, struct error *err);
 

@@ -1,5 +1,5 @@
-/* Embeddings of the samples, read row by row: the matrix of a large vocabulary is larger than a layer. A row, or the tile that
- * a quantized row lies in, is made a little matrix of its own, which the backend decodes like any other. */
+/* Embeddings of the samples, read row by row: the matrix of a large vocabulary is larger than a layer. A row, or the
+ * tile that a quantized row lies in, is made a little matrix of its own, which the backend decodes like any other. */
 #include <inttypes.h>
 #include <math.h>
 

@@ -31,8 +31,8 @@ static uint64_t wide_cols(const struct model_config *config)
     return greater(query_width(config), config->ffn);
 }
 
-/* How the samples are cut into blocks: by their length and the configuration alone, never by memory or workers, so that
- * results are the same everywhere. Where rotation depends on a sample's own length, samples go alone. */
+/* How the samples are cut into blocks: by their length and the configuration alone, never by memory or workers, so
+ * that results are the same everywhere. Where rotation depends on a sample's own length, samples go alone. */
 static void set_shape(struct walk *walk, const struct model_config *config, uint64_t samples, uint64_t length,
     const struct walk_options *options)
 {

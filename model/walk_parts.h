@@ -1,4 +1,5 @@
-/* What the files of the walk share: its streams, its buffers and how it is cut into blocks. Only for model/walk*.c. */
+/* What the files of the walk share: its streams, its buffers and how it is cut into blocks. Only for model/walk*.c.
+ * */
 #ifndef NIBBLE_MODEL_WALK_PARTS_H
 #define NIBBLE_MODEL_WALK_PARTS_H
 
@@ -7,8 +8,8 @@
 
 #define WALK_BLOCK_TOKENS 2048
 
-/* Activations through one set of weights. The spills are addressed float by float; rows are those of the calibration's tokens,
- * padding included (its embedding is zero, so that it stays harmless; nobody sees it). */
+/* Activations through one set of weights. The spills are addressed float by float; rows are those of the
+ * calibration's tokens, padding included (its embedding is zero, so that it stays harmless; nobody sees it). */
 struct stream {
     const char *name;     /* "current", "original": for error texts */
     struct spill *start;  /* [tokens][hidden] the residual stream at the layer's start */

@@ -1,4 +1,5 @@
-/* Spilled arrays: the same rows back from memory and from a file, no name left in the folder, and what happens on a full disk. */
+/* Spilled arrays: the same rows back from memory and from a file, no name left in the folder, and what happens on a
+ * full disk. */
 #include "base/spill.h"
 
 #include <dirent.h>

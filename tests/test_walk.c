@@ -1,5 +1,6 @@
-/* The walk against the forward pass: the same hidden states at the end, for every architecture and kind of rotation; what is shown
- * at each stage by its definition; two streams, re-entered layers, padding, files instead of memory, saved states, and faults. */
+/* The walk against the forward pass: the same hidden states at the end, for every architecture and kind of rotation;
+ * what is shown at each stage by its definition; two streams, re-entered layers, padding, files instead of memory,
+ * saved states, and faults. */
 #include "model/walk.h"
 
 #include <dirent.h>
@@ -165,8 +166,8 @@ static void walk_layers(struct walk *walk, const struct subject *subject, uint32
     }
 }
 
-/* The residual streams at the start of a layer, seen through a norm: the first stage of that layer, of whose tensors only the norm
- * is used. */
+/* The residual streams at the start of a layer, seen through a norm: the first stage of that layer, of whose tensors
+ * only the norm is used. */
 static struct seen look_at_start(struct walk *walk, const struct walk_layer *layer)
 {
     struct seen seen = {0};
@@ -298,8 +299,8 @@ static void test_golden(void)
     CU_ASSERT_TRUE(found >= 18);
 }
 
-/* Samples of all lengths together are as each of them alone: to rounding, because products of few tokens add up in another
- * order. */
+/* Samples of all lengths together are as each of them alone: to rounding, because products of few tokens add up in
+ * another order. */
 static void test_lengths(void)
 {
     check_forward(tiny("lengths"), 40, 60, true, &one_stream);
@@ -329,8 +330,8 @@ static void norm(float *y, const float *x, const struct tensor *gain, double eps
         y[i] = (float)(x[i] / sqrt(sum / (double)size + epsilon) * ((const float *)gain->data)[i]);
 }
 
-/* The stages of the first layer for the first token of a sample, which sees nothing but itself: what it attends to is its own v, of
- * the head's group. */
+/* The stages of the first layer for the first token of a sample, which sees nothing but itself: what it attends to is
+ * its own v, of the head's group. */
 static void check_first_token(const struct subject *subject, const struct seen seen[WALK_STAGES])
 {
     const struct model_config *config = &subject->checkpoint.config;
@@ -422,8 +423,8 @@ static void drop_copies(struct subject *subject)
     memset(subject->copies, 0, sizeof subject->copies);
 }
 
-/* What is shown with another o in the current stream: it differs from GATE_UP on, the original one is as it was, and the residual is
- * what half of o adds. */
+/* What is shown with another o in the current stream: it differs from GATE_UP on, the original one is as it was, and
+ * the residual is what half of o adds. */
 static void check_halved_o(
     const struct seen plain[WALK_STAGES], const struct seen both[WALK_STAGES], const struct tensor *o)
 {
@@ -934,8 +935,8 @@ static void test_numeric(void)
     close_subject(&subject);
 }
 
-/* A sample's padding takes part in products. Whatever its tokens are, and however large activations become, it stays out of what is
- * shown: here the embedding of token 0 is infinite, and padding is token 0. */
+/* A sample's padding takes part in products. Whatever its tokens are, and however large activations become, it stays
+ * out of what is shown: here the embedding of token 0 is infinite, and padding is token 0. */
 static void test_padding(void)
 {
     struct subject subject;
