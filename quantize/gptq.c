@@ -265,6 +265,14 @@ static enum status find_order(
     return status == OK ? hessian_permute(&plate->hessian, plate->order, err) : status;
 }
 
+/* What an error in column j costs, for the range search: its own squared error, or, when the columns that follow make up for it,
+ * only what they cannot make up for (1 / U_jj^2; Frantar et al. 2022, equation 2). */
+static float column_importance(const struct hessian *hessian, uint64_t j, bool solve)
+{
+    double pivot = hessian->second[j * hessian->cols + j];
+    return solve ? (float)(1 / (pivot * pivot)) : hessian->diagonal[j];
+}
+
 static enum status factor(struct calibrated *work, struct plate *plate, const char *name, struct error *err)
 {
     struct hessian *hessian = &plate->hessian;
@@ -277,7 +285,8 @@ static enum status factor(struct calibrated *work, struct plate *plate, const ch
     plate->importance = memory_new(hessian->cols, sizeof *plate->importance, err);
     if (!plate->importance) return ERR_MEMORY;
     for (uint64_t j = 0; j < hessian->cols; j++)
-        plate->importance[plate->order ? plate->order[j] : j] = hessian->diagonal[j];
+        plate->importance[plate->order ? plate->order[j] : j] =
+            column_importance(hessian, j, work->settings->method.solve);
     return OK;
 }
 
