@@ -114,7 +114,7 @@ static enum status measure_stage(struct calibrated *work, struct layer *layer, e
     if (!gptq_has_work(work->plan, layer->walk.index, stage))
         return walk_to(work->walk, stage, &layer->walk, true, NULL, NULL, err);
     enum status status = gptq_observe(work, layer, stage, false, true, &hessian, err);
-    if (status == OK) status = hessian_factor(&hessian, work->pool, work->settings->damping, err);
+    if (status == OK) status = hessian_factor(&hessian, work->pool, work->settings->method.damping, err);
     for (uint64_t i = 0; status == OK && i < choices->count; i++) {
         const struct plan_tensor *planned = choices->planned[i];
         if (planned->layer == layer->walk.index && walk_stage_of(planned->role) == stage)
