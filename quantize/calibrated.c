@@ -60,10 +60,13 @@ static enum status prepare(struct calibrated *work, struct quantize_job *job, st
     return status == OK ? load_calibration(work, job->options, err) : status;
 }
 
+/* The report's numbers; the provenance wants those of the calibration too, not its tokens. */
 static void summarize(struct quantize_job *job, const struct calibrated *work)
 {
     const struct calibration *calibration = &work->calibration;
     struct calibrated_summary *summary = &job->calibrated;
+    job->calibration = *calibration;
+    job->calibration.tokens = job->calibration.lengths = NULL;
     summary->samples = calibration->samples;
     summary->length = calibration->length;
     summary->tokens = calibration->tokens_used;
