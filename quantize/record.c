@@ -51,12 +51,13 @@ static void add_solver(struct record *record, const struct settings *settings)
     add(record, "act-order", settings_order_name(settings->order));
 }
 
+/* What a person gave first: where two runs differ, the first difference is what they are told. */
 static void add_calibration(struct record *record, const struct calibration *calibration)
 {
     add_text(record, "calibration crc32", "%08" PRIx32, calibration->file_crc32);
-    add_text(record, "calibration tokens crc32", "%08" PRIx32, calibration->tokens_crc32);
     add_text(record, "samples", "%" PRIu64, calibration->samples);
     add_text(record, "sample length", "%" PRIu64, calibration->length);
+    add_text(record, "calibration tokens crc32", "%08" PRIx32, calibration->tokens_crc32);
 }
 
 static void add_budget(struct record *record, const struct quantize_options *options)
