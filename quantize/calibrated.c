@@ -21,7 +21,8 @@
 #include "tensor/linalg.h"
 
 #define DEFAULT_LENGTH 512
-#define STATES_INTERVAL 60.0 /* seconds between two savings of the hidden states */
+
+double calibrated_states_interval = 60;
 
 /* ---- settling ---- */
 
@@ -313,7 +314,7 @@ static enum status save_states(struct calibrated *work, struct journal *journal,
     uint32_t layer, double *last, struct error *err)
 {
     double start = report_seconds();
-    if (start - *last < STATES_INTERVAL) return OK;
+    if (start - *last < calibrated_states_interval) return OK;
     enum status status = walk_save(work->walk, journal_states_path(journal, layer), stamp, err);
     if (status == OK) journal_drop_states(journal, layer);
     *last = report_seconds();
