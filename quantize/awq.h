@@ -20,6 +20,7 @@ struct awq_matrix {
     uint64_t rows;
     struct scheme scheme;
     enum grid_range range; /* GRID_MSE: weighted by the Hessian's diagonal */
+    const char *name;      /* of the tensor, for messages */
 };
 
 /* The choice for one stage. */
@@ -48,7 +49,7 @@ struct awq_choice {
  *   shared    [cols], each < cols: channels with equal shared[j] share a scale, found from the means of their m and w;
  *             NULL: every channel has its own
  * Dead channels (H's diagonal is 0) keep scale 1, unless they share it with a live one. The result does not depend on the
- * number of workers. ERR_MEMORY. ERR_NUMERIC: a weight is not finite or does not fit, unscaled; the text names matrix and row. */
+ * number of workers. ERR_MEMORY. ERR_NUMERIC: a weight is not finite or does not fit, unscaled; the text names tensor and row. */
 enum status awq_search(float *scales, struct awq_choice *choice, const struct awq_matrix *matrices,
     uint64_t count, const struct hessian *hessian, const uint32_t *shared, struct pool *pool,
     struct error *err);

@@ -298,9 +298,9 @@ enum status awq_error_fault(const struct awq_error *error, struct error *err)
             if (!grid_fit(&grid, matrix->weights + at * group, NULL, group, matrix->scheme.bits,
                     matrix->scheme.asymmetric, GRID_MINMAX))
                 return fail(err, ERR_NUMERIC,
-                    "matrix %" PRIu64 ", row %" PRIu64 ", columns from %" PRIu64
-                    ": a weight is not finite, or too large for a scale in half precision",
-                    i, at / groups, at % groups * group);
+                    "tensor %s: row %" PRIu64 ", columns from %" PRIu64
+                    ": a weight is not finite, or its scale does not fit half precision",
+                    matrix->name, at / groups, at % groups * group);
         }
     }
     return fail(err, ERR_NUMERIC, "the output error of rounding is not finite");

@@ -21,7 +21,8 @@
 #include "tensor/linalg.h"
 
 #define DEFAULT_LENGTH 512
-#define STATES_INTERVAL 60.0 /* seconds between two savings of the hidden states */
+
+double calibrated_states_interval = 60;
 
 /* ---- settling ---- */
 
@@ -60,10 +61,13 @@ static enum status prepare(struct calibrated *work, struct quantize_job *job, st
     return status == OK ? load_calibration(work, job->options, err) : status;
 }
 
+/* The report's numbers; the provenance wants those of the calibration too, not its tokens. */
 static void summarize(struct quantize_job *job, const struct calibrated *work)
 {
     const struct calibration *calibration = &work->calibration;
     struct calibrated_summary *summary = &job->calibrated;
+    job->calibration = *calibration;
+    job->calibration.tokens = job->calibration.lengths = NULL;
     summary->samples = calibration->samples;
     summary->length = calibration->length;
     summary->tokens = calibration->tokens_used;
@@ -310,7 +314,7 @@ static enum status save_states(struct calibrated *work, struct journal *journal,
     uint32_t layer, double *last, struct error *err)
 {
     double start = report_seconds();
-    if (start - *last < STATES_INTERVAL) return OK;
+    if (start - *last < calibrated_states_interval) return OK;
     enum status status = walk_save(work->walk, journal_states_path(journal, layer), stamp, err);
     if (status == OK) journal_drop_states(journal, layer);
     *last = report_seconds();

@@ -22,6 +22,9 @@ struct calibrated {
  * quantize_run to remove once the output is complete. */
 enum status calibrated_run(struct quantize_job *job, struct error *err);
 
+/* The seam for tests: seconds between two savings of the hidden states. */
+extern double calibrated_states_interval;
+
 /* Without writing anything: load calibration, settle the budget, estimate memory. */
 enum status calibrated_dry_run(struct quantize_job *job, struct error *err);
 

@@ -72,16 +72,19 @@ static enum status compare_stamp(
     return status;
 }
 
-/* After it the folder is a journal of this stamp, and nobody else's. */
+/* After it the folder is a journal of this stamp, and nobody else's. One without any layer is begun anew whatever its stamp:
+ * there is nothing to lose. */
 static enum status settle_stamp(struct journal *journal, const char *stamp, bool restart, struct error *err)
 {
     struct json_document *document = NULL;
-    bool found;
+    bool found, begun = true;
     enum status status = stamp_parse(&document, "stamp", stamp, strlen(stamp), err);
 
     if (!status) journal->stamp_crc = stamp_crc(document);
     if (!status) status = folder_enter(&journal->folder, restart, err);
+    if (!status) status = folder_holds(&journal->folder, NAME_LAYER | NAME_STATES, &begun, err);
     if (status) goto done;
+    restart = restart || !begun;
     found = file_kind(folder_stamp(&journal->folder)) != FILE_ABSENT; /* now that nobody else writes it */
     if (found && !restart) status = compare_stamp(journal, document, err);
     if (!status && journal->folder.locked) /* what killed runs left */

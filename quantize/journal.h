@@ -22,7 +22,7 @@ struct journal;
  *   pool,report  must outlive the journal; report may be NULL
  * Continues with the leading layers that are whole: *finished of them, which are opened and checked (every byte against
  * its checksum, by the pool); a later one that is damaged is told to report. What killed runs were still writing is
- * removed.
+ * removed. A journal without a single layer is begun anew, whatever its stamp.
  *
  * ERR_USAGE: the journal was made with another stamp (names the first entry that differs and both values, and says what
  * to do: the old options, --restart, or removing the folder); another process is at work on it; the folder exists but

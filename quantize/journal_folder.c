@@ -174,6 +174,15 @@ static enum status note_contents(struct journal_folder *folder, int descriptor, 
     return OK;
 }
 
+enum status folder_holds(struct journal_folder *folder, unsigned kinds, bool *out, struct error *err)
+{
+    struct contents contents = {0};
+    enum status status = visit_all(folder, note_contents, &contents, err);
+
+    *out = contents.kinds & kinds;
+    return status;
+}
+
 /* What to remove. */
 struct removal {
     unsigned kinds;

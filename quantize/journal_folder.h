@@ -47,6 +47,9 @@ const char *folder_stamp(struct journal_folder *folder);
  * at work. */
 enum status folder_enter(struct journal_folder *folder, bool restart, struct error *err);
 
+/* Whether it holds files of these kinds. */
+enum status folder_holds(struct journal_folder *folder, unsigned kinds, bool *out, struct error *err);
+
 #define KEEP_NONE UINT32_MAX
 
 /* Remove the files of these kinds, but for those of layer number `keep`. */

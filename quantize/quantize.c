@@ -58,9 +58,10 @@ static enum status predict_rest(uint64_t *out, const struct quantize_result *res
 
 /* ---- all of it ---- */
 
-/* A journal outlives everything but a complete output. */
+/* A journal outlives everything but a complete output. Either way there is nothing more to say of it when a signal comes. */
 static enum status finish_journal(struct quantize_job *job, enum status status, struct error *err)
 {
+    file_signal_note(NULL);
     if (status == OK && job->journal) return journal_remove(job->journal, err);
     journal_close(job->journal);
     return status;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/memory.h"
+#include "base/number.h"
 
 #define FIXED_PAIRS 32
 
@@ -25,6 +26,12 @@ static void NIBBLE_PRINTF(3, 4) add_text(struct record *record, const char *name
     add(record, name, text);
 }
 
+/* The same in every locale, and no two numbers alike. */
+static void add_number(struct record *record, const char *name, double value)
+{
+    add(record, name, number_write(record->texts[record->count], value));
+}
+
 static void add_list(struct record *record, const char *name, const struct option_list *list)
 {
     for (uint64_t i = 0; i < list->count; i++) {
@@ -37,24 +44,25 @@ static void add_list(struct record *record, const char *name, const struct optio
 static void add_solver(struct record *record, const struct settings *settings)
 {
     const struct method *method = &settings->method;
-    add_text(record, "damping", "%g", settings->method.damping);
+    add_number(record, "damping", settings->method.damping);
     if (!method->solve) return;
     add(record, "correction", settings_correction_name(method->correction));
     add_text(record, "polish", "%" PRIu64, method->polish);
     add(record, "act-order", settings_order_name(settings->method.order));
 }
 
+/* What a person gave first: where two runs differ, the first difference is what they are told. */
 static void add_calibration(struct record *record, const struct calibration *calibration)
 {
     add_text(record, "calibration crc32", "%08" PRIx32, calibration->file_crc32);
-    add_text(record, "calibration tokens crc32", "%08" PRIx32, calibration->tokens_crc32);
     add_text(record, "samples", "%" PRIu64, calibration->samples);
     add_text(record, "sample length", "%" PRIu64, calibration->length);
+    add_text(record, "calibration tokens crc32", "%08" PRIx32, calibration->tokens_crc32);
 }
 
 static void add_budget(struct record *record, const struct quantize_options *options)
 {
-    if (options->target_bits > 0) add_text(record, "target bits", "%g", options->target_bits);
+    if (options->target_bits > 0) add_number(record, "target bits", options->target_bits);
     if (options->target_size > 0) add_text(record, "target size", "%" PRIu64, options->target_size);
 }
 

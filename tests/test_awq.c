@@ -71,8 +71,8 @@ static struct stage_case make_case(
         loudness[i] = i % 37 == 5 ? 12 : 0.2f + fabsf(testing_normal(&seed));
     make_hessian(&stage.hessian, cols, loudness, &seed);
     for (uint64_t i = 0; i < count; i++)
-        stage.matrices[i] =
-            (struct awq_matrix){random_weights(rows[i], cols, &seed), rows[i], scheme, GRID_MINMAX};
+        stage.matrices[i] = (struct awq_matrix){
+            random_weights(rows[i], cols, &seed), rows[i], scheme, GRID_MINMAX, i ? "second" : "first"};
     stage.scales = get(cols, sizeof *stage.scales);
     memory_free(loudness);
     return stage;
@@ -440,7 +440,7 @@ static void test_faults(void)
         struct error err = {0};
         weights[1099 * 32 + 17] = bad[i]; /* in a row that the sample does not hold */
         CHECK(search(&stage, 2, &err) == ERR_NUMERIC, &err);
-        CHECK(strstr(err.text, "matrix 1, row 1099, columns from 16") != NULL, &err);
+        CHECK(strstr(err.text, "tensor second: row 1099, columns from 16") != NULL, &err);
     }
     weights[1099 * 32 + 17] = good;
     struct error err = {0};

@@ -314,6 +314,25 @@ static void test_damage_is_told(void)
     journal_close(journal);
 }
 
+/* Where nothing is finished, nothing can be mixed up. */
+static void test_other_stamp_without_layers(void)
+{
+    static const char other[] = "{\"bits\": \"4\"}";
+    struct journal *journal = NULL;
+    struct error err = {0};
+    uint32_t finished;
+    uint64_t count;
+
+    leave_journal(0);
+    CHECK(try_open(&journal, other, false, &finished, &err) == OK, &err);
+    journal_close(journal);
+    char *text = testing_read(in_journal("journal.json"), &count);
+    CU_ASSERT_STRING_EQUAL(text, other);
+    memory_free(text);
+    testing_write(in_journal("journal.json"), "{", 1);
+    journal_close(opened(0));
+}
+
 static void test_other_stamp(void)
 {
     leave_journal(2);
@@ -362,6 +381,7 @@ static void test_restart(void)
     CU_ASSERT_EQUAL(finished, 0);
     CU_ASSERT_EQUAL(entries_of(testing_path("out.nbl.journal")), 3); /* the stamp, the lock and mine.txt */
     CU_ASSERT_TRUE(exists("mine.txt"));
+    CHECK(add_layer(journal, 0, &err) == OK, &err);
     journal_close(journal);
     check_refused(stamp, false, ERR_USAGE, "made without version, this run has 0.1.0");
 }
@@ -663,6 +683,7 @@ int main(void)
         {"layer of another journal", test_layer_of_another_journal},
         {"damage is told", test_damage_is_told},
         {"other stamp", test_other_stamp},
+        {"other stamp without layers", test_other_stamp_without_layers},
         {"damaged stamp", test_damaged_stamp},
         {"restart", test_restart},
         {"temporaries", test_temporaries},
