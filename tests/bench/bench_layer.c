@@ -193,7 +193,7 @@ static void add_all(struct bench *bench, bool cross, bool residual)
                     residual ? bench->residual + t * bench->rows : NULL, count, &err),
             &err);
     }
-    require(hessian_mean(hessian, &err), &err);
+    require(hessian_mean(hessian, bench->pool, &err), &err);
 }
 
 static void factor_all(struct bench *bench)
@@ -205,7 +205,7 @@ static void factor_all(struct bench *bench)
 static void finish(struct bench *bench)
 {
     struct error err = {0};
-    require(hessian_finish(&bench->hessian, &err), &err);
+    require(hessian_finish(&bench->hessian, bench->pool, &err), &err);
 }
 
 static struct obs_problem published(const struct bench *bench)
