@@ -73,7 +73,7 @@ enum status gptq_observe(struct calibrated *work, struct layer *layer, enum stag
     if (status == OK)
         status = walk_to(work->walk, stage, &layer->walk, only_current, observe, &observer, err);
     work->phases.hessian += observer.seconds;
-    return status == OK ? hessian_mean(out, err) : status;
+    return status == OK ? hessian_mean(out, work->pool, err) : status;
 }
 
 /* ---- targets ---- */
@@ -298,7 +298,7 @@ static enum status prepare(struct calibrated *work, const struct layer *layer, s
     if (status == OK) status = factor(work, plate, members->list[0].planned->target.name, err);
     for (unsigned i = 0; status == OK && i < members->count; i++)
         status = find_target(work, layer, &members->list[i], &plate->hessian, plate->order, err);
-    if (status == OK) status = hessian_finish(&plate->hessian, err);
+    if (status == OK) status = hessian_finish(&plate->hessian, work->pool, err);
     work->phases.factor += report_seconds() - start;
     return status;
 }
