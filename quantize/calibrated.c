@@ -14,7 +14,7 @@
 #include "quantize/footprint.h"
 #include "quantize/gptq.h"
 #include "quantize/outcome.h"
-#include "quantize/record.h"
+#include "quantize/pairs.h"
 #include "quantize/rescale.h"
 #include "quantize/rtn.h"
 #include "tensor/kernels/kernels.h"
@@ -165,17 +165,17 @@ static enum status make_stamp(
     char **out, struct calibrated *work, const struct quantize_options *options, struct error *err)
 {
     struct json_writer json = {.indent = 2};
-    struct record record = {0};
+    struct pairs pairs = {0};
     char *sources = NULL;
     uint64_t bytes;
     enum status status =
-        record_create(&record, options, work->settings, &work->calibration, work->input->config.tied, err);
+        pairs_create(&pairs, options, work->settings, &work->calibration, work->input->config.tied, err);
     if (status == OK) status = sources_text(&sources, work, err);
     if (status == OK) {
         json_open_object(&json);
         json_put_text(&json, "version", NIBBLE_VERSION);
-        for (uint64_t i = 0; i < record.count; i++)
-            json_put_text(&json, record.pairs[i][0], record.pairs[i][1]);
+        for (uint64_t i = 0; i < pairs.count; i++)
+            json_put_text(&json, pairs.list[i][0], pairs.list[i][1]);
         json_put_text(&json, "input", sources);
         put_bits(&json, work->plan);
         json_put_text(&json, "kernels", kernels()->name);
@@ -185,7 +185,7 @@ static enum status make_stamp(
     }
     json_writer_free(&json);
     memory_free(sources);
-    record_free(&record);
+    pairs_free(&pairs);
     return status;
 }
 

@@ -7,7 +7,7 @@
 #include "formats/nbl_layout.h"
 #include "formats/provenance.h"
 #include "quantize/budget.h"
-#include "quantize/record.h"
+#include "quantize/pairs.h"
 #include "quantize/rescale.h"
 #include "quantize/rtn.h"
 
@@ -15,13 +15,13 @@
 
 static enum status attach(struct quantize_job *job, struct error *err)
 {
-    struct record record = {0};
+    struct pairs pairs = {0};
     enum status status =
-        record_create(&record, job->options, job->settings, &job->calibration, job->input->config.tied, err);
+        pairs_create(&pairs, job->options, job->settings, &job->calibration, job->input->config.tied, err);
     if (status == OK)
         status = provenance_attach(job->writer, job->input->container, settings_command.name,
-            (const char *const(*)[2])record.pairs, record.count, job->source_crcs, err);
-    record_free(&record);
+            (const char *const(*)[2])pairs.list, pairs.count, job->source_crcs, err);
+    pairs_free(&pairs);
     return status;
 }
 

@@ -1,21 +1,21 @@
 /* The options that decide the bytes of an output, as pairs of texts: for its provenance, and for the journal's stamp. Never
  * threads, paths or times. */
-#ifndef NIBBLE_QUANTIZE_RECORD_H
-#define NIBBLE_QUANTIZE_RECORD_H
+#ifndef NIBBLE_QUANTIZE_PAIRS_H
+#define NIBBLE_QUANTIZE_PAIRS_H
 
 #include "model/calibration.h"
 #include "quantize/settings.h"
 
-struct record {
-    const char *(*pairs)[2]; /* [count] name, value */
+struct pairs {
+    const char *(*list)[2]; /* [count] name, value */
     uint64_t count, capacity;
     char (*texts)[40]; /* [capacity] numbers, and names that are numbered */
 };
 
 /* Take down what the options ask for; a calibration of 0 samples is none. Texts point into options, settings and calibration's
- * numbers are copied. Release with record_free, also after an error. */
-enum status record_create(struct record *out, const struct quantize_options *options,
+ * numbers are copied. Release with pairs_free, also after an error. */
+enum status pairs_create(struct pairs *out, const struct quantize_options *options,
     const struct settings *settings, const struct calibration *calibration, bool tied, struct error *err);
-void record_free(struct record *record);
+void pairs_free(struct pairs *pairs);
 
 #endif
