@@ -62,6 +62,7 @@ struct scrap {
     uint16_t *scales;
 };
 
+/* *power is the same at every width: it is measured if it is not known yet, and 0 then. */
 static enum status measure_width(struct calibrated *work, const struct plan_tensor *planned,
     const float *weights, const struct hessian *hessian, const struct scrap *scrap, uint32_t bits,
     double *error, double *power, struct error *err)
@@ -74,12 +75,13 @@ static enum status measure_width(struct calibrated *work, const struct plan_tens
         .target = weights,
         .damped = hessian->damped,
         .range = GRID_MSE,
-        .importance = hessian->diagonal};
+        .importance = hessian->diagonal,
+        .without_power = *power > 0};
     struct obs_result result = {.codes = scrap->codes, .scales = scrap->scales};
     if (scheme.asymmetric) result.zeros = scrap->zeros;
     enum status status = obs_quantize(&problem, &result, work->pool, err);
     *error = result.error;
-    *power = result.power;
+    if (!problem.without_power) *power = result.power;
     return status;
 }
 
@@ -94,8 +96,9 @@ static enum status measure_matrix(struct calibrated *work, const struct layer *l
         .zeros = memory_new(groups, 1, err),
         .scales = memory_new(groups, sizeof *scrap.scales, err)};
     enum status status = weights && scrap.codes && scrap.zeros && scrap.scales ? OK : ERR_MEMORY;
+    double power = 0;
     for (unsigned w = 0; status == OK && w < ALLOCATE_WIDTHS; w++) {
-        double error, power = 0;
+        double error = 0;
         status =
             measure_width(work, planned, weights, hessian, &scrap, allocate_widths[w], &error, &power, err);
         matrix->error[w] = power > 0 ? error / power : 0;
@@ -114,7 +117,7 @@ static enum status measure_stage(struct calibrated *work, struct layer *layer, e
     if (!gptq_has_work(work->plan, layer->walk.index, stage))
         return walk_to(work->walk, stage, &layer->walk, true, NULL, NULL, err);
     enum status status = gptq_observe(work, layer, stage, false, true, &hessian, err);
-    if (status == OK) status = hessian_factor(&hessian, work->pool, work->settings->damping, err);
+    if (status == OK) status = hessian_factor(&hessian, work->pool, work->settings->method.damping, err);
     for (uint64_t i = 0; status == OK && i < choices->count; i++) {
         const struct plan_tensor *planned = choices->planned[i];
         if (planned->layer == layer->walk.index && walk_stage_of(planned->role) == stage)

@@ -73,7 +73,7 @@ enum status gptq_observe(struct calibrated *work, struct layer *layer, enum stag
     if (status == OK)
         status = walk_to(work->walk, stage, &layer->walk, only_current, observe, &observer, err);
     work->phases.hessian += observer.seconds;
-    return status == OK ? hessian_mean(out, err) : status;
+    return status == OK ? hessian_mean(out, work->pool, err) : status;
 }
 
 /* ---- targets ---- */
@@ -252,14 +252,14 @@ static enum status find_order(
 {
     const struct hessian *hessian = &plate->hessian;
     uint64_t cols = hessian->cols;
-    if (work->settings->order == OBS_ORDER_NONE || !work->settings->method.solve) return OK;
+    if (work->settings->method.order == OBS_ORDER_NONE || !work->settings->method.solve) return OK;
     double *diagonal = memory_new(cols, sizeof *diagonal, err);
     plate->order = memory_new(cols, sizeof *plate->order, err);
     enum status status = diagonal && plate->order ? OK : ERR_MEMORY;
     for (uint64_t j = 0; status == OK && j < cols; j++)
         diagonal[j] = hessian->second[j * cols + j];
     if (status == OK)
-        status = obs_order(plate->order, work->settings->order, diagonal, cols,
+        status = obs_order(plate->order, work->settings->method.order, diagonal, cols,
             members->list[0].planned->target.scheme.group, err);
     memory_free(diagonal);
     return status == OK ? hessian_permute(&plate->hessian, plate->order, err) : status;
@@ -276,7 +276,7 @@ static float column_importance(const struct hessian *hessian, uint64_t j, bool s
 static enum status factor(struct calibrated *work, struct plate *plate, const char *name, struct error *err)
 {
     struct hessian *hessian = &plate->hessian;
-    enum status status = hessian_factor(hessian, work->pool, work->settings->damping, err);
+    enum status status = hessian_factor(hessian, work->pool, work->settings->method.damping, err);
     if (status != OK) return fail_within(err, status, "inputs of %s", name);
     if (hessian->escalations)
         report_note(work->report,
@@ -298,7 +298,7 @@ static enum status prepare(struct calibrated *work, const struct layer *layer, s
     if (status == OK) status = factor(work, plate, members->list[0].planned->target.name, err);
     for (unsigned i = 0; status == OK && i < members->count; i++)
         status = find_target(work, layer, &members->list[i], &plate->hessian, plate->order, err);
-    if (status == OK) status = hessian_finish(&plate->hessian, err);
+    if (status == OK) status = hessian_finish(&plate->hessian, work->pool, err);
     work->phases.factor += report_seconds() - start;
     return status;
 }

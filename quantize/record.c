@@ -44,11 +44,11 @@ static void add_list(struct record *record, const char *name, const struct optio
 static void add_solver(struct record *record, const struct settings *settings)
 {
     const struct method *method = &settings->method;
-    add_number(record, "damping", settings->damping);
+    add_number(record, "damping", settings->method.damping);
     if (!method->solve) return;
     add(record, "correction", settings_correction_name(method->correction));
     add_text(record, "polish", "%" PRIu64, method->polish);
-    add(record, "act-order", settings_order_name(settings->order));
+    add(record, "act-order", settings_order_name(settings->method.order));
 }
 
 /* What a person gave first: where two runs differ, the first difference is what they are told. */

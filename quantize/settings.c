@@ -83,11 +83,11 @@ static const struct option options_table[] = {
     {"polish", OPTION_COUNT, AT(polish), 0, 100, NULL, "N", "the method's",
         "Rounds of refitting scales and codes after a matrix is solved; each can only lower its error.",
         NULL},
-    {"act-order", OPTION_CHOICE, AT(act_order), 0, 0, "none|static|group-aware", "HOW", "none",
+    {"act-order", OPTION_CHOICE, AT(act_order), 0, 0, "none|static|group-aware", "HOW", "the method's",
         "The order in which columns are rounded: as they stand; largest activations first, with ranges "
         "fixed beforehand; or groups, and columns within them, by largest activations.",
         NULL},
-    {"damping", OPTION_NUMBER, AT(damping), 1e-9, 1, NULL, "P", "0.01",
+    {"damping", OPTION_NUMBER, AT(damping), 1e-9, 1, NULL, "P", "the method's",
         "What is added to the Hessian's diagonal, as a share of its mean. Raised tenfold, and said so, where "
         "a "
         "matrix cannot be factored.",
@@ -151,8 +151,7 @@ struct quantize_options settings_defaults(void)
         .indivisible = "stop",
         .pick = "spread",
         .samples = 128,
-        .polish = SETTINGS_UNSET,
-        .damping = 0.01};
+        .polish = SETTINGS_UNSET};
 }
 
 void settings_options_free(struct quantize_options *options)
@@ -384,8 +383,9 @@ static void resolve_method(struct settings *out, const struct quantize_options *
     if (options->correction)
         method->correction = (enum correction)find_name(options->correction, correction_names, 3);
     if (options->polish != SETTINGS_UNSET) method->polish = options->polish;
-    if (options->act_order) out->order = (enum obs_order)find_name(options->act_order, order_names, 3);
-    out->damping = options->damping;
+    if (options->act_order) method->order = (enum obs_order)find_name(options->act_order, order_names, 3);
+    if (options->damping > 0) method->damping = options->damping;
+    if (method->damping == 0) method->damping = 0.01;
 }
 
 /* Options that only a solver heeds must not be given to another method: they would do nothing. */

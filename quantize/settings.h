@@ -26,6 +26,8 @@ struct method {
     bool safeguard; /* rows that rounding to nearest does better keep that */
     enum correction correction;
     uint64_t polish; /* rounds of refitting scales and codes afterwards */
+    enum obs_order order;
+    double damping; /* relative to the mean of the Hessian's diagonal; 0: 0.01 */
 };
 
 /* THE table of methods: METHOD(name, help, fields). A method is one row here; what its fields cannot say is a new field, and a
@@ -35,13 +37,14 @@ struct method {
     METHOD("gptq",                                                                                           \
         "column by column, errors carried over to the columns that follow; ranges weighted by the Hessian, " \
         "aimed at the original network's outputs, and polished",                                             \
-        .range = RANGE_HESSIAN, .solve = true, .safeguard = true, .correction = CORRECTION_RESIDUAL,         \
-        .polish = 2)                                                                                         \
+        .range = RANGE_HESSIAN, METHOD_BEST_SOLVER)                                                          \
     METHOD("gptq-plain", "GPTQ as published", .range = RANGE_MINMAX, .solve = true)                          \
     METHOD("awq", "channels with large activations are scaled up before rounding to nearest",                \
         .range = RANGE_HESSIAN, .rescale = true)                                                             \
-    METHOD("awq+gptq", "both, AWQ first", .range = RANGE_HESSIAN, .rescale = true, .solve = true,            \
-        .safeguard = true, .correction = CORRECTION_RESIDUAL, .polish = 2)
+    METHOD("awq+gptq", "both, AWQ first", .range = RANGE_HESSIAN, .rescale = true, METHOD_BEST_SOLVER)
+#define METHOD_BEST_SOLVER                                                                                   \
+    .solve = true, .safeguard = true, .correction = CORRECTION_RESIDUAL, .polish = 3,                        \
+    .order = OBS_ORDER_GROUP_AWARE, .damping = 0.03
 
 /* The row of a name in the table, which options_parse has checked. */
 const struct method *settings_method(const char *name);
@@ -60,7 +63,7 @@ struct quantize_options {
     /* how codes are found; NULL or UNSET: as the method says */
     const char *act_order, *correction;
     uint64_t polish;
-    double damping;
+    double damping; /* 0: the method's */
     /* a budget */
     double target_bits; /* 0: none */
     uint64_t target_size;

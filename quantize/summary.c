@@ -239,7 +239,7 @@ static void write_calibrated(struct json_writer *json, const struct quantize_res
     struct outcome total = total_outcome(&result->plan);
     json_put_text(json, "correction", settings_correction_name(settings->method.correction));
     json_put_u64(json, "polish", settings->method.polish);
-    json_put_text(json, "act_order", settings_order_name(settings->order));
+    json_put_text(json, "act_order", settings_order_name(settings->method.order));
     json_put_u64(json, "calibration_samples", calibrated->samples);
     json_put_u64(json, "calibration_tokens", calibrated->tokens);
     json_put_u64(json, "calibration_documents", calibrated->documents);

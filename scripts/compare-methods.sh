@@ -10,7 +10,10 @@
 #   CALIBRATION   the text that lines of calibrated methods name; such lines are left out while it is not set
 #   BITS          8 6 5 4 3 2
 #   GROUPS_TRIED  32
-# All methods of one width and group are compared with the original in one run.
+#   WINDOWS       evaluate on the first so many windows only
+#   SAMPLES       more options for lines that name CALIBRATION, such as "--samples 64 --sample-length 256"
+# All methods of one width and group are compared with the original in one run. The last two columns say which part of the first
+# line's loss a method avoids: of its increase in perplexity, and of its KL divergence.
 set -euo pipefail
 model=${1:?usage: scripts/compare-methods.sh MODEL TEXT [CONTEXT]}
 text=${2:?usage: scripts/compare-methods.sh MODEL TEXT [CONTEXT]}
@@ -21,6 +24,14 @@ RTN|--method rtn
 RTN+search|--method rtn --range mse
 RTN, zero-points|--method rtn --asymmetric
 RTN+search, zero-points|--method rtn --asymmetric --range mse
+RTN+weighted search|--method rtn --range hessian --calibration "$CALIBRATION"
+AWQ|--method awq --calibration "$CALIBRATION"
+GPTQ as published|--method gptq-plain --calibration "$CALIBRATION"
+GPTQ+search|--method gptq-plain --range hessian --calibration "$CALIBRATION"
+GPTQ+search+inputs|--method gptq-plain --range hessian --correction inputs --calibration "$CALIBRATION"
+GPTQ+search+residual|--method gptq-plain --range hessian --correction residual --calibration "$CALIBRATION"
+GPTQ|--method gptq --calibration "$CALIBRATION"
+AWQ+GPTQ|--method awq+gptq --calibration "$CALIBRATION"
 END
     )
 fi
@@ -48,23 +59,32 @@ compare() {
     while IFS='|' read -r label options; do
         case $label in '' | '#'*) continue ;; esac
         case $options in *CALIBRATION*) [ -n "${CALIBRATION:-}" ] || continue ;; esac
+        case $options in *CALIBRATION*) options+=" ${SAMPLES:-}" ;; esac
         size=$(quantize "$work/$i.nbl" "$bits" "$group" "$options")
         labels+=("$label") sizes+=("$size") files+=("$work/$i.nbl")
         i=$((i + 1))
     done <<<"$METHODS"
     [ $i -gt 0 ] || { echo "no method to try: every line of METHODS needs CALIBRATION" >&2; exit 2; }
-    nibble-check compare "$model" "${files[@]}" --text "$text" --context "$context" --quiet --csv >"$work/csv"
+    nibble-check compare "$model" "${files[@]}" --text "$text" --context "$context" \
+        ${WINDOWS:+--windows "$WINDOWS"} --quiet --csv >"$work/csv"
     if [ -z "${headed:-}" ]; then
         headed=yes
-        echo "| method | bits | group | bits per quantized weight | perplexity | KL divergence |"
-        echo "| --- | --- | --- | --- | --- | --- |"
-        printf '| original | | | | %.4f | |\n' "$(column perplexity 2)"
+        echo "| method | bits | group | bits per quantized weight | perplexity | KL divergence | perplexity recovered | KLD recovered |"
+        echo "| --- | --- | --- | --- | --- | --- | --- | --- |"
+        printf '| original | | | | %.4f | | | |\n' "$(column perplexity 2)"
     fi
     for i in "${!labels[@]}"; do
-        printf '| %s | %d | %s | %.3f | %.4f | %.5f |\n' "${labels[i]}" "$bits" "$group" "${sizes[i]}" \
-            "$(column perplexity $((i + 3)))" "$(column kld $((i + 3)))"
+        printf '| %s | %d | %s | %.3f | %.4f | %.5f | %s | %s |\n' "${labels[i]}" "$bits" "$group" "${sizes[i]}" \
+            "$(column perplexity $((i + 3)))" "$(column kld $((i + 3)))" \
+            "$(recovered perplexity $((i + 3)) "$(column perplexity 2)")" "$(recovered kld $((i + 3)) 0)"
     done
     rm -f "${files[@]}"
+}
+
+# recovered NAME LINE BEST: how far a number has come from the first method's towards the best, in percent.
+recovered() {
+    awk -v first="$(column "$1" 3)" -v here="$(column "$1" "$2")" -v best="$3" \
+        'BEGIN { if (first > best) printf "%.0f %%", 100 * (first - here) / (first - best) }'
 }
 
 # column NAME LINE: a number of the comparison. Counted from the right, because a path on the left may hold a comma.

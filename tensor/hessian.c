@@ -20,6 +20,7 @@ enum {
     CROSS_ROWS = 256,  /* of `cross`: flat, because differences are computed anew for each tile */
     CROSS_COLS = 1024, /* CROSS_ROWS * CROSS_COLS = TILE * TILE */
     STRIP = 256,       /* columns that one task looks through */
+    MEAN_ROWS = 64,    /* that one task divides or mirrors */
     TILE_FLOATS = TILE * TILE,
     DIFFERENCE_FLOATS = BATCH * CROSS_ROWS,
 };
@@ -109,20 +110,28 @@ static enum status bad_value(const struct batch *batch, uint64_t col, struct err
     return OK;
 }
 
-/* Sums of |x|, and whether any of a strip of columns has a bad value. */
+/* One token of a strip of columns: |x| into the sums, and whether any value is bad. Each loop has numbers of few kinds, so
+ * that it compiles to vectors. */
+static void look_at(double *restrict sums, uint32_t *restrict bad, const float *restrict x,
+    const float *restrict original, uint64_t count)
+{
+    float limit = largest_input();
+    for (uint64_t c = 0; c < count; c++)
+        sums[c] += (double)fabsf(x[c]);
+    for (uint64_t c = 0; c < count; c++)
+        bad[c] |= !(fabsf(x[c]) <= limit);
+    for (uint64_t c = 0; original && c < count; c++)
+        bad[c] |= !(fabsf(original[c] - x[c]) <= limit);
+}
+
 static enum status strip_of_inputs(const struct batch *batch, uint64_t col, struct error *err)
 {
     uint64_t cols = batch->hessian->cols, count = least(STRIP, cols - col);
     double sums[STRIP] = {0};
-    bool bad[STRIP] = {0};
-    float limit = largest_input();
+    uint32_t bad[STRIP] = {0};
     for (uint64_t t = 0; t < batch->tokens; t++) {
-        const float *x = batch->x + t * cols + col;
-        const float *original = batch->original ? batch->original + t * cols + col : x;
-        for (uint64_t c = 0; c < count; c++) {
-            sums[c] += (double)fabsf(x[c]);
-            bad[c] |= !(fabsf(x[c]) <= limit) | !(fabsf(original[c] - x[c]) <= limit);
-        }
+        uint64_t at = t * cols + col;
+        look_at(sums, bad, batch->x + at, batch->original ? batch->original + at : NULL, count);
     }
     for (uint64_t c = 0; c < count; c++) {
         if (bad[c]) return bad_value(batch, col + c, err);
@@ -280,33 +289,51 @@ enum status hessian_add(struct hessian *hessian, struct pool *pool, const float 
 
 /* ---- means, scales, order ---- */
 
-static void divide(double *values, uint64_t count, double divisor)
+/* Rows [row, end) of a matrix, if it exists; all of each, or what is on and above the diagonal. */
+static void divide_rows(
+    double *matrix, uint64_t row, uint64_t end, uint64_t cols, bool above_diagonal, double divisor)
 {
-    for (uint64_t i = 0; values && i < count; i++)
-        values[i] /= divisor;
+    for (; matrix && row < end; row++)
+        for (uint64_t c = above_diagonal ? row : 0; c < cols; c++)
+            matrix[row * cols + c] /= divisor;
+}
+
+static enum status divide_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    (void)worker, (void)err;
+    struct hessian *hessian = context;
+    uint64_t cols = hessian->cols, row = index * MEAN_ROWS, end = row + MEAN_ROWS;
+    double tokens = (double)hessian->tokens;
+    divide_rows(hessian->second, row, least(end, cols), cols, true, tokens);
+    divide_rows(hessian->cross, row, least(end, cols), cols, false, tokens);
+    divide_rows(hessian->residual, row, least(end, hessian->rows), cols, false, tokens);
+    return OK;
 }
 
 /* In small squares: a column of a large matrix is one cache line per element. */
-static void mirror_down(double *a, uint64_t n)
+static enum status mirror_task(void *context, uint64_t index, unsigned worker, struct error *err)
 {
     enum { SQUARE = 8 };
-    for (uint64_t top = 0; top < n; top += SQUARE)
+    (void)worker, (void)err;
+    struct hessian *hessian = context;
+    double *a = hessian->second;
+    uint64_t n = hessian->cols, begin = index * MEAN_ROWS, end = least(begin + MEAN_ROWS, n);
+    for (uint64_t top = begin; top < end; top += SQUARE)
         for (uint64_t left = 0; left <= top; left += SQUARE)
-            for (uint64_t r = top; r < least(top + SQUARE, n); r++)
+            for (uint64_t r = top; r < least(top + SQUARE, end); r++)
                 for (uint64_t c = left; c < least(left + SQUARE, r); c++)
                     a[r * n + c] = a[c * n + r];
+    return OK;
 }
 
-enum status hessian_mean(struct hessian *hessian, struct error *err)
+enum status hessian_mean(struct hessian *hessian, struct pool *pool, struct error *err)
 {
-    uint64_t cols = hessian->cols;
+    uint64_t cols = hessian->cols, most = cols > hessian->rows ? cols : hessian->rows;
     if (hessian->tokens == 0) return fail(err, ERR_NUMERIC, "no tokens were seen");
-    double tokens = (double)hessian->tokens;
-    divide(hessian->second, cols * cols, tokens);
-    divide(hessian->cross, cols * cols, tokens);
-    divide(hessian->residual, hessian->rows * cols, tokens);
-    divide(hessian->magnitude, cols, tokens);
-    mirror_down(hessian->second, cols);
+    enum status status = pool_run(pool, parts(most, MEAN_ROWS), divide_task, hessian, err);
+    if (status == OK) status = pool_run(pool, parts(cols, MEAN_ROWS), mirror_task, hessian, err);
+    if (status != OK) return status;
+    divide_rows(hessian->magnitude, 0, 1, cols, false, (double)hessian->tokens);
     hessian->dead = 0;
     for (uint64_t j = 0; j < cols; j++)
         hessian->dead += hessian->second[j * cols + j] == 0;

@@ -64,7 +64,7 @@ enum status hessian_add(struct hessian *hessian, struct pool *pool, const float 
     const float *residual, uint64_t tokens, struct error *err);
 
 /* Sums become means, and `second` symmetric. ERR_NUMERIC: no tokens, or every channel is dead. */
-enum status hessian_mean(struct hessian *hessian, struct error *err);
+enum status hessian_mean(struct hessian *hessian, struct pool *pool, struct error *err);
 
 /* The Hessian of inputs x_j / scales[j]: AWQ moves scales [cols] into the weights. All > 0. */
 void hessian_scale(struct hessian *hessian, const float *scales);
@@ -93,6 +93,6 @@ uint64_t hessian_correct_scratch_bytes(uint64_t cols);
 
 /* Round to single precision: `damped` and `factor` take the place of `second`; the other sums are released, magnitude and
  * diagonal stay. ERR_MEMORY. */
-enum status hessian_finish(struct hessian *hessian, struct error *err);
+enum status hessian_finish(struct hessian *hessian, struct pool *pool, struct error *err);
 
 #endif

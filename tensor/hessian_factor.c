@@ -15,7 +15,12 @@
 #include "tensor/factor.h"
 #include "tensor/linalg.h"
 
-enum { SQUARE = 8, CORRECT_ROWS = 128 };
+enum {
+    SQUARE = 8,
+    CORRECT_ROWS = 128,
+    MIRROR_ROWS = 64, /* that one task mirrors or splits */
+    SLICE = 1024      /* columns that one task sorts */
+};
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
@@ -24,16 +29,24 @@ static uint64_t least(uint64_t a, uint64_t b)
 
 /* ---- damping and factor ---- */
 
-/* Put H back from below the diagonal, with l on it. */
-static void restore(double *a, uint64_t n, const double *diagonal, double ridge)
+static uint64_t parts(uint64_t count, uint64_t size)
 {
-    for (uint64_t top = 0; top < n; top += SQUARE)
+    return (count + size - 1) / size;
+}
+
+/* Put H back from below the diagonal. */
+static enum status restore_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    (void)worker, (void)err;
+    struct hessian *hessian = context;
+    double *a = hessian->second;
+    uint64_t n = hessian->cols, begin = index * MIRROR_ROWS, end = least(begin + MIRROR_ROWS, n);
+    for (uint64_t top = begin; top < end; top += SQUARE)
         for (uint64_t left = 0; left <= top; left += SQUARE)
-            for (uint64_t r = top; r < least(top + SQUARE, n); r++)
+            for (uint64_t r = top; r < least(top + SQUARE, end); r++)
                 for (uint64_t c = left; c < least(left + SQUARE, r); c++)
                     a[c * n + r] = a[r * n + c];
-    for (uint64_t j = 0; j < n; j++)
-        a[j * n + j] = diagonal[j] + ridge;
+    return OK;
 }
 
 static enum status attempt(struct hessian *hessian, struct pool *pool, const double *diagonal, double mean,
@@ -42,8 +55,10 @@ static enum status attempt(struct hessian *hessian, struct pool *pool, const dou
     uint64_t n = hessian->cols;
     hessian->damping = damping;
     hessian->ridge = damping * mean;
-    restore(hessian->second, n, diagonal, hessian->ridge);
+    enum status status = pool_run(pool, parts(n, MIRROR_ROWS), restore_task, hessian, err);
+    if (status != OK) return status;
     for (uint64_t j = 0; j < n; j++) {
+        hessian->second[j * n + j] = diagonal[j] + hessian->ridge;
         hessian->diagonal[j] = (float)(diagonal[j] + hessian->ridge);
         if (isfinite(hessian->diagonal[j])) continue;
         return fail(err, ERR_NUMERIC, "the mean square of channel %" PRIu64 " does not fit", j);
@@ -141,6 +156,16 @@ enum status hessian_correct(struct hessian *hessian, struct pool *pool, float *w
 
 /* ---- single precision ---- */
 
+/* A Hessian as its two matrices of floats take its place. */
+struct finishing {
+    uint64_t n;
+    double *second;
+    float *floats; /* the same memory */
+    const float *diagonal;
+    float *spare; /* [workers][2n] */
+    bool *placed; /* [workers][2n] */
+};
+
 /* Row r of doubles becomes a row of H below the diagonal (zeros elsewhere), and a row of U:
  *
  *     doubles  | H H H H R U U U |        floats  | HHHH0000 | 0000UUUU |
@@ -155,33 +180,56 @@ static void split_row(double *row, float *spare, uint64_t r, uint64_t n)
     memcpy(row, spare, 2 * n * sizeof *spare);
 }
 
-/* 2n rows that alternate between two matrices are sorted: all of the first, then all of the second. Place p takes row 2p,
- * or in the second half 2(p - n) + 1; the rows go round in cycles. */
-static void sort_rows(float *rows, uint64_t n, float *spare, bool *placed)
+static enum status split_task(void *context, uint64_t index, unsigned worker, struct error *err)
 {
+    (void)err;
+    const struct finishing *work = context;
+    uint64_t n = work->n, end = least((index + 1) * MIRROR_ROWS, n);
+    for (uint64_t r = index * MIRROR_ROWS; r < end; r++)
+        split_row(work->second + r * n, work->spare + worker * 2 * n, r, n);
+    return OK;
+}
+
+/* 2n rows that alternate between two matrices are sorted: all of the first, then all of the second. Place p takes row 2p,
+ * or in the second half 2(p - n) + 1; the rows go round in cycles. A task does this for a slice of columns. */
+static enum status sort_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    (void)err;
+    const struct finishing *work = context;
+    uint64_t n = work->n, width = least(SLICE, n - index * SLICE);
+    float *slice = work->floats + index * SLICE, *spare = work->spare + worker * 2 * n;
+    bool *placed = work->placed + worker * 2 * n;
+    memset(placed, 0, 2 * n * sizeof *placed);
     for (uint64_t first = 0; first < 2 * n; first++) {
         uint64_t place = first, from;
         if (placed[first]) continue;
-        memcpy(spare, rows + first * n, n * sizeof *spare);
+        memcpy(spare, slice + first * n, width * sizeof *spare);
         while ((from = place < n ? 2 * place : 2 * (place - n) + 1) != first) {
-            memcpy(rows + place * n, rows + from * n, n * sizeof *spare);
+            memcpy(slice + place * n, slice + from * n, width * sizeof *spare);
             placed[place] = true;
             place = from;
         }
-        memcpy(rows + place * n, spare, n * sizeof *spare);
+        memcpy(slice + place * n, spare, width * sizeof *spare);
         placed[place] = true;
     }
+    return OK;
 }
 
-static void mirror_up(float *a, uint64_t n, const float *diagonal)
+/* H + l from below the diagonal to above it, and onto it. */
+static enum status mirror_task(void *context, uint64_t index, unsigned worker, struct error *err)
 {
-    for (uint64_t top = 0; top < n; top += SQUARE)
+    (void)worker, (void)err;
+    const struct finishing *work = context;
+    float *a = work->floats;
+    uint64_t n = work->n, begin = index * MIRROR_ROWS, end = least(begin + MIRROR_ROWS, n);
+    for (uint64_t top = begin; top < end; top += SQUARE)
         for (uint64_t left = 0; left <= top; left += SQUARE)
-            for (uint64_t r = top; r < least(top + SQUARE, n); r++)
+            for (uint64_t r = top; r < least(top + SQUARE, end); r++)
                 for (uint64_t c = left; c < least(left + SQUARE, r); c++)
                     a[c * n + r] = a[r * n + c];
-    for (uint64_t j = 0; j < n; j++)
-        a[j * n + j] = diagonal[j];
+    for (uint64_t j = begin; j < end; j++)
+        a[j * n + j] = work->diagonal[j];
+    return OK;
 }
 
 static void release_sums(struct hessian *hessian)
@@ -193,23 +241,27 @@ static void release_sums(struct hessian *hessian)
     hessian->scratch = NULL;
 }
 
-enum status hessian_finish(struct hessian *hessian, struct error *err)
+enum status hessian_finish(struct hessian *hessian, struct pool *pool, struct error *err)
 {
     uint64_t n = hessian->cols;
-    float *spare = memory_new(2 * n, sizeof *spare, err);
-    bool *placed = spare ? memory_new(2 * n, sizeof *placed, err) : NULL;
-    enum status status = placed ? OK : ERR_MEMORY;
-    if (!placed) goto done;
+    unsigned workers = pool_workers(pool);
+    struct finishing work = {.n = n,
+        .second = hessian->second,
+        .floats = (float *)(void *)hessian->second,
+        .diagonal = hessian->diagonal,
+        .spare = memory_new(workers, 2 * n * sizeof *work.spare, err),
+        .placed = memory_new(workers, 2 * n * sizeof *work.placed, err)};
+    enum status status = work.spare && work.placed ? OK : ERR_MEMORY;
+    if (status != OK) goto done;
     release_sums(hessian);
-    for (uint64_t r = 0; r < n; r++)
-        split_row(hessian->second + r * n, spare, r, n);
-    hessian->damped = (float *)(void *)hessian->second;
-    hessian->second = NULL;
+    hessian->damped = work.floats;
     hessian->factor = hessian->damped + n * n;
-    sort_rows(hessian->damped, n, spare, placed);
-    mirror_up(hessian->damped, n, hessian->diagonal);
+    hessian->second = NULL;
+    status = pool_run(pool, parts(n, MIRROR_ROWS), split_task, &work, err);
+    if (status == OK) status = pool_run(pool, parts(n, SLICE), sort_task, &work, err);
+    if (status == OK) status = pool_run(pool, parts(n, MIRROR_ROWS), mirror_task, &work, err);
 done:
-    memory_free(placed);
-    memory_free(spare);
+    memory_free(work.placed);
+    memory_free(work.spare);
     return status;
 }

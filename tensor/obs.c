@@ -320,16 +320,29 @@ static enum status round_to_nearest(const struct job *job, struct obs_tile *tile
     return OK;
 }
 
+/* Errors of the solution. A choice between solutions compares like with like; where there is none, the solver's own sum is
+ * spared the products. */
+static void measure_solved(const struct job *job, struct obs_tile *tile)
+{
+    const struct obs_problem *problem = job->plan.problem;
+    struct row_errors *errors = job->rows + tile->row;
+    if (problem->safeguard || problem->sweeps) {
+        quadratic_forms(&errors->solved, &job->plan, tile, tile->weights, sizeof *errors / sizeof(double));
+        return;
+    }
+    for (uint64_t row = 0; row < tile->rows; row++)
+        errors[row].solved = tile->solved[row];
+}
+
 /* Solve, and fall back row by row on what is in the result. Without a factor that is all there is. */
 static enum status solve_and_choose(const struct job *job, struct obs_tile *tile, struct error *err)
 {
     const struct obs_problem *problem = job->plan.problem;
     struct row_errors *errors = job->rows + tile->row;
-    uint64_t stride = sizeof *errors / sizeof(double);
     if (problem->factor) {
         enum status status = obs_solve(&job->plan, tile, err);
         if (status != OK) return status;
-        quadratic_forms(&errors->solved, &job->plan, tile, tile->weights, stride);
+        measure_solved(job, tile);
     }
     for (uint64_t row = 0; row < tile->rows; row++) {
         struct row_errors *of = errors + row;
@@ -369,7 +382,8 @@ static enum status run_tile(void *context, uint64_t index, unsigned worker, stru
     enum status status = check_target(&job->plan, tile, err);
     if (status != OK) return status;
     load_target(&job->plan, tile);
-    quadratic_forms(&job->rows[tile->row].power, &job->plan, tile, tile->target, stride);
+    if (!problem->without_power)
+        quadratic_forms(&job->rows[tile->row].power, &job->plan, tile, tile->target, stride);
     bool compared = !problem->factor || problem->safeguard;
     if (compared || job->plan.scattered) status = round_to_nearest(job, tile, err);
     if (status != OK) return status;

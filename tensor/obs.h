@@ -38,6 +38,7 @@ struct obs_problem {
     /* Most rounds of polishing: refit of scales and zero-points, coordinate descent over codes. A row that it does not
      * make better keeps what it had. 0: none. */
     unsigned sweeps;
+    bool without_power; /* leave result->power 0: it takes as long as the products of the solver */
 };
 
 /* What came out; all in natural order. The caller allocates codes, scales and (asymmetric) zeros. */
@@ -47,7 +48,9 @@ struct obs_result {
     uint8_t *zeros;   /* [rows][groups]; NULL if symmetric */
     /* Sums over rows, in double precision and in the order of rows. */
     double power; /* t H t^T */
-    double error; /* (q - t) H (q - t)^T of what is returned */
+    /* (q - t) H (q - t)^T of what is returned. Measured on H, so that a bad factor cannot hide; but solved with neither
+     * safeguard nor sweeps, it is the sum of ((w_j - q_j) / U_jj)^2, the same number if U^T U = H^-1. */
+    double error;
     /* The same of rounding the target to nearest with the same range search; only with safeguard or without factor,
      * else 0. */
     double error_nearest;

@@ -154,17 +154,22 @@ static enum status solve_strip(const struct strip *strip, struct error *err)
 
 /* ---- blocks ---- */
 
-/* Grids found beforehand would hide a weight that ran away. */
-static enum status check_errors(
-    const struct obs_plan *plan, const struct obs_tile *tile, uint64_t begin, uint64_t end, struct error *err)
+/* The changes of a row are q - t = -e U with e the column errors, and U H U^T = 1, so (q - t) H (q - t)^T = e e^T. Squares of
+ * floats do not overflow: a sum that is not finite has an error in it that is not. Grids found beforehand would hide
+ * such a weight that ran away. */
+static enum status add_errors(
+    const struct obs_plan *plan, struct obs_tile *tile, uint64_t begin, uint64_t end, struct error *err)
 {
     for (uint64_t row = 0; row < tile->rows; row++) {
-        for (uint64_t i = 0; i < end - begin; i++) {
-            if (isfinite(tile->errors[row * OBS_BLOCK + i])) continue;
-            return fail(err, ERR_NUMERIC,
-                "weight [%" PRIu64 ", %" PRIu32 "] ceased to be finite while solving", tile->row + row,
-                plan->order[begin + i]);
-        }
+        const float *errors = tile->errors + row * OBS_BLOCK;
+        uint64_t bad = 0;
+        for (uint64_t i = 0; i < end - begin; i++)
+            tile->solved[row] += (double)errors[i] * (double)errors[i];
+        if (isfinite(tile->solved[row])) continue;
+        while (isfinite(errors[bad]))
+            bad++;
+        return fail(err, ERR_NUMERIC, "weight [%" PRIu64 ", %" PRIu32 "] ceased to be finite while solving",
+            tile->row + row, plan->order[begin + bad]);
     }
     return OK;
 }
@@ -178,7 +183,7 @@ static enum status solve_block(
         enum status status = solve_strip(&strip, err);
         if (status != OK) return status;
     }
-    enum status status = check_errors(plan, tile, begin, end, err);
+    enum status status = add_errors(plan, tile, begin, end, err);
     if (status != OK) return status;
     linalg_gemm_nn(tile->rows, plan->cols - end, end - begin, -1, tile->errors, OBS_BLOCK,
         plan->problem->factor + begin * plan->cols + end, plan->cols, 1, tile->weights + end, plan->cols);
@@ -188,6 +193,7 @@ static enum status solve_block(
 enum status obs_solve(const struct obs_plan *plan, struct obs_tile *tile, struct error *err)
 {
     memcpy(tile->weights, tile->target, tile->rows * plan->cols * sizeof *tile->weights);
+    memset(tile->solved, 0, sizeof tile->solved);
     for (uint64_t begin = 0, end; begin < plan->cols; begin = end) {
         end = block_end(plan, begin);
         enum status status = solve_block(plan, tile, begin, end, err);

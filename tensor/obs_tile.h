@@ -37,6 +37,7 @@ struct obs_tile {
     float *column_weight, *column_error, *steps; /* [OBS_BLOCK][OBS_STRIP] */
     float *one_group;                            /* [group] */
     float *gathered;                             /* [group][cols] where groups may be scattered */
+    double solved[OBS_TILE_MOST];                /* of every row, the sum of its squared column errors */
 };
 
 /* The nearest whole number of steps within the grid: the rule of grid_encode (half to even, limits first), in a form that
@@ -58,7 +59,7 @@ static inline uint64_t obs_first(const struct obs_plan *plan, uint64_t group)
 void obs_tile_set_grid(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t group,
     float scale, float zero);
 
-/* From target to codes, grids and q - t (in tile->weights), column by column. Grids of groups that are not together must
+/* From target to codes, grids, q - t (in tile->weights) and tile->solved, column by column. Grids of groups that are not together must
  * be set. ERR_NUMERIC: a current weight is not finite, or its scale does not fit. */
 enum status obs_solve(const struct obs_plan *plan, struct obs_tile *tile, struct error *err);
 

@@ -61,7 +61,7 @@ static enum status build(
             hessian_add(hessian, pool, in->x + t * in->cols, targets ? in->original + t * in->cols : NULL,
                 targets && in->rows ? in->residual + t * in->rows : NULL, count, err);
     }
-    if (status == OK) status = hessian_mean(hessian, err);
+    if (status == OK) status = hessian_mean(hessian, pool, err);
     pool_free(pool);
     return status;
 }
@@ -71,6 +71,15 @@ static enum status factor(struct hessian *hessian, double damping, struct error 
     struct pool *pool = NULL;
     REQUIRE(pool_create(&pool, hessian->workers, err) == OK, err);
     enum status status = hessian_factor(hessian, pool, damping, err);
+    pool_free(pool);
+    return status;
+}
+
+static enum status finish(struct hessian *hessian, struct error *err)
+{
+    struct pool *pool = NULL;
+    REQUIRE(pool_create(&pool, hessian->workers, err) == OK, err);
+    enum status status = hessian_finish(hessian, pool, err);
     pool_free(pool);
     return status;
 }
@@ -180,7 +189,7 @@ static void factors_by_definition(void)
         CHECK(factor(&hessian, 0.01, &err) == OK, &err);
         CHECK(hessian.damping == 0.01 && hessian.escalations == 0, NULL);
         CHECK(fabs(hessian.ridge - 0.01 * mean) < 1e-12 * mean, NULL);
-        CHECK(hessian_finish(&hessian, &err) == OK, &err);
+        CHECK(finish(&hessian, &err) == OK, &err);
         CHECK(!hessian.second && !hessian.cross && !hessian.residual && hessian.magnitude, NULL);
         for (uint64_t e = 0; e < n * n; e++) {
             double expected = second[e] + (e / n == e % n ? hessian.ridge : 0);
@@ -315,7 +324,7 @@ static void orders_and_scales(void)
     REQUIRE(build(&expected, &both, true, 60, &err) == OK, &err);
     hessian_scale(&hessian, scales);
     check_same_sums(&hessian, &expected, 1e-6);
-    CHECK(factor(&hessian, 0.01, &err) == OK && hessian_finish(&hessian, &err) == OK, &err);
+    CHECK(factor(&hessian, 0.01, &err) == OK && finish(&hessian, &err) == OK, &err);
     check_finished(&hessian, 1e-3);
     hessian_free(&hessian);
     hessian_free(&expected);
@@ -336,7 +345,7 @@ static void dead_channels_stand_alone(void)
     struct error err = {0};
     CHECK(build(&hessian, &in, false, 100, &err) == OK, &err);
     CHECK(hessian.dead == 2, NULL);
-    CHECK(factor(&hessian, 0.01, &err) == OK && hessian_finish(&hessian, &err) == OK, &err);
+    CHECK(factor(&hessian, 0.01, &err) == OK && finish(&hessian, &err) == OK, &err);
     for (uint64_t j = 0; j < COLS; j++) {
         CHECK(j == 3 || (hessian.factor[3 * COLS + j] == 0 && hessian.factor[j * COLS + 3] == 0), NULL);
     }
@@ -362,7 +371,7 @@ static void ill_conditioned_inputs(void)
         struct error err = {0};
         CHECK(build(&hessian, &in, false, 512, &err) == OK, &err);
         CHECK(factor(&hessian, kind ? 1e-4 : 0.01, &err) == OK && hessian.escalations == 0, &err);
-        CHECK(hessian_finish(&hessian, &err) == OK, &err);
+        CHECK(finish(&hessian, &err) == OK, &err);
         check_finished(&hessian, 0.05);
         hessian_free(&hessian);
         free_inputs(&in);
@@ -387,7 +396,7 @@ static void damping_escalates(void)
         CHECK(hessian.escalations == (kind ? 2 : 1) && hessian.damping == (kind ? 1 : 0.1), NULL);
         CHECK(!kind || (strstr(err.text, "0.03 to 1") && strstr(err.text, "10 tokens, 300 channels")), &err);
         if (!kind) {
-            CHECK(hessian_finish(&hessian, &err) == OK, &err);
+            CHECK(finish(&hessian, &err) == OK, &err);
             CHECK(hessian.damped[COLS] == 1.05f && hessian.diagonal[7] == 1.1f, NULL);
             check_finished(&hessian, 1e-4);
         }
@@ -424,7 +433,7 @@ static void large_inputs_fit(void)
     struct hessian hessian;
     struct error err = {0};
     CHECK(build(&hessian, &in, false, 2048, &err) == OK, &err);
-    CHECK(factor(&hessian, 0.01, &err) == OK && hessian_finish(&hessian, &err) == OK, &err);
+    CHECK(factor(&hessian, 0.01, &err) == OK && finish(&hessian, &err) == OK, &err);
     check_finished(&hessian, 1e-3);
     hessian_free(&hessian);
     free_inputs(&in);
@@ -454,7 +463,7 @@ static void the_same_bits_for_any_workers(void)
         struct error err = {0};
         CHECK(factor(&hessian[w], 0.01, &err) == OK, &err);
         CHECK(correct(&hessian[w], weights[w], ROWS, true, &err) == OK, &err);
-        CHECK(hessian_finish(&hessian[w], &err) == OK, &err);
+        CHECK(finish(&hessian[w], &err) == OK, &err);
         CHECK(memcmp(weights[0], weights[w], sizeof weights[0]) == 0, NULL);
         CHECK(memcmp(hessian[0].factor, hessian[w].factor, sizeof(float) * COLS * COLS) == 0, NULL);
         CHECK(memcmp(hessian[0].damped, hessian[w].damped, sizeof(float) * COLS * COLS) == 0, NULL);
@@ -471,11 +480,11 @@ static enum status whole_life(const struct inputs *in, struct pool *pool, float 
     enum status status = hessian_create(&hessian, in->cols, true, in->rows, 2, err);
     if (status == OK)
         status = hessian_add(&hessian, pool, in->x, in->original, in->residual, in->tokens, err);
-    if (status == OK) status = hessian_mean(&hessian, err);
+    if (status == OK) status = hessian_mean(&hessian, pool, err);
     if (status == OK) status = hessian_permute(&hessian, order, err);
     if (status == OK) status = hessian_factor(&hessian, pool, 0.01, err);
     if (status == OK) status = hessian_correct(&hessian, pool, weights, in->rows, true, err);
-    if (status == OK) status = hessian_finish(&hessian, err);
+    if (status == OK) status = hessian_finish(&hessian, pool, err);
     hessian_free(&hessian);
     return status;
 }
