@@ -8,9 +8,9 @@
 #   >>> stdout        all of standard output; nothing if left out
 #   >>> stderr        all of standard error; nothing if left out
 #
-# What differs from run to run or from version to version (times, memory, kernels, version, file sizes, process numbers)
-# is shown as #. Every case also fails if a temporary file is left behind. After a change of texts, UPDATE=1 run.sh ...
-# rewrites the expectations; read the diff before keeping it.
+# What differs from run to run, from machine to machine or from version to version (times, memory, kernels, version, file
+# sizes, process numbers, errors of calibrated runs) is shown as #. Every case also fails if a temporary file is left
+# behind. After a change of texts, UPDATE=1 run.sh ... rewrites the expectations; read the diff before keeping it.
 set -u
 
 case_file=$1
@@ -30,7 +30,8 @@ section() {
 }
 
 normalize() {
-    sed -E -e 's/^(time|peak memory) +.*/\1 #/' \
+    sed -E -e 's/^(time|peak memory|memory needed|phases|output error|kept as nearest) +.*/\1 #/' \
+        -e 's/^(layer [0-9]+\/[0-9]+) .*left$/\1 #/' -e 's/about [0-9.]+ [kMG]?B of memory/about # of memory/' \
         -e 's/"(seconds|peak_memory_bytes|kernels|version|bytes_out)": .*[^,]/"\1": #/' \
         -e 's/^(nibble-[a-z]+) [0-9]+\.[0-9]+\.[0-9]+$/\1 #/' -e 's/\.tmp\.[0-9]+/.tmp.#/g' "$1"
 }
