@@ -374,7 +374,7 @@ static void test_places_do_not_show(void)
     options.input = testing_path("link");
     const char *second = options.output = testing_path("far/out.nbl");
     options.calibration = sample_text("the-same.txt", 4000, 1);
-    options.damping = 0.01;
+    options.damping = 0.03;
     bool comma = testing_comma_locale();
     CHECK(quantize(&options, &err) == OK, &err);
     REQUIRE(!comma || setlocale(LC_ALL, "C") != NULL, NULL);

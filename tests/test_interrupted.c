@@ -421,7 +421,7 @@ static void refuse_options(const struct quantize_options *before)
     static const char *const keeps[] = {"k_proj"};
     struct quantize_options options[10];
     static const char *const parts[10] = {"with bits 4, this run has 3", "group", "method",
-        "damping 0.01, this run has 0.02", "samples", "sample length", "calibration", "keep 1", "symmetry",
+        "damping 0.03, this run has 0.02", "samples", "sample length", "calibration", "keep 1", "symmetry",
         "act-order"};
     for (unsigned i = 0; i < 10; i++)
         options[i] = *before;
