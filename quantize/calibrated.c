@@ -197,26 +197,26 @@ static bool is_journaled(const struct plan_tensor *planned)
            (!planned->recipe.keep || planned->rewritten);
 }
 
-/* The tensors of a layer that are not simply copied, with their data. */
+/* The tensors of a layer that are not simply copied, with their data, and the scales in them. */
 static uint64_t finished_tensors(
-    struct tensor out[ROLE_COUNT], const struct plan *plan, const struct layer *layer)
+    struct tensor out[ROLE_COUNT + WALK_STAGES], const struct calibrated *work, const struct layer *layer)
 {
     uint64_t count = 0;
     for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-        const struct plan_tensor *planned = plan->layer[layer->walk.index][role];
+        const struct plan_tensor *planned = work->plan->layer[layer->walk.index][role];
         if (!is_journaled(planned)) continue;
         out[count] = *layer->walk.current[role];
         out[count++].name = planned->target.name;
     }
-    return count;
+    return count + rescale_tensors(out + count, layer, &work->input->config);
 }
 
 static enum status add_to_journal(
     struct calibrated *work, struct journal *journal, const struct layer *layer, struct error *err)
 {
-    struct tensor tensors[ROLE_COUNT];
+    struct tensor tensors[ROLE_COUNT + WALK_STAGES];
     uint32_t index = layer->walk.index;
-    uint64_t count = finished_tensors(tensors, work->plan, layer), bytes;
+    uint64_t count = finished_tensors(tensors, work, layer), bytes;
     char *notes = NULL;
     double start = report_seconds();
     enum status status = outcome_write(&notes, &bytes, work->plan, index, err);
@@ -276,8 +276,10 @@ static enum status replay_layer(
     struct calibrated *work, struct journal *journal, uint32_t index, struct error *err)
 {
     struct layer layer;
+    struct container *from = journal_layer(journal, index);
     enum status status = layer_load(&layer, work->input, index, err);
-    if (status == OK) status = take_all_finished(&layer, work, index, journal_layer(journal, index), err);
+    if (status == OK && work->settings->method.rescale) status = rescale_again(work, &layer, from, err);
+    if (status == OK) status = take_all_finished(&layer, work, index, from, err);
     for (enum stage stage = WALK_QKV; status == OK && stage < WALK_STAGES; stage++)
         status = walk_to(work->walk, stage, &layer.walk, false, NULL, NULL, err);
     if (status == OK) status = walk_finish(work->walk, &layer.walk, err);

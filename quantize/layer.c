@@ -58,6 +58,8 @@ void layer_free(struct layer *layer)
         memory_free(layer->original_data[role]);
         memory_free(layer->current_data[role]);
     }
+    for (enum stage stage = WALK_QKV; stage < WALK_STAGES; stage++)
+        memory_free(layer->scales[stage]);
     *layer = (struct layer){0};
 }
 

@@ -10,6 +10,7 @@ struct layer {
     void *original_data
         [ROLE_COUNT]; /* owned; NULL where current and original share, or the layer has no such role */
     void *current_data[ROLE_COUNT]; /* owned, once replaced */
+    float *scales[WALK_STAGES]; /* owned; of the stage's input channels, once AWQ has folded them; or NULL */
 };
 
 /* Read layer `index`, every element checked: ERR_NUMERIC names the first that is not finite. Both streams see the

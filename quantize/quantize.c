@@ -2,6 +2,8 @@
  * what belongs to the file, commit. */
 #include "quantize/quantize.h"
 
+#include <string.h>
+
 #include "base/file.h"
 #include "base/memory.h"
 #include "formats/nbl_layout.h"
@@ -56,6 +58,38 @@ static enum status predict_rest(uint64_t *out, const struct quantize_result *res
     return OK;
 }
 
+/* ---- what must not be written over ---- */
+
+/* Two paths of one file, also of one that is not there yet. */
+static bool same_place(const char *a, const char *b)
+{
+    return a && b && (strcmp(a, b) == 0 || file_same(a, b));
+}
+
+static enum status refuse_place(
+    const struct quantize_options *options, const char *option, const char *path, struct error *err)
+{
+    if (!path) return OK;
+    if (same_place(path, options->calibration))
+        return fail(err, ERR_USAGE, "%s%s: is the calibration text; name another file", option, path);
+    if (same_place(path, options->allocation))
+        return fail(err, ERR_USAGE, "%s%s: is the allocation to read; name another file", option, path);
+    if (path != options->output && same_place(path, options->output))
+        return fail(err, ERR_USAGE, "%s%s: is the output; name another file", option, path);
+    return checkpoint_refuse_output(options->input, path, err);
+}
+
+/* What is read, and the output, must not be written over by what is written beside. */
+static enum status refuse_places(const struct quantize_options *options, struct error *err)
+{
+    enum status status = refuse_place(options, "", options->output, err);
+    if (status == OK) status = refuse_place(options, "--report ", options->report, err);
+    if (status == OK) status = refuse_place(options, "--save-allocation ", options->save_allocation, err);
+    if (status == OK && same_place(options->report, options->save_allocation))
+        return fail(err, ERR_USAGE, "--report %s: is also --save-allocation", options->report);
+    return status;
+}
+
 /* ---- all of it ---- */
 
 /* A journal outlives everything but a complete output. Either way there is nothing more to say of it when a signal comes. */
@@ -101,7 +135,7 @@ enum status quantize_run(
         .report = &report};
     double start = report_seconds();
     *out = (struct quantize_result){0};
-    enum status status = checkpoint_refuse_output(options->input, options->output, err);
+    enum status status = refuse_places(options, err);
     if (status == OK) status = settings_resolve(&out->settings, options, err);
     if (status == OK) status = checkpoint_open(&out->input, options->input, err);
     if (status != OK) return status;

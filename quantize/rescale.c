@@ -165,16 +165,69 @@ static enum status fold_consumers(const struct calibrated *work, struct layer *l
     return OK;
 }
 
-enum status rescale_layer(struct calibrated *work, struct layer *layer, struct error *err)
+static enum status fold_all(const struct calibrated *work, struct layer *layer, struct error *err)
 {
-    float *scales[WALK_STAGES] = {0};
     enum status status = OK;
-    for (enum stage stage = WALK_QKV; status == OK && stage < WALK_STAGES; stage++)
-        status = find_scales(work, layer, stage, &scales[stage], err);
-    for (enum stage stage = WALK_QKV; stage < WALK_STAGES; stage++) {
-        if (status == OK && scales[stage]) status = fold_producer(work, layer, stage, scales[stage], err);
-        if (status == OK && scales[stage]) status = fold_consumers(work, layer, stage, scales[stage], err);
-        memory_free(scales[stage]);
+    for (enum stage stage = WALK_QKV; status == OK && stage < WALK_STAGES; stage++) {
+        const float *scales = layer->scales[stage];
+        if (!scales) continue;
+        status = fold_producer(work, layer, stage, scales, err);
+        if (status == OK) status = fold_consumers(work, layer, stage, scales, err);
     }
     return status;
+}
+
+enum status rescale_layer(struct calibrated *work, struct layer *layer, struct error *err)
+{
+    enum status status = OK;
+    for (enum stage stage = WALK_QKV; status == OK && stage < WALK_STAGES; stage++)
+        status = find_scales(work, layer, stage, &layer->scales[stage], err);
+    return status == OK ? fold_all(work, layer, err) : status;
+}
+
+/* ---- in the journal ---- */
+
+static const char *const scale_names[WALK_STAGES] = {"nibble-quantize.scales.qkv", "nibble-quantize.scales.o",
+    "nibble-quantize.scales.gate_up", "nibble-quantize.scales.down"};
+
+uint64_t rescale_tensors(struct tensor *out, const struct layer *layer, const struct model_config *config)
+{
+    uint64_t count = 0;
+    for (enum stage stage = WALK_QKV; stage < WALK_STAGES; stage++) {
+        if (!layer->scales[stage]) continue;
+        uint64_t cols = walk_stage_cols(config, stage);
+        out[count++] = (struct tensor){.name = scale_names[stage],
+            .dtype = DTYPE_F32,
+            .rank = 1,
+            .shape = {cols},
+            .elements = cols,
+            .bytes = cols * sizeof(float),
+            .data = layer->scales[stage]};
+    }
+    return count;
+}
+
+static enum status read_scales(
+    float **out, struct container *from, const char *name, uint64_t cols, struct error *err)
+{
+    const struct tensor *tensor = container_find(from, name);
+    bool fits = tensor && tensor->storage == STORAGE_DENSE && tensor->dtype == DTYPE_F32 &&
+                tensor->bytes == cols * sizeof(float);
+    if (!fits)
+        return fail(err, ERR_FORMAT, "%s: tensor %s is not what this run makes of it; --restart begins anew",
+            container_path(from), name);
+    *out = memory_new(cols, sizeof **out, err);
+    return *out ? container_read(from, tensor, 0, *out, tensor->bytes, err) : ERR_MEMORY;
+}
+
+enum status rescale_again(
+    struct calibrated *work, struct layer *layer, struct container *from, struct error *err)
+{
+    enum status status = OK;
+    for (enum stage stage = WALK_QKV; status == OK && stage < WALK_STAGES; stage++) {
+        uint64_t cols = walk_stage_cols(&work->input->config, stage);
+        if (rescale_possible(work->plan, layer->walk.index, stage))
+            status = read_scales(&layer->scales[stage], from, scale_names[stage], cols, err);
+    }
+    return status == OK ? fold_all(work, layer, err) : status;
 }

@@ -17,4 +17,12 @@ void rescale_plan(struct plan *plan, uint32_t layers);
  * must enter the layer again. */
 enum status rescale_layer(struct calibrated *work, struct layer *layer, struct error *err);
 
+/* The scales that were folded, as tensors for the layer's file, and folded once more from there: the original stream has to go
+ * through the very same numbers when a finished layer is walked through again.
+ *   out  [WALK_STAGES], data stays the layer's; returns how many
+ * ERR_FORMAT: the file lacks one, or it is of another shape. */
+uint64_t rescale_tensors(struct tensor *out, const struct layer *layer, const struct model_config *config);
+enum status rescale_again(
+    struct calibrated *work, struct layer *layer, struct container *from, struct error *err);
+
 #endif

@@ -15,6 +15,7 @@
 #include "model/forward.h"
 #include "quantize/outcome.h"
 #include "quantize/quantize.h"
+#include "tensor/kernels/kernels.h"
 #include "tests/support/kernel_set.h"
 #include "tests/support/sample_text.h"
 #include "tests/support/testing.h"
@@ -374,7 +375,6 @@ static void test_places_do_not_show(void)
     options.input = testing_path("link");
     const char *second = options.output = testing_path("far/out.nbl");
     options.calibration = sample_text("the-same.txt", 4000, 1);
-    options.damping = 0.03;
     bool comma = testing_comma_locale();
     CHECK(quantize(&options, &err) == OK, &err);
     REQUIRE(!comma || setlocale(LC_ALL, "C") != NULL, NULL);
@@ -419,6 +419,22 @@ static void test_dry_run(void)
     quantize_release(&result);
 }
 
+/* Products may differ in their last bits from one kernel set to another; what comes out may not be worse for it. */
+static void test_kernel_sets(void)
+{
+    static const char *const sets[] = {"scalar", "avx2"};
+    const char *folder = tiny_model_folder("sets", (struct tiny_model){.dtype = "F16"});
+    double errors[2] = {0};
+    for (unsigned i = 0; i < 2; i++) {
+        if (kernels_select(sets[i], NULL) != OK) continue; /* this CPU lacks the set */
+        struct quantize_options options = options_for(folder, testing_path("sets-%u.nbl", i), "awq+gptq");
+        struct outcome sum = check_run(&options);
+        errors[i] = outcome_relative(&sum);
+    }
+    testing_kernel_set();
+    CU_ASSERT_TRUE(errors[1] == 0 || fabs(errors[0] / errors[1] - 1) < 0.02);
+}
+
 /* ---- numbers ---- */
 
 static const char *const all_methods[] = {"gptq", "gptq-plain", "awq", "awq+gptq"};
@@ -439,7 +455,9 @@ static void test_few_tokens(void)
     options.calibration = sample_text("one-token.txt", 2, 5);
     options.damping = 1e-9;
     char *said = quantize_aloud(options, OK);
-    CU_ASSERT_TRUE(strstr(said, "calibration: 1 samples, 2 tokens") != NULL);
+    CU_ASSERT_PTR_NOT_NULL(strstr(said, "calibration: 1 samples, 2 tokens"));
+    CU_ASSERT_PTR_NOT_NULL(
+        strstr(said, "q_proj.weight: not positive definite over 2 tokens; damping raised to 1e-0"));
     memory_free(said);
 }
 
@@ -620,6 +638,28 @@ static void test_options_that_do_not_go_together(void)
     }
 }
 
+/* What is read must not be written over, nor the output by what is written beside it. */
+static void test_files_that_are_one(void)
+{
+    const char *folder = tiny_model_folder("usage-4", (struct tiny_model){0});
+    struct quantize_options gptq = options_for(folder, NULL, "gptq"), options = gptq;
+    options.calibration = testing_path("refused.nbl");
+    check_usage(options, "is the calibration text");
+    options = gptq;
+    options.report = testing_path("refused.nbl");
+    check_usage(options, "--report ");
+    options.report = testing_path("usage-4/config.json");
+    check_usage(options, "is the input, or a file of it");
+    options.report = text;
+    check_usage(options, "is the calibration text");
+    options.report = options.save_allocation = testing_path("both.json");
+    options.target_bits = 4;
+    check_usage(options, "is also --save-allocation");
+    options = gptq;
+    options.allocation = testing_path("refused.nbl");
+    check_usage(options, "is the allocation to read");
+}
+
 static void test_no_text(void)
 {
     const char *folder = tiny_model_folder("usage-3", (struct tiny_model){0});
@@ -660,6 +700,7 @@ int main(void)
         {"folding in every architecture", test_folding_in_every_architecture},
         {"threads do not show", test_threads_do_not_show},
         {"places do not show", test_places_do_not_show},
+        {"kernel sets", test_kernel_sets},
         {"memory limit", test_memory_limit},
         {"dry run", test_dry_run},
         {"few tokens", test_few_tokens},
@@ -670,6 +711,7 @@ int main(void)
         {"overflow behind a kept weight", test_overflow_behind_a_kept_weight},
         {"options without calibration", test_options_without_calibration},
         {"options that do not go together", test_options_that_do_not_go_together},
+        {"files that are one", test_files_that_are_one},
         {"no text", test_no_text},
         {"fewer samples", test_fewer_samples},
     };
