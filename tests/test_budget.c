@@ -226,6 +226,25 @@ static void test_threads(void)
     }
 }
 
+/* A little less than what it takes puts the states into a file. */
+static void test_memory_limit(void)
+{
+    struct quantize_options options = fresh_options();
+    struct error err = {0};
+    options.target_bits = 3.6;
+    CHECK(quantize(&options, &err) == OK, &err);
+    struct quantize_result result = planned(options);
+    options.memory_limit = result.calibrated.memory_estimate - 1;
+    quantize_release(&result);
+    const char *in_memory = options.output;
+    options.output = testing_path("limited.nbl");
+    CHECK(quantize(&options, &err) == OK, &err);
+    CU_ASSERT_TRUE(testing_same_files(in_memory, options.output));
+    options.output = testing_path("none.nbl");
+    options.memory_limit = 1000000;
+    CU_ASSERT_EQUAL(quantize(&options, &err), ERR_MEMORY);
+}
+
 /* ---- files ---- */
 
 static void test_round_trip(void)
@@ -409,6 +428,7 @@ int main(void)
         {"rules", test_rules},
         {"every method", test_every_method},
         {"threads", test_threads},
+        {"memory limit", test_memory_limit},
         {"round trip", test_round_trip},
         {"saving", test_saving},
         {"edited", test_edited},
