@@ -120,6 +120,31 @@ enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *
                   : backend->silu_multiply(backend->state, gate, up, tokens * layer->config->ffn, err);
 }
 
+/* ---- halves of a layer ---- */
+
+enum status decoder_add_attention(const struct decoder_layer *layer, const struct decoder_attention *call,
+    float *x, float *normed, struct error *err)
+{
+    const struct backend *backend = layer->backend;
+    uint64_t tokens = call->sequences * call->length;
+    enum status status = decoder_norm(layer, normed, x, tokens, ROLE_ATTENTION_NORM, err);
+
+    if (!status) status = decoder_attend(layer, call, normed, err);
+    if (!status) status = decoder_linear(layer, normed, call->out, tokens, ROLE_O, err);
+    return status ? status : backend->add(backend->state, x, normed, tokens * layer->config->hidden, err);
+}
+
+enum status decoder_add_mlp(const struct decoder_layer *layer, float *x, float *normed, float *gate,
+    float *up, uint64_t tokens, struct error *err)
+{
+    const struct backend *backend = layer->backend;
+    enum status status = decoder_norm(layer, normed, x, tokens, ROLE_MLP_NORM, err);
+
+    if (!status) status = decoder_gate(layer, gate, up, normed, tokens, err);
+    if (!status) status = decoder_linear(layer, normed, gate, tokens, ROLE_DOWN, err);
+    return status ? status : backend->add(backend->state, x, normed, tokens * layer->config->hidden, err);
+}
+
 /* ---- checks ---- */
 
 /* On the bits, so that it becomes vector code: adding one to an exponent of all ones carries into the sign.

@@ -46,6 +46,13 @@ enum status decoder_attend(const struct decoder_layer *layer, const struct decod
 enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *up, const float *normed,
     uint64_t tokens, struct error *err);
 
+/* The two halves of a layer: x += o(attention(norm(x))), and x += down(silu(gate(norm(x))) * up(norm(x))). x [tokens][hidden]
+ * is the residual stream, normed [tokens][hidden] scratch; tokens of the attention: sequences * length. */
+enum status decoder_add_attention(const struct decoder_layer *layer, const struct decoder_attention *call,
+    float *x, float *normed, struct error *err);
+enum status decoder_add_mlp(const struct decoder_layer *layer, float *x, float *normed, float *gate,
+    float *up, uint64_t tokens, struct error *err);
+
 /* True if all are finite; else *bad is the first that is not. */
 bool decoder_finite(const float *x, uint64_t count, uint64_t *bad);
 

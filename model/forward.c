@@ -162,7 +162,6 @@ uint64_t session_cache_bytes_per_token(const struct session *session)
 static enum status attention_block(
     struct session *session, const struct block *block, const struct decoder_layer *layer, struct error *err)
 {
-    const struct backend *backend = layer->backend;
     const struct model_config *config = layer->config;
     uint64_t sequence_floats = session->capacity * config->head_size * config->kv_heads;
     uint64_t offset = layer->index * session->layer_floats + block->sequence * sequence_floats;
@@ -180,30 +179,8 @@ static enum status attention_block(
         .v = session->v,
         .out = session->mixed,
     };
-    float *normed = session->normed;
-    uint64_t tokens = block->tokens;
-    enum status status;
 
-    status = decoder_norm(layer, normed, block->x, tokens, ROLE_ATTENTION_NORM, err);
-    if (!status) status = decoder_attend(layer, &call, normed, err);
-    if (!status) status = decoder_linear(layer, normed, session->mixed, tokens, ROLE_O, err);
-    return status ? status : backend->add(backend->state, block->x, normed, tokens * config->hidden, err);
-}
-
-/* x += down(silu(gate(norm(x))) * up(norm(x))) */
-static enum status feed_forward_block(
-    struct session *session, const struct block *block, const struct decoder_layer *layer, struct error *err)
-{
-    const struct backend *backend = layer->backend;
-    float *normed = session->normed;
-    uint64_t tokens = block->tokens;
-    enum status status;
-
-    status = decoder_norm(layer, normed, block->x, tokens, ROLE_MLP_NORM, err);
-    if (!status) status = decoder_gate(layer, session->gate, session->up, normed, tokens, err);
-    if (!status) status = decoder_linear(layer, normed, session->gate, tokens, ROLE_DOWN, err);
-    return status ? status
-                  : backend->add(backend->state, block->x, normed, tokens * layer->config->hidden, err);
+    return decoder_add_attention(layer, &call, block->x, session->normed, err);
 }
 
 /* ---- a step ---- */
@@ -237,7 +214,9 @@ static enum status run_layer(
     const struct decoder_layer layer = {&model->backend, &model->config, model->tensors.layer[index], index};
     enum status status = attention_block(session, block, &layer, err);
 
-    if (!status) status = feed_forward_block(session, block, &layer, err);
+    if (!status)
+        status = decoder_add_mlp(
+            &layer, block->x, session->normed, session->gate, session->up, block->tokens, err);
     if (!status) status = check_finite(block, model->config.hidden, err);
     return status ? fail_within(err, status, "layer %" PRIu32, index) : OK;
 }

@@ -347,3 +347,10 @@ enum status walk_finish(struct walk *walk, const struct walk_layer *layer, struc
         walk->streams[i].done = 0;
     return OK;
 }
+
+enum status walk_states(struct walk *walk, uint64_t sample, float *out, struct error *err)
+{
+    const struct walk_block block = {sample, 1, sample * walk->length, walk->length};
+
+    return walk_read(walk->streams[STREAM_CURRENT].start, &block, walk->config->hidden, out, err);
+}

@@ -87,6 +87,10 @@ enum status walk_to(struct walk *walk, enum stage stage, const struct walk_layer
  * finished again, or a saved state loaded, but not entered again. */
 enum status walk_finish(struct walk *walk, const struct walk_layer *layer, struct error *err);
 
+/* The residual stream (current) of one sample, padding included, at the start of the layer that is under way or comes next:
+ * out [calibration->length][hidden]. After the last layer, what the final norm is applied to. */
+enum status walk_states(struct walk *walk, uint64_t sample, float *out, struct error *err);
+
 /* Seconds spent in the forward pass so far (without taps). */
 double walk_seconds(const struct walk *walk);
 

@@ -10,7 +10,7 @@
 
 const uint32_t allocate_widths[ALLOCATE_WIDTHS] = {2, 3, 4, 5, 6, 8};
 
-enum { AT_3_BITS = 1 }; /* where allocate_widths says 3 */
+enum { PASSES = 8 }; /* of exchanges; rarely more than two change anything */
 
 /* The corners of one matrix's lower convex hull, from the fewest bytes on: error falls, and falls ever more slowly. */
 struct hull {
@@ -183,16 +183,75 @@ static void fill(struct allocating *all)
     }
 }
 
+/* The best raise of another matrix that `bytes` pay for: what it gains, or 0. */
+static double best_raise(
+    const struct allocating *all, uint64_t except, uint64_t bytes, uint64_t *matrix, uint8_t *width)
+{
+    double best = 0;
+
+    for (uint64_t i = 0; i < all->count; i++) {
+        const struct allocate_matrix *candidate = &all->matrices[i];
+        const uint8_t at = all->chosen[i];
+        for (uint8_t to = 0; to < ALLOCATE_WIDTHS && i != except; to++) {
+            const double gain = candidate->error[at] - candidate->error[to];
+            if (gain <= best || candidate->bytes[to] > candidate->bytes[at] + bytes) continue;
+            best = gain;
+            *matrix = i;
+            *width = to;
+        }
+    }
+    return best;
+}
+
+/* Lower one matrix if what that frees is worth more elsewhere. */
+static bool exchange(struct allocating *all, uint64_t index)
+{
+    const struct allocate_matrix *matrix = &all->matrices[index];
+    const uint8_t at = all->chosen[index];
+    double best = 0;
+    uint64_t raised = 0, other = 0;
+    uint8_t lowered = at, raised_to = 0, to = 0;
+
+    for (uint8_t from = 0; from < ALLOCATE_WIDTHS; from++) {
+        if (matrix->bytes[from] >= matrix->bytes[at]) continue;
+        const double loss = matrix->error[from] - matrix->error[at];
+        const double gain =
+            best_raise(all, index, all->left + matrix->bytes[at] - matrix->bytes[from], &other, &to) - loss;
+        if (gain <= best || gain + loss <= 0) continue;
+        best = gain;
+        lowered = from;
+        raised = other;
+        raised_to = to;
+    }
+    if (lowered == at) return false;
+    all->left += matrix->bytes[at] - matrix->bytes[lowered];
+    all->chosen[index] = lowered;
+    go_to(all, raised, raised_to);
+    return true;
+}
+
+static void exchange_all(struct allocating *all)
+{
+    bool changed = true;
+
+    for (unsigned pass = 0; pass < PASSES && changed; pass++) {
+        changed = false;
+        for (uint64_t i = 0; i < all->count; i++)
+            changed |= exchange(all, i);
+    }
+    fill(all);
+}
+
 static void store_choice(const struct allocating *all)
 {
     double sum = 0;
 
     for (uint64_t i = 0; i < all->count; i++)
-        sum += all->matrices[i].error[AT_3_BITS];
+        sum += all->matrices[i].error[ALLOCATE_PROBED];
     for (uint64_t i = 0; i < all->count; i++) {
         struct allocate_matrix *matrix = &all->matrices[i];
         matrix->bits = allocate_widths[all->chosen[i]];
-        matrix->importance = sum > 0 ? matrix->error[AT_3_BITS] / sum : 0;
+        matrix->importance = sum > 0 ? matrix->error[ALLOCATE_PROBED] / sum : 0;
     }
 }
 
@@ -210,6 +269,7 @@ enum status allocate_choose(struct allocate_matrix *matrices, uint64_t count, ui
     if (status) goto done;
     walk_hulls(&all);
     fill(&all);
+    exchange_all(&all);
     store_choice(&all);
     *bytes = budget_bytes - all.left;
 done:

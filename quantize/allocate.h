@@ -10,6 +10,7 @@
 #define ALLOCATE_WIDTHS 6
 /* 2, 3, 4, 5, 6, 8 */
 extern const uint32_t allocate_widths[ALLOCATE_WIDTHS];
+#define ALLOCATE_PROBED 1 /* where it says 3 */
 
 /* One matrix: what each width costs and what it harms. */
 struct allocate_matrix {
@@ -22,10 +23,11 @@ struct allocate_matrix {
 };
 
 /* Choose bits for all so that the sum of bytes is at most `budget_bytes` and the sum of errors is least: the lower convex
- * hull of every matrix, then the multiplier by falling gain per byte (Shoham and Gersho 1988), then what is left of the budget
- * is filled greedily. Ties go to the earlier matrix. A width that is larger but no better is never taken. *bytes is what it
- * takes. The sum of errors is least of all for what the multiplier takes, and at most one step of one matrix above the least
- * for any budget. n log n in the matrices.
+ * hull of every matrix, then the multiplier by falling gain per byte (Shoham and Gersho 1988), then what is left of the
+ * budget is filled greedily, then one matrix's width is lowered for another's as long as that helps. Ties go to the earlier
+ * matrix. A width that is larger but no better is never taken. *bytes is what it takes. The sum of errors is least of all
+ * for what the multiplier takes, and at most one step of one matrix above the least for any budget. n log n in the matrices,
+ * and n^2 for each of the few passes of exchanges.
  * ERR_USAGE: even the least widths do not fit; the text says how many bytes would. ERR_NUMERIC: an error that is negative,
  * infinite or not a number, by name. */
 enum status allocate_choose(struct allocate_matrix *matrices, uint64_t count, uint64_t budget_bytes,

@@ -1,23 +1,18 @@
-/* The measurement for mixed precision: every matrix rounded to nearest at every width, its output error on the calibration text
- * taken from the Hessian. What GPTQ would reach is lower everywhere by about the same factor, so the choice is the same. */
+/* What there is to choose, the choice, and where it is kept. The measurement is in cost.c, the optimization in allocate.c. */
 #include "quantize/budget.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
+#include "base/file.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "formats/transfer.h"
-#include "quantize/allocate.h"
-#include "quantize/gptq.h"
 
-/* The matrices to choose for, in the plan's order. */
-struct choices {
-    struct allocate_matrix *matrices; /* [count] */
-    struct plan_tensor **planned;     /* [count] */
-    uint64_t count;
-};
+/* ---- what there is to choose ---- */
 
-static bool is_chosen(const struct plan_tensor *planned)
+static bool is_in_layer(const struct plan_tensor *planned)
 {
     return !planned->recipe.keep && planned->role > ROLE_PER_LAYER && planned->role < ROLE_COUNT;
 }
@@ -29,14 +24,14 @@ static uint64_t bytes_at(const struct plan_tensor *planned, uint32_t bits)
     return transfer_target_bytes(&target);
 }
 
-static enum status collect(struct choices *out, struct plan *plan, struct error *err)
+static enum status collect(struct cost_table *out, const struct plan *plan, struct error *err)
 {
     out->matrices = memory_new(plan->count, sizeof *out->matrices, err);
     out->planned = memory_new(plan->count, sizeof *out->planned, err);
     if (!out->matrices || !out->planned) return ERR_MEMORY;
     for (uint64_t i = 0; i < plan->count; i++) {
         struct plan_tensor *planned = &plan->tensors[i];
-        if (!is_chosen(planned)) continue;
+        if (!is_in_layer(planned) || planned->pinned) continue;
         struct allocate_matrix *matrix = &out->matrices[out->count];
         matrix->name = planned->target.name;
         matrix->weights = planned->source->elements;
@@ -44,161 +39,184 @@ static enum status collect(struct choices *out, struct plan *plan, struct error 
             matrix->bytes[w] = bytes_at(planned, allocate_widths[w]);
         out->planned[out->count++] = planned;
     }
-    return out->count ? OK
-                      : fail(err, ERR_USAGE, "the target leaves nothing to choose: every matrix is kept");
+    if (out->count) return OK;
+    return fail(err, ERR_USAGE, "the target leaves nothing to choose: every matrix is kept or has its bits");
 }
 
-static void free_choices(struct choices *choices)
-{
-    memory_free(choices->matrices);
-    memory_free(choices->planned);
-}
-
-/* ---- measuring ---- */
-
-/* Room for the codes of one matrix. */
-struct scrap {
-    uint8_t *codes, *zeros;
-    uint16_t *scales;
+/* The sums that targets are about. */
+struct sums {
+    uint64_t least; /* bytes of what is chosen for, at the least widths */
+    uint64_t layer_weights,
+        pinned_bytes; /* of decoder layers: all that is quantized; what an --override gives */
+    uint64_t others;  /* bytes of all that is not chosen for */
 };
 
-/* *power is the same at every width: it is measured if it is not known yet, and 0 then. */
-static enum status measure_width(struct calibrated *work, const struct plan_tensor *planned,
-    const float *weights, const struct hessian *hessian, const struct scrap *scrap, uint32_t bits,
-    double *error, double *power, struct error *err)
+static struct sums add_up(const struct cost_table *table, const struct plan *plan)
 {
-    struct scheme scheme = planned->target.scheme;
-    scheme.bits = bits;
-    const struct obs_problem problem = {.rows = planned->target.shape[0],
-        .cols = planned->target.shape[1],
-        .scheme = scheme,
-        .target = weights,
-        .damped = hessian->damped,
-        .range = GRID_MSE,
-        .importance = hessian->diagonal,
-        .without_power = *power > 0};
-    struct obs_result result = {.codes = scrap->codes, .scales = scrap->scales};
-    if (scheme.asymmetric) result.zeros = scrap->zeros;
-    enum status status = obs_quantize(&problem, &result, work->pool, err);
-    *error = result.error;
-    if (!problem.without_power) *power = result.power;
+    struct sums sums = {.others = plan->bytes};
+    for (uint64_t i = 0; i < table->count; i++) {
+        sums.least += table->matrices[i].bytes[0];
+        sums.others -= table->planned[i]->bytes;
+    }
+    for (uint64_t i = 0; i < plan->count; i++) {
+        const struct plan_tensor *planned = &plan->tensors[i];
+        if (!is_in_layer(planned)) continue;
+        sums.layer_weights += planned->source->elements;
+        if (planned->pinned) sums.pinned_bytes += planned->bytes;
+    }
+    return sums;
+}
+
+static enum status find_bits(uint64_t *out, const struct sums *sums, double target, struct error *err)
+{
+    double weights = (double)sums->layer_weights;
+    uint64_t bytes = (uint64_t)(target * weights / 8), least = sums->pinned_bytes + sums->least;
+    if (bytes < least)
+        return fail(err, ERR_USAGE,
+            "--target-bits %g is too little: with 2 bits everywhere, quantized weights take %.4g bits, "
+            "scales "
+            "included; a larger --group makes it less",
+            target, ceil(8000 * (double)least / weights) / 1000);
+    *out = bytes - sums->pinned_bytes;
+    return OK;
+}
+
+static enum status find_size(
+    uint64_t *out, const struct sums *sums, uint64_t target, uint64_t fixed_bytes, struct error *err)
+{
+    uint64_t others = sums->others + fixed_bytes;
+    if (target < others + sums->least)
+        return fail(err, ERR_USAGE,
+            "--target-size %" PRIu64 " is too small: with 2 bits everywhere the file takes up to %" PRIu64
+            " bytes, of which %" PRIu64 " are not chosen here (embedding, head, norms, tokenizer); "
+            "--embedding 8 and --head 8 make it less",
+            target, others + sums->least, others);
+    *out = target - others;
+    return OK;
+}
+
+enum status budget_create(struct budget *out, const struct calibrated *work,
+    const struct quantize_options *options, uint64_t fixed_bytes, struct error *err)
+{
+    *out = (struct budget){0};
+    enum status status = collect(&out->table, work->plan, err);
+    if (status != OK) return status;
+    const struct sums sums = add_up(&out->table, work->plan);
+    if (options->target_bits > 0) return find_bits(&out->bytes, &sums, options->target_bits, err);
+    return find_size(&out->bytes, &sums, options->target_size, fixed_bytes, err);
+}
+
+void budget_free(struct budget *budget)
+{
+    memory_free(budget->table.matrices);
+    memory_free(budget->table.planned);
+    *budget = (struct budget){0};
+}
+
+/* ---- the journal's copy ---- */
+
+/* {"NAME": {"bits": 3, "importance": 0.0125}, ...} */
+static enum status keep(const struct cost_table *table, struct journal *journal, struct error *err)
+{
+    struct json_writer json = {.indent = 2};
+    char *text = NULL;
+    uint64_t bytes;
+    json_open_object(&json);
+    for (uint64_t i = 0; i < table->count; i++) {
+        json_write_key(&json, table->matrices[i].name);
+        json_open_object(&json);
+        json_put_u64(&json, "bits", table->matrices[i].bits);
+        json_put_number(&json, "importance", table->matrices[i].importance);
+        json_close_object(&json);
+    }
+    json_close_object(&json);
+    enum status status = json_writer_take(&json, &text, &bytes, err);
+    if (status == OK) status = journal_put_choice(journal, text, bytes, err);
+    json_writer_free(&json);
+    memory_free(text);
     return status;
 }
 
-static enum status measure_matrix(struct calibrated *work, const struct layer *layer,
-    const struct plan_tensor *planned, const struct hessian *hessian, struct allocate_matrix *matrix,
-    struct error *err)
+static enum status read_choice(
+    struct cost_table *table, const struct json_value *root, const char *what, struct error *err)
 {
-    const struct scheme *scheme = &planned->target.scheme;
-    uint64_t elements = planned->source->elements, groups = elements / scheme->group;
-    float *weights = layer_floats(layer, planned->role, err);
-    struct scrap scrap = {.codes = memory_new(elements, 1, err),
-        .zeros = memory_new(groups, 1, err),
-        .scales = memory_new(groups, sizeof *scrap.scales, err)};
-    enum status status = weights && scrap.codes && scrap.zeros && scrap.scales ? OK : ERR_MEMORY;
-    double power = 0;
-    for (unsigned w = 0; status == OK && w < ALLOCATE_WIDTHS; w++) {
-        double error = 0;
-        status =
-            measure_width(work, planned, weights, hessian, &scrap, allocate_widths[w], &error, &power, err);
-        matrix->error[w] = power > 0 ? error / power : 0;
+    enum status status = OK;
+    for (uint64_t i = 0; status == OK && i < table->count; i++) {
+        struct allocate_matrix *matrix = &table->matrices[i];
+        const struct json_value *object = json_member(root, matrix->name);
+        uint64_t bits = 0;
+        status = json_get_u64(object, what, "bits", 2, 8, &bits, err);
+        if (status == OK)
+            status = json_get_number(object, what, "importance", 0, 1, &matrix->importance, err);
+        if (status == OK && (bits == 7 || bits == 0))
+            status = fail(err, ERR_FORMAT, "%s: has no bits of %s", what, matrix->name);
+        matrix->bits = (uint32_t)bits;
     }
-    memory_free(weights);
-    memory_free(scrap.codes);
-    memory_free(scrap.zeros);
-    memory_free(scrap.scales);
-    return status == OK ? OK : fail_within(err, status, "tensor %s", planned->target.name);
-}
-
-static enum status measure_stage(struct calibrated *work, struct layer *layer, enum stage stage,
-    const struct choices *choices, struct error *err)
-{
-    struct hessian hessian = {0};
-    if (!gptq_has_work(work->plan, layer->walk.index, stage))
-        return walk_to(work->walk, stage, &layer->walk, true, NULL, NULL, err);
-    enum status status = gptq_observe(work, layer, stage, false, true, &hessian, err);
-    if (status == OK) status = hessian_factor(&hessian, work->pool, work->settings->method.damping, err);
-    for (uint64_t i = 0; status == OK && i < choices->count; i++) {
-        const struct plan_tensor *planned = choices->planned[i];
-        if (planned->layer == layer->walk.index && walk_stage_of(planned->role) == stage)
-            status = measure_matrix(work, layer, planned, &hessian, &choices->matrices[i], err);
-    }
-    hessian_free(&hessian);
     return status;
 }
 
-static enum status measure_layer(
-    struct calibrated *work, uint32_t index, const struct choices *choices, struct error *err)
+static enum status recall(struct cost_table *table, struct journal *journal, bool *found, struct error *err)
 {
-    struct layer layer;
-    enum status status = layer_load(&layer, work->input, index, err);
-    for (enum stage stage = WALK_QKV; status == OK && stage < WALK_STAGES; stage++)
-        status = measure_stage(work, &layer, stage, choices, err);
-    if (status == OK) status = walk_finish(work->walk, &layer.walk, err);
-    layer_free(&layer);
-    return status == OK ? OK : fail_within(err, status, "layer %" PRIu32, index);
-}
-
-static enum status measure(struct calibrated *work, const struct choices *choices, struct error *err)
-{
-    const struct model_config *config = &work->input->config;
-    uint64_t states;
-    struct walk_options options = {.in_memory = true, .folder = "/tmp"};
-    walk_bytes(config, work->calibration.samples, work->calibration.length, &options, &states);
-    options.in_memory = states <= UINT64_C(512) << 20;
-    enum status status = walk_create(&work->walk, work->input, &work->calibration, &options, work->pool, err);
-    struct progress *progress = progress_start(work->report, "measuring", config->layers, PROGRESS_ITEMS);
-    for (uint32_t layer = 0; status == OK && layer < config->layers; layer++) {
-        status = measure_layer(work, layer, choices, err);
-        progress_add(progress, 1);
-    }
-    progress_end(progress);
-    walk_free(work->walk);
-    work->walk = NULL;
-    return status;
+    struct json_document *document = NULL;
+    char *text = NULL;
+    uint64_t bytes;
+    enum status status = journal_get_choice(journal, &text, &bytes, err);
+    *found = text != NULL;
+    if (status == OK && text) status = json_parse(&document, "allocation.json", text, bytes, err);
+    if (status == OK && text) status = read_choice(table, json_root(document), "allocation.json", err);
+    json_free(document);
+    memory_free(text);
+    return status == OK ? OK : fail_within(err, status, "%s", journal_folder(journal));
 }
 
 /* ---- choosing ---- */
 
-/* What the matrices may take: all of the plan's other tensors, and what else the file holds, are subtracted from a size. */
-static enum status find_budget(uint64_t *out, const struct calibrated *work, const struct choices *choices,
-    const struct quantize_options *options, uint64_t fixed_bytes, struct error *err)
+static enum status measure(struct budget *budget, struct calibrated *work, const struct footprint *footprint,
+    const char *folder, struct error *err)
 {
-    uint64_t weights = 0, others = work->plan->bytes + fixed_bytes;
-    for (uint64_t i = 0; i < choices->count; i++) {
-        weights += choices->matrices[i].weights;
-        others -= choices->planned[i]->bytes;
-    }
-    if (options->target_bits > 0) {
-        *out = (uint64_t)(options->target_bits * (double)weights / 8);
-        return OK;
-    }
-    if (others >= options->target_size)
-        return fail(err, ERR_USAGE,
-            "--target-size %" PRIu64
-            ": what is not chosen here (embedding, head, norms, tokenizer) takes %" PRIu64
-            " bytes already; --embedding 8 and --head 8 make it less",
-            options->target_size, others);
-    *out = options->target_size - others;
-    return OK;
+    struct cost_table *table = &budget->table;
+    struct phases phases = work->phases;
+    double start = report_seconds();
+    uint64_t taken;
+    enum status status = cost_measure(work, table, footprint->in_memory, folder, err);
+    phases.measure = report_seconds() - start;
+    work->phases = phases; /* those of the run itself */
+    return status == OK ? allocate_choose(table->matrices, table->count, budget->bytes, &taken, err) : status;
 }
 
-enum status budget_choose(struct calibrated *work, const struct quantize_options *options,
-    uint64_t fixed_bytes, const char *path, bool force, struct error *err)
+/* Not an hour later. */
+static enum status check_file(const struct quantize_options *options, struct error *err)
 {
-    struct choices choices = {0};
-    uint64_t budget = 0, taken;
-    enum status status = collect(&choices, work->plan, err);
-    if (status == OK) status = find_budget(&budget, work, &choices, options, fixed_bytes, err);
-    if (status == OK) status = measure(work, &choices, err);
-    if (status == OK) status = allocate_choose(choices.matrices, choices.count, budget, &taken, err);
-    for (uint64_t i = 0; status == OK && i < choices.count; i++) {
-        choices.planned[i]->importance = choices.matrices[i].importance;
-        status = plan_set_bits(work->plan, choices.planned[i], choices.matrices[i].bits, err);
+    const char *path = options->save_allocation;
+    if (!path || options->force || file_kind(path) == FILE_ABSENT) return OK;
+    return fail(err, ERR_USAGE, "%s exists; --force replaces it", path);
+}
+
+static enum status save(
+    const struct cost_table *table, const struct quantize_options *options, bool recalled, struct error *err)
+{
+    const char *path = options->save_allocation;
+    if (!path || (recalled && !options->force && file_kind(path) != FILE_ABSENT)) return OK;
+    return allocate_write(path, options->force, table->matrices, table->count, err);
+}
+
+enum status budget_choose(struct budget *budget, struct calibrated *work,
+    const struct quantize_options *options, const struct footprint *footprint, struct journal *journal,
+    const char *folder, struct error *err)
+{
+    const struct cost_table *table = &budget->table;
+    bool recalled = false;
+    enum status status = journal ? recall(&budget->table, journal, &recalled, err) : OK;
+    if (status == OK && !recalled) {
+        status = check_file(options, err);
+        if (status == OK) status = measure(budget, work, footprint, folder, err);
+        if (status == OK && journal) status = keep(table, journal, err);
     }
-    if (status == OK && path) status = allocate_write(path, force, choices.matrices, choices.count, err);
-    free_choices(&choices);
-    return status;
+    for (uint64_t i = 0; status == OK && i < table->count; i++) {
+        table->planned[i]->importance = table->matrices[i].importance;
+        status = plan_set_bits(work->plan, table->planned[i], work->settings, table->matrices[i].bits, err);
+    }
+    return status == OK ? save(table, options, recalled, err) : status;
 }
 
 /* ---- a choice from a file ---- */
@@ -213,7 +231,8 @@ static struct plan_tensor *find_planned(struct plan *plan, const char *name)
     return NULL;
 }
 
-enum status budget_apply(struct plan *plan, const char *path, struct error *err)
+enum status budget_apply(
+    struct plan *plan, const struct settings *settings, const char *path, struct error *err)
 {
     struct allocation allocation = {0};
     enum status status = allocate_read(&allocation, path, err);
@@ -223,7 +242,8 @@ enum status budget_apply(struct plan *plan, const char *path, struct error *err)
         if (!planned) {
             status = fail(err, ERR_USAGE, "%s: %s is no weight matrix of this model", path, line->name);
         } else {
-            status = plan_set_bits(plan, planned, line->bits, err);
+            status = plan_set_bits(plan, planned, settings, line->bits, err);
+            if (status != OK) fail_within(err, status, "%s", path);
         }
     }
     allocate_free(&allocation);

@@ -9,9 +9,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "formats/transfer.h"
-#include "quantize/allocate.h"
 #include "quantize/budget.h"
-#include "quantize/footprint.h"
 #include "quantize/gptq.h"
 #include "quantize/outcome.h"
 #include "quantize/pairs.h"
@@ -144,7 +142,8 @@ static enum status sources_text(char **out, struct calibrated *work, struct erro
     return status;
 }
 
-/* The bits of every matrix, one digit each (0: kept): they may come from a file. */
+/* The bits of every matrix, one digit each (0: kept): they may come from a file. With a target, those before the choice,
+ * which the journal keeps beside its stamp. */
 static void put_bits(struct json_writer *json, const struct plan *plan)
 {
     char digits[2048];
@@ -378,37 +377,71 @@ static void note_for_signals(const struct journal *journal)
     file_signal_note(note);
 }
 
-static enum status settle_budget(struct calibrated *work, struct quantize_job *job, struct error *err)
-{
-    const struct quantize_options *options = job->options;
-    if (!has_target(options)) return OK;
-    return budget_choose(work, options, job->fixed_bytes, options->save_allocation, options->force, err);
-}
+/* What is settled before the work begins. */
+struct settled {
+    struct footprint running, measuring;
+    struct budget budget; /* empty without a target */
+};
 
-static enum status settle(
-    struct calibrated *work, struct quantize_job *job, struct footprint *footprint, struct error *err)
+static void note_footprint(const struct calibrated *work, const struct footprint *footprint)
 {
     char peak[16], states[16];
-    enum status status = prepare(work, job, err);
-    if (status == OK) status = settle_budget(work, job, err);
-    if (status == OK) status = footprint_settle(footprint, work, job->options->memory_limit, err);
-    if (status != OK) return status;
-    job->calibrated.memory_estimate = footprint->peak;
-    report_note(job->report,
+    report_note(work->report,
         "calibration: %" PRIu64 " samples, %" PRIu64 " tokens; about %s of memory at most%s%s%s",
         work->calibration.samples, work->calibration.tokens_used, report_bytes(peak, footprint->peak),
         footprint->in_memory ? "" : ", and ",
         footprint->in_memory ? "" : report_bytes(states, footprint->states),
         footprint->in_memory ? "" : " of disk for hidden states");
+}
+
+static enum status settle(
+    struct calibrated *work, struct quantize_job *job, struct settled *settled, struct error *err)
+{
+    const struct quantize_options *options = job->options;
+    struct footprint *running = &settled->running, *measuring = &settled->measuring;
+    *settled = (struct settled){0};
+    enum status status = prepare(work, job, err);
+    if (status == OK && has_target(options)) {
+        status = budget_create(&settled->budget, work, options, job->fixed_bytes, err);
+        if (status == OK)
+            status =
+                footprint_measuring(measuring, work, settled->budget.table.count, options->memory_limit, err);
+    }
+    if (status == OK) status = footprint_settle(running, work, options->memory_limit, err);
+    if (status != OK) return status;
+    const struct footprint *larger = measuring->peak > running->peak ? measuring : running;
+    job->calibrated.memory_estimate = larger->peak;
+    note_footprint(work, larger);
     return OK;
+}
+
+static enum status settle_budget(struct calibrated *work, struct quantize_job *job, struct settled *settled,
+    const char *folder, struct error *err)
+{
+    if (!has_target(job->options)) return OK;
+    return budget_choose(
+        &settled->budget, work, job->options, &settled->measuring, job->journal, folder, err);
+}
+
+/* The folder that a file is to lie in; memory_free. */
+static char *folder_of(const char *path, struct error *err)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash) return memory_text(".", 1, err);
+    return memory_text(path, slash == path ? 1 : (uint64_t)(slash - path), err);
 }
 
 enum status calibrated_dry_run(struct quantize_job *job, struct error *err)
 {
     struct calibrated work;
-    struct footprint footprint;
-    enum status status = settle(&work, job, &footprint, err);
+    struct settled settled;
+    char *folder = folder_of(job->options->output, err);
+    enum status status = settle(&work, job, &settled, err);
+    if (status == OK && !folder) status = ERR_MEMORY;
+    if (status == OK) status = settle_budget(&work, job, &settled, folder, err);
     summarize(job, &work);
+    budget_free(&settled.budget);
+    memory_free(folder);
     release(&work);
     return status;
 }
@@ -425,21 +458,26 @@ static enum status start_walk(
 enum status calibrated_run(struct quantize_job *job, struct error *err)
 {
     struct calibrated work;
-    struct footprint footprint;
+    struct settled settled;
     const struct quantize_options *options = job->options;
+    uint32_t *resumed = &job->calibrated.layers_resumed;
     char *stamp = NULL;
-    enum status status = settle(&work, job, &footprint, err);
+    enum status status = settle(&work, job, &settled, err);
     if (status == OK) status = make_stamp(&stamp, &work, options, err);
     if (status == OK)
         status = journal_open(&job->journal, options->output, stamp, work.input->config.layers,
-            options->restart, work.pool, work.report, &job->calibrated.layers_resumed, err);
-    if (status == OK) status = start_walk(&work, &footprint, journal_folder(job->journal), err);
+            options->restart, work.pool, work.report, resumed, err);
     if (status == OK) {
         note_for_signals(job->journal);
-        status = quantize_layers(&work, job->journal, stamp, job->calibrated.layers_resumed, err);
+        status = settle_budget(&work, job, &settled, journal_folder(job->journal), err);
+    }
+    if (status == OK) status = start_walk(&work, &settled.running, journal_folder(job->journal), err);
+    if (status == OK) {
+        status = quantize_layers(&work, job->journal, stamp, *resumed, err);
         work.phases.forward = walk_seconds(work.walk);
     }
     summarize(job, &work);
+    budget_free(&settled.budget);
     release(&work);
     memory_free(stamp);
     return status == OK ? write_output(job, err) : status;

@@ -1,16 +1,17 @@
 /* The sum of what is alive at the worst moment: solving the stage with the widest inputs. */
 #include "quantize/footprint.h"
 
+#include "quantize/cost.h"
 #include "tensor/hessian.h"
 #include "tensor/obs.h"
 
 #define BASE_BYTES (UINT64_C(24) << 20) /* the program, its libraries, tokenizer and buffers of BLAS */
 
 /* While the matrices of a stage are solved: their Hessian, targets, codes and packed results. */
-static uint64_t stage_bytes(const struct calibrated *work, uint32_t layer, enum stage stage)
+static uint64_t stage_bytes(
+    const struct calibrated *work, enum correction correction, uint32_t layer, enum stage stage)
 {
     const struct model_config *config = &work->input->config;
-    enum correction correction = work->settings->method.correction;
     bool residual = correction == CORRECTION_RESIDUAL && (stage == WALK_O || stage == WALK_DOWN);
     uint64_t cols = walk_stage_cols(config, stage), targets = 0, largest = 0, group = 0;
     unsigned workers = pool_workers(work->pool);
@@ -27,7 +28,7 @@ static uint64_t stage_bytes(const struct calibrated *work, uint32_t layer, enum 
            targets + 2 * largest + obs_bytes(cols, group, workers);
 }
 
-static uint64_t layer_peak(const struct calibrated *work, uint32_t layer)
+static uint64_t layer_peak(const struct calibrated *work, enum correction correction, uint32_t layer)
 {
     uint64_t largest = 0, quantized = 0, weights = layer_bytes(work->input, layer);
     for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
@@ -37,38 +38,66 @@ static uint64_t layer_peak(const struct calibrated *work, uint32_t layer)
         if (planned && work->settings->method.rescale) weights += planned->source->elements * sizeof(float);
     }
     for (enum stage stage = WALK_QKV; stage < WALK_STAGES; stage++) {
-        uint64_t bytes = stage_bytes(work, layer, stage);
+        uint64_t bytes = stage_bytes(work, correction, layer, stage);
         if (bytes > largest) largest = bytes;
     }
     return weights + quantized + largest;
 }
 
-static uint64_t peak(const struct calibrated *work, bool in_memory, uint64_t *states)
+static uint64_t largest_layer(const struct calibrated *work, enum correction correction)
 {
-    const struct calibration *calibration = &work->calibration;
-    const struct walk_options options = {
-        .original = work->settings->method.correction != CORRECTION_NONE, .in_memory = in_memory};
     uint64_t largest = 0;
     for (uint32_t layer = 0; layer < work->input->config.layers; layer++) {
-        uint64_t bytes = layer_peak(work, layer);
+        uint64_t bytes = layer_peak(work, correction, layer);
         if (bytes > largest) largest = bytes;
     }
-    return BASE_BYTES + largest +
-           walk_bytes(&work->input->config, calibration->samples, calibration->length, &options, states);
+    return largest;
 }
 
-enum status footprint_settle(
-    struct footprint *out, const struct calibrated *work, uint64_t limit, struct error *err)
+/* With `matrices`, of the measurement, else of the run. */
+static uint64_t peak(const struct calibrated *work, uint64_t matrices, bool in_memory, uint64_t *states)
+{
+    const struct calibration *calibration = &work->calibration;
+    const struct model_config *config = &work->input->config;
+    enum correction correction = matrices ? CORRECTION_NONE : work->settings->method.correction;
+    const struct walk_options options = {.original = correction != CORRECTION_NONE, .in_memory = in_memory};
+    uint64_t largest = largest_layer(work, correction), probed = 0;
+    uint64_t bytes = walk_bytes(config, calibration->samples, calibration->length, &options, states);
+    if (matrices) {
+        struct probes_options probing = cost_probing(work, matrices);
+        uint64_t finish = probes_finish_bytes(work->input, calibration);
+        probing.in_memory = in_memory;
+        bytes += probes_bytes(config, calibration, &probing, &probed);
+        *states += probed;
+        if (finish > largest) largest = finish;
+    }
+    return BASE_BYTES + largest + bytes;
+}
+
+static enum status settle(struct footprint *out, const struct calibrated *work, uint64_t matrices,
+    uint64_t limit, struct error *err)
 {
     char needed[16], allowed[16];
     out->in_memory = true;
-    out->peak = peak(work, true, &out->states);
+    out->peak = peak(work, matrices, true, &out->states);
     if (out->states <= FOOTPRINT_STATES && (limit == 0 || out->peak <= limit)) return OK;
     out->in_memory = false;
-    out->peak = peak(work, false, &out->states);
+    out->peak = peak(work, matrices, false, &out->states);
     if (limit == 0 || out->peak <= limit) return OK;
     return fail(err, ERR_MEMORY,
         "this needs about %s of memory, --memory-limit allows %s; --correction none, fewer --threads and "
         "shorter samples take less",
         report_bytes(needed, out->peak), report_bytes(allowed, limit));
+}
+
+enum status footprint_settle(
+    struct footprint *out, const struct calibrated *work, uint64_t limit, struct error *err)
+{
+    return settle(out, work, 0, limit, err);
+}
+
+enum status footprint_measuring(struct footprint *out, const struct calibrated *work, uint64_t matrices,
+    uint64_t limit, struct error *err)
+{
+    return settle(out, work, matrices, limit, err);
 }

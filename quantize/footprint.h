@@ -16,4 +16,8 @@ struct footprint {
 enum status footprint_settle(
     struct footprint *out, const struct calibrated *work, uint64_t limit, struct error *err);
 
+/* The same for the measurement of so many matrices before the run (quantize/cost.h). */
+enum status footprint_measuring(struct footprint *out, const struct calibrated *work, uint64_t matrices,
+    uint64_t limit, struct error *err);
+
 #endif

@@ -273,6 +273,16 @@ static float column_importance(const struct hessian *hessian, uint64_t j, bool s
     return solve ? (float)(1 / (pivot * pivot)) : hessian->diagonal[j];
 }
 
+enum status gptq_importance(
+    float **out, const struct hessian *hessian, const uint32_t *order, bool solve, struct error *err)
+{
+    *out = memory_new(hessian->cols, sizeof **out, err);
+    if (!*out) return ERR_MEMORY;
+    for (uint64_t j = 0; j < hessian->cols; j++)
+        (*out)[order ? order[j] : j] = column_importance(hessian, j, solve);
+    return OK;
+}
+
 static enum status factor(struct calibrated *work, struct plate *plate, const char *name, struct error *err)
 {
     struct hessian *hessian = &plate->hessian;
@@ -282,12 +292,7 @@ static enum status factor(struct calibrated *work, struct plate *plate, const ch
         report_note(work->report,
             "inputs of %s: not positive definite over %" PRIu64 " tokens; damping raised to %g", name,
             hessian->tokens, hessian->damping);
-    plate->importance = memory_new(hessian->cols, sizeof *plate->importance, err);
-    if (!plate->importance) return ERR_MEMORY;
-    for (uint64_t j = 0; j < hessian->cols; j++)
-        plate->importance[plate->order ? plate->order[j] : j] =
-            column_importance(hessian, j, work->settings->method.solve);
-    return OK;
+    return gptq_importance(&plate->importance, hessian, plate->order, work->settings->method.solve, err);
 }
 
 static enum status prepare(struct calibrated *work, const struct layer *layer, struct plate *plate,

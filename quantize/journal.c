@@ -16,6 +16,8 @@
 
 #define MARK_DOCUMENT "journal.json" /* in a layer file: stamp and number */
 #define NOTES_DOCUMENT "layer.json"
+#define CHOICE_DOCUMENT "allocation.json"
+#define CHOICE_NUMBER UINT32_MAX /* in its mark, where a layer says its own */
 
 enum {
     MARK_BYTES = 64,       /* more than any mark has */
@@ -90,7 +92,7 @@ static enum status settle_stamp(struct journal *journal, const char *stamp, bool
     if (!status && journal->folder.locked) /* what killed runs left */
         status = folder_remove(&journal->folder, NAME_TEMPORARY, KEEP_NONE, err);
     if (!status && restart)
-        status = folder_remove(&journal->folder, NAME_LAYER | NAME_STATES, KEEP_NONE, err);
+        status = folder_remove(&journal->folder, NAME_LAYER | NAME_STATES | NAME_CHOICE, KEEP_NONE, err);
     if (!status && (!found || restart)) status = write_stamp(journal, stamp, err);
 done:
     json_free(document);
@@ -164,12 +166,12 @@ static enum status check_layer(
     return OK;
 }
 
-/* Is it a file that may hold a layer? A link or a folder is not what the journal made. */
-static bool layer_present(struct journal *journal, uint32_t layer, uint64_t *bytes)
+/* Is it a file that may hold something of ours? A link or a folder is not what the journal made. */
+static bool is_regular(const char *path, uint64_t *bytes)
 {
     struct stat info;
 
-    if (lstat(folder_layer(&journal->folder, layer), &info) != 0 || !S_ISREG(info.st_mode)) return false;
+    if (lstat(path, &info) != 0 || !S_ISREG(info.st_mode)) return false;
     *bytes = (uint64_t)info.st_size;
     return true;
 }
@@ -183,7 +185,8 @@ static enum status find_layers(struct journal *journal, uint32_t *finished, stru
     uint64_t total = 0, bytes;
     enum status status = OK;
 
-    for (; present < journal->layers && layer_present(journal, present, &bytes); present++)
+    for (; present < journal->layers && is_regular(folder_layer(&journal->folder, present), &bytes);
+         present++)
         total += bytes;
     if (present == 0) return OK;
     check.buffers = memory_new(pool_workers(journal->pool), CHECK_BYTES, err);
@@ -310,6 +313,43 @@ struct container *journal_layer(const struct journal *journal, uint32_t layer)
     return layer < journal->layers ? journal->files[layer] : NULL;
 }
 
+/* ---- a choice ---- */
+
+enum status journal_put_choice(struct journal *journal, const char *text, uint64_t bytes, struct error *err)
+{
+    struct nbl_writer *writer = NULL;
+    char mark[MARK_BYTES];
+    enum status status = nbl_writer_create(&writer, folder_choice(&journal->folder), true, err);
+
+    mark_text(mark, journal, CHOICE_NUMBER);
+    if (!status) status = nbl_writer_begin(writer, err);
+    if (!status) status = nbl_writer_document(writer, CHOICE_DOCUMENT, text, bytes, err);
+    if (!status) status = nbl_writer_document(writer, MARK_DOCUMENT, mark, strlen(mark), err);
+    if (!status) return nbl_writer_commit(writer, err);
+    nbl_writer_abandon(writer);
+    return status;
+}
+
+enum status journal_get_choice(struct journal *journal, char **text, uint64_t *bytes, struct error *err)
+{
+    const char *path = folder_choice(&journal->folder);
+    struct container *file = NULL;
+    struct error trouble;
+    enum status status;
+
+    *text = NULL;
+    *bytes = 0;
+    if (!err) err = &trouble;
+    if (!is_regular(path, bytes)) return OK;
+    status = container_open(&file, path, err);
+    if (!status) status = check_mark(journal, file, CHOICE_NUMBER, err);
+    if (!status) status = container_document(file, CHOICE_DOCUMENT, text, bytes, err);
+    container_close(file);
+    if (status != ERR_FORMAT && status != ERR_UNSUPPORTED) return status;
+    report_note(journal->report, "note: %s; the choice is made again", err->text);
+    return OK;
+}
+
 /* ---- states ---- */
 
 const char *journal_states_path(struct journal *journal, uint32_t layer)
@@ -340,7 +380,7 @@ enum status journal_remove(struct journal *journal, struct error *err)
     enum status status;
 
     close_layers(journal);
-    status = folder_remove(folder, NAME_LAYER | NAME_STATES | NAME_TEMPORARY, KEEP_NONE, err);
+    status = folder_remove(folder, NAME_LAYER | NAME_STATES | NAME_CHOICE | NAME_TEMPORARY, KEEP_NONE, err);
     if (!status) status = folder_remove(folder, NAME_STAMP, KEEP_NONE, err);
     if (!status) status = folder_leave(folder, err);
     journal_close(journal);

@@ -1,10 +1,12 @@
 /* The journal of a long run: finished layers on disk, so that the same command goes on where it was stopped. A folder
  * OUTPUT.journal beside the output holds journal.json (the stamp: everything that decides the bytes), one .nbl file
- * per finished layer, which appears complete or not at all, and at times the states of the walk. All of it is
+ * per finished layer, which appears complete or not at all, what was chosen by measurement before the first layer, and at
+ * times the states of the walk. All of it is
  * untrusted when read back: a damaged layer file is done again, never used; so is one of another journal or another
  * layer, which each file says of itself.
  *
- * Files are known by their names: journal.json, layer-00000.nbl, states-00000, temporary files of these, lock. Others
+ * Files are known by their names: journal.json, layer-00000.nbl, allocation.nbl, states-00000, temporary
+ * files of these, lock. Others
  * are never touched. A journal belongs to one thread. */
 #ifndef NIBBLE_QUANTIZE_JOURNAL_H
 #define NIBBLE_QUANTIZE_JOURNAL_H
@@ -45,6 +47,12 @@ enum status journal_add(struct journal *journal, uint32_t layer, const struct te
 /* The file of a finished layer (owned by the journal), not mapped; container_document gives "layer.json". NULL before
  * it is finished. */
 struct container *journal_layer(const struct journal *journal, uint32_t layer);
+
+/* A choice that all layers are made with, and that takes long to find: one JSON text, durably, under the same stamp. Reading
+ * gives NULL where there is none, or a damaged one (told to report); owner of *text: the caller, memory_free. ERR_IO,
+ * ERR_MEMORY: as in journal_open. */
+enum status journal_put_choice(struct journal *journal, const char *text, uint64_t bytes, struct error *err);
+enum status journal_get_choice(struct journal *journal, char **text, uint64_t *bytes, struct error *err);
 
 /* The path for the states at the start of layer `layer` (walk_save), valid until the next call, and the latest layer
  * >= 1 and <= `finished` for which such a file exists (0: none). journal_drop_states removes those of all layers but

@@ -18,6 +18,7 @@
 #include "base/memory.h"
 
 #define LOCK_NAME "lock"
+#define CHOICE_NAME "allocation.nbl"
 
 enum {
     NAME_BYTES = 64,  /* more than any name of ours */
@@ -76,6 +77,11 @@ const char *folder_stamp(struct journal_folder *folder)
     return path_of(folder, STAMP_NAME);
 }
 
+const char *folder_choice(struct journal_folder *folder)
+{
+    return path_of(folder, CHOICE_NAME);
+}
+
 /* How many bytes of name are <stem><five digits><end>, 0 if it is not that. */
 static size_t numbered(const char *name, const char *stem, const char *end, uint32_t *number)
 {
@@ -98,6 +104,8 @@ static enum name_kind name_at(const char *text, size_t *bytes, uint32_t *number)
     if (*bytes) return NAME_STATES;
     *bytes = strlen(STAMP_NAME);
     if (strncmp(text, STAMP_NAME, *bytes) == 0) return NAME_STAMP;
+    *bytes = strlen(CHOICE_NAME);
+    if (strncmp(text, CHOICE_NAME, *bytes) == 0) return NAME_CHOICE;
     *bytes = strlen(LOCK_NAME);
     if (strcmp(text, LOCK_NAME) == 0) return NAME_LOCK;
     return NAME_FOREIGN;
@@ -247,7 +255,7 @@ static enum status check_contents(struct journal_folder *folder, bool restart, s
     if (contents.kinds & NAME_FOREIGN)
         return fail(err, ERR_USAGE, "%s: is no journal (it holds %s); the journal wants that name",
             folder->path, contents.foreign);
-    if (contents.kinds & (NAME_LAYER | NAME_STATES) && !restart)
+    if (contents.kinds & (NAME_LAYER | NAME_STATES | NAME_CHOICE) && !restart)
         return fail(err, ERR_USAGE,
             "%s: its " STAMP_NAME " is missing, so that what its layers were made with is unknown; "
             "--restart begins anew",

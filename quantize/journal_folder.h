@@ -18,7 +18,8 @@ enum name_kind {
     NAME_STATES = 4,
     NAME_STAMP = 8,
     NAME_LOCK = 16,
-    NAME_TEMPORARY = 32 /* of one of the above */
+    NAME_CHOICE = 32,
+    NAME_TEMPORARY = 64 /* of one of the above */
 };
 
 /* Fields but path, created and locked are private. */
@@ -41,6 +42,7 @@ void folder_free(struct journal_folder *folder);
 const char *folder_layer(struct journal_folder *folder, uint32_t layer);
 const char *folder_states(struct journal_folder *folder, uint32_t layer);
 const char *folder_stamp(struct journal_folder *folder);
+const char *folder_choice(struct journal_folder *folder);
 
 /* Make the folder or recognise it as a journal, and lock it for this process; the lock ends with the process, however that
  * ends. With restart, the stamp may be missing where layers are. ERR_USAGE: it is no journal; somebody else is

@@ -60,6 +60,7 @@ static void apply_rules(struct plan_tensor *planned, const struct settings *sett
         const struct rule *rule = &settings->rules[i];
         if (!settings_rule_matches(rule, planned->source->name)) continue;
         settings_apply_rule(&planned->recipe, rule);
+        if (rule->changes & CHANGE_BITS) planned->pinned = true;
         bool matters = !planned->recipe.keep || (rule->changes & CHANGE_KEEP);
         if (matters) effects[i] = EFFECT_SEEN;
         if (effects[i] == EFFECT_NONE) effects[i] = EFFECT_VOID;
@@ -245,18 +246,18 @@ enum status plan_create(struct plan *out, const struct checkpoint *input, const 
     return status;
 }
 
-enum status plan_set_bits(struct plan *plan, struct plan_tensor *planned, uint32_t bits, struct error *err)
+enum status plan_set_bits(struct plan *plan, struct plan_tensor *planned, const struct settings *settings,
+    uint32_t bits, struct error *err)
 {
-    planned->recipe.keep = bits == 0;
-    planned->target = *planned->source;
-    if (bits) {
-        planned->recipe.bits = bits;
-        enum status status = set_tiles(planned, err);
-        if (status != OK) return status;
-    }
-    planned->bytes = transfer_target_bytes(&planned->target);
+    struct recipe *recipe = &planned->recipe;
+    recipe->keep = bits == 0;
+    if (bits) recipe->bits = bits;
+    if (!is_divisible(recipe, planned->source->shape[1]))
+        return fail(err, ERR_USAGE, "group %" PRIu32 " does not divide the %" PRIu64 " columns of %s",
+            recipe->group, planned->source->shape[1], planned->source->name);
+    enum status status = set_target(planned, settings, err);
     add_up(plan);
-    return OK;
+    return status;
 }
 
 void plan_widen(struct plan *plan, struct plan_tensor *planned)

@@ -28,6 +28,7 @@ struct plan_tensor {
     enum role role;              /* ROLE_COUNT: none */
     uint32_t layer;              /* of a role that every layer has */
     struct recipe recipe;        /* keep: not quantized */
+    bool pinned;                 /* a rule gives its bits: a budget leaves them */
     bool rewritten;              /* dense, but its values change: a norm or bias that AWQ folds scales into */
     uint64_t bytes;              /* of the target */
     double importance;           /* share of the error if all had 3 bits; 0 if no budget was given */
@@ -52,8 +53,10 @@ enum status plan_create(struct plan *out, const struct checkpoint *input, const 
     const struct report *report, struct error *err);
 void plan_free(struct plan *plan);
 
-/* Give a matrix other bits (0: keep it), or store a dense tensor as F32 because its values will change; sums follow. */
-enum status plan_set_bits(struct plan *plan, struct plan_tensor *planned, uint32_t bits, struct error *err);
+/* Give a matrix other bits (0: keep it), or store a dense tensor as F32 because its values will change; sums follow. ERR_USAGE: the
+ * group does not divide the row; ERR_UNSUPPORTED: it is quantized already. */
+enum status plan_set_bits(struct plan *plan, struct plan_tensor *planned, const struct settings *settings,
+    uint32_t bits, struct error *err);
 void plan_widen(struct plan *plan, struct plan_tensor *planned);
 
 #endif

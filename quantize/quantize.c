@@ -41,21 +41,84 @@ static enum status write_output(struct quantize_job *job, struct error *err)
     return nbl_writer_commit(job->writer, err);
 }
 
-/* What the file will take beside its tensors: documents, and the page of header and table in front. The rest (provenance, padding)
- * is some kilobytes. */
-static enum status predict_rest(uint64_t *out, const struct quantize_result *result, struct error *err)
+/* Header, table and the padding up to and between tensors. */
+static uint64_t predict_frame(const struct quantize_result *result)
 {
-    *out = NBL_DATA_ALIGNMENT;
-    for (size_t i = 0; provenance_carried[i]; i++) {
-        char *text = NULL;
-        uint64_t bytes = 0;
-        enum status status =
-            container_document(result->input.container, provenance_carried[i], &text, &bytes, err);
-        if (status != OK) return status;
-        if (text) *out += bytes;
-        memory_free(text);
+    const struct plan *plan = &result->plan;
+    uint64_t bytes = NBL_HEADER_BYTES, padding = 0, past;
+    for (uint64_t i = 0; i < plan->count; i++) {
+        const struct plan_tensor *planned = &plan->tensors[i];
+        bytes += NBL_RECORD_BYTES + strlen(planned->target.name);
+        padding += NBL_TENSOR_ALIGNMENT;
     }
-    return OK;
+    past = bytes % NBL_DATA_ALIGNMENT;
+    return bytes + padding + (past ? NBL_DATA_ALIGNMENT - past : 0);
+}
+
+static enum status add_document(
+    uint64_t *sum, const struct quantize_result *result, const char *name, uint64_t times, struct error *err)
+{
+    char *text = NULL;
+    uint64_t bytes = 0;
+    enum status status = container_document(result->input.container, name, &text, &bytes, err);
+    if (text) *sum += times * bytes + strlen(name) + NBL_ITEM_BYTES;
+    memory_free(text);
+    return status;
+}
+
+/* The sources as provenance will name them; checksums always take the same space. */
+static enum status add_sources(uint64_t *sum, const struct quantize_result *result, struct error *err)
+{
+    struct container *container = result->input.container;
+    struct json_writer json = {.indent = 4};
+    uint32_t *zeros = memory_new(container_count(container), sizeof *zeros, err);
+    char *text = NULL;
+    uint64_t bytes = 0;
+    enum status status = zeros ? container_write_sources(container, zeros, &json, err) : ERR_MEMORY;
+    if (status == OK) status = json_writer_take(&json, &text, &bytes, err);
+    *sum += 2 * bytes;
+    json_writer_free(&json);
+    memory_free(text);
+    memory_free(zeros);
+    return status;
+}
+
+#define FIELDS_BYTES 512 /* of provenance: tool, version, and options that only calibration decides */
+
+/* The options as provenance will hold them. */
+static enum status add_options(uint64_t *sum, const struct quantize_result *result,
+    const struct quantize_options *options, struct error *err)
+{
+    const struct calibration none = {0};
+    struct json_writer json = {.indent = 4};
+    struct pairs pairs = {0};
+    char *text = NULL;
+    uint64_t bytes = 0;
+    enum status status =
+        pairs_create(&pairs, options, &result->settings, &none, result->input.config.tied, err);
+    json_open_object(&json);
+    for (uint64_t i = 0; i < pairs.count && status == OK; i++)
+        json_put_text(&json, pairs.list[i][0], pairs.list[i][1]);
+    json_close_object(&json);
+    if (status == OK) status = json_writer_take(&json, &text, &bytes, err);
+    *sum += bytes + FIELDS_BYTES;
+    json_writer_free(&json);
+    memory_free(text);
+    pairs_free(&pairs);
+    return status;
+}
+
+/* What the file will take beside its tensors: a bound, tight but for the list of sources and a history, which are taken for
+ * twice as long as they are because they will be indented. */
+static enum status predict_rest(uint64_t *out, const struct quantize_result *result,
+    const struct quantize_options *options, struct error *err)
+{
+    *out = predict_frame(result);
+    enum status status = add_options(out, result, options, err);
+    if (status == OK) status = add_sources(out, result, err);
+    for (size_t i = 0; provenance_carried[i] && status == OK; i++)
+        status = add_document(out, result, provenance_carried[i], 1, err);
+    return status == OK ? add_document(out, result, PROVENANCE_DOCUMENT, 2, err) : status;
 }
 
 /* ---- what must not be written over ---- */
@@ -142,9 +205,10 @@ enum status quantize_run(
     out->bytes_in = container_bytes(out->input.container);
     checkpoint_note_dropped(&out->input, &report);
     status = plan_create(&out->plan, &out->input, &out->settings, &report, err);
-    if (status == OK && options->allocation) status = budget_apply(&out->plan, options->allocation, err);
+    if (status == OK && options->allocation)
+        status = budget_apply(&out->plan, &out->settings, options->allocation, err);
     if (status == OK && out->settings.method.rescale) rescale_plan(&out->plan, out->input.config.layers);
-    if (status == OK) status = predict_rest(&job.fixed_bytes, out, err);
+    if (status == OK) status = predict_rest(&job.fixed_bytes, out, options, err);
     if (status == OK) status = run_job(out, &job, err);
     out->seconds = report_seconds() - start;
     return status;

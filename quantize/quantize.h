@@ -11,6 +11,7 @@
 
 /* Where the time of a calibrated run went, in seconds. */
 struct phases {
+    double measure; /* of a budget: all that comes before the first layer */
     double forward; /* the walk: both streams through the layers */
     double hessian; /* summing up inputs */
     double factor;  /* Cholesky, inverse, correction of the target */
@@ -38,7 +39,7 @@ struct quantize_job {
     uint32_t *source_crcs;     /* [container_count] out, as transfer_run fills them */
     struct pool *pool;
     const struct report *report;
-    uint64_t fixed_bytes;           /* of the output beside tensors, about */
+    uint64_t fixed_bytes;           /* of the output beside tensors, at most */
     struct calibration calibration; /* out, calibrated: tokens released, numbers kept, for the provenance */
     struct journal *journal;        /* out, calibrated: to be removed once the output is complete */
     struct calibrated_summary calibrated; /* out */

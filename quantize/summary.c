@@ -65,26 +65,47 @@ static char *storage_text(char out[64], const struct plan_tensor *planned)
     return out;
 }
 
+/* True if bits were chosen by importance. */
+static bool has_importance(const struct plan *plan)
+{
+    for (uint64_t i = 0; i < plan->count; i++) {
+        if (plan->tensors[i].importance > 0) return true;
+    }
+    return false;
+}
+
+static void print_planned(
+    struct table *table, const struct plan_tensor *planned, bool importance, bool errors)
+{
+    const struct tensor *target = &planned->target;
+    char shape[MEASURE_SHAPE_TEXT], storage[64];
+    table_cell(table, "%s", target->name);
+    table_cell(table, "%s", measure_shape_text(shape, target->rank, target->shape));
+    table_cell(table, "%s", storage_text(storage, planned));
+    table_cell(table, "%" PRIu64, planned->bytes);
+    if (importance && planned->importance > 0) {
+        table_cell(table, "%.2f %%", 100 * planned->importance);
+    } else if (importance) {
+        table_cell(table, "%s", "");
+    }
+    if (errors && !planned->recipe.keep) {
+        table_cell(table, "%.5f", relative_error(planned->outcome.error, planned->outcome.power));
+    } else if (errors) {
+        table_cell(table, "%s", "");
+    }
+}
+
 static void print_plan(const struct plan *plan, bool errors)
 {
-    static const char *const headings[] = {"tensor", "shape", "stored as", ">bytes", ">relative error"};
+    const char *headings[6] = {"tensor", "shape", "stored as", ">bytes"};
+    bool importance = has_importance(plan);
+    unsigned columns = 4;
     struct table table = {0};
-    char shape[MEASURE_SHAPE_TEXT], storage[64];
-    table_head(&table, errors ? 5 : 4, headings);
-    for (uint64_t i = 0; i < plan->count; i++) {
-        const struct plan_tensor *planned = &plan->tensors[i];
-        const struct tensor *target = &planned->target;
-        table_cell(&table, "%s", target->name);
-        table_cell(&table, "%s", measure_shape_text(shape, target->rank, target->shape));
-        table_cell(&table, "%s", storage_text(storage, planned));
-        table_cell(&table, "%" PRIu64, planned->bytes);
-        if (!errors) continue;
-        if (planned->recipe.keep) {
-            table_cell(&table, "%s", "");
-        } else {
-            table_cell(&table, "%.5f", relative_error(planned->outcome.error, planned->outcome.power));
-        }
-    }
+    if (importance) headings[columns++] = ">importance";
+    if (errors) headings[columns++] = ">relative error";
+    table_head(&table, columns, headings);
+    for (uint64_t i = 0; i < plan->count; i++)
+        print_planned(&table, &plan->tensors[i], importance, errors);
     table_print(&table);
     table_free(&table);
     putchar('\n');
@@ -115,13 +136,16 @@ static void print_phases(const struct phases *phases)
     const struct {
         const char *name;
         double seconds;
-    } parts[] = {{"forward", phases->forward}, {"Hessians", phases->hessian}, {"factors", phases->factor},
-        {"scales", phases->rescale}, {"solving", phases->solve}, {"journal", phases->journal}};
+    } parts[] = {{"measuring", phases->measure}, {"forward", phases->forward}, {"Hessians", phases->hessian},
+        {"factors", phases->factor}, {"scales", phases->rescale}, {"solving", phases->solve},
+        {"journal", phases->journal}};
     char text[24];
+    const char *between = "";
     printf("phases           ");
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        if (parts[i].seconds > 0)
-            printf("%s%s %s", i ? ", " : "", parts[i].name, report_duration(text, parts[i].seconds));
+        if (parts[i].seconds <= 0) continue;
+        printf("%s%s %s", between, parts[i].name, report_duration(text, parts[i].seconds));
+        between = ", ";
     }
     putchar('\n');
 }
@@ -250,6 +274,7 @@ static void write_calibrated(struct json_writer *json, const struct quantize_res
     json_put_u64(json, "rows_nearest", total.rows_nearest);
     json_put_u64(json, "dead_inputs", total.dead);
     json_put_number(json, "greatest_damping", total.damping);
+    json_put_number(json, "seconds_measuring", phases->measure);
     json_put_number(json, "seconds_forward", phases->forward);
     json_put_number(json, "seconds_hessians", phases->hessian);
     json_put_number(json, "seconds_factors", phases->factor);
