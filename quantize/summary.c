@@ -138,7 +138,7 @@ static void print_calibrated(const struct quantize_result *result, bool dry_run)
     printf("output error     %.5f (root mean square, relative", outcome_relative(&total));
     if (total.nearest_error > 0) printf("; rounding to nearest: %.5f", outcome_relative_nearest(&total));
     printf(")\n");
-    if (total.rows_nearest)
+    if (result->settings.method.safeguard)
         printf(
             "kept as nearest  %" PRIu64 " rows, where rounding to nearest erred less\n", total.rows_nearest);
     if (total.dead)
