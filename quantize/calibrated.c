@@ -106,13 +106,16 @@ static enum status checksum_tensor(void *context, uint64_t index, unsigned worke
         enum status status = container_read(sums->container, tensor, at, buffer, count, err);
         if (status != OK) return status;
         sums->crcs[index] = file_crc32(sums->crcs[index], buffer, count);
+        uint64_t size = tensor->storage == STORAGE_DENSE ? dtype_info(tensor->dtype)->bytes : 1;
+        status = layer_check_finite(tensor, buffer, at / size, count / size, err);
+        if (status != OK) return status;
         progress_add(sums->progress, count);
     }
     return OK;
 }
 
 /* Everything that the result depends on is read once before the work begins, because a journal must not be continued with another
- * model of the same shape. */
+ * model of the same shape, and a NaN in the last layer should not be found after hours. */
 static enum status write_sources(struct json_writer *json, struct calibrated *work, struct error *err)
 {
     struct container *container = work->input->container;

@@ -86,8 +86,8 @@ static enum status settle_stamp(struct journal *journal, const char *stamp, bool
     if (!status) status = folder_enter(&journal->folder, restart, err);
     if (!status) status = folder_holds(&journal->folder, NAME_LAYER | NAME_STATES, &begun, err);
     if (status) goto done;
-    restart = restart || !begun;
     found = file_kind(folder_stamp(&journal->folder)) != FILE_ABSENT; /* now that nobody else writes it */
+    if (!begun && !restart) restart = !found || compare_stamp(journal, document, NULL) != OK;
     if (found && !restart) status = compare_stamp(journal, document, err);
     if (!status && journal->folder.locked) /* what killed runs left */
         status = folder_remove(&journal->folder, NAME_TEMPORARY, KEEP_NONE, err);

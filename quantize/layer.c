@@ -11,18 +11,19 @@
 
 /* ---- reading ---- */
 
-static enum status check_dense(const struct tensor *tensor, struct error *err)
+enum status layer_check_finite(
+    const struct tensor *tensor, const void *bytes, uint64_t first, uint64_t count, struct error *err)
 {
     const struct dtype_info *info = dtype_info(tensor->dtype);
-    const uint8_t *bytes = tensor->data;
     float values[PIECE];
-    for (uint64_t begin = 0; begin < tensor->elements; begin += PIECE) {
-        uint64_t count = tensor->elements - begin < PIECE ? tensor->elements - begin : PIECE;
-        info->decode(values, bytes + begin * info->bytes, count);
-        for (uint64_t i = 0; i < count; i++) {
-            if (!isfinite(values[i]))
-                return fail(err, ERR_NUMERIC, "tensor %s: element %" PRIu64 " is %s", tensor->name, begin + i,
-                    isnan(values[i]) ? "NaN" : "infinite");
+    if (tensor->storage != STORAGE_DENSE || !info->decode) return OK;
+    for (uint64_t begin = 0; begin < count; begin += PIECE) {
+        uint64_t piece = count - begin < PIECE ? count - begin : PIECE;
+        info->decode(values, (const uint8_t *)bytes + begin * info->bytes, piece);
+        for (uint64_t i = 0; i < piece; i++) {
+            if (isfinite(values[i])) continue;
+            return fail(err, ERR_NUMERIC, "tensor %s: element %" PRIu64 " is %s", tensor->name,
+                first + begin + i, isnan(values[i]) ? "NaN" : "infinite");
         }
     }
     return OK;
@@ -38,7 +39,7 @@ static enum status load(struct layer *out, struct container *container, const st
     out->original[role] = *source;
     out->original[role].data = data;
     out->walk.original[role] = out->walk.current[role] = &out->original[role];
-    return source->storage == STORAGE_DENSE ? check_dense(&out->original[role], err) : OK;
+    return layer_check_finite(source, data, 0, source->elements, err);
 }
 
 enum status layer_load(struct layer *out, struct checkpoint *input, uint32_t index, struct error *err)

@@ -18,6 +18,11 @@ struct layer {
 enum status layer_load(struct layer *out, struct checkpoint *input, uint32_t index, struct error *err);
 void layer_free(struct layer *layer);
 
+/* ERR_NUMERIC, naming tensor and element, if an element of a DENSE floating tensor is not finite.
+ *   bytes  elements first .. first + count - 1, as they are stored */
+enum status layer_check_finite(
+    const struct tensor *tensor, const void *bytes, uint64_t first, uint64_t count, struct error *err);
+
 /* From now on the current stream sees `tensor` (its name, shape and storage; data, memory_new, goes over to the layer). */
 void layer_replace(struct layer *layer, enum role role, const struct tensor *tensor, void *data);
 

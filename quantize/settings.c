@@ -93,8 +93,11 @@ static const struct option options_table[] = {
         "matrix cannot be factored.",
         NULL},
     {"target-bits", OPTION_NUMBER, AT(target_bits), 2, 16, NULL, "X", NULL,
-        "Choose the bits of every matrix so that quantized weights take X bits on average, scales included, "
-        "and the error on the calibration text is least.",
+        "Choose the bits of every matrix of the decoder layers, instead of --bits, so that they take X bits "
+        "on "
+        "average, scales included, and predictions on the calibration text change least. What --override "
+        "gives "
+        "bits keeps them.",
         "Mixed precision"},
     {"target-size", OPTION_COUNT, AT(target_size), 1, 1e18, NULL, "BYTES", NULL,
         "Likewise, so that the whole file takes at most BYTES (600M is 600 million).", NULL},

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/memory.h"
 #include "base/file.h"
@@ -120,14 +121,15 @@ static const char *indivisible_text(enum indivisible indivisible)
     return indivisible == INDIVISIBLE_DIVISOR ? "a smaller group" : "kept";
 }
 
+/* "gptq: 4 bits, group 32, symmetric, hessian"; the bits are not those of --bits where they were chosen. */
 static void print_method(const struct quantize_result *result, const struct quantize_options *options)
 {
     char recipe[64];
-    const char *bits = "";
-    if (options->target_bits > 0 || options->target_size > 0) bits = "; bits chosen for the target";
-    if (options->allocation) bits = "; bits from the allocation file";
-    printf("method           %s: %s%s\n", result->settings.method.name,
-        settings_recipe_text(recipe, &result->settings.linear), bits);
+    const char *chosen = options->allocation ? "bits from the allocation, " : NULL;
+    if (options->target_bits > 0 || options->target_size > 0) chosen = "bits chosen for the target, ";
+    settings_recipe_text(recipe, &result->settings.linear);
+    const char *rest = chosen ? strchr(recipe, ',') + 2 : recipe;
+    printf("method           %s: %s%s\n", result->settings.method.name, chosen ? chosen : "", rest);
 }
 
 /* Where the time went, the largest share first would be nicer to read but harder to compare: always in this order. */

@@ -535,12 +535,13 @@ static void test_bad_numbers(void)
         float value;
         const char *parts[3];
     } bad[] = {
-        {DOWN_PROJ, 1163, NAN, {DOWN_PROJ, "1163 is NaN", "layer 1"}},
-        {DOWN_PROJ, 7, INFINITY, {DOWN_PROJ, "7 is infinite", "layer 1"}},
-        {V_PROJ, 70, -INFINITY, {V_PROJ, "70 is infinite", "layer 0"}},
-        {ATTENTION_NORM, 3, NAN, {ATTENTION_NORM, "3 is NaN", "layer 0"}},
-        {"model.embed_tokens.weight", 70 * 64 + 5, NAN, {"embedding", "channel 5 is NaN", NULL}},
-        {"lm_head.weight", 70 * 64 + 5, NAN, {"lm_head.weight", "[70, 5]", "NaN"}},
+        {DOWN_PROJ, 1163, NAN, {DOWN_PROJ, "element 1163 is NaN", NULL}},
+        {DOWN_PROJ, 7, INFINITY, {DOWN_PROJ, "element 7 is infinite", NULL}},
+        {V_PROJ, 70, -INFINITY, {V_PROJ, "element 70 is infinite", NULL}},
+        {ATTENTION_NORM, 3, NAN, {ATTENTION_NORM, "element 3 is NaN", NULL}},
+        {"model.embed_tokens.weight", 70 * 64 + 5, NAN,
+            {"model.embed_tokens.weight", "element 4485 is NaN", NULL}},
+        {"lm_head.weight", 70 * 64 + 5, NAN, {"lm_head.weight", "element 4485", "NaN"}},
         {V_PROJ, 70, 1e30f, {V_PROJ, "not fit half precision", "layer 0"}},
         {ATTENTION_NORM, 3, 3e38f, {"channel 3", "layer 0", NULL}},
         {FEED_FORWARD_NORM, 9, 1e25f, {"channel 9", "layer 0", NULL}},
