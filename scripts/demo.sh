@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job on the model that ships with the project: convert the checkpoint, quantize it to INT8 and INT4, check all
-# against the original, and print one table. Installs what is missing and builds first.
+# The main job on the model that ships with the project: convert the checkpoint, quantize it with and without calibration, check
+# all against the original, and print one table. Installs what is missing and builds first.
 #   scripts/demo.sh [FOLDER]     where the files go (default: build/demo)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -26,41 +26,57 @@ step() {
 # The value of a key in the JSON a tool printed: one `"key": value` a line.
 value() { sed -nE "s/^ *\"$1\": ([^,]*),?\$/\1/p" <<<"$2" | head -n 1; }
 
-rows=()
-# Check a file and remember its row: name, path, seconds it took to make.
-check() {
-    local name=$1 path=$2 made=$3 perplexity inspect
-    echo "+ nibble-check perplexity $path --text $text"
-    perplexity=$(nibble-check perplexity "$path" --text "$text" --quiet --json)
-    inspect=$(nibble-check inspect "$path" --json)
-    rows+=("$name $(value bits_per_weight "$inspect") $(value bits_per_quantized_weight "$inspect") \
-$(value bytes "$inspect") $(value perplexity "$perplexity") $made")
+names=() files=() times=()
+# make NAME FILE COMMAND...: run it and remember its row.
+make() {
+    names+=("$1") files+=("$out/$2")
+    shift 2
+    step "$@"
+    times+=("$seconds")
 }
+quantize() { local name=$1 file=$2; shift 2; make "$name" "$file" nibble-quantize "$model" "$out/$file" "$@" --force; }
 
 echo "== the main job on $model"
-check original "$model" -
-step nibble-convert "$model" "$out/original.nbl" --force
-check BF16 "$out/original.nbl" "$seconds"
-step nibble-quantize "$model" "$out/int8.nbl" --method rtn --bits 8 --group 32 --force
-check INT8 "$out/int8.nbl" "$seconds"
-step nibble-quantize "$model" "$out/int4.nbl" --method rtn --bits 4 --group 32 --force
-check INT4 "$out/int4.nbl" "$seconds"
-step nibble-quantize "$model" "$out/int4-small.nbl" --method rtn --bits 4 --group 32 --range mse --embedding 8 --force
-check INT4+E8 "$out/int4-small.nbl" "$seconds"
-for file in original int8 int4 int4-small; do step nibble-check verify "$out/$file.nbl"; done
+calibrated=(--calibration "$model/calibration.txt" --restart)
+make BF16 original.nbl nibble-convert "$model" "$out/original.nbl" --force
+quantize INT8 int8.nbl --method rtn --bits 8
+quantize INT4 int4.nbl --method rtn --bits 4
+quantize GPTQ4 gptq4.nbl "${calibrated[@]}" --bits 4
+quantize INT3 int3.nbl --method rtn --bits 3
+quantize GPTQ3 gptq3.nbl "${calibrated[@]}" --bits 3
+quantize MIXED mixed.nbl "${calibrated[@]}" --target-bits 3.5
+quantize SMALL small.nbl "${calibrated[@]}" --target-bits 3.5 --embedding 4
+for file in "${files[@]}"; do step nibble-check verify "$file"; done
+echo "+ nibble-check compare $model ${files[*]} --text $text"
+nibble-check compare "$model" "${files[@]}" --text "$text" --csv --quiet >"$out/compare.csv"
 
 echo
-printf '%s\n' "${rows[@]}" | awk '
-    BEGIN {
-        printf "%-9s %11s %15s %10s %11s %9s %8s\n", "file", "bits/weight", "bits/quantized", "bytes", "perplexity", "change", "seconds"
-        printf "%-9s %11s %15s %10s %11s %9s %8s\n", "---------", "-----------", "--------------", "---------", "----------", "-------", "-------"
-    }
-    NR == 1 { base = $5 }
-    {
-        change = NR == 1 ? "-" : sprintf("%+.2f %%", 100 * ($5 / base - 1))
-        quantized = $3 > 0 ? sprintf("%.3f", $3) : "-"
-        printf "%-9s %11.3f %15s %10d %11.4f %9s %8s\n", $1, $2, quantized, $4, $5, change, $6
-    }'
+printf '%-9s %11s %15s %9s %11s %9s %14s %8s\n' file bits/weight bits/quantized bytes perplexity change "KL divergence" seconds
+printf '%-9s %11s %15s %9s %11s %9s %14s %8s\n' --------- ----------- -------------- -------- ---------- ------- ------------- -------
+# A number of a line of the comparison.
+column() {
+    awk -F, -v name="$1" -v line="$2" '
+        NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) at = i }
+        NR == line { print $at }' "$out/compare.csv"
+}
+base=$(column perplexity 2)
+row() { # NAME FILE LINE SECONDS
+    local inspect quantized change=- divergence=-
+    inspect=$(nibble-check inspect "$2" --json)
+    quantized=$(value bits_per_quantized_weight "$inspect")
+    [ "${quantized%%.*}" = 0 ] && quantized=-
+    if [ "$3" -gt 2 ]; then
+        change=$(awk -v a="$(column perplexity "$3")" -v b="$base" 'BEGIN { printf "%+.2f %%", 100 * (a / b - 1) }')
+        divergence=$(printf '%.5f' "$(column kld "$3")")
+    fi
+    [ "$quantized" = - ] || quantized=$(printf '%.3f' "$quantized")
+    printf '%-9s %11.3f %15s %9d %11.4f %9s %14s %8s\n' "$1" "$(value bits_per_weight "$inspect")" \
+        "$quantized" "$(value bytes "$inspect")" "$(column perplexity "$3")" \
+        "$change" "$divergence" "$4"
+}
+row original "$model" 2 -
+for i in "${!names[@]}"; do row "${names[i]}" "${files[i]}" $((i + 3)) "${times[i]}"; done
 echo
-echo "INT4+E8: ranges searched for the least squared error, and the embedding at 8 bits."
-echo "The files are in $out. Try: build/release/nibble-check generate $out/int4.nbl --prompt 'It was a'"
+echo "INT: rounded to nearest; GPTQ: calibrated on $model/calibration.txt. MIXED: bits chosen for 3.5 on average."
+echo "SMALL: the same, and the embedding at 4 bits. KL divergence to the original's predictions, nats per token."
+echo "The files are in $out. Try: build/release/nibble-check generate $out/gptq4.nbl --prompt 'It was a'"
