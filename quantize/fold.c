@@ -12,13 +12,6 @@ const struct fold_pair *fold_pair(enum stage stage)
     return &pairs[stage];
 }
 
-bool fold_allowed(const struct model_config *config, enum stage stage)
-{
-    if (!config->architecture || (unsigned)stage >= WALK_STAGES) return false;
-    if (stage != WALK_O) return true;
-    return config->kv_heads && config->heads % config->kv_heads == 0;
-}
-
 void fold_columns(float *weights, uint64_t rows, uint64_t cols, const float *scales)
 {
     for (uint64_t row = 0; row < rows; row++) {

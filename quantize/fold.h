@@ -27,10 +27,6 @@ struct fold_pair {
 /* The pair of a stage; static. */
 const struct fold_pair *fold_pair(enum stage stage);
 
-/* Whether scales may be folded at a stage of this model: all four stages of every known architecture whose query heads
- * divide evenly among the key-value heads. At WALK_O scales must be shared as awq_shared_heads says. */
-bool fold_allowed(const struct model_config *config, enum stage stage);
-
 /* Multiply the columns of weights [rows][cols] by scales [cols]. */
 void fold_columns(float *weights, uint64_t rows, uint64_t cols, const float *scales);
 

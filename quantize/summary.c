@@ -322,17 +322,26 @@ static void write_json(struct json_writer *json, const struct quantize_result *r
     json_close_object(json);
 }
 
+/* The JSON text (memory_free). */
+static enum status make_json(char **out, uint64_t *bytes, const struct quantize_result *result,
+    const struct quantize_options *options, bool with_plan, struct error *err)
+{
+    struct json_writer json = {.indent = 2};
+    write_json(&json, result, options, with_plan);
+    enum status status = json_writer_take(&json, out, bytes, err);
+    json_writer_free(&json);
+    return status;
+}
+
 static enum status print_json(
     const struct quantize_result *result, const struct quantize_options *options, struct error *err)
 {
-    struct json_writer json = {.indent = 2};
     char *text = NULL;
     uint64_t bytes;
-    write_json(&json, result, options, options->dry_run || options->common.verbose);
-    enum status status = json_writer_take(&json, &text, &bytes, err);
+    enum status status =
+        make_json(&text, &bytes, result, options, options->dry_run || options->common.verbose, err);
     if (status == OK) fputs(text, stdout);
     memory_free(text);
-    json_writer_free(&json);
     return status;
 }
 
@@ -340,12 +349,10 @@ static enum status print_json(
 static enum status write_report(
     const struct quantize_result *result, const struct quantize_options *options, struct error *err)
 {
-    struct json_writer json = {.indent = 2};
     struct output *output = NULL;
     char *text = NULL;
     uint64_t bytes;
-    write_json(&json, result, options, true);
-    enum status status = json_writer_take(&json, &text, &bytes, err);
+    enum status status = make_json(&text, &bytes, result, options, true, err);
     if (status == OK) status = output_open(&output, options->report, true, err);
     if (status == OK) status = output_write_at(output, 0, text, bytes, err);
     if (status == OK) {
@@ -354,7 +361,6 @@ static enum status write_report(
         output_abandon(output);
     }
     memory_free(text);
-    json_writer_free(&json);
     return status;
 }
 

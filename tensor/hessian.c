@@ -342,23 +342,6 @@ enum status hessian_mean(struct hessian *hessian, struct pool *pool, struct erro
         hessian->tokens);
 }
 
-/* A factor per row (NULL: 1) and one per column. */
-static void divide_matrix(
-    double *matrix, uint64_t rows, uint64_t cols, const float *down, const float *across)
-{
-    for (uint64_t r = 0; matrix && r < rows; r++)
-        for (uint64_t c = 0; c < cols; c++)
-            matrix[r * cols + c] /= (down ? (double)down[r] : 1) * (double)across[c];
-}
-
-void hessian_scale(struct hessian *hessian, const float *scales)
-{
-    divide_matrix(hessian->second, hessian->cols, hessian->cols, scales, scales);
-    divide_matrix(hessian->cross, hessian->cols, hessian->cols, scales, scales);
-    divide_matrix(hessian->residual, hessian->rows, hessian->cols, NULL, scales);
-    divide_matrix(hessian->magnitude, 1, hessian->cols, NULL, scales);
-}
-
 static void permute_cols(double *matrix, uint64_t rows, uint64_t cols, const uint32_t *order, double *spare)
 {
     for (uint64_t r = 0; matrix && r < rows; r++) {

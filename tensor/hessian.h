@@ -9,7 +9,7 @@
  * The weights whose outputs are nearest to the original ones are then, with ridge l (the damping),
  *   W* = W + (W cross + residual) (H + l)^-1.
  *
- * Life: hessian_create, hessian_add for every batch of tokens, hessian_mean, then (if wanted) hessian_scale or
+ * Life: hessian_create, hessian_add for every batch of tokens, hessian_mean, then (if wanted)
  * hessian_permute, hessian_factor, hessian_correct for every matrix, hessian_finish. Sums are taken in single precision over at
  * most 2048 tokens at a time and added up in double precision; everything up to hessian_finish is double precision.
  * Results do not depend on the number of workers of the pool, but (in the last bits) on how tokens are cut into batches.
@@ -26,12 +26,13 @@
 struct hessian {
     uint64_t cols, rows; /* rows: of `residual`, 0 without */
     uint64_t tokens;     /* added so far */
-    double *second;      /* [cols][cols]; before hessian_mean only what is on and above the diagonal is valid; after
+    double
+        *second;   /* [cols][cols]; before hessian_mean only what is on and above the diagonal is valid; after
                             hessian_factor the factor is there, and H below the diagonal; NULL after hessian_finish */
-    double *cross;       /* [cols][cols], or NULL */
-    double *residual;    /* [rows][cols], or NULL */
-    double *magnitude;   /* [cols] mean |x| (AWQ) */
-    uint64_t dead;       /* after hessian_mean: channels whose diagonal is 0, which never saw anything but 0 */
+    double *cross; /* [cols][cols], or NULL */
+    double *residual;  /* [rows][cols], or NULL */
+    double *magnitude; /* [cols] mean |x| (AWQ) */
+    uint64_t dead;     /* after hessian_mean: channels whose diagonal is 0, which never saw anything but 0 */
     /* after hessian_factor */
     float *diagonal; /* [cols] of H + l */
     double damping;  /* relative, as it was needed: l = damping * mean diagonal of H */
@@ -39,7 +40,8 @@ struct hessian {
     unsigned escalations;
     /* after hessian_finish; these two are one block of memory, the one that `second` was */
     float *damped; /* [cols][cols] H + l, symmetric, all of it */
-    float *factor; /* [cols][cols] row-major, upper triangular U with U^T U = (H + l)^-1; below the diagonal zeros */
+    float *
+        factor; /* [cols][cols] row-major, upper triangular U with U^T U = (H + l)^-1; below the diagonal zeros */
     /* private */
     float *scratch; /* [workers] tiles, until hessian_finish */
     unsigned workers;
@@ -65,9 +67,6 @@ enum status hessian_add(struct hessian *hessian, struct pool *pool, const float 
 
 /* Sums become means, and `second` symmetric. ERR_NUMERIC: no tokens, or every channel is dead. */
 enum status hessian_mean(struct hessian *hessian, struct pool *pool, struct error *err);
-
-/* The Hessian of inputs x_j / scales[j]: AWQ moves scales [cols] into the weights. All > 0. */
-void hessian_scale(struct hessian *hessian, const float *scales);
 
 /* Put channel order[j] into place j: rows and columns of `second` and `cross`, columns of `residual`, magnitude.
  * order [cols] is a permutation. In place. ERR_MEMORY. */

@@ -619,7 +619,6 @@ static void check_fold(struct layer *layer, enum stage stage, uint64_t *state)
         scales[i] = expf(testing_normal(state));
     for (int i = 0; stage == WALK_O && i < 48; i++)
         scales[i] = scales[i / 24 * 24 + i % 8];
-    CHECK(fold_allowed(&layer->config, stage), NULL);
     forward(layer, before);
     fold(layer, stage, scales);
     forward(layer, after);
@@ -644,16 +643,6 @@ static void test_folding_is_exact(void)
     }
 }
 
-static void test_fold_allowed(void)
-{
-    struct model_config config = grouped_config();
-    CHECK(!fold_allowed(&config, WALK_STAGES), NULL);
-    config.kv_heads = 4;
-    CHECK(!fold_allowed(&config, WALK_O) && fold_allowed(&config, WALK_DOWN), NULL);
-    config.architecture = NULL;
-    CHECK(!fold_allowed(&config, WALK_QKV), NULL);
-}
-
 int main(void)
 {
     struct error err = {0};
@@ -674,7 +663,6 @@ int main(void)
         {"faults", test_faults},
         {"every allocation may fail", test_no_memory},
         {"folding is exact", test_folding_is_exact},
-        {"where folding is allowed", test_fold_allowed},
     };
     return TESTING_RUN("awq", cases);
 }
