@@ -26,6 +26,8 @@ struct session {
     float *q, *mixed;      /* [block tokens][heads * head_size] */
     float *k, *v;          /* [block tokens][kv_heads * head_size] */
     float *gate, *up;      /* [block tokens][ffn] */
+    session_observer observer;
+    void *observer_context;
 };
 
 /* The part of a step that goes through the layers at once: all positions of some sequences, or some positions
@@ -34,6 +36,7 @@ struct block {
     uint64_t sequence, sequences; /* which sequences */
     uint64_t past, length;        /* positions past .. past+length-1 of each */
     uint64_t tokens;              /* sequences * length */
+    uint64_t first_token;         /* the block's first row in the step's output */
     float *x;                     /* [tokens][hidden]: the residual stream */
 };
 
@@ -107,6 +110,8 @@ enum status session_create(
     *out = NULL;
     if (!sequences || !capacity)
         return fail(err, ERR_USAGE, "a session needs at least one sequence and one token");
+    if (model->cache_bits != 32)
+        return fail(err, ERR_UNSUPPORTED, "a cache of %u bits is not known", model->cache_bits);
     session = memory_new(1, sizeof *session, err);
     if (!session) return ERR_MEMORY;
     session->model = model;
@@ -142,6 +147,17 @@ void session_free(struct session *session)
 void session_reset(struct session *session)
 {
     session->length = 0;
+}
+
+void session_truncate(struct session *session, uint64_t length)
+{
+    if (length < session->length) session->length = length;
+}
+
+void session_observe(struct session *session, session_observer observer, void *context)
+{
+    session->observer = observer;
+    session->observer_context = context;
 }
 
 uint64_t session_length(const struct session *session)
@@ -218,6 +234,9 @@ static enum status run_layer(
         status = decoder_add_mlp(
             &layer, block->x, session->normed, session->gate, session->up, block->tokens, err);
     if (!status) status = check_finite(block, model->config.hidden, err);
+    if (!status && session->observer)
+        status = session->observer(
+            session->observer_context, index, block->first_token, block->x, block->tokens, err);
     return status ? fail_within(err, status, "layer %" PRIu32, index) : OK;
 }
 
@@ -284,6 +303,7 @@ enum status session_step(
         count = session->sequences - block.sequence;
         block.sequences = count < BLOCK_TOKENS / positions ? count : BLOCK_TOKENS / positions;
         block.tokens = block.sequences * block.length;
+        block.first_token = done;
         block.x = hidden + done * config->hidden;
         rope_tables(
             session->cosine, session->sine, session->frequencies, scale, half, block.past, block.length);

@@ -16,6 +16,7 @@ struct model {
     struct tokenizer *tokenizer; /* NULL if the model carries none */
     struct backend backend;
     struct pool *pool;
+    unsigned cache_bits; /* of keys and values in sessions made from now on: 32 (float, as opened), 8 or 4; may be set */
 };
 
 /* Open a folder, .safetensors or .nbl, map it and check every tensor. The pool must outlive the model. ERR_FORMAT: no
@@ -29,13 +30,16 @@ struct session;
 
 /* capacity: the most tokens per sequence. ERR_USAGE: zero sequences or capacity; ERR_MEMORY: the KV cache (single
  * precision) and activations do not fit (or above 2^40 bytes).
- * capacity may exceed config.context; positions are then simply larger than trained. */
+ * capacity may exceed config.context; positions are then simply larger than trained. ERR_UNSUPPORTED: a width of the cache
+ * (model.cache_bits) that this version does not have. */
 enum status session_create(
     struct session **out, struct model *model, uint64_t sequences, uint64_t capacity, struct error *err);
 void session_free(struct session *session);
 
 /* Forget all tokens; capacity stays. */
 void session_reset(struct session *session);
+/* Forget all tokens from position `length` on (at most session_length), of every sequence. */
+void session_truncate(struct session *session, uint64_t length);
 uint64_t session_length(const struct session *session);
 /* Bytes of the KV cache per token of one sequence. */
 uint64_t session_cache_bytes_per_token(const struct session *session);
@@ -51,6 +55,14 @@ uint64_t session_cache_bytes_per_token(const struct session *session);
  * rounding only. */
 enum status session_step(
     struct session *session, float *hidden, const uint32_t *tokens, uint64_t length, struct error *err);
+
+/* Shown the residual stream after a decoder layer: x [tokens][hidden], rows first_token .. of the step's `hidden`. Layers come in
+ * order for one block of tokens, then for the next. An error ends the step with it. */
+typedef enum status (*session_observer)(void *context, uint32_t layer, uint64_t first_token, const float *x,
+    uint64_t tokens, struct error *err);
+
+/* Call `observer` after every layer of all steps from now on; NULL: no more. */
+void session_observe(struct session *session, session_observer observer, void *context);
 
 /* logits[count][vocabulary] = head * hidden[count][hidden]. Any number of rows; callers chunk to bound memory. */
 enum status model_logits(

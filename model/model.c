@@ -34,6 +34,7 @@ enum status model_open(struct model **out, const char *path, struct pool *pool, 
     model = memory_new(1, sizeof *model, err);
     if (!model) return ERR_MEMORY;
     model->pool = pool;
+    model->cache_bits = 32;
     status = open_checkpoint(model, path, err);
     if (!status) status = checkpoint_tokenizer(&model->tokenizer, model->container, err);
     if (!status) status = open_backend(model, err);

@@ -118,7 +118,6 @@ static void describe(struct compare_run *run, const struct compare_values *value
             .bytes = totals.bytes,
             .bits_per_weight = inspect_bits_per(totals.bytes, totals.weights),
             .perplexity = i ? result->perplexity : result->base_perplexity,
-            .perplexity_error = i ? result->perplexity_error : result->base_perplexity_error,
             .result = i ? result : NULL,
         };
     }
@@ -185,14 +184,18 @@ static enum status run_compare(int argc, char **argv, enum options_outcome *outc
         (status = open_all(&run, &values, err))) {
         goto done;
     }
-    const struct perplexity_options options = {
-        .protocol = strcmp(values.protocol, "gptq") == 0 ? PERPLEXITY_GPTQ : PERPLEXITY_LLAMA_CPP,
-        .context = values.context,
-        .max_windows = values.windows,
+    const struct compare_options options = {
+        .text =
+            {
+                .protocol = strcmp(values.protocol, "gptq") == 0 ? PERPLEXITY_GPTQ : PERPLEXITY_LLAMA_CPP,
+                .context = values.context,
+                .max_windows = values.windows,
+            },
     };
+    const struct compare_base base = {.model = run.models ? run.models[0] : NULL};
     const double start = report_seconds();
-    status = compare_models(run.results, run.models[0], run.models + 1, run.count - 1, run.text,
-        run.text_bytes, &options, &run.setting.report, err);
+    status = compare_models(run.results, &base, run.models + 1, run.count - 1, run.text, run.text_bytes,
+        &options, &run.setting.report, err);
     run.seconds = report_seconds() - start;
     if (status) goto done;
     describe(&run, &values);

@@ -2,8 +2,12 @@
 #include "runtime-check/commands.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "base/file.h"
 #include "base/memory.h"
+#include "runtime-check/verify.h"
 #include "tensor/kernels/kernels.h"
 
 extern const struct check_command command_perplexity, command_compare, command_verify, command_inspect,
@@ -26,6 +30,36 @@ enum status commands_open(
     if (status) return status;
     report_detail(&setting->report, "kernels: %s, threads: %u", kernels()->name, pool_workers(setting->pool));
     return OK;
+}
+
+struct perplexity_options commands_perplexity_options(const struct text_values *values)
+{
+    return (struct perplexity_options){
+        .protocol = strcmp(values->protocol, "gptq") == 0 ? PERPLEXITY_GPTQ : PERPLEXITY_LLAMA_CPP,
+        .context = values->context,
+        .max_windows = values->windows,
+    };
+}
+
+enum status commands_read_text(
+    char **out, uint64_t *bytes, const struct text_values *values, struct error *err)
+{
+    if (!values->text) return fail(err, ERR_USAGE, "--text FILE is missing: the text to read");
+    return file_read_all(out, bytes, values->text, UINT64_C(2) << 30, err);
+}
+
+enum status commands_open_model(struct model **out, const char *path, const struct model_values *values,
+    const struct commands_setting *setting, struct error *err)
+{
+    struct verify_result verified;
+    enum status status = OK;
+    *out = NULL;
+    if (values->check)
+        status = verify_container(&verified, path, setting->pool, &setting->report, NULL, NULL, err);
+    if (status) return fail_within(err, status, "--check: %s", path);
+    status = model_open(out, path, setting->pool, err);
+    if (!status) (*out)->cache_bits = (unsigned)strtoul(values->kv_bits, NULL, 10);
+    return status;
 }
 
 enum status commands_print_json(struct json_writer *writer, struct error *err)

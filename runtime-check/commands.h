@@ -6,6 +6,8 @@
 #include "base/options.h"
 #include "base/report.h"
 #include "base/threads.h"
+#include "model/forward.h"
+#include "runtime-check/perplexity.h"
 
 #define COMMANDS_COUNT(array) (sizeof(array) / sizeof *(array))
 
@@ -27,6 +29,48 @@ struct commands_setting {
 
 enum status commands_open(
     struct commands_setting *setting, const struct common_options *common, struct error *err);
+
+/* Options of every command that runs a model. */
+struct model_values {
+    const char *kv_bits; /* start it as "32" */
+    bool check;
+};
+#define MODEL_OPTIONS(type, field)                                                                           \
+    {"kv-bits", OPTION_CHOICE, offsetof(type, field.kv_bits), 0, 0, "32|8|4", "N", "32",                     \
+        "Bits of keys and values in the KV cache.", NULL},                                                   \
+    {                                                                                                        \
+        "check", OPTION_FLAG, offsetof(type, field.check), 0, 0, NULL, NULL, NULL,                           \
+            "Read every byte of the model files first and refuse damaged ones (checksums, finite weights).", \
+            NULL                                                                                             \
+    }
+
+/* Options of every command that reads a text under a protocol. */
+struct text_values {
+    const char *text, *protocol; /* start protocol as "gptq" */
+    uint64_t context, windows;
+};
+#define TEXT_OPTIONS(type, field)                                                                            \
+    {"text", OPTION_TEXT, offsetof(type, field.text), 0, 0, NULL, "FILE", NULL,                              \
+        "The text to read, UTF-8. Required.", "Options"},                                                    \
+        {"protocol", OPTION_CHOICE, offsetof(type, field.protocol), 0, 0, "gptq|llama.cpp", "NAME", "gptq",  \
+            "gptq: windows without overlap, every position but the first scored. llama.cpp: each window "    \
+            "begins with BOS and its second half is scored. Numbers of different protocols or contexts do "  \
+            "not compare.",                                                                                  \
+            NULL},                                                                                           \
+        {"context", OPTION_COUNT, offsetof(type, field.context), 4, 1 << 20, NULL, "N",                      \
+            "the model's, at most 2048 (gptq) or 512 (llama.cpp)", "Tokens per window.", NULL},              \
+    {                                                                                                        \
+        "windows", OPTION_COUNT, offsetof(type, field.windows), 1, 1e9, NULL, "N", "all",                    \
+            "Read only the first N windows.", NULL                                                           \
+    }
+
+struct perplexity_options commands_perplexity_options(const struct text_values *values);
+/* Read the text of --text into memory. ERR_USAGE: it is not given. Owner of *out: the caller, memory_free. */
+enum status commands_read_text(
+    char **out, uint64_t *bytes, const struct text_values *values, struct error *err);
+/* Open a model as MODEL_OPTIONS say. ERR_CHECK: --check found damage. Owner: the caller, model_close. */
+enum status commands_open_model(struct model **out, const char *path, const struct model_values *values,
+    const struct commands_setting *setting, struct error *err);
 
 /* Print a finished document to standard output. */
 enum status commands_print_json(struct json_writer *writer, struct error *err);

@@ -226,6 +226,7 @@ static enum status allocate_contestant(
     if (!contestant->hidden) return ERR_MEMORY;
     if (index == 0) return OK;
     contestant->divergence.capacity = windows->count * windows->scored;
+    contestant->divergence.per_window = windows->scored;
     contestant->divergence.klds = memory_new(contestant->divergence.capacity, sizeof(float), err);
     return contestant->divergence.klds ? OK : ERR_MEMORY;
 }
@@ -264,9 +265,10 @@ static void release(struct contest *contest)
     windows_free(&contest->windows);
 }
 
-static void summarize(struct comparison *out, struct contest *contest)
+static enum status summarize(struct comparison *out, struct contest *contest, struct error *err)
 {
-    for (uint64_t i = 0; i + 1 < contest->count; i++) {
+    enum status status = OK;
+    for (uint64_t i = 0; i + 1 < contest->count && !status; i++) {
         struct contestant *candidate = &contest->contestants[i + 1];
         out[i] = (struct comparison){
             .windows = contest->windows.count,
@@ -274,22 +276,24 @@ static void summarize(struct comparison *out, struct contest *contest)
             .model_bytes = container_bytes(candidate->model->container),
             .seconds = candidate->seconds,
         };
-        divergence_summarize(&out[i], &candidate->divergence);
+        status = divergence_summarize(&out[i], &candidate->divergence, err);
     }
+    return status;
 }
 
-enum status compare_models(struct comparison *out, struct model *base, struct model *const *candidates,
-    uint64_t count, const char *text, uint64_t text_bytes, const struct perplexity_options *options,
-    const struct report *report, struct error *err)
+enum status compare_models(struct comparison *out, const struct compare_base *stands,
+    struct model *const *candidates, uint64_t count, const char *text, uint64_t text_bytes,
+    const struct compare_options *options, const struct report *report, struct error *err)
 {
     struct contest contest = {0};
+    struct model *base = stands->model;
     if (count == 0) return fail(err, ERR_USAGE, "there is no model to compare with the base");
-    enum status status = windows_cut(&contest.windows, base, text, text_bytes, options, report, err);
+    enum status status = windows_cut(&contest.windows, base, text, text_bytes, &options->text, report, err);
     for (uint64_t i = 0; i < count && !status; i++)
         status = check_candidate(base, candidates[i], text, text_bytes, err);
     if (!status) status = allocate(&contest, base, candidates, count, err);
     if (!status) status = run_all(&contest, report, err);
-    if (!status) summarize(out, &contest);
+    if (!status) status = summarize(out, &contest, err);
     release(&contest);
     return status;
 }

@@ -17,18 +17,18 @@ static void add_row(struct table *table, const struct comparison_model *model)
     table_cell(table, "%s", model->name);
     table_cell(table, "%s", report_bytes(bytes, model->bytes));
     table_cell(table, "%.3f", model->bits_per_weight);
-    table_cell(table, "%.4f", model->perplexity);
+    table_cell(table, "%.4f", model->perplexity.value);
     if (!result) {
         for (int i = 0; i < 6; i++)
             table_cell(table, "%s", "");
         return;
     }
-    table_cell(table, "%.5f +- %.5f", result->log_ratio, result->log_ratio_error);
-    table_cell(table, "%.6f +- %.6f", result->kld, result->kld_error);
-    table_cell(table, "%.6f", result->kld_median);
-    table_cell(table, "%.4f", result->kld_p99);
+    table_cell(table, "%.5f +- %.5f", result->log_ratio.value, result->log_ratio.error);
+    table_cell(table, "%.6f +- %.6f", result->kld.value, result->kld.error);
+    table_cell(table, "%.6f", result->kld_median.value);
+    table_cell(table, "%.4f", result->kld_p99.value);
     table_cell(table, "%.4f", result->kld_max);
-    table_cell(table, "%.2f %%", 100 * result->same_top);
+    table_cell(table, "%.2f %%", 100 * result->same_top.value);
 }
 
 void comparison_print_table(const struct comparison_model *models, uint64_t count)
@@ -52,26 +52,24 @@ struct column {
     bool in_tables;
 };
 
-#define COLUMN(field, in_tables)                                                                             \
+#define COLUMN(name, member, in_tables)                                                                      \
     {                                                                                                        \
-#field, offsetof(struct comparison, field), in_tables                                                \
+        name, offsetof(struct comparison, member), in_tables                                                 \
     }
+#define ESTIMATE(field, in_tables, error_too)                                                                \
+    COLUMN(#field, field.value, in_tables), COLUMN(#field "_error", field.error, error_too)
 static const struct column columns[] = {
-    COLUMN(log_ratio, true),
-    COLUMN(log_ratio_error, true),
-    COLUMN(kld, true),
-    COLUMN(kld_error, true),
-    COLUMN(kld_median, true),
-    COLUMN(kld_p90, false),
-    COLUMN(kld_p95, false),
-    COLUMN(kld_p99, true),
-    COLUMN(kld_p999, false),
-    COLUMN(kld_max, true),
-    COLUMN(probability_rms, false),
-    COLUMN(probability_rms_error, false),
-    COLUMN(same_top, true),
-    COLUMN(same_top_error, false),
-    COLUMN(seconds, false),
+    ESTIMATE(log_ratio, true, true),
+    ESTIMATE(kld, true, true),
+    ESTIMATE(kld_median, true, false),
+    ESTIMATE(kld_p90, false, false),
+    ESTIMATE(kld_p95, false, false),
+    ESTIMATE(kld_p99, true, false),
+    ESTIMATE(kld_p999, false, false),
+    COLUMN("kld_max", kld_max, true),
+    ESTIMATE(probability_rms, false, false),
+    ESTIMATE(same_top, true, false),
+    COLUMN("seconds", seconds, false),
 };
 enum { COLUMNS = sizeof columns / sizeof *columns };
 
@@ -88,8 +86,8 @@ void comparison_write_json(struct json_writer *writer, const struct comparison_m
     json_put_text(writer, "model", model->name);
     json_put_u64(writer, "bytes", model->bytes);
     json_put_number(writer, "bits_per_weight", model->bits_per_weight);
-    json_put_number(writer, "perplexity", model->perplexity);
-    json_put_number(writer, "perplexity_error", model->perplexity_error);
+    json_put_number(writer, "perplexity", model->perplexity.value);
+    json_put_number(writer, "perplexity_error", model->perplexity.error);
     for (int i = 0; i < COLUMNS && model->result; i++)
         json_put_number(writer, columns[i].name, column_value(&columns[i], model->result));
     json_close_object(writer);
@@ -125,8 +123,8 @@ static void print_model(const struct layout *layout, const struct comparison_mod
     layout->text(model->name);
     printf("%s%" PRIu64, layout->between, model->bytes);
     print_number(layout, model->bits_per_weight);
-    print_number(layout, model->perplexity);
-    print_number(layout, model->perplexity_error);
+    print_number(layout, model->perplexity.value);
+    print_number(layout, model->perplexity.error);
     for (int i = 0; i < COLUMNS; i++) {
         if (!columns[i].in_tables) continue;
         if (model->result)

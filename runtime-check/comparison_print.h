@@ -10,7 +10,7 @@ struct comparison_model {
     const char *name; /* as given on the command line */
     uint64_t bytes;
     double bits_per_weight; /* of the whole file, as inspect counts */
-    double perplexity, perplexity_error;
+    struct estimate perplexity;
     const struct comparison *result;
 };
 

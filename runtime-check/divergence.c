@@ -2,7 +2,6 @@
 #include "runtime-check/divergence.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "tensor/kernels/kernels.h"
@@ -82,76 +81,58 @@ void divergence_row(struct divergence_row *out, const float *base, const float *
 
 /* ---- statistics ---- */
 
-static void moments_add(struct divergence_moments *moments, double value)
-{
-    const double difference = value - moments->mean;
-    moments->count++;
-    moments->mean += difference / (double)moments->count;
-    moments->squares += difference * (value - moments->mean);
-}
-
-/* Standard error of the mean: sqrt(squares / (n - 1) / n); 0 for one value. */
-static double moments_error(const struct divergence_moments *moments)
-{
-    const double n = (double)moments->count;
-    return moments->count > 1 ? sqrt(moments->squares / (n - 1) / n) : 0;
-}
-
 void divergence_add(struct divergence *divergence, const struct divergence_row *row)
 {
-    divergence->klds[divergence->kld.count] = (float)row->kld;
-    divergence->same_top += row->same_top;
-    moments_add(&divergence->base_nll, row->base_nll);
-    moments_add(&divergence->nll, row->nll);
-    moments_add(&divergence->log_ratio, row->nll - row->base_nll);
-    moments_add(&divergence->kld, row->kld);
-    moments_add(&divergence->squared_change, row->probability_change * row->probability_change);
+    const uint64_t per_window = divergence->per_window;
+    divergence->klds[divergence->kld.tokens.count] = (float)row->kld;
+    clustered_add(&divergence->base_nll, per_window, row->base_nll);
+    clustered_add(&divergence->nll, per_window, row->nll);
+    clustered_add(&divergence->log_ratio, per_window, row->nll - row->base_nll);
+    clustered_add(&divergence->kld, per_window, row->kld);
+    clustered_add(&divergence->squared_change, per_window, row->probability_change * row->probability_change);
+    clustered_add(&divergence->same_top, per_window, row->same_top);
 }
 
-static int compare_floats(const void *a, const void *b)
+static enum status summarize_klds(struct comparison *out, struct divergence *divergence, struct error *err)
 {
-    const float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
+    static const double shares[] = {0.5, 0.9, 0.95, 0.99, 0.999};
+    struct estimate *const places[] = {
+        &out->kld_median, &out->kld_p90, &out->kld_p95, &out->kld_p99, &out->kld_p999};
+    enum { PLACES = sizeof shares / sizeof *shares };
+    const uint64_t count = divergence->kld.tokens.count;
+    struct estimate found[PLACES];
+    enum status status =
+        estimate_percentiles(found, shares, PLACES, divergence->klds, count, divergence->per_window, err);
+    if (status) return status;
+    for (int i = 0; i < PLACES; i++)
+        *places[i] = found[i];
+    out->kld_max = (double)divergence->klds[count - 1];
+    for (int i = 0; i < COMPARE_CURVE; i++) {
+        const double above = pow(10, -(double)i / COMPARE_CURVE_PER_DECADE);
+        out->kld_curve[i] = estimate_percentile(divergence->klds, count, 1 - above);
+    }
+    return OK;
 }
 
-/* Of sorted values, between neighbours by their distance, as numpy and llama.cpp do it. */
-static double percentile(const float *sorted, uint64_t count, double share)
+/* exp of a mean, with the error that follows to first order. */
+static struct estimate exponential(const struct clustered *mean)
 {
-    const double position = share * (double)(count - 1);
-    const uint64_t below = (uint64_t)position;
-    if (below + 1 >= count) return (double)sorted[count - 1];
-    const double part = position - (double)below;
-    return (1 - part) * (double)sorted[below] + part * (double)sorted[below + 1];
+    const struct estimate log_value = clustered_estimate(mean);
+    return (struct estimate){exp(log_value.value), exp(log_value.value) * log_value.error};
 }
 
-static void summarize_klds(struct comparison *out, float *klds, uint64_t count)
+enum status divergence_summarize(struct comparison *out, struct divergence *divergence, struct error *err)
 {
-    qsort(klds, count, sizeof *klds, compare_floats);
-    out->kld_median = percentile(klds, count, 0.5);
-    out->kld_p90 = percentile(klds, count, 0.9);
-    out->kld_p95 = percentile(klds, count, 0.95);
-    out->kld_p99 = percentile(klds, count, 0.99);
-    out->kld_p999 = percentile(klds, count, 0.999);
-    out->kld_max = (double)klds[count - 1];
-}
-
-void divergence_summarize(struct comparison *out, struct divergence *divergence)
-{
-    const double n = (double)divergence->kld.count;
-    out->tokens_scored = divergence->kld.count;
-    out->perplexity = exp(divergence->nll.mean);
-    out->perplexity_error = out->perplexity * moments_error(&divergence->nll);
-    out->base_perplexity = exp(divergence->base_nll.mean);
-    out->base_perplexity_error = out->base_perplexity * moments_error(&divergence->base_nll);
-    out->log_ratio = divergence->log_ratio.mean;
-    out->log_ratio_error = moments_error(&divergence->log_ratio);
-    out->kld = divergence->kld.mean;
-    out->kld_error = moments_error(&divergence->kld);
-    summarize_klds(out, divergence->klds, divergence->kld.count);
-    out->probability_rms = sqrt(divergence->squared_change.mean);
-    out->probability_rms_error = out->probability_rms > 0
-                                     ? moments_error(&divergence->squared_change) / (2 * out->probability_rms)
-                                     : 0;
-    out->same_top = (double)divergence->same_top / n;
-    out->same_top_error = n > 1 ? sqrt(out->same_top * (1 - out->same_top) / (n - 1)) : 0;
+    const struct estimate square = clustered_estimate(&divergence->squared_change);
+    out->tokens_scored = divergence->kld.tokens.count;
+    out->by_window = divergence->kld.windows.count >= ESTIMATE_WINDOWS;
+    out->perplexity = exponential(&divergence->nll);
+    out->base_perplexity = exponential(&divergence->base_nll);
+    out->log_ratio = clustered_estimate(&divergence->log_ratio);
+    out->kld = clustered_estimate(&divergence->kld);
+    out->probability_rms.value = sqrt(square.value);
+    out->probability_rms.error = square.value > 0 ? square.error / (2 * out->probability_rms.value) : 0;
+    out->same_top = clustered_estimate(&divergence->same_top);
+    out->same_top_effective = clustered_effective(&divergence->same_top);
+    return summarize_klds(out, divergence, err);
 }

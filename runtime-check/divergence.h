@@ -21,25 +21,18 @@ struct divergence_row {
 void divergence_row(struct divergence_row *out, const float *base, const float *candidate,
     uint64_t vocabulary, uint32_t target);
 
-/* Running mean and sum of squared differences from it (Welford 1962): no cancellation, one pass. */
-struct divergence_moments {
-    uint64_t count;
-    double mean, squares;
-};
-
-/* What is kept of all rows so far. Zero-initialise but for klds and capacity. */
+/* What is kept of all rows so far. Zero-initialise but for klds, capacity and per_window. */
 struct divergence {
     float *klds; /* [capacity], of every row in order, for percentiles; owner: the caller */
-    uint64_t capacity;
-    struct divergence_moments base_nll, nll, log_ratio, kld, squared_change;
-    uint64_t same_top;
+    uint64_t capacity, per_window;
+    struct clustered base_nll, nll, log_ratio, kld, squared_change, same_top;
 };
 
 /* Add the next row; the order of rows decides the bits of the result. No more than `capacity`. */
 void divergence_add(struct divergence *divergence, const struct divergence_row *row);
 
 /* Fill in the statistics of *out (compare.h has the formulas); fields about the text and the model are left alone. At
- * least one row. Sorts klds. */
-void divergence_summarize(struct comparison *out, struct divergence *divergence);
+ * least one row, whole windows. Sorts klds. ERR_MEMORY: percentiles take 8 bytes per row more for a while. */
+enum status divergence_summarize(struct comparison *out, struct divergence *divergence, struct error *err);
 
 #endif
