@@ -188,8 +188,7 @@ static void decode_iq4_xs(float *out, const uint8_t *block)
     for (int sub = 0; sub < 8; sub++) {
         const int low = block[4 + sub / 2] >> sub % 2 * 4 & 15;
         const int high = (block[2] | block[3] << 8) >> 2 * sub & 3;
-        decode_levels(
-            out + 32 * sub, block + 8 + 16 * sub, nl_levels, d * (float)((low | high << 4) - 32));
+        decode_levels(out + 32 * sub, block + 8 + 16 * sub, nl_levels, d * (float)((low | high << 4) - 32));
     }
 }
 

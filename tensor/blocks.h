@@ -39,9 +39,9 @@ enum block_type {
 enum { BLOCK_WEIGHTS_MOST = 256, BLOCK_BYTES_MOST = 210 };
 
 struct block_info {
-    const char *name;   /* "Q4_K" */
-    uint32_t weights;   /* of one block: 32 or 256; a row must be a multiple */
-    uint32_t bytes;     /* of one block */
+    const char *name;                                 /* "Q4_K" */
+    uint32_t weights;                                 /* of one block: 32 or 256; a row must be a multiple */
+    uint32_t bytes;                                   /* of one block */
     void (*decode)(float *out, const uint8_t *block); /* one block: out [weights] */
 };
 
