@@ -97,8 +97,8 @@ double estimate_share_lower(double share, double effective, double confidence, u
     const double z = estimate_t_quantile(confidence, freedom), z2 = z * z;
     const double middle = share + z2 / (2 * effective);
     const double spread = z * sqrt(share * (1 - share) / effective + z2 / (4 * effective * effective));
-    const double lower = (middle - spread) / (1 + z2 / effective);
-    return lower > 0 ? lower : 0;
+    return share * share /
+           (middle + spread); /* (middle - spread) / (1 + z2 / effective), without cancellation */
 }
 
 /* ---- order statistics ---- */
