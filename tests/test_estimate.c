@@ -296,7 +296,9 @@ static void draw_uniform(float *values, bool together)
     }
 }
 
-/* A bootstrap knows the density at a percentile only from the sample, good to some ten percent here. */
+/* A bootstrap knows the density at a percentile from the sample only, to about samples^(-1/4) (Hall and Martin 1988, Probability
+ * Theory and Related Fields 80:261): 8 percent of 20000, 22 percent of 400. Three times that is allowed; taking tokens for samples
+ * where windows are would be off by a factor of 7. */
 static void errors_of_many(void)
 {
     static const double shares[] = {0.1, 0.5, 0.9};
@@ -310,7 +312,7 @@ static void errors_of_many(void)
         for (int i = 0; i < 3; i++) {
             const double expected = sqrt(shares[i] * (1 - shares[i]) / samples);
             CU_ASSERT_DOUBLE_EQUAL(found[i].value, shares[i], 4 * expected);
-            CU_ASSERT_DOUBLE_EQUAL(found[i].error, expected, 0.3 * expected);
+            CU_ASSERT_DOUBLE_EQUAL(found[i].error, expected, 3 * pow(samples, -0.25) * expected);
         }
     }
 }
