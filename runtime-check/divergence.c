@@ -1,6 +1,7 @@
 /* See divergence.h. */
 #include "runtime-check/divergence.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -84,7 +85,7 @@ void divergence_row(struct divergence_row *out, const float *base, const float *
 void divergence_add(struct divergence *divergence, const struct divergence_row *row)
 {
     const uint64_t per_window = divergence->per_window;
-    divergence->klds[divergence->kld.tokens.count] = (float)row->kld;
+    divergence->klds[divergence->kld.tokens.count] = (float)fmin(row->kld, (double)FLT_MAX);
     clustered_add(&divergence->base_nll, per_window, row->base_nll);
     clustered_add(&divergence->nll, per_window, row->nll);
     clustered_add(&divergence->log_ratio, per_window, row->nll - row->base_nll);
@@ -114,20 +115,13 @@ static enum status summarize_klds(struct comparison *out, struct divergence *div
     return OK;
 }
 
-/* exp of a mean, with the error that follows to first order. */
-static struct estimate exponential(const struct clustered *mean)
-{
-    const struct estimate log_value = clustered_estimate(mean);
-    return (struct estimate){exp(log_value.value), exp(log_value.value) * log_value.error};
-}
-
 enum status divergence_summarize(struct comparison *out, struct divergence *divergence, struct error *err)
 {
     const struct estimate square = clustered_estimate(&divergence->squared_change);
     out->tokens_scored = divergence->kld.tokens.count;
-    out->by_window = divergence->kld.windows.count >= ESTIMATE_WINDOWS;
-    out->perplexity = exponential(&divergence->nll);
-    out->base_perplexity = exponential(&divergence->base_nll);
+    out->by_window = clustered_by_window(&divergence->kld);
+    out->perplexity = estimate_exp(clustered_estimate(&divergence->nll));
+    out->base_perplexity = estimate_exp(clustered_estimate(&divergence->base_nll));
     out->log_ratio = clustered_estimate(&divergence->log_ratio);
     out->kld = clustered_estimate(&divergence->kld);
     out->probability_rms.value = sqrt(square.value);

@@ -177,7 +177,7 @@ static void recorded(void)
     struct container *before = NULL, *after = NULL;
     struct verify_difference *found = NULL;
     struct verify_result result;
-    const struct perplexity_result measured = {.perplexity = 12.5, .perplexity_error = 0.25, .context = 256};
+    const struct perplexity_result measured = {.perplexity = {12.5, 0.25}, .context = 256};
     const char *path = testing_path("recorded.nbl");
     char *text = NULL;
     uint64_t bytes = 0;
