@@ -54,6 +54,6 @@ enum status file_unpack(
         return fail(err, ERR_FORMAT,
             "unpacks to %" PRIu64 " bytes with %" PRIu64 " left over, %" PRIu64 " are expected", found, left,
             count);
-    return fail(err, ERR_FORMAT, "the packed data is damaged or cut short after %" PRIu64 " of %" PRIu64 " bytes",
-        found, count);
+    return fail(err, ERR_FORMAT,
+        "the packed data is damaged or cut short after %" PRIu64 " of %" PRIu64 " bytes", found, count);
 }

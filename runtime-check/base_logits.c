@@ -38,11 +38,11 @@ static enum status check_signature(const uint8_t *header, struct error *err)
     const uint32_t version = bytes_get_u32(header + 8);
     const uint64_t crc_at = BASE_LOGITS_HEADER_BYTES - BASE_LOGITS_CRC_BYTES;
     if (memcmp(header, base_logits_magic, sizeof base_logits_magic) != 0)
-        return fail(err, ERR_FORMAT,
-            "is no file of base logits (nibble-check compare --save-base writes them)");
+        return fail(
+            err, ERR_FORMAT, "is no file of base logits (nibble-check compare --save-base writes them)");
     if (version != BASE_LOGITS_VERSION)
-        return fail(err, ERR_UNSUPPORTED,
-            "base logits of version %" PRIu32 "; this program reads version %d", version, BASE_LOGITS_VERSION);
+        return fail(err, ERR_UNSUPPORTED, "base logits of version %" PRIu32 "; this program reads version %d",
+            version, BASE_LOGITS_VERSION);
     if (file_crc32(0, header, crc_at) != bytes_get_u32(header + crc_at))
         return fail(err, ERR_FORMAT, "the header's checksum (byte %" PRIu64 ") does not match", crc_at);
     return OK;
@@ -54,8 +54,7 @@ static enum status read_header(struct base_logits *stored, struct error *err)
     uint8_t header[BASE_LOGITS_HEADER_BYTES];
     enum status status = file_read_at(stored->file, 0, header, sizeof header, err);
     if (status) return status;
-    if ((status = check_signature(header, err)))
-        return fail_within(err, status, "%s", stored->file->path);
+    if ((status = check_signature(header, err))) return fail_within(err, status, "%s", stored->file->path);
     const uint32_t protocol = bytes_get_u32(header + 12);
     *info = (struct base_logits_info){
         .protocol = protocol == 0 ? PERPLEXITY_GPTQ : PERPLEXITY_LLAMA_CPP,
@@ -92,7 +91,8 @@ static enum status read_tokens(struct base_logits *stored, uint64_t *offset, str
     if (checked_multiply(&count, stored->info.windows, stored->info.context) ||
         checked_multiply(&bytes, count, sizeof(uint32_t)) || bytes > left || left - bytes < sizeof crc)
         return fail(err, ERR_FORMAT,
-            "%s: ends at byte %" PRIu64 ", within the tokens: %" PRIu64 " windows of %" PRIu64 " are announced",
+            "%s: ends at byte %" PRIu64 ", within the tokens: %" PRIu64 " windows of %" PRIu64
+            " are announced",
             stored->file->path, stored->file->bytes, stored->info.windows, stored->info.context);
     windows->tokens = memory_new(count, sizeof *windows->tokens, err);
     if (!windows->tokens) return fail_within(err, ERR_MEMORY, "%s", stored->file->path);
@@ -125,7 +125,8 @@ static uint64_t unpacked_bytes(const struct base_logits *stored, uint64_t block)
 }
 
 /* One block's header: is there room for what it announces, and is that enough for its rows? */
-static enum status index_block(struct base_logits *stored, uint64_t block, uint64_t *offset, struct error *err)
+static enum status index_block(
+    struct base_logits *stored, uint64_t block, uint64_t *offset, struct error *err)
 {
     const struct file *file = stored->file;
     uint8_t header[BASE_LOGITS_BLOCK_HEADER_BYTES];
@@ -142,7 +143,8 @@ static enum status index_block(struct base_logits *stored, uint64_t block, uint6
             file->path, file->bytes, block, *offset, packed);
     if (unpacked_bytes(stored, block) / PACKED_RATIO_MOST > packed)
         return fail(err, ERR_FORMAT,
-            "%s: block %" PRIu64 " at byte %" PRIu64 " has %" PRIu64 " bytes, too few for %" PRIu64 " unpacked",
+            "%s: block %" PRIu64 " at byte %" PRIu64 " has %" PRIu64 " bytes, too few for %" PRIu64
+            " unpacked",
             file->path, block, *offset, packed, unpacked_bytes(stored, block));
     stored->offsets[block] = *offset;
     *offset += sizeof header + packed;
@@ -156,8 +158,8 @@ static enum status read_index(struct base_logits *stored, uint64_t offset, struc
     enum status status = OK;
     if (blocks > (file->bytes - offset) / BASE_LOGITS_BLOCK_HEADER_BYTES)
         return fail(err, ERR_FORMAT,
-            "%s: ends at byte %" PRIu64 ", too early for %" PRIu64 " blocks of logits", file->path, file->bytes,
-            blocks);
+            "%s: ends at byte %" PRIu64 ", too early for %" PRIu64 " blocks of logits", file->path,
+            file->bytes, blocks);
     stored->offsets = memory_new(blocks + 1, sizeof *stored->offsets, err);
     if (!stored->offsets) return fail_within(err, ERR_MEMORY, "%s", file->path);
     for (uint64_t block = 0; block < blocks && !status; block++)
@@ -238,14 +240,13 @@ static struct place place_of(const struct base_logits *stored, uint64_t file_row
     };
 }
 
-static enum status unpack(
-    struct base_logits *stored, uint64_t block, const uint8_t *packed, uint64_t packed_bytes, struct error *err)
+static enum status unpack(struct base_logits *stored, uint64_t block, const uint8_t *packed,
+    uint64_t packed_bytes, struct error *err)
 {
     const uint8_t *data = packed + BASE_LOGITS_BLOCK_HEADER_BYTES;
     const uint64_t count = packed_bytes - BASE_LOGITS_BLOCK_HEADER_BYTES;
     const struct place place = place_of(stored, block * stored->layout.block_rows);
-    if (bytes_get_u32(packed) != count)
-        return fail(err, ERR_FORMAT, "has changed since the file was opened");
+    if (bytes_get_u32(packed) != count) return fail(err, ERR_FORMAT, "has changed since the file was opened");
     if (file_crc32(0, data, count) != bytes_get_u32(packed + 4))
         return fail(err, ERR_FORMAT, "the checksum does not match");
     return file_unpack(place.block, unpacked_bytes(stored, block), data, count, err);
@@ -262,8 +263,8 @@ static enum status load_block(void *context, uint64_t index, unsigned worker, st
     if (!status) {
         status = unpack(stored, block, packed, bytes, err);
         if (status)
-            status = fail_within(err, status, "%s: block %" PRIu64 " at byte %" PRIu64, stored->file->path,
-                block, offset);
+            status = fail_within(
+                err, status, "%s: block %" PRIu64 " at byte %" PRIu64, stored->file->path, block, offset);
     }
     memory_free(packed);
     return status;
@@ -275,10 +276,10 @@ static enum status check_row(void *context, uint64_t index, unsigned worker, str
     const struct place place = place_of(stored, stored->first_row + index);
     const uint64_t at = index * stored->layout.top_k;
     (void)worker;
-    enum status status = base_logits_check_row(&stored->layout, place.block, place.rows, place.row,
-        stored->ids + at, stored->log_probs + at, err);
-    return status ? fail_within(err, status, "%s: scored row %" PRIu64, stored->file->path,
-                        stored->first_row + index)
+    enum status status = base_logits_check_row(
+        &stored->layout, place.block, place.rows, place.row, stored->ids + at, stored->log_probs + at, err);
+    return status ? fail_within(
+                        err, status, "%s: scored row %" PRIu64, stored->file->path, stored->first_row + index)
                   : OK;
 }
 

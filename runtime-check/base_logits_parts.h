@@ -65,17 +65,10 @@ uint32_t base_logits_word(const uint8_t *block, uint64_t rows, uint64_t row, uns
 float base_logits_number(const uint8_t *block, uint64_t rows, uint64_t row, unsigned column);
 
 /* Columns. */
-enum {
-    WHOLE_HIGHEST,
-    WHOLE_STEP,
-    WHOLE_TARGET,
-    WHOLE_FIRST,
-    TOP_REST = 0,
-    TOP_TARGET = 1
-};
+enum { WHOLE_HIGHEST, WHOLE_STEP, WHOLE_TARGET, WHOLE_FIRST, TOP_REST = 0, TOP_TARGET = 1 };
 
 /* All log-probabilities of a whole row: out [vocabulary]. */
-void base_logits_decode(const struct base_logits_layout *layout, const uint8_t *block, uint64_t rows,
-    uint64_t row, float *out);
+void base_logits_decode(
+    const struct base_logits_layout *layout, const uint8_t *block, uint64_t rows, uint64_t row, float *out);
 
 #endif

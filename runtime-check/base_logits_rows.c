@@ -21,7 +21,9 @@ void base_logits_layout(struct base_logits_layout *out, const struct base_logits
         .vocabulary = info->vocabulary,
         .top_k = info->top_k,
         .words = whole ? 4 : 2,
-        .id_bytes = whole ? 0 : info->vocabulary <= 1 << 16 ? 2 : 4,
+        .id_bytes = whole                         ? 0
+                    : info->vocabulary <= 1 << 16 ? 2
+                                                  : 4,
         .elements = whole ? info->vocabulary : info->top_k,
         .rows = info->windows * info->scored,
     };
@@ -48,8 +50,8 @@ enum status base_logits_check_info(const struct base_logits_info *info, struct e
         return fail(err, ERR_FORMAT, "vocabulary is %" PRIu32 ", not 1 to %d", info->vocabulary,
             BASE_LOGITS_VOCABULARY_LIMIT);
     if (info->context < 4 || info->context > BASE_LOGITS_CONTEXT_LIMIT)
-        return fail(err, ERR_FORMAT, "context is %" PRIu64 ", not 4 to %d", info->context,
-            BASE_LOGITS_CONTEXT_LIMIT);
+        return fail(
+            err, ERR_FORMAT, "context is %" PRIu64 ", not 4 to %d", info->context, BASE_LOGITS_CONTEXT_LIMIT);
     if (info->windows == 0) return fail(err, ERR_FORMAT, "there are no windows");
     if (info->top_k > top_k_most)
         return fail(err, ERR_FORMAT, "top-k is %" PRIu64 ", not at most %" PRIu64, info->top_k, top_k_most);
@@ -131,7 +133,8 @@ static bool encode_whole(const struct base_logits_layout *layout, uint8_t *block
     const float *logits, uint32_t target)
 {
     const uint64_t count = layout->vocabulary;
-    uint8_t *low = block + plane_offset(layout, rows, row, 0), *high = block + plane_offset(layout, rows, row, 1);
+    uint8_t *low = block + plane_offset(layout, rows, row, 0),
+            *high = block + plane_offset(layout, rows, row, 1);
     float top;
     bool finite;
     const double log_sum = divergence_log_sum(&top, logits, count);
@@ -154,8 +157,8 @@ static bool encode_whole(const struct base_logits_layout *layout, uint8_t *block
     return true;
 }
 
-void base_logits_decode(const struct base_logits_layout *layout, const uint8_t *block, uint64_t rows,
-    uint64_t row, float *out)
+void base_logits_decode(
+    const struct base_logits_layout *layout, const uint8_t *block, uint64_t rows, uint64_t row, float *out)
 {
     const uint8_t *low = block + plane_offset(layout, rows, row, 0),
                   *high = block + plane_offset(layout, rows, row, 1);
@@ -299,8 +302,8 @@ static enum status check_top(const struct base_logits_layout *layout, const uint
             return fail(err, ERR_FORMAT, "token %" PRIu32 " is beyond the vocabulary of %" PRIu32, ids[i],
                 layout->vocabulary);
         if (!is_log_probability(log_probs[i]) || (i > 0 && log_probs[i] > log_probs[i - 1]))
-            return fail(err, ERR_FORMAT, "log-probability %" PRIu64 " is not one, or higher than the one before",
-                i);
+            return fail(
+                err, ERR_FORMAT, "log-probability %" PRIu64 " is not one, or higher than the one before", i);
     }
     return OK;
 }

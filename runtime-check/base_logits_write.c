@@ -23,7 +23,7 @@ struct base_logits_writer {
     uint8_t *blocks;    /* [GROUP_BLOCKS][block_bytes] */
     uint8_t *packed;    /* [GROUP_BLOCKS][packed_bytes], each with its header in front */
     uint64_t block_bytes, packed_bytes;
-    uint64_t packed_counts[GROUP_BLOCKS]; /* bytes of each, with the header */
+    uint64_t packed_counts[GROUP_BLOCKS];  /* bytes of each, with the header */
     struct base_logits_candidate *scratch; /* [workers][top_k] */
 };
 
@@ -80,7 +80,8 @@ static enum status pack_block(void *context, uint64_t index, unsigned worker, st
     struct base_logits_writer *writer = context;
     const uint64_t block = writer->group_row / writer->layout.block_rows + index;
     const uint64_t bytes = base_logits_block_rows(&writer->layout, block) * writer->layout.row_bytes;
-    uint8_t *out = writer->packed + index * writer->packed_bytes, *data = out + BASE_LOGITS_BLOCK_HEADER_BYTES;
+    uint8_t *out = writer->packed + index * writer->packed_bytes,
+            *data = out + BASE_LOGITS_BLOCK_HEADER_BYTES;
     uint64_t count;
     (void)worker;
     enum status status = file_pack(data, writer->packed_bytes - BASE_LOGITS_BLOCK_HEADER_BYTES, &count,
@@ -125,8 +126,9 @@ static enum status encode_row(void *context, uint64_t index, unsigned worker, st
             base_logits_block_rows(layout, block), row % layout->block_rows,
             encoding->logits + index * layout->vocabulary, target, writer->scratch + worker * layout->top_k))
         return OK;
-    return fail(err, ERR_NUMERIC, "window %" PRIu64 ", position %" PRIu64 ": the base's logits are not finite",
-        window, writer->windows->first + position);
+    return fail(err, ERR_NUMERIC,
+        "window %" PRIu64 ", position %" PRIu64 ": the base's logits are not finite", window,
+        writer->windows->first + position);
 }
 
 enum status base_logits_add(
@@ -193,8 +195,8 @@ enum status base_logits_commit(struct base_logits_writer *writer, struct error *
 {
     enum status status = OK;
     if (writer->row < writer->layout.rows) {
-        status = fail(err, ERR_USAGE, "only %" PRIu64 " of %" PRIu64 " rows of logits were added", writer->row,
-            writer->layout.rows);
+        status = fail(err, ERR_USAGE, "only %" PRIu64 " of %" PRIu64 " rows of logits were added",
+            writer->row, writer->layout.rows);
     } else {
         status = output_commit(writer->output, err);
         writer->output = NULL;

@@ -11,6 +11,7 @@
 #include "runtime-check/compare_check.h"
 #include "runtime-check/divergence.h"
 #include "runtime-check/inspect.h"
+#include "runtime-check/same_tokens.h"
 #include "runtime-check/trace.h"
 #include "runtime-check/windows.h"
 
@@ -147,8 +148,7 @@ static void score_top(const struct chunk *chunk, uint64_t index, float *logits)
         .log_rest = top.log_rest,
         .base_log_prob = base_logits_target(contest->stored, index),
     };
-    divergence_row_top(
-        &contest->rows[index], &base, logits, contest->vocabulary, target_of(chunk, index));
+    divergence_row_top(&contest->rows[index], &base, logits, contest->vocabulary, target_of(chunk, index));
 }
 
 static enum status score_row(void *context, uint64_t index, unsigned worker, struct error *err)
@@ -224,8 +224,8 @@ static enum status run_model(
     enum status status = session_create(&session, contestant->model, count, windows->context, err);
     if (!status) {
         watch(contest, contestant, session);
-        status = session_step(session, contestant->hidden, windows->tokens + begin * windows->context,
-            windows->context, err);
+        status = session_step(
+            session, contestant->hidden, windows->tokens + begin * windows->context, windows->context, err);
     }
     session_free(session);
     if (status) return fail_within(err, status, "%s", container_path(contestant->model->container));
@@ -337,8 +337,8 @@ static enum status start_saving(struct contest *contest, const char *text, uint6
         .text_crc32 = file_crc32(0, text, text_bytes),
     };
     name_of(info.model, sizeof info.model, container_path(base->container));
-    return base_logits_create(&contest->writer, options->save_base, options->force, &info, contest->windows,
-        contest->pool, err);
+    return base_logits_create(
+        &contest->writer, options->save_base, options->force, &info, contest->windows, contest->pool, err);
 }
 
 static enum status start_tracing(
@@ -380,9 +380,9 @@ static enum status check_all(const struct contest *contest, struct model *const 
 {
     enum status status = OK;
     for (uint64_t i = 0; i < count && !status; i++) {
-        status = contest->stored ? compare_check_stored(contest->stored, candidates[i], err)
-                                 : compare_check_model(
-                                       contest->base.model, candidates[i], text, text_bytes, err);
+        status = contest->stored
+                     ? compare_check_stored(contest->stored, candidates[i], err)
+                     : same_tokens_check(contest->base.model, candidates[i], text, text_bytes, err);
     }
     return status;
 }
