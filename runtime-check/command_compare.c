@@ -27,9 +27,9 @@ struct compare_values {
 
 static const struct operand operands[] = {
     {"BASE MODEL...", offsetof(struct compare_values, paths),
-        "The original, then the models to compare with it, of the same vocabulary: Hugging Face folders, "
-        ".safetensors or .nbl files. With --base-logits there is no BASE; with --save-base BASE alone will "
-        "do."},
+        "The original and one or more models of the same vocabulary: Hugging Face folders, .safetensors or "
+        ".nbl "
+        "files. With --base-logits models only; with --save-base BASE alone will do."},
 };
 
 static const struct option option_table[] = {
@@ -168,7 +168,7 @@ static enum status check_stored(
         return OK;
     return fail(err, ERR_USAGE,
         "%s holds %" PRIu64 " windows of %" PRIu64 " tokens, %s protocol, and can be read in no other way: "
-                                                   "leave --protocol, --context and --windows out",
+        "leave --protocol, --context and --windows out",
         values->base_logits, info->windows, info->context, protocol);
 }
 
@@ -301,12 +301,12 @@ static void write_setting(
     json_put_text(writer, "tool", "nibble-check compare");
     json_put_text(writer, "version", NIBBLE_VERSION);
     if (values->text.text) json_put_text(writer, "text", values->text.text);
-    json_put_text(writer, "text_crc32", crc);
-    json_put_u64(writer, "text_bytes", run->text_bytes);
     json_put_text(writer, "protocol", run->protocol);
     json_put_u64(writer, "context", run->results->context);
     json_put_u64(writer, "windows", run->results->windows);
     json_put_u64(writer, "tokens_scored", run->results->tokens_scored);
+    json_put_u64(writer, "text_bytes", run->text_bytes);
+    json_put_text(writer, "text_crc32", crc);
     json_put_text(writer, "errors", run->results->by_window ? "by window" : "by token");
     if (!run->base.stored) return;
     json_put_text(writer, "base_logits", values->base_logits);
