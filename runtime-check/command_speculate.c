@@ -227,6 +227,8 @@ static enum status print_as_json(
     json_put_text(&writer, "target", values->target);
     json_put_text(&writer, "draft", values->draft);
     if (values->text) json_put_text(&writer, "text", values->text);
+    if (values->prompt) json_put_text(&writer, "prompt", values->prompt);
+    if (values->prompts) json_put_text(&writer, "prompt_file", values->prompts);
     json_put_u64(&writer, "lookahead", values->options.lookahead);
     json_put_number(&writer, "temperature", values->options.temperature);
     json_put_u64(&writer, "seed", values->options.seed);
@@ -288,9 +290,10 @@ static void print_for_people(const struct speculate_run *run, const struct specu
 {
     const struct speculate_result *result = &run->result;
     char duration[24], memory[16];
-    printf("generated      %" PRIu64 " tokens after %" PRIu64 " prompts at temperature %g, %" PRIu64
+    printf("generated      %" PRIu64 " tokens after %" PRIu64 " prompt%s at temperature %g, %" PRIu64
            " by the target alone\n",
-        result->tokens, result->prompts, values->options.temperature, result->tokens_alone);
+        result->tokens, result->prompts, result->prompts == 1 ? "" : "s", values->options.temperature,
+        result->tokens_alone);
     print_acceptance(result, values->options.lookahead);
     print_speedups(result, values->options.lookahead);
     printf("\n");
