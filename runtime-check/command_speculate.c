@@ -67,9 +67,17 @@ static const struct command usage = {
         "ways "
         "are run after every prompt, and both are timed.\n"
         "\n"
-        "Costs are in steps of TARGET that generate one token. On one sequence a step over several tokens is "
-        "nearly free where weights come from memory, and is not where computing takes the time: the measured "
-        "cost of verification says which.\n"
+        "Costs are in steps of TARGET that generate one token. 'implied speed-up' takes the acceptance and "
+        "the "
+        "costs measured here. 'if verifying cost 1' assumes that looking at all tokens costs as much as at "
+        "one "
+        "(equation of the paper), 'by bytes' also that a drafted token costs its share of the bytes of "
+        "weights: "
+        "what a runtime could reach that waits for memory only. What was really reached is the measured "
+        "speed-up.\n"
+        "\n"
+        "Small models repeat themselves at temperature 0, and repetition is easy to draft; --temperature 1 "
+        "shows more ordinary text.\n"
         "\n"
         "Example:\n"
         "  nibble-check speculate models/folio-4M --draft int4.nbl --text models/folio-4M/eval.txt\n",
@@ -188,6 +196,7 @@ static void write_lists(struct json_writer *writer, const struct speculate_resul
         json_put_number(writer, "verify_cost", choice->verify_cost);
         json_put_number(writer, "implied_speedup", choice->implied);
         json_put_number(writer, "implied_speedup_at_cost", choice->at_cost);
+        json_put_number(writer, "implied_speedup_by_bytes", choice->by_bytes);
         json_close_object(writer);
     }
     json_close_array(writer);
@@ -207,8 +216,10 @@ static void write_numbers(struct json_writer *writer, const struct speculate_res
     json_put_number(writer, "tokens_per_cycle", result->tokens_per_cycle);
     json_put_number(writer, "draft_cost", result->draft_cost);
     json_put_number(writer, "verify_cost", result->verify_cost);
+    json_put_number(writer, "byte_ratio", result->byte_ratio);
     json_put_number(writer, "implied_speedup", result->implied);
     json_put_number(writer, "implied_speedup_at_cost", result->at_cost);
+    json_put_number(writer, "implied_speedup_by_bytes", result->by_bytes);
     put_estimate(writer, "speedup", "speedup_error", &result->speedup);
     json_put_number(writer, "tokens_per_second", result->tokens_per_second);
     json_put_number(writer, "tokens_per_second_alone", result->tokens_per_second_alone);
@@ -264,16 +275,17 @@ static void print_speedups(const struct speculate_result *result, uint64_t looka
     if (result->speedup.error > 0) printf(" +- %.3f", result->speedup.error);
     printf(" measured: %.1f tokens per second, %.1f alone\n", result->tokens_per_second,
         result->tokens_per_second_alone);
-    printf("implied        %.3f by acceptance and costs; %.3f if verifying cost one token\n", result->at_cost,
-        result->implied);
+    printf("implied        %.3f by acceptance and costs, %.3f if verifying cost one token, %.3f by bytes\n",
+        result->at_cost, result->implied, result->by_bytes);
+    printf("bytes          the draft reads %.3f of the target's weights per token\n", result->byte_ratio);
 }
 
 static void print_table(const struct speculate_result *result)
 {
     struct table table = {0};
-    table_head(&table, 5,
+    table_head(&table, 6,
         (const char *const[]){">lookahead", ">tokens per cycle", ">cost of verifying", ">implied speed-up",
-            ">if verifying cost 1"});
+            ">if verifying cost 1", ">by bytes"});
     for (uint64_t i = 0; i < SPECULATE_TABLE; i++) {
         const struct speculate_choice *choice = &result->choices[i];
         table_cell(&table, "%" PRIu64 "%s", i + 1, i + 1 == result->best ? " *" : "  ");
@@ -281,6 +293,7 @@ static void print_table(const struct speculate_result *result)
         table_cell(&table, "%.3f", choice->verify_cost);
         table_cell(&table, "%.3f", choice->at_cost);
         table_cell(&table, "%.3f", choice->implied);
+        table_cell(&table, "%.3f", choice->by_bytes);
     }
     table_print(&table);
     table_free(&table);

@@ -315,6 +315,19 @@ static struct estimate share(const struct speculating *run, const struct tally *
     return out;
 }
 
+/* Bytes of the weights that one token needs: all layers and the head, of the embedding next to nothing. */
+static double bytes_per_token(const struct model *model)
+{
+    double bytes = (double)model->tensors.once[ROLE_HEAD]->bytes;
+    for (uint32_t layer = 0; layer < model->config.layers; layer++) {
+        for (int role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
+            const struct tensor *tensor = model->tensors.layer[layer][role];
+            bytes += tensor ? (double)tensor->bytes : 0;
+        }
+    }
+    return bytes;
+}
+
 static void summarize(const struct speculating *run, struct speculate_result *out)
 {
     const double lookahead = (double)run->options->lookahead;
@@ -338,6 +351,8 @@ static void summarize(const struct speculating *run, struct speculate_result *ou
     const double expected = rejection_expected(out->acceptance.value, run->options->lookahead);
     out->implied = expected / (lookahead * out->draft_cost + 1);
     out->at_cost = ratio(expected, lookahead * out->draft_cost + out->verify_cost);
+    out->byte_ratio = bytes_per_token(run->draft.model) / bytes_per_token(run->target.model);
+    out->by_bytes = expected / (lookahead * out->byte_ratio + 1);
     out->speedup = jackknife(run, &all, speedup_of, 0);
     out->tokens_per_second_alone = ratio(1, token);
     out->tokens_per_second = ratio(all.tokens, all.seconds_draft + all.seconds_verify);
@@ -398,6 +413,7 @@ static enum status fill_table(struct speculating *run, struct speculate_result *
         choice->verify_cost = ratio(medians[i + 2], medians[1]);
         choice->implied = choice->expected / (drafting + 1);
         choice->at_cost = ratio(choice->expected, drafting + choice->verify_cost);
+        choice->by_bytes = choice->expected / ((double)(i + 1) * out->byte_ratio + 1);
         if (choice->at_cost <= highest) continue;
         highest = choice->at_cost;
         out->best = i + 1;

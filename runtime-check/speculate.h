@@ -34,6 +34,8 @@ struct speculate_choice {
     double verify_cost; /* measured: a step of lookahead + 1 tokens of the target */
     double implied;     /* expected / (lookahead * c + 1): verification as cheap as one token */
     double at_cost;     /* expected / (lookahead * c + verify_cost) */
+    double
+        by_bytes; /* expected / (lookahead * byte_ratio + 1): were time only that of reading weights from memory */
 };
 
 /* Errors: over prompts (jackknife) where there are ESTIMATE_WINDOWS or more, else of independent tokens, and 0 for the
@@ -47,7 +49,9 @@ struct speculate_result {
     struct estimate positions[SPECULATE_LOOKAHEAD]; /* the same of the first, second .. drafted token */
     double accepted_per_cycle, tokens_per_cycle;
     double draft_cost, verify_cost; /* measured while generating: one drafted token (c); one verification */
-    double implied, at_cost;        /* of this lookahead, from a, c and verify_cost */
+    double byte_ratio;              /* weights that a token reads: bytes of the draft's / of the target's */
+    double implied, at_cost,
+        by_bytes;            /* as in a choice, of this lookahead, with draft_cost and verify_cost */
     struct estimate speedup; /* measured: tokens per second by speculation / alone; prompts not counted */
     double tokens_per_second, tokens_per_second_alone;
     double seconds; /* all of it */

@@ -103,6 +103,7 @@ static void check_counts(const struct speculate_result *out, const struct heard 
     const double of_a = rejection_expected(out->acceptance.value, lookahead);
     CU_ASSERT_DOUBLE_EQUAL(out->implied, of_a / (drafting + 1), 1e-9);
     CU_ASSERT_DOUBLE_EQUAL(out->at_cost, of_a / (drafting + out->verify_cost), 1e-9);
+    CU_ASSERT_DOUBLE_EQUAL(out->by_bytes, of_a / ((double)lookahead * out->byte_ratio + 1), 1e-9);
     for (uint64_t i = 0; i < SPECULATE_TABLE; i++) {
         CU_ASSERT(out->choices[i].expected == rejection_expected(out->acceptance.value, i + 1));
         CU_ASSERT(out->best == 0 || out->choices[out->best - 1].at_cost >= out->choices[i].at_cost);
@@ -126,6 +127,7 @@ static void the_target_s_text(void)
                 CU_ASSERT(memcmp(heard.ids[0][i], heard.ids[1][i], (TOKENS + 1) * sizeof(uint32_t)) == 0);
             check_counts(&out, &heard, lookahead);
             acceptance[draft] = out.acceptance.value;
+            if (draft == NEAR) CU_ASSERT(out.byte_ratio == 0.5); /* BF16 for F32 */
         }
     }
     CU_ASSERT(acceptance[SELF] == 1);
@@ -150,6 +152,7 @@ static void a_draft_that_is_the_target(void)
     open_four(&four, 2);
     run(&out, &heard, &four, SELF, (struct speculate_options){.lookahead = 4, .ignore_eos = true});
     CU_ASSERT(out.acceptance.value == 1 && out.acceptance.error == 0 && out.tokens_per_cycle == 5);
+    CU_ASSERT(out.byte_ratio == 1 && out.by_bytes == 1);
     CU_ASSERT(out.positions[3].value == 1 && out.choices[3].expected == 5 && out.implied > 0);
     run(&out, &heard, &four, SELF,
         (struct speculate_options){.lookahead = 4, .temperature = 1, .seed = 3, .ignore_eos = true});
