@@ -59,6 +59,7 @@ static enum status print_as_json(const struct perplexity_values *values,
     struct error *err)
 {
     struct json_writer writer = {.indent = 2};
+    char crc[9];
     json_open_object(&writer);
     json_put_text(&writer, "tool", "nibble-check perplexity");
     json_put_text(&writer, "version", NIBBLE_VERSION);
@@ -66,14 +67,22 @@ static enum status print_as_json(const struct perplexity_values *values,
     json_put_text(&writer, "text", values->text);
     json_put_text(&writer, "protocol", perplexity_protocol_name(protocol));
     json_put_u64(&writer, "context", result->context);
-    json_put_number(&writer, "perplexity", result->perplexity);
-    json_put_number(&writer, "perplexity_error", result->perplexity_error);
+    json_put_number(&writer, "perplexity", result->perplexity.value);
+    json_put_number(&writer, "perplexity_error", result->perplexity.error);
+    json_put_text(&writer, "errors", result->by_window ? "windows" : "tokens");
     json_put_number(&writer, "mean_nll", result->mean_nll);
     json_put_number(&writer, "bits_per_byte", result->bits_per_byte);
     json_put_u64(&writer, "tokens", result->tokens);
     json_put_u64(&writer, "tokens_scored", result->tokens_scored);
     json_put_u64(&writer, "windows", result->windows);
     json_put_u64(&writer, "text_bytes", result->text_bytes);
+    snprintf(crc, sizeof crc, "%08" PRIx32, result->text_crc32);
+    json_put_text(&writer, "text_crc32", crc);
+    json_write_key(&writer, "window_nll");
+    json_open_array(&writer);
+    for (uint64_t i = 0; i < result->windows; i++)
+        json_write_number(&writer, result->window_nll[i]);
+    json_close_array(&writer);
     json_put_u64(&writer, "model_bytes", container_bytes(model->container));
     json_put_number(&writer, "seconds", result->seconds);
     json_put_number(&writer, "tokens_per_second", result->tokens_per_second);
@@ -87,8 +96,8 @@ static enum status print_as_json(const struct perplexity_values *values,
 static void print_perplexity(const struct perplexity_result *result, enum perplexity_protocol protocol)
 {
     char duration[24], memory[16];
-    printf("perplexity     %.4f +- %.4f (%s protocol, context %" PRIu64 ")\n", result->perplexity,
-        result->perplexity_error, perplexity_protocol_name(protocol), result->context);
+    printf("perplexity     %.4f +- %.4f (%s protocol, context %" PRIu64 ")\n", result->perplexity.value,
+        result->perplexity.error, perplexity_protocol_name(protocol), result->context);
     printf("bits per byte  %.4f\n", result->bits_per_byte);
     printf("tokens         %" PRIu64 ", of which %" PRIu64 " scored in %" PRIu64 " windows\n", result->tokens,
         result->tokens_scored, result->windows);
@@ -102,7 +111,7 @@ static enum status run_perplexity(int argc, char **argv, enum options_outcome *o
     struct perplexity_values values = {.protocol = "gptq"};
     struct commands_setting setting = {0};
     struct model *model = NULL;
-    struct perplexity_result result;
+    struct perplexity_result result = {0};
     char *text = NULL;
     uint64_t bytes = 0;
     enum status status = options_parse(&usage, argc, argv, &values, outcome, err);
@@ -131,6 +140,7 @@ static enum status run_perplexity(int argc, char **argv, enum options_outcome *o
             values.model, &result, options.protocol, values.text, setting.pool, &setting.report, err);
     }
 done:
+    memory_free(result.window_nll);
     model_close(model);
     memory_free(text);
     pool_free(setting.pool);

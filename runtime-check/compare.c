@@ -251,12 +251,20 @@ static enum status allocate(struct contest *contest, struct model *base, struct 
     return status;
 }
 
+static enum status allocate_window_nll(struct contest *contest, uint64_t index, struct error *err)
+{
+    struct divergence *divergence = &contest->contestants[index].divergence;
+    divergence->window_nll = memory_new(contest->windows.count, sizeof *divergence->window_nll, err);
+    return divergence->window_nll ? OK : ERR_MEMORY;
+}
+
 static void release(struct contest *contest)
 {
     for (uint64_t i = 0; i < contest->count; i++) {
         session_free(contest->contestants[i].session);
         memory_free(contest->contestants[i].hidden);
         memory_free(contest->contestants[i].divergence.klds);
+        memory_free(contest->contestants[i].divergence.window_nll);
     }
     memory_free(contest->contestants);
     memory_free(contest->base_logits);
@@ -277,6 +285,8 @@ static enum status summarize(struct comparison *out, struct contest *contest, st
             .seconds = candidate->seconds,
         };
         status = divergence_summarize(&out[i], &candidate->divergence, err);
+        out[i].window_nll = candidate->divergence.window_nll;
+        candidate->divergence.window_nll = NULL;
     }
     return status;
 }
@@ -292,6 +302,8 @@ enum status compare_models(struct comparison *out, const struct compare_base *st
     for (uint64_t i = 0; i < count && !status; i++)
         status = check_candidate(base, candidates[i], text, text_bytes, err);
     if (!status) status = allocate(&contest, base, candidates, count, err);
+    for (uint64_t i = 1; i < contest.count && options->window_nll && !status; i++)
+        status = allocate_window_nll(&contest, i, err);
     if (!status) status = run_all(&contest, report, err);
     if (!status) status = summarize(out, &contest, err);
     release(&contest);

@@ -112,20 +112,22 @@ static enum status score_all(struct measurement *run, const struct report *repor
 }
 
 /* Mean, spread and what follows from them. */
-static void summarize(struct perplexity_result *out, const float *nll, uint64_t count)
+static enum status summarize(struct perplexity_result *out, const struct measurement *run, struct error *err)
 {
-    double sum = 0, squares = 0;
-    for (uint64_t i = 0; i < count; i++)
-        sum += (double)nll[i];
-    out->mean_nll = sum / (double)count;
+    const uint64_t scored = run->windows.scored, count = run->windows.count * scored;
+    struct clustered nll = {0};
+    out->window_nll = memory_new(run->windows.count, sizeof *out->window_nll, err);
+    if (!out->window_nll) return ERR_MEMORY;
     for (uint64_t i = 0; i < count; i++) {
-        const double d = (double)nll[i] - out->mean_nll;
-        squares += d * d;
+        clustered_add(&nll, scored, (double)run->nll[i]);
+        out->window_nll[i / scored] += (double)run->nll[i] / (double)scored;
     }
-    const double deviation = count > 1 ? sqrt(squares / (double)(count - 1)) : 0;
-    out->perplexity = exp(out->mean_nll);
-    out->perplexity_error = out->perplexity * deviation / sqrt((double)count);
+    const struct estimate mean = clustered_estimate(&nll);
+    out->mean_nll = mean.value;
+    out->by_window = nll.windows.count >= ESTIMATE_WINDOWS;
+    out->perplexity = (struct estimate){exp(mean.value), exp(mean.value) * mean.error};
     out->tokens_scored = count;
+    return OK;
 }
 
 static enum status allocate(struct measurement *run, struct error *err)
@@ -162,11 +164,12 @@ enum status perplexity_measure(struct perplexity_result *out, struct model *mode
     struct error *err)
 {
     struct measurement run = {.model = model};
+    *out = (struct perplexity_result){0};
     enum status status = windows_cut(&run.windows, model, text, text_bytes, options, report, err);
     if (status || (status = allocate(&run, err))) goto done;
     const double start = report_seconds();
     if ((status = score_all(&run, report, err))) goto done;
-    summarize(out, run.nll, run.windows.count * run.windows.scored);
+    if ((status = summarize(out, &run, err))) goto done;
     out->seconds = report_seconds() - start;
     describe(out, &run, text, text_bytes);
 done:

@@ -5,6 +5,7 @@
 
 #include "base/report.h"
 #include "model/forward.h"
+#include "runtime-check/estimate.h"
 
 /* The text is tokenized once, whole, with what the tokenizer puts in front (BOS), and cut into windows of `context` tokens
  * that do not overlap; the tail is dropped.
@@ -20,10 +21,11 @@ struct perplexity_options {
 };
 
 struct perplexity_result {
-    double perplexity;       /* exp of the mean negative log-likelihood */
-    double perplexity_error; /* its standard error: perplexity * s / sqrt(n), tokens taken as independent */
-    double mean_nll;         /* nats per scored token */
-    double bits_per_byte;    /* mean_nll / ln 2 * tokens of the text / bytes of the text, BOS not counted */
+    struct estimate perplexity; /* exp of the mean negative log-likelihood */
+    bool by_window;             /* its standard error is that of the windows' means (estimate.h) */
+    double *window_nll;         /* [windows] mean of each; owner: the caller, memory_free */
+    double mean_nll;            /* nats per scored token */
+    double bits_per_byte;       /* mean_nll / ln 2 * tokens of the text / bytes of the text, BOS not counted */
     uint64_t tokens;         /* of the whole text, BOS included */
     uint64_t tokens_scored, windows, context, text_bytes;
     uint32_t text_crc32;
