@@ -39,7 +39,7 @@ struct comparison {
         layer_errors; /* [layers] trace_error of each decoder layer, or NULL; owner: the caller, memory_free */
     uint32_t layers;
     double *window_nll; /* [windows] mean nll of each, or NULL; owner: the caller, memory_free */
-    double seconds; /* the candidate's own forward passes, and its logits and scoring */
+    double seconds;     /* the candidate's own forward passes, and its logits and scoring */
 };
 
 /* What stands for the original: an open model, or what was stored of one. The other is NULL. */

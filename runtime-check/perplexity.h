@@ -25,8 +25,8 @@ struct perplexity_result {
     bool by_window;             /* its standard error is that of the windows' means (estimate.h) */
     double *window_nll;         /* [windows] mean of each; owner: the caller, memory_free */
     double mean_nll;            /* nats per scored token */
-    double bits_per_byte;       /* mean_nll / ln 2 * tokens of the text / bytes of the text, BOS not counted */
-    uint64_t tokens;         /* of the whole text, BOS included */
+    double bits_per_byte; /* mean_nll / ln 2 * tokens of the text / bytes of the text, BOS not counted */
+    uint64_t tokens;      /* of the whole text, BOS included */
     uint64_t tokens_scored, windows, context, text_bytes;
     uint32_t text_crc32;
     double seconds;           /* forward passes and scoring, without loading */
