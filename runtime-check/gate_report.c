@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/number.h"
 #include "base/utf8.h"
 
 const char *gate_remark(char *out, const struct gate_verdict *verdict, double confidence)
@@ -142,6 +144,16 @@ static void open_case(struct text *text, const struct gate_report *report, const
     add(text, " time=\"0\">\n");
 }
 
+/* All digits; what is not finite by its C name. */
+static void add_number(struct text *text, const char *name, double value)
+{
+    char digits[32];
+    if (isfinite(value))
+        add(text, "%s %s\n", name, number_write(digits, value));
+    else
+        add(text, "%s %f\n", name, value);
+}
+
 static void add_case(struct text *text, const struct gate_report *report, const struct gate_verdict *verdict)
 {
     char numbers[6 * GATE_TEXT], remark[GATE_REMARK];
@@ -154,8 +166,11 @@ static void add_case(struct text *text, const struct gate_report *report, const 
         add_xml(text, gate_remark(remark, verdict, report->result->confidence) ? remark : numbers);
         add(text, "</failure>\n");
     }
-    add(text, "      <system-out>%s\nvalue %.17g\nstandard error %.17g\nbound %.17g\nlimit %.17g\n", numbers,
-        verdict->value, verdict->error, verdict->bound, verdict->limit);
+    add(text, "      <system-out>%s\n", numbers);
+    add_number(text, "value", verdict->value);
+    add_number(text, "standard error", verdict->error);
+    add_number(text, "bound", verdict->bound);
+    add_number(text, "limit", verdict->limit);
     add(text, "</system-out>\n    </testcase>\n");
 }
 
