@@ -163,6 +163,15 @@ static enum status check_output(const char *output, const struct gate_values *va
     return status;
 }
 
+/* Find out before hours of work that a file cannot be written. */
+static enum status try_output(const char *path, struct error *err)
+{
+    struct output *output = NULL;
+    enum status status = output_open(&output, path, true, err);
+    if (!status) output_abandon(output);
+    return status;
+}
+
 static enum status check_outputs(const struct gate_values *values, struct error *err)
 {
     enum status status = check_output(values->junit, values, err);
@@ -170,7 +179,7 @@ static enum status check_outputs(const struct gate_values *values, struct error 
     if (!status && values->junit && values->summary &&
         (strcmp(values->junit, values->summary) == 0 || file_same(values->junit, values->summary)))
         status = fail(err, ERR_USAGE, "--junit and --summary name the same file");
-    return status;
+    return status || !values->junit ? status : try_output(values->junit, err);
 }
 
 /* ---- opening ---- */

@@ -112,9 +112,9 @@ static enum status refuse_check(
     const struct gate_check *check, enum gate_base base, const char *name, struct error *err)
 {
     if (base == GATE_BASE_NONE) {
-        return fail(err, ERR_USAGE,
-            "--%s needs something to compare with: --base MODEL, --base-logits FILE%s", check->word,
-            check->needs == GATE_BASE_RESULT ? " or --baseline FILE" : "");
+        return fail(err, ERR_USAGE, "--%s needs something to compare with: --base MODEL%s", check->word,
+            check->needs == GATE_BASE_RESULT ? ", --base-logits FILE or --baseline FILE"
+                                             : " or --base-logits FILE");
     }
     if (base == GATE_BASE_RESULT) {
         return fail(err, ERR_USAGE,

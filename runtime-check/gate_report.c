@@ -121,6 +121,7 @@ static void add_properties(struct text *text, const struct gate_report *report)
         snprintf(number, sizeof number, "%" PRIu64, subject->measured->tokens_scored);
         add_property(text, "tokens_scored", number);
         add_property(text, "confidence", gate_show_confidence(number, report->result->confidence));
+        if (subject->base) add_property(text, "errors", subject->unpaired ? "unpaired" : "paired");
     }
     add(text, "    </properties>\n");
 }
