@@ -281,6 +281,13 @@ static enum status allocate_candidate(
     return candidate->divergence.klds ? allocate_hidden(contest, candidate, err) : ERR_MEMORY;
 }
 
+static enum status allocate_window_nll(struct contest *contest, uint64_t index, struct error *err)
+{
+    struct divergence *divergence = &contest->candidates[index].divergence;
+    divergence->window_nll = memory_new(contest->windows->count, sizeof *divergence->window_nll, err);
+    return divergence->window_nll ? OK : ERR_MEMORY;
+}
+
 static enum status allocate(
     struct contest *contest, struct model *const *candidates, uint64_t count, struct error *err)
 {
@@ -394,6 +401,7 @@ static void release(struct contest *contest)
     for (uint64_t i = 0; i < contest->count; i++) {
         memory_free(contest->candidates[i].hidden);
         memory_free(contest->candidates[i].divergence.klds);
+        memory_free(contest->candidates[i].divergence.window_nll);
     }
     memory_free(contest->base.hidden);
     memory_free(contest->candidates);
@@ -445,6 +453,8 @@ static enum status summarize(struct comparison *out, struct contest *contest, st
             .seconds = candidate->seconds,
         };
         status = divergence_summarize(&out[i], &candidate->divergence, err);
+        out[i].window_nll = candidate->divergence.window_nll;
+        candidate->divergence.window_nll = NULL;
         if (!status) status = take_layers(&out[i], contest, i, err);
     }
     return status;
@@ -464,6 +474,8 @@ enum status compare_models(struct comparison *out, const struct compare_base *ba
     if (!status && options->layers) status = start_tracing(&contest, candidates, count, err);
     if (!status && options->save_base) status = start_saving(&contest, text, text_bytes, options, err);
     if (!status) status = allocate(&contest, candidates, count, err);
+    for (uint64_t i = 0; i < contest.count && options->window_nll && !status; i++)
+        status = allocate_window_nll(&contest, i, err);
     if (!status) status = run_all(&contest, report, err);
     if (!status) status = summarize(out, &contest, err);
     if (!status && contest.writer) {

@@ -38,7 +38,8 @@ struct comparison {
     double *
         layer_errors; /* [layers] trace_error of each decoder layer, or NULL; owner: the caller, memory_free */
     uint32_t layers;
-    double seconds; /* the candidate's own forward passes, and its logits and scoring */
+    double *window_nll; /* [windows] mean nll of each, or NULL; owner: the caller, memory_free */
+    double seconds;     /* the candidate's own forward passes, and its logits and scoring */
 };
 
 /* What stands for the original: an open model, or what was stored of one. The other is NULL. */
@@ -49,6 +50,7 @@ struct compare_base {
 
 struct compare_options {
     struct perplexity_options text; /* with a stored base ignored: the file's */
+    bool window_nll;                /* also the mean of every window */
     bool layers;                    /* also the error of every layer's output; needs a base model */
     const char *save_base; /* write the base's predictions to this file, or NULL; needs a base model */
     bool force;            /* replace it */

@@ -164,6 +164,8 @@ void divergence_add(struct divergence *divergence, const struct divergence_row *
 {
     const uint64_t per_window = divergence->per_window;
     divergence->klds[divergence->kld.tokens.count] = (float)fmin(row->kld, (double)FLT_MAX);
+    if (divergence->window_nll)
+        divergence->window_nll[divergence->nll.windows.count] += row->nll / (double)per_window;
     clustered_add(&divergence->base_nll, per_window, row->base_nll);
     clustered_add(&divergence->nll, per_window, row->nll);
     clustered_add(&divergence->log_ratio, per_window, row->nll - row->base_nll);

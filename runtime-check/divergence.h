@@ -49,6 +49,8 @@ void divergence_row_top(struct divergence_row *out, const struct divergence_top 
 struct divergence {
     float *klds; /* [capacity], of every row in order, for percentiles; owner: the caller */
     uint64_t capacity, per_window;
+    double
+        *window_nll; /* [capacity / per_window] zeroed, or NULL: the windows' mean nll; owner: the caller */
     struct clustered base_nll, nll, log_ratio, kld, squared_change, same_top;
 };
 
