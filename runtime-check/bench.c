@@ -245,22 +245,21 @@ static enum status measure_speed(struct bench_run *run, struct bench_model *mode
     return status;
 }
 
-/* While everything is still there. */
-static enum status measure_memory(const struct bench_run *run, struct bench_model *model, uint64_t round,
-    bool peak_known, struct error *err)
+/* While everything is still there. What the system does not tell is NaN. */
+static void measure_memory(
+    const struct bench_run *run, struct bench_model *model, uint64_t round, bool peak_known)
 {
     const struct container *container = run->model->container;
-    uint64_t bytes, resident = 0;
-    enum status status = OK;
+    uint64_t bytes;
+    double resident = 0;
     model->values[BENCH_PEAK][round] = peak_known && residency_peak(&bytes) ? (double)bytes : NAN;
     model->values[BENCH_ANONYMOUS][round] = residency_anonymous(&bytes) ? (double)bytes : NAN;
-    for (uint64_t i = 0; i < container_file_count(container) && !status; i++) {
+    for (uint64_t i = 0; i < container_file_count(container); i++) {
         const struct container_file file = container_file(container, i);
-        status = residency_of_map(&bytes, file.map, file.bytes, err);
-        resident += bytes;
+        const enum status status = residency_of_map(&bytes, file.map, file.bytes, NULL);
+        resident += status ? NAN : (double)bytes;
     }
-    model->values[BENCH_RESIDENT][round] = (double)resident;
-    return status;
+    model->values[BENCH_RESIDENT][round] = resident;
 }
 
 enum status bench_round(struct bench_model *model, uint64_t round, const struct bench_options *options,
@@ -273,7 +272,7 @@ enum status bench_round(struct bench_model *model, uint64_t round, const struct 
     if (!status) status = prepare(&run, options->prompt_tokens, options->prompt_tokens + rest, err);
     if (!status) status = warm_up(&run, options->prompt_tokens, err);
     if (!status) status = measure_speed(&run, model, round, options, energy, err);
-    if (!status) status = measure_memory(&run, model, round, peak_known, err);
+    if (!status) measure_memory(&run, model, round, peak_known);
     close_run(&run);
     return status ? fail_within(err, status, "%s", model->path) : OK;
 }

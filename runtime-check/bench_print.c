@@ -115,7 +115,8 @@ static void print_memory(const struct bench_report *report, const struct bench_m
 {
     char peak[TEXT_BYTES], anonymous[TEXT_BYTES], mapped[16], resident[TEXT_BYTES], token[16], context[16];
     printf("peak memory       %s\n", bytes_text(peak, spread(report, model, BENCH_PEAK).median));
-    printf("  model file      %s mapped, %s of it in memory\n", report_bytes(mapped, model->mapped_bytes),
+    printf("  model file      %s mapped, %s of it in the page cache\n",
+        report_bytes(mapped, model->mapped_bytes),
         bytes_text(resident, spread(report, model, BENCH_RESIDENT).median));
     printf("  beside it       %s, anonymous\n",
         bytes_text(anonymous, spread(report, model, BENCH_ANONYMOUS).median));
@@ -205,18 +206,19 @@ static void model_row(struct table *table, const struct bench_report *report, co
 static void print_notes(const struct bench_report *report)
 {
     char text[16];
+    bool fits = false;
     for (uint64_t i = 0; i < report->count; i++) {
         const struct bench_model *model = &report->models[i];
         if (*model->cold_reason)
             printf("load cold, %s: " NOT_AVAILABLE ": %s\n", model->path, model->cold_reason);
         if (*model->energy_reason && i == 0) printf("energy: " NOT_AVAILABLE ": %s\n", model->energy_reason);
-        if (report->bandwidths && bench_fits_cache(report, model))
-            printf("bandwidth, %s: what a token reads fits in the last-level cache; this may exceed 100 %%\n",
-                model->path);
+        fits |= report->bandwidths && bench_fits_cache(report, model);
     }
     if (report->bandwidths)
-        printf("bandwidth: share of %s/s, read by %u threads, that generation uses\n",
-            report_bytes(text, (uint64_t)bench_bandwidth(report)), report->threads);
+        printf("bandwidth: share of %s/s, read by %u threads, that generation uses%s\n",
+            report_bytes(text, (uint64_t)bench_bandwidth(report)), report->threads,
+            fits ? "; more than 100 % is possible where what a token reads fits in the last-level cache"
+                 : "");
     else
         printf("bandwidth: " NOT_AVAILABLE ": %s\n", report->no_bandwidth);
 }
@@ -231,7 +233,7 @@ static void print_table(const struct bench_report *report)
     table_free(&table);
     printf("\nprompt of %" PRIu64 " tokens, then %" PRIu64 " generated; medians; range: most less least\n",
         report->options.prompt_tokens, report->options.tokens);
-    printf("ratio: to the first model, median over the rounds; loads: opening and one token\n");
+    printf("ratio: to the first model, median over the rounds; cold and warm load: opening and one token\n");
     print_notes(report);
 }
 

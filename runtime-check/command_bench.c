@@ -83,8 +83,8 @@ static enum status describe_all(
         if (status) return status;
         if (values->options.prompt_tokens + values->options.tokens > command->models[i].context)
             report_note(&command->setting.report,
-                "%s: more tokens than its context of %" PRIu64
-                "; what it says there means nothing, its speed does",
+                "%s: prompt and generated tokens go beyond its context of %" PRIu64
+                "; speed is measured all the same",
                 path, command->models[i].context);
     }
     return OK;

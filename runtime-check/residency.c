@@ -12,7 +12,7 @@
 
 #define PROCESS_STATUS "/proc/self/status"
 
-enum { PAGES_AT_ONCE = 4096 };
+enum { PAGES_AT_ONCE = 4096, DROP_ATTEMPTS = 3, DROP_PAUSE = 2000 /* microseconds */ };
 
 enum status residency_of_map(uint64_t *resident, const void *map, uint64_t bytes, struct error *err)
 {
@@ -45,16 +45,21 @@ static enum status resident_of_file(uint64_t *resident, const char *path, struct
 }
 
 /* The kernel cannot drop a page that is still to be written, so that comes first. Both are requests: what is left says whether
- * they were granted. */
+ * they were granted. Pages that are just passing through a processor's own lists stay too, hence the further attempts. */
 enum status residency_drop(uint64_t *resident, const char *path, struct error *err)
 {
-    struct file *file = NULL;
-    enum status status = file_open(&file, path, err);
-    if (status) return status;
-    (void)fdatasync(file->descriptor);
-    (void)posix_fadvise(file->descriptor, 0, 0, POSIX_FADV_DONTNEED);
-    file_close(file);
-    return resident_of_file(resident, path, err);
+    enum status status = OK;
+    *resident = 1;
+    for (unsigned attempt = 0; attempt < DROP_ATTEMPTS && *resident && !status; attempt++) {
+        struct file *file = NULL;
+        if (attempt) usleep(DROP_PAUSE);
+        if ((status = file_open(&file, path, err))) return status;
+        (void)fdatasync(file->descriptor);
+        (void)posix_fadvise(file->descriptor, 0, 0, POSIX_FADV_DONTNEED);
+        file_close(file);
+        status = resident_of_file(resident, path, err);
+    }
+    return status;
 }
 
 bool residency_peak(uint64_t *bytes)
