@@ -202,6 +202,18 @@ uint64_t container_bytes(const struct container *container)
     return bytes;
 }
 
+uint64_t container_file_count(const struct container *container)
+{
+    return container->file_count;
+}
+
+struct container_file container_file(const struct container *container, uint64_t index)
+{
+    const struct file *file = container->files[index].file;
+
+    return (struct container_file){file->path, file->bytes, file->map};
+}
+
 uint64_t container_count(const struct container *container)
 {
     return container->entry_count;
