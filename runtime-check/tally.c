@@ -62,11 +62,13 @@ void tally_summarize(struct tally_summary *out, const struct task_file *file,
         lost += was && !right;
         gained += right && !was;
     }
+    struct estimate change = moments_estimate(&tally.change);
+    change.value = ((double)gained - (double)lost) / (double)file->count; /* exact, also where it is zero */
     *out = (struct tally_summary){
         .accuracy = moments_estimate(&tally.right),
         .accuracy_by_characters = moments_estimate(&tally.right_by_characters),
         .accuracy_by_bytes = moments_estimate(&tally.right_by_bytes),
-        .change = moments_estimate(&tally.change),
+        .change = change,
         .change_by_characters = moments_estimate(&tally.change_by_characters),
         .flips = moments_estimate(&tally.flips),
         .lost = lost,

@@ -17,6 +17,14 @@ void task_file_free(struct task_file *file)
     memset(file, 0, sizeof *file);
 }
 
+double task_file_chance(const struct task_file *file)
+{
+    double sum = 0;
+    for (uint64_t i = 0; i < file->count; i++)
+        sum += 1 / (double)file->items[i].choices;
+    return sum / (double)file->count;
+}
+
 /* ---- lines ---- */
 
 /* The layout is settled by the first object, or was given. */

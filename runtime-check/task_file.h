@@ -60,6 +60,9 @@ enum status task_file_parse(struct task_file *out, const char *what, const char 
 enum status task_file_add_examples(
     struct task_file *file, const char *path, uint64_t shots, struct error *err);
 
+/* The accuracy of one who guesses: the mean of 1 / choices over the items. */
+double task_file_chance(const struct task_file *file);
+
 void task_file_free(struct task_file *file);
 
 /* The bytes of a text; valid until more is read. */
