@@ -50,6 +50,14 @@ static void add_item(struct tally *tally, const struct task_file *file, uint64_t
     moments_add(&tally->right_log_prob, here[item->right]);
 }
 
+/* The mean of whole numbers: their sum, known exactly, by their count. */
+static struct estimate mean_of_whole(const struct moments *moments)
+{
+    struct estimate estimate = moments_estimate(moments);
+    estimate.value = nearbyint(estimate.value * (double)moments->count) / (double)moments->count;
+    return estimate;
+}
+
 void tally_summarize(struct tally_summary *out, const struct task_file *file,
     const struct tasks_scores *scores, const struct tasks_scores *base)
 {
@@ -62,18 +70,16 @@ void tally_summarize(struct tally_summary *out, const struct task_file *file,
         lost += was && !right;
         gained += right && !was;
     }
-    struct estimate change = moments_estimate(&tally.change);
-    change.value = ((double)gained - (double)lost) / (double)file->count; /* exact, also where it is zero */
     *out = (struct tally_summary){
-        .accuracy = moments_estimate(&tally.right),
-        .accuracy_by_characters = moments_estimate(&tally.right_by_characters),
-        .accuracy_by_bytes = moments_estimate(&tally.right_by_bytes),
-        .change = change,
-        .change_by_characters = moments_estimate(&tally.change_by_characters),
-        .flips = moments_estimate(&tally.flips),
+        .accuracy = mean_of_whole(&tally.right),
+        .accuracy_by_characters = mean_of_whole(&tally.right_by_characters),
+        .accuracy_by_bytes = mean_of_whole(&tally.right_by_bytes),
+        .change = mean_of_whole(&tally.change),
+        .change_by_characters = mean_of_whole(&tally.change_by_characters),
+        .flips = mean_of_whole(&tally.flips),
         .lost = lost,
         .gained = gained,
-        .agree = moments_estimate(&tally.agree),
+        .agree = mean_of_whole(&tally.agree),
         .kld = moments_estimate(&tally.kld),
         .right_log_prob = moments_estimate(&tally.right_log_prob),
     };

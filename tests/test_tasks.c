@@ -428,38 +428,49 @@ static double score_alone(struct model *model, const struct choice_tokens *token
     return sum;
 }
 
-/* Shared beginnings change nothing but the work: items of the shipped file, with examples in front and a context so short that some
- * sequences are cut. */
-static void whole_sequences(void)
+/* Score the first items of the shipped file, with examples in front, and each choice by itself. */
+static void compare_alone(
+    struct model *model, uint64_t context, struct tasks_plan *plan, uint64_t *tokens_run)
 {
-    struct pool *pool = NULL;
-    struct model *model = open_model(&pool, 2, testing_source(MODEL));
     struct error err = {0};
     struct task_file file;
-    struct tasks_plan plan;
     struct tasks_scores scores;
     struct choice_tokens tokens = {0};
     uint64_t truncated = 0;
     double off = 0;
     REQUIRE(!task_file_read(&file, testing_source(MODEL "/choices.jsonl"), "auto", 6, &err), &err);
     REQUIRE(!task_file_add_examples(&file, testing_source("golden/tasks/plain.jsonl"), 2, &err), &err);
-    CHECK(!tasks_plan(&plan, model, &file, 140, &err), &err);
-    CHECK(!tasks_score(&scores, model, &file, &plan, NULL, &err), &err);
+    CHECK(!tasks_plan(plan, model, &file, context, &err), &err);
+    CHECK(!tasks_score(&scores, model, &file, plan, NULL, &err), &err);
     for (uint64_t i = 0; i < file.count; i++) {
-        for (uint32_t choice = 0; choice < file.items[i].choices; choice++) {
-            CHECK(!choice_tokenize(&tokens, model, &file, &file.items[i], choice, 140, &err), &err);
-            CU_ASSERT(tokens.count <= 141 && tokens.scored < tokens.count);
+        const struct task_item *item = &file.items[i];
+        for (uint32_t choice = 0; choice < item->choices; choice++) {
+            CHECK(!choice_tokenize(&tokens, model, &file, item, choice, plan->context, &err), &err);
+            CU_ASSERT(tokens.count <= plan->context + 1 && tokens.scored < tokens.count);
             truncated += tokens.truncated;
-            off = fmax(off, fabs(score_alone(model, &tokens) - scores.sums[file.items[i].first + choice]));
+            off = fmax(off, fabs(score_alone(model, &tokens) - scores.sums[item->first + choice]));
         }
     }
     CU_ASSERT(off < 1e-3);
-    CU_ASSERT(truncated > 0 && truncated < file.choice_count);
-    CU_ASSERT_EQUAL(plan.truncated, truncated);
-    CU_ASSERT(scores.tokens_run < plan.tokens / 2);
+    CU_ASSERT_EQUAL(plan->truncated, truncated);
+    *tokens_run = scores.tokens_run;
     choice_free(&tokens);
     tasks_free(&scores);
     task_file_free(&file);
+}
+
+/* Shared beginnings change nothing but the work; also with a context so short that some sequences are cut. */
+static void whole_sequences(void)
+{
+    struct pool *pool = NULL;
+    struct model *model = open_model(&pool, 2, testing_source(MODEL));
+    struct tasks_plan plan;
+    uint64_t tokens_run;
+    compare_alone(model, 0, &plan, &tokens_run);
+    CU_ASSERT(plan.context == 256 && plan.truncated == 0);
+    CU_ASSERT(tokens_run < plan.tokens / 2);
+    compare_alone(model, 60, &plan, &tokens_run);
+    CU_ASSERT(plan.truncated > 0 && plan.truncated < 24 && plan.longest == 60);
     model_close(model);
     pool_free(pool);
 }
@@ -476,7 +487,7 @@ static void same_for_any_threads(void)
         struct tasks_plan plan;
         struct tasks_scores scores;
         struct tally_summary summary;
-        REQUIRE(!task_file_read(&file, testing_source(MODEL "/choices.jsonl"), "auto", 40, &err), &err);
+        REQUIRE(!task_file_read(&file, testing_source(MODEL "/choices.jsonl"), "auto", 30, &err), &err);
         REQUIRE(!tasks_plan(&plan, model, &file, 0, &err), &err);
         REQUIRE(!tasks_score(&scores, model, &file, &plan, NULL, &err), &err);
         tally_summarize(&summary, &file, &scores, &scores);
