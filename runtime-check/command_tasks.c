@@ -85,6 +85,7 @@ struct tasks_run {
     struct model **models;          /* [count] */
     struct task_print_model *shown; /* [count] */
     uint64_t count;
+    struct output *samples; /* NULL: none asked for, or complete */
     double seconds;
 };
 
@@ -97,12 +98,30 @@ static enum status check_values(const struct tasks_values *values, struct error 
         return fail(err, ERR_USAGE, "--examples FILE and --shots N go together");
     if (values->examples && file_same(values->examples, values->data))
         return fail(err, ERR_USAGE, "--examples is the file of --data: models would be shown the answers");
-    if (values->samples && !values->force && file_kind(values->samples) != FILE_ABSENT)
-        return fail(err, ERR_USAGE, "%s exists; --force replaces it", values->samples);
-    if (values->samples && (file_same(values->samples, values->data) ||
-                               (values->examples && file_same(values->samples, values->examples))))
-        return fail(err, ERR_USAGE, "--samples would replace %s, which is read", values->samples);
     return OK;
+}
+
+/* Open the file of --samples before the long work. It must not be a file that is read. */
+static enum status open_samples(struct tasks_run *run, const struct tasks_values *values, struct error *err)
+{
+    const char *path = values->samples;
+    if (!path) return OK;
+    bool read = file_same(path, values->data) || (values->examples && file_same(path, values->examples));
+    for (uint64_t i = 0; i < values->models.count; i++)
+        read = read || file_same(path, values->models.values[i]);
+    if (read) return fail(err, ERR_USAGE, "--samples would replace %s, which is read", path);
+    return output_open(&run->samples, path, values->force, err);
+}
+
+/* Write and complete it. */
+static enum status write_samples(struct tasks_run *run, struct error *err)
+{
+    struct output *output = run->samples;
+    if (!output) return OK;
+    const enum status status = task_print_samples(output, &run->file, run->shown, run->count, err);
+    if (status) return status;
+    run->samples = NULL;
+    return output_commit(output, err);
 }
 
 static enum status read_items(struct tasks_run *run, const struct tasks_values *values, struct error *err)
@@ -163,6 +182,7 @@ static void close_all(struct tasks_run *run)
     memory_free(run->models);
     memory_free(run->shown);
     task_file_free(&run->file);
+    output_abandon(run->samples);
     pool_free(run->setting.pool);
 }
 
@@ -222,13 +242,12 @@ static enum status run_tasks(int argc, char **argv, enum options_outcome *outcom
     struct tasks_run run = {0};
     enum status status = options_parse(&usage, argc, argv, &values, outcome, err);
     if (status || *outcome != OPTIONS_RUN || (status = check_values(&values, err)) ||
-        (status = read_items(&run, &values, err)) ||
+        (status = read_items(&run, &values, err)) || (status = open_samples(&run, &values, err)) ||
         (status = commands_open(&run.setting, &values.common, err)) ||
         (status = open_models(&run, &values, err)) || (status = score_models(&run, err))) {
         goto done;
     }
-    if (values.samples)
-        status = task_print_samples(values.samples, values.force, &run.file, run.shown, run.count, err);
+    status = write_samples(&run, err);
     if (!status) status = print_result(&run, &values, err);
 done:
     close_all(&run);

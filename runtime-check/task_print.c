@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/memory.h"
 #include "base/number.h"
 #include "base/report.h"
@@ -220,17 +219,12 @@ static enum status write_sample(struct output *output, uint64_t *offset, const s
     return status;
 }
 
-enum status task_print_samples(const char *path, bool force, const struct task_file *file,
+enum status task_print_samples(struct output *output, const struct task_file *file,
     const struct task_print_model *models, uint64_t count, struct error *err)
 {
-    struct output *output = NULL;
     uint64_t offset = 0;
-    enum status status = output_open(&output, path, force, err);
+    enum status status = OK;
     for (uint64_t i = 0; i < file->count && !status; i++)
         status = write_sample(output, &offset, file, i, models, count, err);
-    if (status) {
-        output_abandon(output);
-        return status;
-    }
-    return output_commit(output, err);
+    return status;
 }

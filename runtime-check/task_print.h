@@ -2,6 +2,7 @@
 #ifndef NIBBLE_RUNTIME_CHECK_TASK_PRINT_H
 #define NIBBLE_RUNTIME_CHECK_TASK_PRINT_H
 
+#include "base/file.h"
 #include "base/json.h"
 #include "runtime-check/tally.h"
 
@@ -24,9 +25,8 @@ void task_print_markdown(const struct task_print_model *models, uint64_t count);
 /* One model as a JSON object; `first`: without comparison. */
 void task_print_json(struct json_writer *writer, const struct task_print_model *model, bool first);
 
-/* Write what every model answered to every item, one JSON object a line, all or nothing. ERR_USAGE: the file exists and
- * !force. */
-enum status task_print_samples(const char *path, bool force, const struct task_file *file,
+/* Write what every model answered to every item to an open output (base/file.h), one JSON object a line; the caller commits. */
+enum status task_print_samples(struct output *output, const struct task_file *file,
     const struct task_print_model *models, uint64_t count, struct error *err);
 
 #endif
