@@ -70,7 +70,7 @@ static uint64_t linear_ticks(const struct axis *axis, double *out)
     const double step = round_value((axis->high - axis->low) / (2 * TICKS_WANTED), true);
     uint64_t found = 0;
     for (double i = ceil(axis->low / step - 1e-9); i * step <= axis->high + 1e-9 * step; i++) {
-        if (found < AXIS_TICKS) out[found++] = i * step;
+        if (found < AXIS_TICKS) out[found++] = i * step + 0.0; /* not -0 */
     }
     return found;
 }

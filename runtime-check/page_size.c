@@ -10,6 +10,9 @@
 #include "runtime-check/page_view.h"
 #include "runtime-check/plot.h"
 
+/* The least the vertical axis spans. */
+enum { DECADE = 10 };
+
 /* One drawing of the figure. Points are those models whose size is known, in the view's order; the base is none of them. */
 struct scene {
     struct plot plot;
@@ -55,7 +58,7 @@ static void fit_axes(struct scene *scene)
     scene->plot.x = (struct axis){.logarithmic = true, .low = smallest / 1.2, .high = largest * 1.15};
     scene->plot.y = (struct axis){.logarithmic = true, .zero = true};
     if (most > 0)
-        axis_fit(&scene->plot.y, least, most);
+        axis_fit(&scene->plot.y, fmin(least, most / DECADE), most);
     else
         axis_fit(&scene->plot.y, 1e-6, 1e-3);
 }
@@ -111,15 +114,16 @@ static void draw_base(struct scene *scene)
         return;
     }
     report_bytes(bytes, base->bytes);
+    const double width = labels_width(name, plot->font) + labels_width(bytes, plot->font) + plot->font;
+    const double side = x - width - 8 > plot->left ? -1 : 1; /* where there is room for the name */
     markup_format(plot->markup,
         "<g class=\"base\"><path class=\"size\" d=\"M%.1f %.1fV%.1f\"/><circle cx=\"%.1f\" cy=\"%.1f\" "
-        "r=\"5\"/><text class=\"name\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">",
-        x, plot->top, plot->bottom, x, plot->bottom, x - 6, y);
+        "r=\"5\"/><text class=\"name\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">",
+        x, plot->top, plot->bottom, x, plot->bottom, x + 6 * side, y, side < 0 ? "end" : "start");
     markup_escape(plot->markup, name);
     markup_format(plot->markup, ", %s</text></g>\n", bytes);
-    const double width = labels_width(name, plot->font) + labels_width(bytes, plot->font) + plot->font;
     add_obstacle(scene, x, plot->bottom, PLOT_RADIUS, PLOT_RADIUS);
-    add_obstacle(scene, x - width / 2, y - plot->font / 2, width / 2 + 6, 0.7 * plot->font);
+    add_obstacle(scene, x + side * width / 2, y - plot->font / 2, width / 2 + 6, 0.7 * plot->font);
     add_segment(scene, x, plot->top, x, plot->bottom);
     memory_free(name);
 }
@@ -317,6 +321,18 @@ static void free_scene(struct scene *scene)
     memory_free(scene->segments);
 }
 
+static void write_notes(struct markup *markup, const struct scene *scene)
+{
+    bool joined = false;
+    for (uint64_t i = 0; i < scene->count && !joined; i++)
+        joined = next_in_family(scene, i) != NULL;
+    markup_format(markup,
+        "<p class=\"note\">Bars span two standard errors to each side. Sizes within 0.1\xC2\xA0%% of each "
+        "other "
+        "count as equal. In the shaded band the vertical scale is linear down to 0.%s</p>\n",
+        joined ? " Thin lines join models whose names differ only in their numbers." : "");
+}
+
 static void draw_figure(struct scene *scene, struct markup *markup)
 {
     markup_put(markup,
@@ -331,10 +347,8 @@ static void draw_figure(struct scene *scene, struct markup *markup)
         scene->obstacle_count = scene->segment_count = 0;
         draw_scene(scene);
     }
-    markup_put(markup,
-        "<p class=\"note\">Bars span two standard errors to each side. Sizes within 0.1\xC2\xA0% of each "
-        "other count as equal. Thin lines join models whose names differ only in their numbers.</p>\n"
-        "</figure>\n");
+    write_notes(markup, scene);
+    markup_put(markup, "</figure>\n");
 }
 
 void page_size_figure(struct markup *markup, const struct page_view *view)

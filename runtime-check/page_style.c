@@ -3,10 +3,10 @@
 #include "runtime-check/page_view.h"
 
 #define LIGHT                                                                                                \
-    "--bg:#fff;--ink:#1a1e23;--soft:#5a646e;--rule:#cfd6dc;--grid:#e8ecef;--band:#f6f8f9;"                   \
+    "--bg:#fff;--ink:#1a1e23;--soft:#5a646e;--rule:#cfd6dc;--grid:#e8ecef;--band:#f3f5f7;"                   \
     "--c0:#0a6fb5;--c1:#d05500;--c2:#00875f;--c3:#b04c8f;--c4:#a37200;--c5:#2b9fd4;--c6:#77818b;"
 #define DARK                                                                                                 \
-    "--bg:#14171b;--ink:#e9ecef;--soft:#a3adb7;--rule:#3c444d;--grid:#262c33;--band:#1b2026;"                \
+    "--bg:#14171b;--ink:#e9ecef;--soft:#a3adb7;--rule:#3c444d;--grid:#262c33;--band:#1d2228;"                \
     "--c0:#4f9fe8;--c1:#ff8b4a;--c2:#35c497;--c3:#e391c8;--c4:#e2b546;--c5:#93d6f6;--c6:#9aa4ae;"
 
 static const char *const sheet[] = {
@@ -35,6 +35,7 @@ static const char *const sheet[] = {
     "text.name{paint-order:stroke;stroke:var(--bg);stroke-width:3px;stroke-linejoin:round;"
     "unicode-bidi:isolate}\n"
     "path{fill:none}\n"
+    ".band{fill:var(--band)}\n"
     ".grid{stroke:var(--grid)}\n"
     ".zero{stroke:var(--soft);stroke-dasharray:1 3}\n"
     ".front{stroke:var(--ink);stroke-width:1.6;stroke-opacity:.75;stroke-linejoin:round}\n"

@@ -86,7 +86,6 @@ void page_tokens_figure(struct markup *markup, const struct page_view *view)
         "changes.</p></figcaption>\n");
     page_lines_draw(markup, view, &figure);
     markup_put(markup,
-        "<p class=\"note\">Below its lowest labelled value above 0 the vertical scale is linear.</p>\n"
-        "</figure>\n");
+        "<p class=\"note\">In the shaded band the vertical scale is linear down to 0.</p>\n</figure>\n");
     memory_free(lines);
 }

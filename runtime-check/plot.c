@@ -58,6 +58,9 @@ void plot_y_axis(const struct plot *plot, const char *title)
     double ticks[AXIS_TICKS];
     char text[DIGITS_BYTES];
     const uint64_t count = axis_ticks(&plot->y, ticks);
+    if (plot->y.zero)
+        markup_format(plot->markup, "<path class=\"band\" d=\"M%.1f %.1fH%.1fV%.1fH%.1fz\"/>\n", plot->left,
+            plot->y.at_low, plot->right, plot->y.at_zero, plot->left);
     for (uint64_t i = 0; i < count; i++)
         grid_line(
             plot, axis_at(&plot->y, ticks[i]), ticks[i] == 0 ? "zero" : "grid", digits_tick(text, ticks[i]));

@@ -28,7 +28,7 @@ void plot_layout(struct plot *plot, double height, double room_right);
 void plot_open(const struct plot *plot, const char *id, const char *title, const char *description);
 void plot_close(const struct plot *plot);
 
-/* Grid and ticks of the y axis, with its title above; a vertical grid line with its text below; the x axis' title. */
+/* Grid and ticks of the y axis, its part below y.low shaded, with its title above; a vertical grid line with its text below; the x axis' title. */
 void plot_y_axis(const struct plot *plot, const char *title);
 void plot_x_tick(const struct plot *plot, double x, const char *text);
 void plot_x_title(const struct plot *plot, const char *title);
