@@ -48,9 +48,9 @@ static const struct command usage = {
         "  nibble-check generate small.nbl --prompt 'It was a' --tokens 60 --temperature 0.8 --seed 7\n"
         "  nibble-check generate small.nbl --prompt 'It was a' --kv-bits 8\n"
         "\n"
-        "--kv-bits stores the keys and values that attention looks back at in fewer bits: 8 take 27 percent "
-        "of the memory\n"
-        "of 32, 4 take 15 percent and change what the model says a little (docs/methods/kv-cache.md).\n",
+        "--kv-bits keeps what attention looks back at in fewer bits: of the memory that 32 take, 8 take 27 "
+        "percent and change "
+        "next to nothing, 4 take 15 percent and cost a little quality.\n",
     .operands = operands,
     .operand_count = COMMANDS_COUNT(operands),
     .options = option_table,
