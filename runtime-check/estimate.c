@@ -97,8 +97,8 @@ double estimate_share_lower(double share, double effective, double confidence, u
     const double z = estimate_t_quantile(confidence, freedom), z2 = z * z;
     const double middle = share + z2 / (2 * effective);
     const double spread = z * sqrt(share * (1 - share) / effective + z2 / (4 * effective * effective));
-    return share * share /
-           (middle + spread); /* (middle - spread) / (1 + z2 / effective), without cancellation */
+    /* (middle - spread) / (1 + z2 / effective), without cancellation. */
+    return share * share / (middle + spread);
 }
 
 /* ---- order statistics ---- */
@@ -147,14 +147,13 @@ static void place_quantile(struct quantile *quantile, double share, uint64_t cou
     quantile->part = position - (double)quantile->below;
 }
 
-/* What resampling works on: windows of equally many values. Values after the last whole window belong to none. */
+/* What resampling works on. Values after the last whole window belong to one that is never taken. */
 struct resampling {
-    const struct placed *sorted;
+    const struct placed *sorted; /* [count] */
     uint64_t count;
     struct quantile *quantiles; /* [quantile_count], by rising position */
     uint64_t quantile_count, random;
-    uint32_t
-        *taken; /* [windows + 1] how often a window is in this draw; the last: 0, for values of no window */
+    uint32_t *taken; /* [windows + 1] how often a window is in this draw */
     uint32_t windows;
 };
 

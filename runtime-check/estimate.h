@@ -49,7 +49,8 @@ double clustered_effective(const struct clustered *clustered);
 double estimate_t_quantile(double share, uint64_t freedom);
 
 /* One-sided bound of a share seen in `effective` independent trials (above 0), below it at `confidence` (Wilson 1927): honest
- * also at shares of 0 and 1, where the standard error is 0. z by estimate_t_quantile of the degrees of freedom. 0.5 <= confidence < 1. */
+ * also at shares of 0 and 1, where the standard error is 0. z by estimate_t_quantile of the degrees of freedom.
+ * 0.5 <= confidence < 1. */
 double estimate_share_lower(double share, double effective, double confidence, uint64_t freedom);
 
 /* Standard errors of order statistics: the standard deviation over resampled windows (bootstrap, Efron 1979; blocks: windows; a
