@@ -369,7 +369,7 @@ static void test_truncate(void)
 
 /* What an observer has seen. Of the last layer it keeps the rows. */
 struct seen {
-    uint32_t layers, next_layer;
+    uint32_t layers, next_slot;
     uint64_t hidden, block_begin, block_end; /* rows of the block in progress */
     uint64_t calls;
     bool in_order;
@@ -378,21 +378,22 @@ struct seen {
 };
 
 static enum status see(
-    void *context, uint32_t layer, uint64_t first_token, const float *x, uint64_t tokens, struct error *err)
+    void *context, uint32_t layer, uint64_t first_token, float *x, uint64_t tokens, struct error *err)
 {
     struct seen *seen = context;
+    const uint32_t slot = layer + 1; /* 0: the embedding */
 
-    if (layer == 0) {
+    if (layer == SESSION_EMBEDDING) {
         if (first_token != seen->block_end) seen->in_order = false;
         seen->block_begin = first_token;
         seen->block_end = first_token + tokens;
     }
-    if (layer != seen->next_layer || first_token != seen->block_begin ||
+    if (slot != seen->next_slot || first_token != seen->block_begin ||
         first_token + tokens != seen->block_end)
         seen->in_order = false;
-    seen->next_layer = (layer + 1) % seen->layers;
+    seen->next_slot = slot == seen->layers ? 0 : slot + 1;
     seen->calls++;
-    if (layer + 1 == seen->layers)
+    if (slot == seen->layers)
         memcpy(seen->last + first_token * seen->hidden, x, tokens * seen->hidden * sizeof *x);
     return layer == seen->fail_at ? fail(err, ERR_CHECK, "seen enough") : OK;
 }
@@ -427,24 +428,24 @@ static void check_observer(uint64_t sequences, uint64_t length)
         .hidden = model->config.hidden,
         .in_order = true,
         .last = memory_new(floats, sizeof(float), NULL),
-        .fail_at = UINT32_MAX};
+        .fail_at = UINT32_MAX - 1};
     struct error err = {0};
 
     REQUIRE(tokens && hidden && seen.last, NULL);
     random_tokens(tokens, rows, model->config.vocabulary, 8);
     session_observe(session, see, &seen);
     CHECK(session_step(session, hidden, tokens, length, &err) == OK, &err);
-    CU_ASSERT_TRUE(seen.in_order && seen.block_end == rows && seen.next_layer == 0);
-    CU_ASSERT_TRUE(seen.calls > seen.layers); /* several blocks */
+    CU_ASSERT_TRUE(seen.in_order && seen.block_end == rows && seen.next_slot == 0);
+    CU_ASSERT_TRUE(seen.calls > seen.layers + 1); /* several blocks */
     CU_ASSERT_EQUAL(final_norm_distance(model, seen.last, hidden, rows), 0);
     session_reset(session);
     seen.calls = 0;
     seen.fail_at = 1;
     CU_ASSERT_EQUAL(session_step(session, hidden, tokens, length, &err), ERR_CHECK);
     CHECK(strstr(err.text, "layer 1") && strstr(err.text, "seen enough"), &err);
-    CU_ASSERT_TRUE(seen.calls == 2 && session_length(session) == 0);
+    CU_ASSERT_TRUE(seen.calls == 3 && session_length(session) == 0);
     session_observe(session, NULL, NULL);
-    CHECK(session_step(session, hidden, tokens, length, &err) == OK && seen.calls == 2, &err);
+    CHECK(session_step(session, hidden, tokens, length, &err) == OK && seen.calls == 3, &err);
     session_free(session);
     model_close(model);
     memory_free(tokens);
