@@ -26,7 +26,8 @@ struct estimate moments_estimate(const struct moments *moments);
 
 /* Tokens of one window are not independent: a hard passage is hard for many tokens. From ESTIMATE_WINDOWS windows on, windows
  * are the independent samples (all have equally many tokens, so the standard error of a mean is that of the window means: the
- * cluster-robust error; Miller 2024, arXiv 2411.00640); with fewer, tokens are. */
+ * cluster-robust error; Miller 2024, arXiv 2411.00640); with fewer, tokens are. Windows of one document that follow one
+ * another are still somewhat alike, which this does not see: it is the error for this text, and too small for texts at large. */
 enum { ESTIMATE_WINDOWS = 8 };
 
 /* A mean over tokens that come window by window. Zero-initialise; `per_window` tokens each. */
