@@ -33,7 +33,9 @@ static const struct operand operands[] = {
 };
 
 static const struct option option_table[] = {
-    TEXT_OPTIONS(struct compare_values, text),
+    {"text", OPTION_TEXT, offsetof(struct compare_values, text.text), 0, 0, NULL, "FILE", NULL,
+        "The text to read, UTF-8. Required, but not with --base-logits.", "Options"},
+    WINDOW_OPTIONS(struct compare_values, text),
     {"save-base", OPTION_TEXT, offsetof(struct compare_values, save_base), 0, 0, NULL, "FILE", NULL,
         "Also write BASE's predictions to FILE: for every scored token all log-probabilities, 16 bits each.",
         NULL},
@@ -314,21 +316,6 @@ static void write_setting(
     json_put_u64(writer, "base_top_k", run->results->base_top_k);
 }
 
-/* One list per model, in their order. */
-static void write_layers(struct json_writer *writer, const struct compare_run *run)
-{
-    if (run->count == 0 || !run->results->layer_errors) return;
-    json_write_key(writer, "layer_errors");
-    json_open_array(writer);
-    for (uint64_t i = 0; i < run->count; i++) {
-        json_open_array(writer);
-        for (uint32_t layer = 0; layer < run->results[i].layers; layer++)
-            json_write_number(writer, run->results[i].layer_errors[layer]);
-        json_close_array(writer);
-    }
-    json_close_array(writer);
-}
-
 static enum status print_as_json(
     const struct compare_run *run, const struct compare_values *values, struct error *err)
 {
@@ -342,7 +329,6 @@ static enum status print_as_json(
     for (uint64_t i = 0; i < run->count; i++)
         comparison_write_json(&writer, &run->shown[1 + i]);
     json_close_array(&writer);
-    write_layers(&writer, run);
     if (values->save_base) {
         json_put_text(&writer, "saved_base", values->save_base);
         json_put_u64(&writer, "saved_base_bytes", file_size(values->save_base));

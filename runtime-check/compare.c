@@ -429,13 +429,12 @@ static enum status take_layers(
 /* What is known of a base alone. */
 static void summarize_base(struct comparison *out, const struct contest *contest)
 {
-    const struct estimate nll = clustered_estimate(&contest->base_nll);
     *out = (struct comparison){
         .tokens_scored = contest->base_nll.tokens.count,
         .windows = contest->windows->count,
         .context = contest->windows->context,
-        .by_window = contest->base_nll.windows.count >= ESTIMATE_WINDOWS,
-        .base_perplexity = {exp(nll.value), exp(nll.value) * nll.error},
+        .by_window = clustered_by_window(&contest->base_nll),
+        .base_perplexity = estimate_exp(clustered_estimate(&contest->base_nll)),
     };
 }
 

@@ -284,6 +284,29 @@ static void same_for_any_threads(void)
     }
 }
 
+/* The errors of layers come with a comparison, of the same sessions; a model is at no distance from itself. */
+static void layers_too(void)
+{
+    struct three three;
+    struct error err = {0};
+    struct comparison with[2], without[2];
+    struct compare_options options = options_for(PERPLEXITY_GPTQ, 24);
+    open_three(&three, 2);
+    const struct compare_base base = {.model = three.models[0]};
+    CHECK(
+        !compare_models(without, &base, three.models, 2, three.text, TEXT_BYTES, &options, NULL, &err), &err);
+    options.layers = true;
+    CHECK(!compare_models(with, &base, three.models, 2, three.text, TEXT_BYTES, &options, NULL, &err), &err);
+    for (int i = 0; i < 2; i++) {
+        CU_ASSERT(with[i].kld.value == without[i].kld.value && with[i].layers == 2);
+        CU_ASSERT_PTR_NULL(without[i].layer_errors);
+        for (uint32_t layer = 0; layer < with[i].layers; layer++)
+            CU_ASSERT(i ? with[i].layer_errors[layer] > 0.01 : with[i].layer_errors[layer] == 0);
+        memory_free(with[i].layer_errors);
+    }
+    close_three(&three);
+}
+
 static void check_refused(struct three *three, const struct compare_base *base, uint64_t count,
     const char *text, const struct compare_options *options, const char *part)
 {
@@ -395,6 +418,7 @@ int main(void)
         {"a base alone", base_alone},
         {"the k likeliest: a lower bound that rises", top_k_rises},
         {"the same for any number of threads", same_for_any_threads},
+        {"errors of layers too", layers_too},
         {"refusals", refusals},
         {"logits that are not finite", not_finite},
         {"without memory", without_memory},
