@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -360,12 +359,6 @@ static void summarize(const struct speculating *run, struct speculate_result *ou
 
 /* ---- what other lookaheads would be worth ---- */
 
-static int compare_doubles(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* The time of one step of `length` tokens, which is then forgotten. */
 static enum status time_step(
     struct speculating *run, struct side *side, uint64_t length, double *seconds, struct error *err)
@@ -378,39 +371,38 @@ static enum status time_step(
     return status;
 }
 
-/* Median times of steps: [0] one token of the draft, [m] m tokens of the target. They take turns, so that what slows the machine
- * down for a while slows all of them. */
-static enum status time_steps(struct speculating *run, double *medians, struct error *err)
+/* Least times of steps: [0] one token of the draft, [m] m tokens of the target. They take turns, so that what slows the machine
+ * down for a while slows all of them; what disturbs a step only ever makes it longer. */
+static enum status time_steps(struct speculating *run, double *least, struct error *err)
 {
-    double times[SPECULATE_TABLE + 2][REPEATS_MOST], warm_up;
     const double start = report_seconds();
-    int repeats = 0;
-    enum status status = time_step(run, &run->draft, 1, &warm_up, err);
-    if (!status) status = time_step(run, &run->target, SPECULATE_TABLE + 1, &warm_up, err);
-    for (; repeats < REPEATS_MOST && !status; repeats++) {
-        if (repeats >= REPEATS_LEAST && report_seconds() - start > TABLE_SECONDS) break;
-        for (uint64_t m = 0; m < SPECULATE_TABLE + 2 && !status; m++)
-            status = time_step(run, m ? &run->target : &run->draft, m ? m : 1, &times[m][repeats], err);
-    }
-    for (int m = 0; m < SPECULATE_TABLE + 2 && !status; m++) {
-        qsort(times[m], (size_t)repeats, sizeof **times, compare_doubles);
-        medians[m] = times[m][repeats / 2];
+    double seconds;
+    enum status status = time_step(run, &run->draft, 1, &seconds, err);
+    if (!status) status = time_step(run, &run->target, SPECULATE_TABLE + 1, &seconds, err);
+    for (uint64_t m = 0; m < SPECULATE_TABLE + 2; m++)
+        least[m] = INFINITY;
+    for (int repeat = 0; repeat < REPEATS_MOST && !status; repeat++) {
+        if (repeat >= REPEATS_LEAST && report_seconds() - start > TABLE_SECONDS) break;
+        for (uint64_t m = 0; m < SPECULATE_TABLE + 2 && !status; m++) {
+            status = time_step(run, m ? &run->target : &run->draft, m ? m : 1, &seconds, err);
+            least[m] = fmin(least[m], seconds);
+        }
     }
     return status;
 }
 
 static enum status fill_table(struct speculating *run, struct speculate_result *out, struct error *err)
 {
-    double medians[SPECULATE_TABLE + 2];
-    const enum status status = time_steps(run, medians, err);
+    double least[SPECULATE_TABLE + 2];
+    const enum status status = time_steps(run, least, err);
     if (status) return status;
     double highest = 1;
-    out->table_draft_cost = ratio(medians[0], medians[1]);
+    out->table_draft_cost = ratio(least[0], least[1]);
     for (uint64_t i = 0; i < SPECULATE_TABLE; i++) {
         struct speculate_choice *choice = &out->choices[i];
         const double drafting = (double)(i + 1) * out->table_draft_cost;
         choice->expected = rejection_expected(out->acceptance.value, i + 1);
-        choice->verify_cost = ratio(medians[i + 2], medians[1]);
+        choice->verify_cost = ratio(least[i + 2], least[1]);
         choice->implied = choice->expected / (drafting + 1);
         choice->at_cost = ratio(choice->expected, drafting + choice->verify_cost);
         choice->by_bytes = choice->expected / ((double)(i + 1) * out->byte_ratio + 1);

@@ -56,7 +56,7 @@ struct speculate_result {
     double tokens_per_second, tokens_per_second_alone;
     double seconds; /* all of it */
     struct speculate_choice
-        choices[SPECULATE_TABLE]; /* lookahead i + 1, by costs measured one after the other at the end */
+        choices[SPECULATE_TABLE]; /* lookahead i + 1, by least times of steps at the end */
     double table_draft_cost;
     uint64_t best; /* lookahead of the largest at_cost; 0: none is above 1 */
     /* Temperature 0: prompts after which the text is not that of the target alone, and the largest difference of logits between
