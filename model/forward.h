@@ -55,9 +55,8 @@ uint64_t session_cache_bytes_per_token(const struct session *session);
  * At most 2048 tokens go through the layers at once, several sequences or part of one, so that activations take bounded
  * memory. Results do not depend on the number of workers; how tokens are spread over calls and batches changes them by
  * rounding only (in a quantized cache a number halfway between two codes may then get the other one, which is more: part of
- * what the cache costs anyway). Keys and values of a
- * quantized cache are rounded before anything attends to them, the token's own included; ERR_NUMERIC also where one is too
- * large for the cache. */
+ * what the cache costs anyway). Keys and values of a quantized cache are rounded before anything attends to them, the token's
+ * own included; ERR_NUMERIC also where one is too large for the cache. */
 enum status session_step(
     struct session *session, float *hidden, const uint32_t *tokens, uint64_t length, struct error *err);
 
