@@ -16,8 +16,8 @@ struct model {
     struct tokenizer *tokenizer; /* NULL if the model carries none */
     struct backend backend;
     struct pool *pool;
-    unsigned
-        cache_bits; /* of keys and values in sessions made from now on: 32 (float, as opened), 8 or 4; may be set */
+    /* Of keys and values in sessions made from now on: 32 (float, as opened), 8 or 4 (tensor/cache.h); may be set. */
+    unsigned cache_bits;
 };
 
 /* Open a folder, .safetensors or .nbl, map it and check every tensor. The pool must outlive the model. ERR_FORMAT: no
@@ -54,9 +54,9 @@ uint64_t session_cache_bytes_per_token(const struct session *session);
  * Dynamic rope scaling uses the length reached by this call for the tokens of this call.
  * At most 2048 tokens go through the layers at once, several sequences or part of one, so that activations take bounded
  * memory. Results do not depend on the number of workers; how tokens are spread over calls and batches changes them by
- * rounding only (in a quantized cache a number halfway between two codes may then get the other one). Keys and values of a
- * quantized cache are rounded before anything attends to them, the token's own included; ERR_NUMERIC also where one is too
- * large for the cache. */
+ * rounding only (in a quantized cache a number halfway between two codes may then get the other one, which is more: part of
+ * what the cache costs anyway). Keys and values of a quantized cache are rounded before anything attends to them, the token's
+ * own included; ERR_NUMERIC also where one is too large for the cache. */
 enum status session_step(
     struct session *session, float *hidden, const uint32_t *tokens, uint64_t length, struct error *err);
 

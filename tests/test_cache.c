@@ -335,11 +335,17 @@ static void check_steps(unsigned bits, double *error, double *between)
     whole_run(whole, bits, pool);
     model = open_model(tiny_model_folder("tiny", (struct tiny_model){.seed = 1}), bits, pool);
     session = new_session(model, 1, LENGTH);
-    step(session, steps, tokens(), 20);
-    for (uint64_t i = 20; i < LENGTH; i++)
-        step(session, steps + i * HIDDEN, tokens() + i, 1);
-    *error = distance(whole, exact, LENGTH * HIDDEN);
-    *between = distance(steps, whole, LENGTH * HIDDEN);
+    for (int sequence = 0; sequence < SEQUENCES; sequence++) {
+        const uint32_t *ids = tokens() + sequence * LENGTH;
+        float *hidden = steps + sequence * LENGTH * HIDDEN;
+
+        session_reset(session);
+        step(session, hidden, ids, 20);
+        for (int i = 20; i < LENGTH; i++)
+            step(session, hidden + i * HIDDEN, ids + i, 1);
+    }
+    *error = distance(whole, exact, SEQUENCES * LENGTH * HIDDEN);
+    *between = distance(steps, whole, SEQUENCES * LENGTH * HIDDEN);
     session_free(session);
     model_close(model);
 }
@@ -461,6 +467,25 @@ static void test_faults(void)
     }
 }
 
+/* Every allocation of a session fails once. */
+static void test_no_memory(void)
+{
+    struct model *model = open_model(tiny_model_folder("tiny", (struct tiny_model){.seed = 1}), 4, pool);
+    struct session *session;
+    struct error err = {0};
+    enum status status = ERR_MEMORY;
+    uint64_t nth;
+
+    for (nth = 1; status == ERR_MEMORY && nth < 100; nth++) {
+        memory_fail_at(nth, 0);
+        status = session_create(&session, model, 1, 8, &err);
+    }
+    memory_fail_at(0, 0);
+    CHECK(status == OK && nth > 12, &err);
+    session_free(session);
+    model_close(model);
+}
+
 int main(void)
 {
     static const struct test_case cases[] = {
@@ -476,6 +501,7 @@ int main(void)
         {"truncation", test_truncation},
         {"bytes", test_bytes},
         {"faults", test_faults},
+        {"no memory", test_no_memory},
     };
     struct error err = {0};
     int result;

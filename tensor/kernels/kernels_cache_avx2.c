@@ -1,4 +1,5 @@
-/* The quantized cache for x86-64 with AVX2, FMA and F16C: groups of 32; others go to the scalar set. On other processors this
+/* The quantized cache for x86-64 with AVX2, FMA and F16C: groups of 32, of 16 and (but for decoding 4
+ * bits) of other multiples of 8; the rest goes to the scalar set. On other processors this
  * file overrides nothing. No fused products: the same bits as the scalar set. */
 #include "tensor/cache.h"
 #include "tensor/kernels/kernels.h"
@@ -26,59 +27,65 @@ INLINE void put(float *out, __m128i levels, __m256 step, const uint16_t *center)
     _mm256_storeu_ps(out, value);
 }
 
-INLINE void put16(float *out, __m128i levels, __m256 step, const uint16_t *center)
+INLINE __m128i load_8(const void *at)
 {
-    put(out, levels, step, center);
-    put(out + 8, _mm_srli_si128(levels, 8), step, center ? center + 8 : NULL);
+    return _mm_loadl_epi64((const __m128i *)at);
 }
 
-INLINE void decode8(float *out, const uint8_t *codes, uint16_t scale, const uint16_t *center)
+/* One group of n, a multiple of 8. */
+INLINE void decode8(float *out, const uint8_t *codes, uint16_t scale, const uint16_t *center, uint64_t n)
 {
     __m256 step = _mm256_set1_ps(step_of(scale));
-    for (int i = 0; i < CACHE_GROUP; i += 16) {
-        __m128i levels = _mm_loadu_si128((const __m128i *)(const void *)(codes + i));
-        levels = _mm_xor_si128(levels, _mm_set1_epi8(-128)); /* code - 128 */
-        put16(out + i, levels, step, center ? center + i : NULL);
+    for (uint64_t i = 0; i < n; i += 8) {
+        __m128i levels = _mm_xor_si128(load_8(codes + i), _mm_set1_epi8(-128)); /* code - 128 */
+        put(out + i, levels, step, center ? center + i : NULL);
     }
 }
 
-INLINE void decode4(float *out, const uint8_t *codes, uint16_t scale, const uint16_t *center)
+/* One group of n, 16 or 32. */
+INLINE void decode4(float *out, const uint8_t *codes, uint16_t scale, const uint16_t *center, uint64_t n)
 {
     __m256 step = _mm256_set1_ps(step_of(scale));
-    __m128i pairs = _mm_loadu_si128((const __m128i *)(const void *)codes), mask = _mm_set1_epi8(15);
-    __m128i levels = _mm_loadu_si128((const __m128i *)(const void *)cache_levels);
-    __m128i low = _mm_and_si128(pairs, mask), high = _mm_and_si128(_mm_srli_epi16(pairs, 4), mask);
-    put16(out, _mm_shuffle_epi8(levels, low), step, center);
-    put16(out + 16, _mm_shuffle_epi8(levels, high), step, center ? center + 16 : NULL);
+    __m128i levels = _mm_loadu_si128((const __m128i *)(const void *)cache_levels), mask = _mm_set1_epi8(15);
+    for (uint64_t i = 0; i < n / 2; i += 8) {
+        __m128i pairs = load_8(codes + i), high = _mm_and_si128(_mm_srli_epi16(pairs, 4), mask);
+        __m128i low = _mm_and_si128(pairs, mask);
+        put(out + i, _mm_shuffle_epi8(levels, low), step, center ? center + i : NULL);
+        put(out + n / 2 + i, _mm_shuffle_epi8(levels, high), step, center ? center + n / 2 + i : NULL);
+    }
 }
 
 static void avx2_cache_decode8(float *out, const uint8_t *codes, const uint16_t *scales,
     const uint16_t *center, uint64_t rows, uint64_t size)
 {
-    for (uint64_t row = 0; row < rows; row++) {
-        uint64_t i = 0;
-        for (; i + CACHE_GROUP <= size; i += CACHE_GROUP)
-            decode8(out + i, codes + i, *scales++, center ? center + i : NULL);
-        if (i < size)
-            kernels_scalar.cache_decode8(
-                out + i, codes + i, scales++, center ? center + i : NULL, 1, size - i);
-        out += size;
-        codes += size;
+    uint64_t rest = size % CACHE_GROUP, whole = size - rest;
+    for (uint64_t row = 0; row < rows; row++, out += size, codes += size) {
+        for (uint64_t i = 0; i < whole; i += CACHE_GROUP)
+            decode8(out + i, codes + i, *scales++, center ? center + i : NULL, CACHE_GROUP);
+        if (rest == 0) continue;
+        const uint16_t *last = center ? center + whole : NULL;
+        if (rest % 8 == 0)
+            decode8(out + whole, codes + whole, *scales, last, rest);
+        else
+            kernels_scalar.cache_decode8(out + whole, codes + whole, scales, last, 1, rest);
+        scales++;
     }
 }
 
 static void avx2_cache_decode4(float *out, const uint8_t *codes, const uint16_t *scales,
     const uint16_t *center, uint64_t rows, uint64_t size)
 {
-    for (uint64_t row = 0; row < rows; row++) {
-        uint64_t i = 0;
-        for (; i + CACHE_GROUP <= size; i += CACHE_GROUP)
-            decode4(out + i, codes + i / 2, *scales++, center ? center + i : NULL);
-        if (i < size)
-            kernels_scalar.cache_decode4(
-                out + i, codes + i / 2, scales++, center ? center + i : NULL, 1, size - i);
-        out += size;
-        codes += size / 2;
+    uint64_t rest = size % CACHE_GROUP, whole = size - rest;
+    for (uint64_t row = 0; row < rows; row++, out += size, codes += size / 2) {
+        for (uint64_t i = 0; i < whole; i += CACHE_GROUP)
+            decode4(out + i, codes + i / 2, *scales++, center ? center + i : NULL, CACHE_GROUP);
+        if (rest == 0) continue;
+        const uint16_t *last = center ? center + whole : NULL;
+        if (rest == 16)
+            decode4(out + whole, codes + whole / 2, *scales, last, rest);
+        else
+            kernels_scalar.cache_decode4(out + whole, codes + whole / 2, scales, last, 1, rest);
+        scales++;
     }
 }
 
@@ -132,11 +139,11 @@ INLINE float inverse_of(float step)
     return step != 0 ? 1 / step : 0;
 }
 
-INLINE float group_error(const struct tables *tables, const float *x, float step)
+INLINE float group_error(const struct tables *tables, const float *x, uint64_t n, float step)
 {
     __m256 steps = _mm256_set1_ps(step), inverse = _mm256_set1_ps(inverse_of(step)),
            sum = _mm256_setzero_ps();
-    for (int i = 0; i < CACHE_GROUP; i += 8) {
+    for (uint64_t i = 0; i < n; i += 8) {
         __m256 value = _mm256_loadu_ps(x + i);
         __m256 level = levels_of(tables, codes_of(tables, _mm256_mul_ps(value, inverse)));
         __m256 difference = _mm256_sub_ps(value, _mm256_mul_ps(steps, level));
@@ -145,20 +152,20 @@ INLINE float group_error(const struct tables *tables, const float *x, float step
     return sum_of_lanes(sum);
 }
 
-static void pack(const struct tables *tables, uint8_t *codes, const float *x, float step)
+static void pack(const struct tables *tables, uint8_t *codes, const float *x, uint64_t n, float step)
 {
     uint32_t each[CACHE_GROUP];
     __m256 inverse = _mm256_set1_ps(inverse_of(step));
-    for (int i = 0; i < CACHE_GROUP; i += 8)
+    for (uint64_t i = 0; i < n; i += 8)
         _mm256_storeu_si256(
             (__m256i *)(void *)(each + i), codes_of(tables, _mm256_mul_ps(_mm256_loadu_ps(x + i), inverse)));
-    for (int i = 0; i < CACHE_GROUP / 2; i++)
-        codes[i] = (uint8_t)(each[i] | each[i + CACHE_GROUP / 2] << 4);
+    for (uint64_t i = 0; i < n / 2; i++)
+        codes[i] = (uint8_t)(each[i] | each[i + n / 2] << 4);
 }
 
 static void avx2_cache_encode4(uint8_t *codes, uint16_t *scale, const float *x, uint64_t n, float extreme)
 {
-    if (n != CACHE_GROUP) {
+    if (n % 8 != 0) {
         kernels_scalar.cache_encode4(codes, scale, x, n, extreme);
         return;
     }
@@ -169,12 +176,12 @@ static void avx2_cache_encode4(uint8_t *codes, uint16_t *scale, const float *x, 
         float factor = (float)(16 + c / 2) / 20;
         float wanted = extreme * factor * (c % 2 ? 16.0f / 127 : -16.0f / 127);
         uint16_t stored = (uint16_t)_cvtss_sh(wanted, _MM_FROUND_TO_NEAREST_INT);
-        float error = group_error(&tables, x, step_of(stored));
+        float error = group_error(&tables, x, n, step_of(stored));
         if (!(error < least)) continue;
         least = error;
         *scale = stored;
     }
-    pack(&tables, codes, x, step_of(*scale));
+    pack(&tables, codes, x, n, step_of(*scale));
 }
 
 void kernels_override_cache_avx2(struct kernels *table)
