@@ -10,9 +10,11 @@ items: only where the data comes from is replaced. Layout "plain", which is ours
 Of each set: the log-likelihood of every choice, what acc, acc_norm and acc_bytes say of every item, and the standard error that
 the harness prints for acc. Computed in float32.
 """
+
 import argparse
 import json
 import os
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -90,7 +92,6 @@ def main():
     model = HFLM(pretrained=options.model, dtype="float32", device="cpu", batch_size=1)
     manager = TaskManager()
     folder = options.out
-    import tempfile
     with tempfile.TemporaryDirectory() as temporary:
         for name, task, shots in SETS:
             result = measure(model, make_task(manager, name, task, shots, Path(temporary)), shots)
