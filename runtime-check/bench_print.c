@@ -114,7 +114,10 @@ static void print_speed(const struct bench_report *report, const struct bench_mo
 static void print_memory(const struct bench_report *report, const struct bench_model *model)
 {
     char peak[TEXT_BYTES], anonymous[TEXT_BYTES], mapped[16], resident[TEXT_BYTES], token[16], context[16];
-    printf("peak memory       %s\n", bytes_text(peak, spread(report, model, BENCH_PEAK).median));
+    const double highest = spread(report, model, BENCH_PEAK).median;
+    printf("peak memory       %s%s\n", bytes_text(peak, highest),
+        isnan(highest) ? ": this system does not let the peak be reset, and it would be one of other work"
+                       : "");
     printf("  model file      %s mapped, %s of it in the page cache\n",
         report_bytes(mapped, model->mapped_bytes),
         bytes_text(resident, spread(report, model, BENCH_RESIDENT).median));

@@ -23,6 +23,16 @@ static bool cpu_has_avx2(void)
 #endif
 }
 
+static bool cpu_has_avx512(void)
+{
+#if defined(__x86_64__)
+    return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl");
+#else
+    return false;
+#endif
+}
+
 static void override_nothing(struct kernels *table)
 {
     (void)table;
@@ -36,6 +46,12 @@ static void override_avx2(struct kernels *table)
     kernels_override_cache_avx2(table);
 }
 
+static void override_avx512(struct kernels *table)
+{
+    override_avx2(table);
+    kernels_override_avx512(table);
+}
+
 /* Every set this program knows, the best last. */
 static const struct kernel_set {
     const char *name;
@@ -44,6 +60,7 @@ static const struct kernel_set {
 } sets[] = {
     {"scalar", cpu_has_scalar, override_nothing},
     {"avx2", cpu_has_avx2, override_avx2},
+    {"avx512", cpu_has_avx512, override_avx512},
 };
 #define SET_COUNT (sizeof sets / sizeof *sets)
 
@@ -74,5 +91,5 @@ enum status kernels_select(const char *name, struct error *err)
         }
         if (!best) return fail(err, ERR_UNSUPPORTED, "kernel set %s: this processor lacks it", name);
     }
-    return fail(err, ERR_USAGE, "kernel set \"%s\" is unknown; there are scalar and avx2", name);
+    return fail(err, ERR_USAGE, "kernel set \"%s\" is unknown; there are scalar, avx2 and avx512", name);
 }

@@ -70,7 +70,7 @@ struct grid_candidates {
 /* clang-format on */
 
 struct kernels {
-    const char *name; /* "scalar", "avx2" */
+    const char *name; /* "scalar", "avx2", "avx512" */
 #define KERNEL_MEMBER(name, arguments) void(*name) arguments;
     KERNEL_LIST(KERNEL_MEMBER)
 #undef KERNEL_MEMBER
@@ -90,5 +90,6 @@ void kernels_override_avx2(struct kernels *table);
 void kernels_override_tiles_avx2(struct kernels *table);
 void kernels_override_exp_avx2(struct kernels *table);
 void kernels_override_cache_avx2(struct kernels *table);
+void kernels_override_avx512(struct kernels *table);
 
 #endif
