@@ -178,6 +178,11 @@ enum status unicode_lower(struct text *out, const char *bytes, uint64_t count, s
     return status;
 }
 
+uint32_t unicode_title(uint32_t point)
+{
+    return (uint32_t)utf8proc_totitle((utf8proc_int32_t)point);
+}
+
 /* ---- normal forms ---- */
 
 enum { LONGEST_DECOMPOSITION = 32 /* U+FDFA, the longest, has 18 */, ENOUGH_PENDING = 4096 };

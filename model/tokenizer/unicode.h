@@ -46,6 +46,9 @@ bool unicode_is_mark(uint32_t point);        /* category M */
 /* Append text in lower case: each character by itself, without regard to its neighbours or to any language. */
 enum status unicode_lower(struct text *out, const char *bytes, uint64_t count, struct error *err);
 
+/* The title case of one character (upper case, for most), by the simple mapping: one character stays one. */
+uint32_t unicode_title(uint32_t point);
+
 enum unicode_form { UNICODE_NFC, UNICODE_NFD, UNICODE_NFKC, UNICODE_NFKD };
 
 /* Append text in a normal form (Unicode Standard Annex 15). Linear in the text, whatever the text. */
