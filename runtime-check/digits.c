@@ -68,14 +68,16 @@ void digits_estimate(char *value, char *error, struct estimate estimate)
         digits_significant(value, estimate.value, 4);
         return;
     }
-    digits_significant(error, estimate.error, 2);
     const int last = exponent_of(estimate.error, 2) - 1;
     const int first = estimate.value == 0 ? last : exponent_of(estimate.value, 4);
     const int digits = first - last + 1;
-    if (first >= PLAIN_LEAST && first <= PLAIN_MOST && last > -7)
+    if (first >= PLAIN_LEAST && first <= PLAIN_MOST && last > -8 && last < PLAIN_MOST) {
         put_fixed(value, estimate.value, -last);
-    else
-        digits_significant(value, estimate.value, digits < 1 ? 1 : digits > 9 ? 9 : digits);
+        put_fixed(error, estimate.error, -last);
+        return;
+    }
+    digits_significant(error, estimate.error, 2);
+    digits_significant(value, estimate.value, digits < 1 ? 1 : digits > 9 ? 9 : digits);
 }
 
 char *digits_tick(char *out, double value)

@@ -14,10 +14,10 @@
 static double character_width(uint32_t point)
 {
     if (point >= 0x1100) return 1.05;
-    if (point >= 0x80) return 0.65;
-    if (strchr("iljtf.,:;'|!()[]/ I-", (int)point)) return 0.36;
-    if (strchr("mwMW@%", (int)point)) return 0.92;
-    return point >= 'A' && point <= 'Z' ? 0.7 : 0.59;
+    if (point >= 0x80) return 0.75;
+    if (strchr("iljtf.,:;'|!()[]/ I-", (int)point)) return 0.4;
+    if (strchr("mwMW@%", (int)point)) return 0.98;
+    return point >= 'A' && point <= 'Z' ? 0.74 : 0.64;
 }
 
 /* The length in bytes of the character at `text`, which is not at its end, and what it is. */

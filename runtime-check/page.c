@@ -66,7 +66,8 @@ static void write_definitions(struct markup *markup)
 {
     markup_put(markup,
         "<footer>\n<h2>What the numbers are</h2>\n<dl>\n"
-        "<dt>KLD</dt><dd>KL divergence of one token's predictions, sum over the vocabulary of p ln(p/q), p "
+        "<dt>KL divergence</dt><dd>KL divergence of one token's predictions, sum over the vocabulary of p "
+        "ln(p/q), p "
         "the "
         "original's probabilities and q the model's; in nats. 0: the same predictions.</dd>\n"
         "<dt>mean, median, 90\xC2\xA0% \xE2\x80\xA6 largest</dt><dd>of the divergences of all scored tokens, "
@@ -80,7 +81,7 @@ static void write_definitions(struct markup *markup)
         "<dt>same top</dt><dd>share of the tokens for which both hold the same token likeliest.</dd>\n"
         "<dt>size, bits/weight</dt><dd>of the whole files, embedding, scales and everything else "
         "included.</dd>\n"
-        "<dt>last layer</dt><dd>error of the last decoder layer's output: sqrt(mean |a \xE2\x88\x92 "
+        "<dt>last error</dt><dd>relative error of the last decoder layer's output: sqrt(mean |a \xE2\x88\x92 "
         "b|\xC2\xB2 / |a|\xC2\xB2), a the original's hidden state and b the model's.</dd>\n");
 }
 

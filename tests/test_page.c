@@ -229,9 +229,9 @@ static void numbers_are_shown(void)
     made->results[1].by_window = false;
     made->results[1].base_top_k = 64;
     char *text = written(&made->page, "numbers.html");
-    CU_ASSERT_PTR_NOT_NULL(strstr(text, "<td>0.01235<small>\xC2\xB1\xC2\xA0"
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "<td class=\"begins\">0.01235<small>\xC2\xB1\xC2\xA0"
                                         "0.00078</small></td>"));
-    CU_ASSERT_PTR_NOT_NULL(strstr(text, "<td>0.4321</td>"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "<td class=\"begins\">0.4321</td>"));
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "tokens are taken as independent"));
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "only the 64 likeliest"));
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "<h1>2 models compared with original</h1>"));

@@ -87,8 +87,12 @@ static void numbers_have_the_digits_that_mean_something(void)
     digits_estimate(a, b, (struct estimate){29.17653, 0.6912});
     check_text(a, "29.18"), check_text(b, "0.69");
     digits_estimate(a, b, (struct estimate){0.0073641, 0.000083});
-    check_text(a, "0.007364"), check_text(b, "8.3\xC2\xA0\xC3\x97\xC2\xA0"
-                                             "10\xE2\x81\xBB\xE2\x81\xB5");
+    check_text(a, "0.007364"), check_text(b, "0.000083");
+    digits_estimate(a, b, (struct estimate){2.7453e-5, 3.2e-7});
+    check_text(a, "2.745\xC2\xA0\xC3\x97\xC2\xA0"
+                  "10\xE2\x81\xBB\xE2\x81\xB5");
+    check_text(b, "3.2\xC2\xA0\xC3\x97\xC2\xA0"
+                  "10\xE2\x81\xBB\xE2\x81\xB7");
     digits_estimate(a, b, (struct estimate){-0.0001, 0.01});
     check_text(a, "0.000"), check_text(b, "0.010"); /* no sign on what rounds to 0 */
     digits_estimate(a, b, (struct estimate){0.5, 0});
