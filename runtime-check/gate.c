@@ -185,6 +185,7 @@ enum status gate_decide(struct gate_result *out, const struct gate_limits *limit
 
 char *gate_show(char *out, const struct gate_check *check, double value)
 {
+    if (check->share && fabs(value) < 5e-6) value = 0; /* no "-0.000 %" */
     if (check->share)
         snprintf(out, GATE_TEXT, "%.3f %%", 100 * value);
     else if (check->needs == GATE_BASE_NONE)
