@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "formats/metadata.h"
 #include "tensor/tensor.h"
 
 struct container;
@@ -38,6 +39,9 @@ const struct tensor *container_tensor(const struct container *container, uint64_
 uint64_t container_index(const struct container *container, const struct tensor *tensor);
 /* By name, through aliases (tied tensors); NULL if absent. */
 const struct tensor *container_find(const struct container *container, const char *name);
+
+/* What the file says of itself beside documents (GGUF); empty for other formats. */
+const struct metadata *container_metadata(const struct container *container);
 
 /* Names that stand for another tensor (safetensors __metadata__, .nbl aliases). */
 uint64_t container_alias_count(const struct container *container);

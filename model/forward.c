@@ -211,6 +211,14 @@ static enum status check_finite(const struct block *block, uint64_t hidden, stru
         block->sequence + i / hidden / block->length);
 }
 
+static enum status observe(
+    struct session *session, const struct block *block, uint32_t layer, struct error *err)
+{
+    if (!session->observer) return OK;
+    return session->observer(
+        session->observer_context, layer, block->first_token, block->x, block->tokens, err);
+}
+
 static enum status run_embedding(
     struct session *session, const struct block *block, const uint32_t *tokens, struct error *err)
 {
@@ -220,6 +228,7 @@ static enum status run_embedding(
     status = model->backend.embed(
         model->backend.state, block->x, tokens, block->tokens, model->tensors.once[ROLE_EMBEDDING], err);
     if (!status) status = check_finite(block, model->config.hidden, err);
+    if (!status) status = observe(session, block, SESSION_EMBEDDING, err);
     return status ? fail_within(err, status, "embedding") : OK;
 }
 
@@ -234,9 +243,7 @@ static enum status run_layer(
         status = decoder_add_mlp(
             &layer, block->x, session->normed, session->gate, session->up, block->tokens, err);
     if (!status) status = check_finite(block, model->config.hidden, err);
-    if (!status && session->observer)
-        status = session->observer(
-            session->observer_context, index, block->first_token, block->x, block->tokens, err);
+    if (!status) status = observe(session, block, index, err);
     return status ? fail_within(err, status, "layer %" PRIu32, index) : OK;
 }
 

@@ -16,7 +16,8 @@ struct model {
     struct tokenizer *tokenizer; /* NULL if the model carries none */
     struct backend backend;
     struct pool *pool;
-    unsigned cache_bits; /* of keys and values in sessions made from now on: 32 (float, as opened), 8 or 4; may be set */
+    unsigned
+        cache_bits; /* of keys and values in sessions made from now on: 32 (float, as opened), 8 or 4; may be set */
 };
 
 /* Open a folder, .safetensors or .nbl, map it and check every tensor. The pool must outlive the model. ERR_FORMAT: no
@@ -56,12 +57,14 @@ uint64_t session_cache_bytes_per_token(const struct session *session);
 enum status session_step(
     struct session *session, float *hidden, const uint32_t *tokens, uint64_t length, struct error *err);
 
-/* Shown the residual stream after a decoder layer: x [tokens][hidden], rows first_token .. of the step's `hidden`. Layers come in
- * order for one block of tokens, then for the next. An error ends the step with it. */
-typedef enum status (*session_observer)(void *context, uint32_t layer, uint64_t first_token, const float *x,
-    uint64_t tokens, struct error *err);
+/* Shown the residual stream after the embedding (layer SESSION_EMBEDDING) and after every decoder layer: x [tokens][hidden], rows
+ * first_token .. of the step's `hidden`. Layers come in order for one block of tokens, then for the next. What the observer leaves
+ * in x is what the next layer starts from. An error ends the step with it. */
+#define SESSION_EMBEDDING UINT32_MAX
+typedef enum status (*session_observer)(
+    void *context, uint32_t layer, uint64_t first_token, float *x, uint64_t tokens, struct error *err);
 
-/* Call `observer` after every layer of all steps from now on; NULL: no more. */
+/* Call `observer` in all steps from now on; NULL: no more. */
 void session_observe(struct session *session, session_observer observer, void *context);
 
 /* logits[count][vocabulary] = head * hidden[count][hidden]. Any number of rows; callers chunk to bound memory. */

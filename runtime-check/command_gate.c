@@ -216,10 +216,15 @@ static enum status describe_text(struct gate_run *run, const struct gate_values 
 static enum status check_stored(struct gate_run *run, const struct gate_values *values, struct error *err)
 {
     const struct base_logits_info *info = base_logits_info(run->stored);
-    const uint64_t tokens = base_logits_windows(run->stored)->token_count;
     const uint32_t crc = file_crc32(0, run->text, run->text_bytes);
     enum status status = OK;
-    run->cut = (struct gate_text){info->protocol, info->context, info->windows, tokens, info->text_crc32};
+    run->cut = (struct gate_text){
+        .protocol = info->protocol,
+        .context = info->context,
+        .windows =
+            info->windows, /* the file holds whole windows only: how long the text is, it does not say */
+        .crc32 = info->text_crc32,
+    };
     if (run->text && crc != info->text_crc32) {
         status = fail(err, ERR_USAGE,
             "%s was made with another text: its CRC-32 is %08" PRIx32 ", that of %s %08" PRIx32,
@@ -236,7 +241,8 @@ static enum status open_all(struct gate_run *run, const struct gate_values *valu
     if (!status && values->text.text)
         status = commands_read_text(&run->text, &run->text_bytes, &values->text, err);
     if (!status && values->baseline) status = gate_baseline_read(&run->baseline, values->baseline, err);
-    if (!status && values->base_logits) status = base_logits_open(&run->stored, values->base_logits, err);
+    if (!status && values->base_logits)
+        status = base_logits_open(&run->stored, values->base_logits, run->setting.pool, err);
     if (!status && run->stored) status = check_stored(run, values, err);
     if (!status) status = open_models(run, values, err);
     if (!status && !run->stored) status = describe_text(run, values, err);
