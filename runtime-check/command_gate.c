@@ -11,6 +11,7 @@
 #include "model/checkpoint.h"
 #include "runtime-check/base_logits.h"
 #include "runtime-check/commands.h"
+#include "runtime-check/compare_check.h"
 #include "runtime-check/gate.h"
 #include "runtime-check/gate_baseline.h"
 #include "runtime-check/gate_print.h"
@@ -36,7 +37,8 @@ static const struct option option_table[] = {
     {"base", OPTION_TEXT, offsetof(struct gate_values, base), 0, 0, NULL, "MODEL", NULL,
         "The original; both models read the text in lock step.", "What to hold the model against: one of"},
     {"base-logits", OPTION_TEXT, offsetof(struct gate_values, base_logits), 0, 0, NULL, "FILE", NULL,
-        "The original's stored predictions, with the text and its windows.", NULL},
+        "The original's predictions, stored by nibble-check compare --save-base with the text's tokens.",
+        NULL},
     {"baseline", OPTION_TEXT, offsetof(struct gate_values, baseline), 0, 0, NULL, "FILE", NULL,
         "An earlier result on the same text: the output of nibble-check perplexity --json or gate --json. "
         "For "
@@ -59,7 +61,9 @@ static const struct option option_table[] = {
         "Reports"},
     {"summary", OPTION_TEXT, offsetof(struct gate_values, summary), 0, 0, NULL, "FILE",
         "$GITHUB_STEP_SUMMARY, where it is set", "Also append the outcome as Markdown.", NULL},
-    TEXT_OPTIONS(struct gate_values, text),
+    {"text", OPTION_TEXT, offsetof(struct gate_values, text.text), 0, 0, NULL, "FILE", NULL,
+        "The text to read, UTF-8. Required, but with --base-logits, which holds its tokens.", "Options"},
+    WINDOW_OPTIONS(struct gate_values, text),
     MODEL_OPTIONS(struct gate_values, running),
     COMMON_OPTIONS(struct gate_values),
 };
@@ -212,19 +216,18 @@ static enum status describe_text(struct gate_run *run, const struct gate_values 
     return status;
 }
 
-/* A text that is given beside stored predictions must be theirs. */
+/* What stored predictions were made of is known from their file alone. */
 static enum status check_stored(struct gate_run *run, const struct gate_values *values, struct error *err)
 {
     const struct base_logits_info *info = base_logits_info(run->stored);
-    const uint64_t tokens = base_logits_windows(run->stored)->token_count;
-    const uint32_t crc = file_crc32(0, run->text, run->text_bytes);
-    enum status status = OK;
-    run->cut = (struct gate_text){info->protocol, info->context, info->windows, tokens, info->text_crc32};
-    if (run->text && crc != info->text_crc32) {
-        status = fail(err, ERR_USAGE,
-            "%s was made with another text: its CRC-32 is %08" PRIx32 ", that of %s %08" PRIx32,
-            values->base_logits, info->text_crc32, values->text.text, crc);
-    }
+    run->cut = (struct gate_text){
+        .protocol = info->protocol,
+        .context = info->context,
+        .windows =
+            info->windows, /* the file holds whole windows only: how long the text is, it does not say */
+        .crc32 = info->text_crc32,
+    };
+    enum status status = run->text ? compare_check_text(run->stored, run->text, run->text_bytes, err) : OK;
     if (!status && info->top_k) status = gate_possible(&run->limits, GATE_BASE_TOP, values->base_logits, err);
     return status ? status : gate_enough(info->windows, info->context, values->base_logits, err);
 }

@@ -56,6 +56,7 @@ struct contest {
     uint64_t logit_rows;
     struct clustered base_nll; /* only kept where there is no candidate */
     struct progress *progress;
+    bool window_nll; /* keep the candidates' window means */
 };
 
 /* One chunk of scored rows of one window. `local` is the window's number within the batch. */
@@ -278,14 +279,12 @@ static enum status allocate_candidate(
     candidate->divergence.capacity = windows->count * windows->scored;
     candidate->divergence.per_window = windows->scored;
     candidate->divergence.klds = memory_new(candidate->divergence.capacity, sizeof(float), err);
-    return candidate->divergence.klds ? allocate_hidden(contest, candidate, err) : ERR_MEMORY;
-}
-
-static enum status allocate_window_nll(struct contest *contest, uint64_t index, struct error *err)
-{
-    struct divergence *divergence = &contest->candidates[index].divergence;
-    divergence->window_nll = memory_new(contest->windows->count, sizeof *divergence->window_nll, err);
-    return divergence->window_nll ? OK : ERR_MEMORY;
+    if (!candidate->divergence.klds) return ERR_MEMORY;
+    if (contest->window_nll) {
+        candidate->divergence.window_nll = memory_new(windows->count, sizeof(double), err);
+        if (!candidate->divergence.window_nll) return ERR_MEMORY;
+    }
+    return allocate_hidden(contest, candidate, err);
 }
 
 static enum status allocate(
@@ -472,9 +471,8 @@ enum status compare_models(struct comparison *out, const struct compare_base *ba
     if (!status) status = check_all(&contest, candidates, count, text, text_bytes, err);
     if (!status && options->layers) status = start_tracing(&contest, candidates, count, err);
     if (!status && options->save_base) status = start_saving(&contest, text, text_bytes, options, err);
+    contest.window_nll = options->window_nll;
     if (!status) status = allocate(&contest, candidates, count, err);
-    for (uint64_t i = 0; i < contest.count && options->window_nll && !status; i++)
-        status = allocate_window_nll(&contest, i, err);
     if (!status) status = run_all(&contest, report, err);
     if (!status) status = summarize(out, &contest, err);
     if (!status && contest.writer) {

@@ -185,10 +185,13 @@ enum status gate_decide(struct gate_result *out, const struct gate_limits *limit
 
 char *gate_show(char *out, const struct gate_check *check, double value)
 {
+    if (check->share && fabs(value) < 5e-6) value = 0; /* no "-0.000 %" */
     if (check->share)
         snprintf(out, GATE_TEXT, "%.3f %%", 100 * value);
     else if (check->needs == GATE_BASE_NONE)
         snprintf(out, GATE_TEXT, "%.4f", value);
+    else if (value != 0 && fabs(value) < 1e-4)
+        snprintf(out, GATE_TEXT, "%.2e", value);
     else
         snprintf(out, GATE_TEXT, "%.6f", value);
     return out;

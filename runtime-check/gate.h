@@ -101,7 +101,7 @@ struct gate_subject {
     const char *base_option, *base;    /* "base", "base-logits" or "baseline" and its name; NULL: none */
     const char *text, *protocol;       /* text NULL: it came with the stored base */
     uint32_t text_crc32;               /* of the text's bytes */
-    uint64_t tokens;                   /* of the whole text */
+    uint64_t tokens;                   /* of the whole text, 0: not known */
     const struct comparison *measured; /* NULL: the measurement failed */
     bool unpaired;                     /* the baseline has no window means: its error counts as independent */
     double seconds;                    /* of the measurement */

@@ -10,7 +10,7 @@
 struct gate_text {
     enum perplexity_protocol protocol;
     uint64_t context, windows;
-    uint64_t tokens; /* of the whole text: another number shows another tokenizer */
+    uint64_t tokens; /* of the whole text, 0: not known; another number shows another tokenizer */
     uint32_t crc32;  /* of the text's bytes */
 };
 

@@ -71,7 +71,7 @@ static void put_subject(struct json_writer *writer, const struct gate_subject *s
     json_put_text(writer, "text_crc32", crc);
     json_put_text(writer, "protocol", subject->protocol);
     json_put_u64(writer, "context", subject->measured->context);
-    json_put_u64(writer, "tokens", subject->tokens);
+    if (subject->tokens) json_put_u64(writer, "tokens", subject->tokens);
     json_put_u64(writer, "tokens_scored", subject->measured->tokens_scored);
     json_put_u64(writer, "windows", subject->measured->windows);
 }
