@@ -97,6 +97,25 @@ void file_catch_signals(void);
  * after another one was set. Any thread, any time. */
 void file_signal_note(const char *text);
 
+/* ---- packing ---- */
+
+/* The most bytes that one packed buffer holds. */
+#define FILE_PACK_LIMIT (UINT64_C(1) << 30)
+
+/* The room that file_pack needs for `count` bytes; 0 above FILE_PACK_LIMIT. */
+uint64_t file_pack_bound(uint64_t count);
+
+/* Pack `count` bytes as a zlib stream (RFC 1950, Huffman codes only) into out [capacity], at least file_pack_bound(count)
+ * bytes; *packed_bytes says how many were used. The same bytes and the same zlib give the same stream. ERR_MEMORY. Any
+ * thread. */
+enum status file_pack(void *out, uint64_t capacity, uint64_t *packed_bytes, const void *bytes, uint64_t count,
+    struct error *err);
+
+/* Unpack a zlib stream of which it is known that it gives exactly `count` bytes, into out [count]. ERR_FORMAT: damaged, or
+ * any other number of bytes (nothing is written beyond out); ERR_MEMORY. Any thread. */
+enum status file_unpack(
+    void *out, uint64_t count, const void *packed, uint64_t packed_bytes, struct error *err);
+
 /* ---- checksums ---- */
 
 /* CRC-32 (ISO-HDLC, the one of zlib, gzip and PNG) of `count` more bytes after `crc`; start with 0. */

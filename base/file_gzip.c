@@ -4,8 +4,8 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <zlib.h>
 
+#include "base/file_zlib.h"
 #include "base/memory.h"
 
 enum {
@@ -23,19 +23,6 @@ struct unpacking {
     uint64_t count, capacity, limit;
     uint8_t chunk[CHUNK_BYTES];
 };
-
-/* zlib's memory comes from ours, so that tests can refuse it. */
-static void *zlib_new(void *opaque, unsigned count, unsigned size)
-{
-    (void)opaque;
-    return memory_new(count, size, NULL);
-}
-
-static void zlib_free(void *opaque, void *pointer)
-{
-    (void)opaque;
-    memory_free(pointer);
-}
 
 static enum status over_limit(const struct unpacking *unpacking, struct error *err)
 {
@@ -114,8 +101,8 @@ static enum status unpack(struct unpacking *unpacking, struct error *err)
     enum status status = OK;
     int code;
 
-    unpacking->stream.zalloc = zlib_new;
-    unpacking->stream.zfree = zlib_free;
+    unpacking->stream.zalloc = file_zlib_new;
+    unpacking->stream.zfree = file_zlib_free;
     code = inflateInit2(&unpacking->stream, GZIP_ONLY);
     if (code != Z_OK) return damaged(unpacking, code, err);
     while (!at_end && !status) {

@@ -165,6 +165,8 @@ void json_put_text(struct json_writer *writer, const char *key, const char *text
 void json_put_u64(struct json_writer *writer, const char *key, uint64_t value);
 void json_put_number(struct json_writer *writer, const char *key, double value);
 void json_put_bool(struct json_writer *writer, const char *key, bool value);
+/* An array of numbers, all on one line whatever the indentation. */
+void json_put_numbers(struct json_writer *writer, const char *key, const double *values, uint64_t count);
 
 /* Hand over the finished text (terminated, a newline at the end) and reset the writer, `indent` too. Owner: the caller,
  * memory_free. */

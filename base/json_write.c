@@ -195,6 +195,19 @@ void json_put_bool(struct json_writer *writer, const char *key, bool value)
     json_write_bool(writer, value);
 }
 
+void json_put_numbers(struct json_writer *writer, const char *key, const double *values, uint64_t count)
+{
+    const unsigned indent = writer->indent;
+
+    json_write_key(writer, key);
+    writer->indent = 0;
+    json_open_array(writer);
+    for (uint64_t i = 0; i < count; i++)
+        json_write_number(writer, values[i]);
+    json_close_array(writer);
+    writer->indent = indent;
+}
+
 enum status json_writer_take(struct json_writer *writer, char **out, uint64_t *count, struct error *err)
 {
     *out = NULL;

@@ -37,7 +37,7 @@ static const struct format safetensors_format = {"safetensors", "", 0, safetenso
 static const struct format formats[] = {
     {"nbl", "\x89NBL", 4, nbl_read, true},
     {"nbl", "\n\x1A\n\rLBN\x89", 8, nbl_read, true}, /* big-endian: for its error */
-    {"GGUF", "GGUF", 4, NULL, false},
+    {"GGUF", "GGUF", 4, gguf_read, true},
     {"PyTorch (zip)", "PK\x03\x04", 4, NULL, false},
     {"PyTorch (pickle)", "\x80\x02\x8a\x0al\xfc\x9c\x46", 8, NULL, false},
 };
@@ -79,7 +79,7 @@ static enum status open_file(struct container *container, const char *path, stru
     format = recognize(head, count);
     if (!format->read)
         return fail(
-            err, ERR_UNSUPPORTED, "%s: is a %s file; safetensors and .nbl are read", path, format->name);
+            err, ERR_UNSUPPORTED, "%s: is a %s file; safetensors, GGUF and .nbl are read", path, format->name);
     container->format = format->name;
     if (!format->has_documents) {
         uint64_t folder_bytes = (uint64_t)(base - path); /* with the slash */
@@ -171,6 +171,7 @@ void container_close(struct container *container)
         file_close(container->files[i].file);
     names_index_free(&container->index);
     names_pool_free(&container->names);
+    metadata_free(&container->metadata);
     memory_free(container->files);
     memory_free(container->entries);
     memory_free(container->aliases);
@@ -201,6 +202,18 @@ uint64_t container_bytes(const struct container *container)
     return bytes;
 }
 
+uint64_t container_file_count(const struct container *container)
+{
+    return container->file_count;
+}
+
+struct container_file container_file(const struct container *container, uint64_t index)
+{
+    const struct file *file = container->files[index].file;
+
+    return (struct container_file){file->path, file->bytes, file->map};
+}
+
 uint64_t container_count(const struct container *container)
 {
     return container->entry_count;
@@ -223,6 +236,11 @@ uint64_t container_index(const struct container *container, const struct tensor 
 
     assert(index < container->entry_count); /* a tensor of this container */
     return index;
+}
+
+const struct metadata *container_metadata(const struct container *container)
+{
+    return &container->metadata;
 }
 
 const struct tensor *container_find(const struct container *container, const char *name)
@@ -270,6 +288,7 @@ enum status container_read(struct container *container, const struct tensor *ten
 /* What a program may expect of tensor->data: tiles are read in 64-byte lines, elements one by one. */
 static uint64_t alignment_of(const struct tensor *tensor)
 {
+    if (tensor->storage == STORAGE_BLOCKS) return 1; /* blocks are read byte by byte */
     return tensor->storage == STORAGE_TILES ? 64 : dtype_info(tensor->dtype)->bytes;
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "formats/metadata.h"
 #include "tensor/tensor.h"
 
 struct container;
@@ -30,6 +31,16 @@ const char *container_format(const struct container *container);
 /* Bytes of all files that hold tensors. */
 uint64_t container_bytes(const struct container *container);
 
+/* One of these files, as container_file fills it in. */
+struct container_file {
+    const char *path; /* owned by the container */
+    uint64_t bytes;
+    const void *map; /* the whole file, read-only; NULL before container_map */
+};
+uint64_t container_file_count(const struct container *container);
+/* index below container_file_count. */
+struct container_file container_file(const struct container *container, uint64_t index);
+
 /* Tensors in the order of the files' data: shard by shard (in name order), by offset within a shard. data is
  * NULL before container_map. Pointers stay valid until close. */
 uint64_t container_count(const struct container *container);
@@ -38,6 +49,9 @@ const struct tensor *container_tensor(const struct container *container, uint64_
 uint64_t container_index(const struct container *container, const struct tensor *tensor);
 /* By name, through aliases (tied tensors); NULL if absent. */
 const struct tensor *container_find(const struct container *container, const char *name);
+
+/* What the file says of itself beside documents (GGUF); empty for other formats. */
+const struct metadata *container_metadata(const struct container *container);
 
 /* Names that stand for another tensor (safetensors __metadata__, .nbl aliases). */
 uint64_t container_alias_count(const struct container *container);

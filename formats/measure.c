@@ -69,6 +69,22 @@ static enum status measure_tiles(struct tensor *tensor, struct error *err)
     return OK;
 }
 
+static enum status measure_blocks(struct tensor *tensor, struct error *err)
+{
+    const uint64_t cols = tensor->rank ? tensor->shape[tensor->rank - 1] : 1;
+    const struct block_info *info;
+
+    if (tensor->block <= BLOCK_NONE || tensor->block >= BLOCK_COUNT)
+        return fail(err, ERR_FORMAT, "block type %u is unknown", (unsigned)tensor->block);
+    info = block_info(tensor->block);
+    if (cols % info->weights)
+        return fail(err, ERR_FORMAT, "rows of %" PRIu64 " do not divide into %s blocks of %" PRIu32, cols,
+            info->name, info->weights);
+    tensor->bytes =
+        tensor->elements / info->weights * info->bytes; /* fewer bytes than elements, or 17 / 16 */
+    return OK;
+}
+
 enum status measure_tensor(struct tensor *tensor, struct error *err)
 {
     enum status status;
@@ -84,6 +100,8 @@ enum status measure_tensor(struct tensor *tensor, struct error *err)
         return measure_dense(tensor, err);
     case STORAGE_TILES:
         return measure_tiles(tensor, err);
+    case STORAGE_BLOCKS:
+        return measure_blocks(tensor, err);
     }
     return fail(err, ERR_FORMAT, "storage %u is unknown", (unsigned)tensor->storage);
 }

@@ -107,6 +107,9 @@ enum status nbl_writer_add(
     enum status status;
 
     if (writer->begun) return fail(err, ERR_USAGE, "tensor %s: the layout is fixed already", tensor->name);
+    if (tensor->storage == STORAGE_BLOCKS)
+        return fail(err, ERR_UNSUPPORTED, "tensor %s: a .nbl file has no %s blocks", tensor->name,
+            block_info(tensor->block)->name);
     if (writer->tensor_count == CONTAINER_TENSOR_LIMIT)
         return fail(err, ERR_MEMORY, "more than %d tensors", CONTAINER_TENSOR_LIMIT);
     status = measure_tensor(&added.record.tensor, err);

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "formats/container.h"
+#include "formats/metadata.h"
 #include "formats/names.h"
 
 /* One file that holds tensors. */
@@ -51,6 +52,7 @@ struct container {
     uint64_t entry_count, entry_capacity;
     uint64_t alias_count, alias_capacity;
     uint64_t document_count, document_capacity;
+    struct metadata metadata; /* GGUF; empty for the others */
     struct names_index index; /* tensors by number; aliases have the number of their target */
 };
 
@@ -83,6 +85,9 @@ enum status safetensors_read(struct container *container, const char *path, stru
 
 /* Read a folder's shards through its index (model.safetensors.index.json). */
 enum status shards_read(struct container *container, const char *folder, struct error *err);
+
+/* Read one GGUF file. */
+enum status gguf_read(struct container *container, const char *path, struct error *err);
 
 /* Read one .nbl file. */
 enum status nbl_read(struct container *container, const char *path, struct error *err);

@@ -29,6 +29,9 @@ enum status checkpoint_open(struct checkpoint *out, const char *path, struct err
     *out = (struct checkpoint){0};
     enum status status = container_open(&out->container, path, err);
     if (!status) status = checkpoint_read_config(&out->config, &found, out->container, err);
+    if (!status && container_metadata(out->container)->count)
+        status = fail(err, ERR_UNSUPPORTED,
+            "%s: GGUF files are inspected and verified so far, not run or converted", path);
     if (!status && !found) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
     if (!status) {
         status =

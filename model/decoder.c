@@ -57,14 +57,39 @@ static enum status prepare_heads(const struct decoder_layer *layer, const struct
         backend->state, x, call->sequences, call->length, heads, size, call->cosine, call->sine, err);
 }
 
-/* Put new keys or values where attention reads them. */
-static enum status store(const struct decoder_layer *layer, const struct decoder_attention *call,
-    float *cache, const float *x, struct error *err)
+/* Put new keys and values where attention reads them. */
+static enum status store(
+    const struct decoder_layer *layer, const struct decoder_attention *call, struct error *err)
 {
     const struct backend *backend = layer->backend;
+    uint32_t kv_heads = layer->config->kv_heads, size = layer->config->head_size;
+    enum status status = backend->store(backend->state, call->keys, call->k, call->sequences, call->length,
+        call->past, call->capacity, kv_heads, size, err);
 
-    return backend->store(backend->state, cache, x, call->sequences, call->length, call->past, call->capacity,
-        layer->config->kv_heads, layer->config->head_size, err);
+    return status ? status
+                  : backend->store(backend->state, call->values, call->v, call->sequences, call->length,
+                        call->past, call->capacity, kv_heads, size, err);
+}
+
+/* The same into a quantized cache; queries and keys are rotated alike. */
+static enum status store_quantized(
+    const struct decoder_layer *layer, const struct decoder_attention *call, struct error *err)
+{
+    const struct backend *backend = layer->backend;
+    const struct cache *cache = call->cache;
+    uint32_t heads = layer->config->heads, kv_heads = layer->config->kv_heads;
+    uint64_t tokens = call->sequences * call->length;
+    enum status status =
+        backend->rotate(backend->state, call->q, tokens * heads, layer->config->head_size, err);
+
+    if (!status)
+        status = backend->rotate(backend->state, call->k, tokens * kv_heads, layer->config->head_size, err);
+    if (!status)
+        status = backend->store_quantized(backend->state, &cache->keys, cache->key_strips, call->k,
+            call->sequences, call->length, call->past, kv_heads, err);
+    return status ? status
+                  : backend->store_quantized(backend->state, &cache->values, cache->value_strips, call->v,
+                        call->sequences, call->length, call->past, kv_heads, err);
 }
 
 static enum status mix(
@@ -76,6 +101,7 @@ static enum status mix(
         .q = call->q,
         .keys = call->keys,
         .values = call->values,
+        .cache = call->cache,
         .sequences = call->sequences,
         .length = call->length,
         .past = call->past,
@@ -102,8 +128,7 @@ enum status decoder_attend(const struct decoder_layer *layer, const struct decod
     if (!status) status = decoder_linear(layer, call->v, normed, tokens, ROLE_V, err);
     if (!status) status = prepare_heads(layer, call, call->q, config->heads, tensors[ROLE_Q_NORM], err);
     if (!status) status = prepare_heads(layer, call, call->k, config->kv_heads, tensors[ROLE_K_NORM], err);
-    if (!status) status = store(layer, call, call->keys, call->k, err);
-    if (!status) status = store(layer, call, call->values, call->v, err);
+    if (!status) status = call->cache ? store_quantized(layer, call, err) : store(layer, call, err);
     return status ? status : mix(layer, call, err);
 }
 

@@ -33,8 +33,9 @@ struct decoder_attention {
     uint64_t sequences, length, past, capacity;
     const float *cosine, *sine; /* [length][head_size / 2], of the positions */
     float *keys, *values; /* [sequences][kv_heads][capacity][head_size]: read, and the new positions added */
-    float *q, *k, *v;     /* scratch, [sequences * length][heads * head_size], [][kv_heads * head_size] */
-    float *out;           /* [sequences * length][heads * head_size] */
+    const struct cache *cache; /* keys and values in few bits, in place of the two above; NULL: floats */
+    float *q, *k, *v; /* scratch, [sequences * length][heads * head_size], [][kv_heads * head_size] */
+    float *out;       /* [sequences * length][heads * head_size] */
 };
 
 /* out = softmax(q k^T / sqrt(head_size)) v with q, k, v of `normed` [sequences * length][hidden]; q and k normed per

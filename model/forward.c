@@ -18,8 +18,10 @@
 struct session {
     struct model *model;
     uint64_t sequences, capacity, length;
+    unsigned bits;         /* of the cache */
     uint64_t layer_floats; /* of the keys of one layer, and of its values */
-    float *keys, *values;  /* [layers][sequences][kv_heads][capacity][head_size] */
+    float *keys, *values;  /* [layers][sequences][kv_heads][capacity][head_size]; or NULL, and */
+    struct cache cache;    /* a quantized one: strips [layers][sequences][kv_heads] */
     float *frequencies;    /* [head_size / 2] */
     float *cosine, *sine;  /* [block positions][head_size / 2] */
     float *normed;         /* [block tokens][hidden]; also what comes back from o and down */
@@ -53,6 +55,33 @@ static enum status new_floats(float **out, uint64_t rows, uint64_t cols, uint64_
             err, ERR_MEMORY, "a session of this many sequences and tokens needs more than 2^40 bytes");
     *out = memory_new(count, sizeof(float), err);
     return *out ? OK : ERR_MEMORY;
+}
+
+/* Strips of a quantized cache, for all layers. */
+static enum status new_strips(uint8_t **out, const struct session *session, const struct cache_layout *layout,
+    uint64_t *bytes, struct error *err)
+{
+    const struct model_config *config = &session->model->config;
+    uint64_t strips, size;
+
+    if (checked_multiply(&strips, session->sequences, (uint64_t)config->layers * config->kv_heads) ||
+        checked_multiply(&size, strips, layout->bytes) || checked_add(bytes, *bytes, size) ||
+        *bytes > SESSION_BYTES_LIMIT)
+        return fail(
+            err, ERR_MEMORY, "a session of this many sequences and tokens needs more than 2^40 bytes");
+    *out = memory_new(strips, layout->bytes, err);
+    return *out ? OK : ERR_MEMORY;
+}
+
+static enum status new_quantized_cache(struct session *session, uint64_t *bytes, struct error *err)
+{
+    struct cache *cache = &session->cache;
+    uint32_t bits = session->model->cache_bits, size = session->model->config.head_size;
+    enum status status = cache_layout(&cache->keys, bits, size, session->capacity, true, err);
+
+    if (!status) status = cache_layout(&cache->values, bits, size, session->capacity, false, err);
+    if (!status) status = new_strips(&cache->key_strips, session, &cache->keys, bytes, err);
+    return status ? status : new_strips(&cache->value_strips, session, &cache->values, bytes, err);
 }
 
 static enum status new_cache(struct session *session, uint64_t *bytes, struct error *err)
@@ -110,14 +139,14 @@ enum status session_create(
     *out = NULL;
     if (!sequences || !capacity)
         return fail(err, ERR_USAGE, "a session needs at least one sequence and one token");
-    if (model->cache_bits != 32)
-        return fail(err, ERR_UNSUPPORTED, "a cache of %u bits is not known", model->cache_bits);
     session = memory_new(1, sizeof *session, err);
     if (!session) return ERR_MEMORY;
     session->model = model;
     session->sequences = sequences;
     session->capacity = capacity;
-    status = new_cache(session, &bytes, err);
+    session->bits = model->cache_bits;
+    status =
+        session->bits == 32 ? new_cache(session, &bytes, err) : new_quantized_cache(session, &bytes, err);
     if (!status) status = new_activations(session, &bytes, err);
     if (status)
         session_free(session);
@@ -131,6 +160,8 @@ void session_free(struct session *session)
     if (!session) return;
     memory_free(session->keys);
     memory_free(session->values);
+    memory_free(session->cache.key_strips);
+    memory_free(session->cache.value_strips);
     memory_free(session->frequencies);
     memory_free(session->cosine);
     memory_free(session->sine);
@@ -169,7 +200,12 @@ uint64_t session_cache_bytes_per_token(const struct session *session)
 {
     const struct model_config *config = &session->model->config;
 
-    return 2 * sizeof(float) * config->layers * config->kv_heads * config->head_size;
+    const struct cache *cache = &session->cache;
+    uint64_t heads = (uint64_t)config->layers * config->kv_heads, spanwise;
+
+    if (session->bits == 32) return 2 * sizeof(float) * heads * config->head_size;
+    spanwise = heads * (cache_row_bytes_spanwise(&cache->keys) + cache_row_bytes_spanwise(&cache->values));
+    return (spanwise + CACHE_SPAN - 1) / CACHE_SPAN;
 }
 
 /* ---- one layer ---- */
@@ -179,23 +215,30 @@ static enum status attention_block(
     struct session *session, const struct block *block, const struct decoder_layer *layer, struct error *err)
 {
     const struct model_config *config = layer->config;
-    uint64_t sequence_floats = session->capacity * config->head_size * config->kv_heads;
-    uint64_t offset = layer->index * session->layer_floats + block->sequence * sequence_floats;
-    const struct decoder_attention call = {
+    uint64_t strip = (layer->index * session->sequences + block->sequence) * config->kv_heads;
+    uint64_t offset = strip * session->capacity * config->head_size;
+    struct cache cache = session->cache; /* from the block's first sequence on */
+    struct decoder_attention call = {
         .sequences = block->sequences,
         .length = block->length,
         .past = block->past,
         .capacity = session->capacity,
         .cosine = session->cosine,
         .sine = session->sine,
-        .keys = session->keys + offset,
-        .values = session->values + offset,
         .q = session->q,
         .k = session->k,
         .v = session->v,
         .out = session->mixed,
     };
 
+    if (session->bits == 32) {
+        call.keys = session->keys + offset;
+        call.values = session->values + offset;
+    } else {
+        cache.key_strips += strip * cache.keys.bytes;
+        cache.value_strips += strip * cache.values.bytes;
+        call.cache = &cache;
+    }
     return decoder_add_attention(layer, &call, block->x, session->normed, err);
 }
 
@@ -211,6 +254,14 @@ static enum status check_finite(const struct block *block, uint64_t hidden, stru
         block->sequence + i / hidden / block->length);
 }
 
+static enum status observe(
+    struct session *session, const struct block *block, uint32_t layer, struct error *err)
+{
+    if (!session->observer) return OK;
+    return session->observer(
+        session->observer_context, layer, block->first_token, block->x, block->tokens, err);
+}
+
 static enum status run_embedding(
     struct session *session, const struct block *block, const uint32_t *tokens, struct error *err)
 {
@@ -220,6 +271,7 @@ static enum status run_embedding(
     status = model->backend.embed(
         model->backend.state, block->x, tokens, block->tokens, model->tensors.once[ROLE_EMBEDDING], err);
     if (!status) status = check_finite(block, model->config.hidden, err);
+    if (!status) status = observe(session, block, SESSION_EMBEDDING, err);
     return status ? fail_within(err, status, "embedding") : OK;
 }
 
@@ -234,9 +286,7 @@ static enum status run_layer(
         status = decoder_add_mlp(
             &layer, block->x, session->normed, session->gate, session->up, block->tokens, err);
     if (!status) status = check_finite(block, model->config.hidden, err);
-    if (!status && session->observer)
-        status = session->observer(
-            session->observer_context, index, block->first_token, block->x, block->tokens, err);
+    if (!status) status = observe(session, block, index, err);
     return status ? fail_within(err, status, "layer %" PRIu32, index) : OK;
 }
 

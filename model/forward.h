@@ -16,7 +16,8 @@ struct model {
     struct tokenizer *tokenizer; /* NULL if the model carries none */
     struct backend backend;
     struct pool *pool;
-    unsigned cache_bits; /* of keys and values in sessions made from now on: 32 (float, as opened), 8 or 4; may be set */
+    unsigned
+        cache_bits; /* of keys and values in sessions made from now on: 32 (float, as opened), 8 or 4; may be set */
 };
 
 /* Open a folder, .safetensors or .nbl, map it and check every tensor. The pool must outlive the model. ERR_FORMAT: no
@@ -28,8 +29,8 @@ void model_close(struct model *model);
 /* `sequences` sequences of equal length, running side by side. */
 struct session;
 
-/* capacity: the most tokens per sequence. ERR_USAGE: zero sequences or capacity; ERR_MEMORY: the KV cache (single
- * precision) and activations do not fit (or above 2^40 bytes).
+/* capacity: the most tokens per sequence. ERR_USAGE: zero sequences or capacity; ERR_MEMORY: the KV cache and activations do
+ * not fit (or above 2^40 bytes).
  * capacity may exceed config.context; positions are then simply larger than trained. ERR_UNSUPPORTED: a width of the cache
  * (model.cache_bits) that this version does not have. */
 enum status session_create(
@@ -41,7 +42,8 @@ void session_reset(struct session *session);
 /* Forget all tokens from position `length` on (at most session_length), of every sequence. */
 void session_truncate(struct session *session, uint64_t length);
 uint64_t session_length(const struct session *session);
-/* Bytes of the KV cache per token of one sequence. */
+/* Bytes of the KV cache per token of one sequence, rounded up; of a quantized one with scales, and with the share of centers that
+ * holds beyond the first 64 tokens (tensor/cache.h). */
 uint64_t session_cache_bytes_per_token(const struct session *session);
 
 /* Append `length` tokens to every sequence and run them through all layers.
@@ -52,16 +54,20 @@ uint64_t session_cache_bytes_per_token(const struct session *session);
  * Dynamic rope scaling uses the length reached by this call for the tokens of this call.
  * At most 2048 tokens go through the layers at once, several sequences or part of one, so that activations take bounded
  * memory. Results do not depend on the number of workers; how tokens are spread over calls and batches changes them by
- * rounding only. */
+ * rounding only (in a quantized cache a number halfway between two codes may then get the other one). Keys and values of a
+ * quantized cache are rounded before anything attends to them, the token's own included; ERR_NUMERIC also where one is too
+ * large for the cache. */
 enum status session_step(
     struct session *session, float *hidden, const uint32_t *tokens, uint64_t length, struct error *err);
 
-/* Shown the residual stream after a decoder layer: x [tokens][hidden], rows first_token .. of the step's `hidden`. Layers come in
- * order for one block of tokens, then for the next. An error ends the step with it. */
-typedef enum status (*session_observer)(void *context, uint32_t layer, uint64_t first_token, const float *x,
-    uint64_t tokens, struct error *err);
+/* Shown the residual stream after the embedding (layer SESSION_EMBEDDING) and after every decoder layer: x [tokens][hidden], rows
+ * first_token .. of the step's `hidden`. Layers come in order for one block of tokens, then for the next. What the observer leaves
+ * in x is what the next layer starts from. An error ends the step with it. */
+#define SESSION_EMBEDDING UINT32_MAX
+typedef enum status (*session_observer)(
+    void *context, uint32_t layer, uint64_t first_token, float *x, uint64_t tokens, struct error *err);
 
-/* Call `observer` after every layer of all steps from now on; NULL: no more. */
+/* Call `observer` in all steps from now on; NULL: no more. */
 void session_observe(struct session *session, session_observer observer, void *context);
 
 /* logits[count][vocabulary] = head * hidden[count][hidden]. Any number of rows; callers chunk to bound memory. */

@@ -11,7 +11,7 @@
 #include "tensor/kernels/kernels.h"
 
 extern const struct check_command command_perplexity, command_compare, command_verify, command_inspect,
-    command_generate, command_tasks;
+    command_generate, command_layers, command_speculate, command_gate, command_bench, command_tasks;
 
 const struct check_command *const check_commands[] = {
     &command_perplexity,
@@ -19,6 +19,10 @@ const struct check_command *const check_commands[] = {
     &command_verify,
     &command_inspect,
     &command_generate,
+    &command_layers,
+    &command_speculate,
+    &command_gate,
+    &command_bench,
     &command_tasks,
     NULL,
 };

@@ -49,20 +49,23 @@ struct text_values {
     const char *text, *protocol; /* start protocol as "gptq" */
     uint64_t context, windows;
 };
-#define TEXT_OPTIONS(type, field)                                                                            \
-    {"text", OPTION_TEXT, offsetof(type, field.text), 0, 0, NULL, "FILE", NULL,                              \
-        "The text to read, UTF-8. Required.", "Options"},                                                    \
-        {"protocol", OPTION_CHOICE, offsetof(type, field.protocol), 0, 0, "gptq|llama.cpp", "NAME", "gptq",  \
-            "gptq: windows without overlap, every position but the first scored. llama.cpp: each window "    \
-            "begins with BOS and its second half is scored. Numbers of different protocols or contexts do "  \
-            "not compare.",                                                                                  \
-            NULL},                                                                                           \
+/* All but --text, for a command that says itself what a text is to it. */
+#define WINDOW_OPTIONS(type, field)                                                                          \
+    {"protocol", OPTION_CHOICE, offsetof(type, field.protocol), 0, 0, "gptq|llama.cpp", "NAME", "gptq",      \
+        "gptq: windows without overlap, every position but the first scored. llama.cpp: each window "        \
+        "begins with BOS and its second half is scored. Numbers of different protocols or contexts do "      \
+        "not compare.",                                                                                      \
+        NULL},                                                                                               \
         {"context", OPTION_COUNT, offsetof(type, field.context), 4, 1 << 20, NULL, "N",                      \
             "the model's, at most 2048 (gptq) or 512 (llama.cpp)", "Tokens per window.", NULL},              \
     {                                                                                                        \
         "windows", OPTION_COUNT, offsetof(type, field.windows), 1, 1e9, NULL, "N", "all",                    \
             "Read only the first N windows.", NULL                                                           \
     }
+#define TEXT_OPTIONS(type, field)                                                                            \
+    {"text", OPTION_TEXT, offsetof(type, field.text), 0, 0, NULL, "FILE", NULL,                              \
+        "The text to read, UTF-8. Required.", "Options"},                                                    \
+        WINDOW_OPTIONS(type, field)
 
 struct perplexity_options commands_perplexity_options(const struct text_values *values);
 /* Read the text of --text into memory. ERR_USAGE: it is not given. Owner of *out: the caller, memory_free. */

@@ -38,7 +38,8 @@ struct comparison {
     double *
         layer_errors; /* [layers] trace_error of each decoder layer, or NULL; owner: the caller, memory_free */
     uint32_t layers;
-    double seconds; /* the candidate's own forward passes, and its logits and scoring */
+    double *window_nll; /* [windows] mean nll of each, or NULL; owner: the caller, memory_free */
+    double seconds;     /* the candidate's own forward passes, and its logits and scoring */
 };
 
 /* What stands for the original: an open model, or what was stored of one. The other is NULL. */
@@ -49,6 +50,7 @@ struct compare_base {
 
 struct compare_options {
     struct perplexity_options text; /* with a stored base ignored: the file's */
+    bool window_nll;                /* also the mean of every window */
     bool layers;                    /* also the error of every layer's output; needs a base model */
     const char *save_base; /* write the base's predictions to this file, or NULL; needs a base model */
     bool force;            /* replace it */
@@ -57,14 +59,18 @@ struct compare_options {
 
 /* Compare `count` candidates with the base on one text, cut into windows as perplexity_measure does.
  *   out         [count]  layer_errors of each is the caller's to free, also after an error (zero-initialised by the call)
+ *   count       may be 0 with save_base; out[0] then holds base_perplexity and what describes the text
  *   candidates  [count] open models, of one pool; a batch of windows runs through the base once and then through each
  *   text        NULL with a stored base, which holds the tokens
  * The base's tokenizer cuts the text. A candidate that carries another one must give the same ids for it; one that carries
  * none is taken at its vocabulary's word.
- * ERR_USAGE: no candidate; too little text; another vocabulary or tokenizer; ERR_UNSUPPORTED: the base carries no
- * tokenizer; ERR_NUMERIC: a logit is not finite. Memory per model: final hidden states of one batch; once: a KV cache and
- * activations (sessions are made in turn), two chunks of at most 256 rows of logits (not context times vocabulary), and 4
- * bytes per scored token and candidate. The result does not depend on the number of threads. */
+ * With a stored base whole rows give the divergences that base_logits.h bounds, and perplexities and same_top as from the
+ * model itself up to rounding; rows of the k likeliest give lower bounds of divergences (base_top_k).
+ * ERR_USAGE: no candidate; too little text; another vocabulary, tokenizer or text; layers that do not compare; save_base
+ * or layers without a base model; save_base exists; ERR_UNSUPPORTED: the base carries no tokenizer; ERR_NUMERIC: a logit
+ * is not finite. Memory per model: final hidden states of one batch; once: a KV cache and activations (sessions are made
+ * in turn), two chunks of at most 256 rows of logits (not context times vocabulary), and 4 bytes per scored token and
+ * candidate (8 more while one is summarized). The result does not depend on the number of threads. */
 enum status compare_models(struct comparison *out, const struct compare_base *base,
     struct model *const *candidates, uint64_t count, const char *text, uint64_t text_bytes,
     const struct compare_options *options, const struct report *report, struct error *err);

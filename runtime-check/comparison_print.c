@@ -28,15 +28,15 @@ static void add_row(struct table *table, const struct comparison_model *model)
     table_cell(table, "%.6f", result->kld_median.value);
     table_cell(table, "%.4f", result->kld_p99.value);
     table_cell(table, "%.4f", result->kld_max);
-    table_cell(table, "%.2f %%", 100 * result->same_top.value);
+    table_cell(table, "%.2f +- %.2f %%", 100 * result->same_top.value, 100 * result->same_top.error);
 }
 
 void comparison_print_table(const struct comparison_model *models, uint64_t count)
 {
     struct table table = {0};
     table_head(&table, 10,
-        (const char *const[]){"model", ">bytes", ">bits/weight", ">perplexity", ">ln ratio", ">KLD mean",
-            ">median", ">99 %", ">max", ">same top"});
+        (const char *const[]){"model", ">bytes", ">bpw", ">perplexity", ">ln ratio", ">KLD mean", ">median",
+            ">99 %", ">max", ">same top"});
     for (uint64_t i = 0; i < count; i++)
         add_row(&table, &models[i]);
     table_print(&table);
@@ -90,6 +90,9 @@ void comparison_write_json(struct json_writer *writer, const struct comparison_m
     json_put_number(writer, "perplexity_error", model->perplexity.error);
     for (int i = 0; i < COLUMNS && model->result; i++)
         json_put_number(writer, columns[i].name, column_value(&columns[i], model->result));
+    if (model->result) json_put_numbers(writer, "kld_curve", model->result->kld_curve, COMPARE_CURVE);
+    if (model->result && model->result->layer_errors)
+        json_put_numbers(writer, "layer_errors", model->result->layer_errors, model->result->layers);
     json_close_object(writer);
 }
 

@@ -1,6 +1,7 @@
 /* See divergence.h. */
 #include "runtime-check/divergence.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -79,12 +80,92 @@ void divergence_row(struct divergence_row *out, const float *base, const float *
     out->same_top = same_first_top(&sums, base, candidate, vocabulary);
 }
 
+double divergence_log_sum(float *top, const float *logits, uint64_t vocabulary)
+{
+    struct row_sums sums = {0};
+    kernels()->maximum(top, logits, vocabulary);
+    sums.base_top = *top;
+    for (uint64_t begin = 0; begin < vocabulary; begin += PIECE) {
+        const uint64_t count = vocabulary - begin < PIECE ? vocabulary - begin : PIECE;
+        float p[PIECE], unused;
+        memcpy(p, logits + begin, count * sizeof *p);
+        kernels()->exp_sum(&unused, p, *top, count);
+        for (uint64_t at = 0; at < count; at++)
+            sums.base[at < count - count % LANES ? at % LANES : 0] += (double)p[at];
+    }
+    return log(lanes_sum(sums.base));
+}
+
+/* ---- rows of a stored base ---- */
+
+static uint32_t first_top(const float *logits, uint64_t vocabulary)
+{
+    float top;
+    uint32_t i = 0;
+    kernels()->maximum(&top, logits, vocabulary);
+    while (i + 1 < vocabulary && logits[i] != top)
+        i++;
+    return i;
+}
+
+void divergence_row_exact(struct divergence_row *row, double base_log_prob, uint32_t base_first,
+    const float *candidate, uint64_t vocabulary)
+{
+    row->base_nll = -base_log_prob;
+    row->probability_change = exp(-row->nll) - exp(base_log_prob);
+    row->same_top = first_top(candidate, vocabulary) == base_first;
+}
+
+/* p and q of one class more. Probabilities of both rows are normalised at the end, so q may be given times any constant. */
+struct class_sums {
+    double base, moved; /* sum p, sum p (ln p - ln q) */
+};
+
+static void add_class(struct class_sums *sums, double log_p, double log_q)
+{
+    const double p = exp(log_p);
+    sums->base += p;
+    sums->moved += p * (log_p - log_q);
+}
+
+/* The candidate's probability of the rest is summed over the rest, not taken from 1: it may be tiny. Exponentials below e^-87 are
+ * anything down to zero (tensor/kernels), so a rest that small counts as e^-87, which only lowers the divergence. */
+void divergence_row_top(struct divergence_row *out, const struct divergence_top *base, float *candidate,
+    uint64_t vocabulary, uint32_t target)
+{
+    struct class_sums sums = {0};
+    double top_sum = 0, rest_sum = 0;
+    float top, unused;
+    out->same_top = first_top(candidate, vocabulary) == base->ids[0];
+    kernels()->maximum(&top, candidate, vocabulary);
+    const double target_log = (double)candidate[target] - (double)top;
+    for (uint64_t i = 0; i < base->k; i++)
+        add_class(&sums, (double)base->log_probs[i], (double)candidate[base->ids[i]] - (double)top);
+    kernels()->exp_sum(&unused, candidate, top, vocabulary);
+    for (uint64_t i = 0; i < base->k; i++) {
+        top_sum += (double)candidate[base->ids[i]];
+        candidate[base->ids[i]] = 0;
+    }
+    for (uint64_t i = 0; i < vocabulary; i++)
+        rest_sum += (double)candidate[i];
+    const double candidate_log = log(top_sum + rest_sum);
+    if (isfinite(base->log_rest))
+        add_class(&sums, base->log_rest, log(rest_sum > exp(-87.0) ? rest_sum : exp(-87.0)));
+    const double kld = sums.moved / sums.base - log(sums.base) + candidate_log;
+    out->kld = kld < 0 && isfinite(kld) ? 0 : kld;
+    out->base_nll = -base->base_log_prob;
+    out->nll = candidate_log - target_log;
+    out->probability_change = exp(-out->nll) - exp(base->base_log_prob);
+}
+
 /* ---- statistics ---- */
 
 void divergence_add(struct divergence *divergence, const struct divergence_row *row)
 {
     const uint64_t per_window = divergence->per_window;
-    divergence->klds[divergence->kld.tokens.count] = (float)row->kld;
+    divergence->klds[divergence->kld.tokens.count] = (float)fmin(row->kld, (double)FLT_MAX);
+    if (divergence->window_nll)
+        divergence->window_nll[divergence->nll.windows.count] += row->nll / (double)per_window;
     clustered_add(&divergence->base_nll, per_window, row->base_nll);
     clustered_add(&divergence->nll, per_window, row->nll);
     clustered_add(&divergence->log_ratio, per_window, row->nll - row->base_nll);
@@ -114,20 +195,13 @@ static enum status summarize_klds(struct comparison *out, struct divergence *div
     return OK;
 }
 
-/* exp of a mean, with the error that follows to first order. */
-static struct estimate exponential(const struct clustered *mean)
-{
-    const struct estimate log_value = clustered_estimate(mean);
-    return (struct estimate){exp(log_value.value), exp(log_value.value) * log_value.error};
-}
-
 enum status divergence_summarize(struct comparison *out, struct divergence *divergence, struct error *err)
 {
     const struct estimate square = clustered_estimate(&divergence->squared_change);
     out->tokens_scored = divergence->kld.tokens.count;
-    out->by_window = divergence->kld.windows.count >= ESTIMATE_WINDOWS;
-    out->perplexity = exponential(&divergence->nll);
-    out->base_perplexity = exponential(&divergence->base_nll);
+    out->by_window = clustered_by_window(&divergence->kld);
+    out->perplexity = estimate_exp(clustered_estimate(&divergence->nll));
+    out->base_perplexity = estimate_exp(clustered_estimate(&divergence->base_nll));
     out->log_ratio = clustered_estimate(&divergence->log_ratio);
     out->kld = clustered_estimate(&divergence->kld);
     out->probability_rms.value = sqrt(square.value);

@@ -1,12 +1,20 @@
 /* See estimate.h. */
 #include "runtime-check/estimate.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 
 /* ---- means ---- */
+
+struct estimate estimate_exp(struct estimate estimate)
+{
+    const double value = exp(estimate.value);
+    return (struct estimate){value, value * estimate.error};
+}
 
 void moments_add(struct moments *moments, double value)
 {
@@ -35,11 +43,15 @@ void clustered_add(struct clustered *clustered, uint64_t per_window, double valu
     clustered->in_window = 0;
 }
 
+bool clustered_by_window(const struct clustered *clustered)
+{
+    return clustered->windows.count >= ESTIMATE_WINDOWS;
+}
+
 struct estimate clustered_estimate(const struct clustered *clustered)
 {
     struct estimate estimate = moments_estimate(&clustered->tokens);
-    if (clustered->windows.count >= ESTIMATE_WINDOWS)
-        estimate.error = moments_estimate(&clustered->windows).error;
+    if (clustered_by_window(clustered)) estimate.error = moments_estimate(&clustered->windows).error;
     return estimate;
 }
 
@@ -53,18 +65,19 @@ double clustered_effective(const struct clustered *clustered)
 
 /* ---- bounds ---- */
 
-/* Newton's method on the complementary error function; the start is near enough everywhere. */
+/* Newton's method on the logarithm of the tail, which is nearly a parabola, from above: the tail is at most
+ * exp(-z^2 / 2) / 2, and a concave function's tangents never cross it. A handful of rounds, for every share. */
 static double normal_quantile(double share)
 {
-    double z = 0;
-    if (share < 0.5) return -normal_quantile(1 - share);
+    const double tail = share < 0.5 ? share : 1 - share;
+    double z = sqrt(-2 * log(2 * tail));
     for (int round = 0; round < 60; round++) {
         const double above = 0.5 * erfc(z / sqrt(2.0)), density = exp(-z * z / 2) / sqrt(2 * acos(-1.0));
-        const double step = (above - (1 - share)) / density;
-        z += step > 1 ? 1 : step;
-        if (fabs(step) < 1e-14 * (1 + z)) break;
+        const double step = log(above / tail) * above / density;
+        z += step;
+        if (fabs(step) <= 1e-15 * (1 + z)) break;
     }
-    return z;
+    return share < 0.5 ? -z : z;
 }
 
 double estimate_t_quantile(double share, uint64_t freedom)
@@ -84,8 +97,8 @@ double estimate_share_lower(double share, double effective, double confidence, u
     const double z = estimate_t_quantile(confidence, freedom), z2 = z * z;
     const double middle = share + z2 / (2 * effective);
     const double spread = z * sqrt(share * (1 - share) / effective + z2 / (4 * effective * effective));
-    const double lower = (middle - spread) / (1 + z2 / effective);
-    return lower > 0 ? lower : 0;
+    /* (middle - spread) / (1 + z2 / effective), without cancellation. */
+    return share * share / (middle + spread);
 }
 
 /* ---- order statistics ---- */
@@ -119,44 +132,78 @@ static uint32_t draw_below(uint64_t *state, uint32_t bound)
     return (uint32_t)(((*state >> 32) * bound) >> 32);
 }
 
-/* One draw: how often each window was taken, then one pass up the sorted values. The percentile at a position between two
- * values is the lower one's: the spread of draws is far wider than that gap. */
-static void resample(struct moments *draws, const double *shares, uint64_t share_count,
-    const struct placed *sorted, uint64_t count, uint32_t *taken, uint32_t windows, uint64_t *random)
+/* A percentile of resampled values: between the positions below and above by their distance, as estimate_percentile. */
+struct quantile {
+    uint64_t below, above;
+    double part, value;   /* the distance from below; what this draw has found so far */
+    struct moments draws; /* value of all draws */
+};
+
+static void place_quantile(struct quantile *quantile, double share, uint64_t count)
 {
-    uint64_t passed = 0, next = 0;
-    for (uint32_t i = 0; i < windows; i++)
-        taken[i] = 0;
-    for (uint32_t i = 0; i < windows; i++)
-        taken[draw_below(random, windows)]++;
-    for (uint64_t i = 0; i < count && next < share_count; i++) {
-        passed += taken[sorted[i].window];
-        while (next < share_count && passed > (uint64_t)(shares[next] * (double)(count - 1)))
-            moments_add(&draws[next++], (double)sorted[i].value);
-    }
+    const double position = share * (double)(count - 1);
+    quantile->below = (uint64_t)position;
+    quantile->above = quantile->below + 1 < count ? quantile->below + 1 : quantile->below;
+    quantile->part = position - (double)quantile->below;
 }
 
-enum { DRAWS = 400 }; /* a standard deviation from so many is good to 4 percent */
+/* What resampling works on. Values after the last whole window belong to one that is never taken. */
+struct resampling {
+    const struct placed *sorted; /* [count] */
+    uint64_t count;
+    struct quantile *quantiles; /* [quantile_count], by rising position */
+    uint64_t quantile_count, random;
+    uint32_t *taken; /* [windows + 1] how often a window is in this draw */
+    uint32_t windows;
+};
+
+/* One draw: how often each window was taken, then one pass up the sorted values. */
+static void resample(struct resampling *run)
+{
+    struct quantile *const quantiles = run->quantiles;
+    uint64_t passed = 0, below = 0, above = 0;
+    memset(run->taken, 0, run->windows * sizeof *run->taken);
+    for (uint32_t i = 0; i < run->windows; i++)
+        run->taken[draw_below(&run->random, run->windows)]++;
+    for (uint64_t i = 0; i < run->count && above < run->quantile_count; i++) {
+        const double value = (double)run->sorted[i].value;
+        passed += run->taken[run->sorted[i].window];
+        for (; below < run->quantile_count && passed > quantiles[below].below; below++)
+            quantiles[below].value = (1 - quantiles[below].part) * value;
+        for (; above < run->quantile_count && passed > quantiles[above].above; above++)
+            quantiles[above].value += quantiles[above].part * value;
+    }
+    for (uint64_t i = 0; i < run->quantile_count; i++)
+        moments_add(&quantiles[i].draws, quantiles[i].value);
+}
 
 static enum status bootstrap(struct estimate *out, const double *shares, uint64_t share_count,
-    const struct placed *sorted, uint64_t count, uint32_t windows, struct error *err)
+    const struct placed *sorted, uint64_t count, uint64_t per_window, struct error *err)
 {
-    uint64_t random = 1;
-    struct moments *draws = memory_new(share_count, sizeof *draws, err);
-    uint32_t *taken = draws ? memory_new(windows, sizeof *taken, err) : NULL;
-    for (int draw = 0; draw < DRAWS && taken; draw++)
-        resample(draws, shares, share_count, sorted, count, taken, windows, &random);
-    for (uint64_t i = 0; i < share_count && taken; i++)
-        out[i].error = sqrt(draws[i].squares / (DRAWS - 1));
-    const enum status status = taken ? OK : ERR_MEMORY;
-    memory_free(draws);
-    memory_free(taken);
+    struct resampling run = {.sorted = sorted, .count = count, .quantile_count = share_count, .random = 1};
+    run.windows = (uint32_t)(count / per_window);
+    run.quantiles = memory_new(share_count, sizeof *run.quantiles, err);
+    run.taken = run.quantiles ? memory_new((uint64_t)run.windows + 1, sizeof *run.taken, err) : NULL;
+    const enum status status = run.taken ? OK : ERR_MEMORY;
+    for (uint64_t i = 0; i < share_count && !status; i++)
+        place_quantile(&run.quantiles[i], shares[i], run.windows * per_window);
+    for (int draw = 0; draw < ESTIMATE_DRAWS && !status; draw++)
+        resample(&run);
+    /* Of a mean, the bootstrap's variance is (windows - 1) / windows of the usual estimate: corrected likewise. */
+    const double correction = (double)run.windows / (double)(run.windows - 1);
+    for (uint64_t i = 0; i < share_count && !status; i++)
+        out[i].error = sqrt(run.quantiles[i].draws.squares / (ESTIMATE_DRAWS - 1) * correction);
+    memory_free(run.quantiles);
+    memory_free(run.taken);
     return status;
 }
 
 enum status estimate_percentiles(struct estimate *out, const double *shares, uint64_t share_count,
     float *values, uint64_t count, uint64_t per_window, struct error *err)
 {
+    const uint64_t windows = count / per_window;
+    if (windows >= UINT32_MAX)
+        return fail(err, ERR_MEMORY, "%" PRIu64 " windows are more than percentiles are made for", windows);
     struct placed *placed = memory_new(count, sizeof *placed, err);
     if (!placed) return ERR_MEMORY;
     for (uint64_t i = 0; i < count; i++)
@@ -166,10 +213,9 @@ enum status estimate_percentiles(struct estimate *out, const double *shares, uin
         values[i] = placed[i].value;
     for (uint64_t i = 0; i < share_count; i++)
         out[i] = (struct estimate){estimate_percentile(values, count, shares[i]), 0};
-    const uint64_t windows = count / per_window;
     enum status status = OK;
     if (windows >= ESTIMATE_WINDOWS)
-        status = bootstrap(out, shares, share_count, placed, count, (uint32_t)windows, err);
+        status = bootstrap(out, shares, share_count, placed, count, per_window, err);
     memory_free(placed);
     return status;
 }

@@ -12,6 +12,9 @@ struct estimate {
     double value, error;
 };
 
+/* exp of an estimate, with the error that follows to first order: exp(value) * error. */
+struct estimate estimate_exp(struct estimate estimate);
+
 /* Running mean and sum of squared differences from it (Welford 1962): no cancellation, one pass. Zero-initialise. */
 struct moments {
     uint64_t count;
@@ -34,28 +37,38 @@ struct clustered {
 };
 void clustered_add(struct clustered *clustered, uint64_t per_window, double value);
 struct estimate clustered_estimate(const struct clustered *clustered);
+/* Whether its error is by window. */
+bool clustered_by_window(const struct clustered *clustered);
 /* Independent tokens that would give the same standard error: at most the number of tokens (that many too, where the values
  * do not vary). */
 double clustered_effective(const struct clustered *clustered);
 
-/* The quantile of Student's t distribution (degrees of freedom at least 7: Cornish-Fisher expansion, Abramowitz and Stegun
- * 26.7.5, good to 1e-3; UINT64_MAX: the normal distribution). 0 < share < 1. */
+/* The quantile of Student's t distribution (Cornish-Fisher expansion, Abramowitz and Stegun 26.7.5): from 7 degrees of freedom
+ * on, for shares from 0.001 to 0.999, good to 1e-3 of itself. freedom UINT64_MAX: the normal distribution, to rounding.
+ * 1e-300 <= share < 1. */
 double estimate_t_quantile(double share, uint64_t freedom);
 
-/* One-sided bound of a share seen in `effective` independent trials (Wilson 1927), below it at `confidence`: honest also at
- * shares of 0 and 1, where the standard error is 0. z by estimate_t_quantile of the degrees of freedom. */
+/* One-sided bound of a share seen in `effective` independent trials (above 0), below it at `confidence` (Wilson 1927): honest
+ * also at shares of 0 and 1, where the standard error is 0. z by estimate_t_quantile of the degrees of freedom.
+ * 0.5 <= confidence < 1. */
 double estimate_share_lower(double share, double effective, double confidence, uint64_t freedom);
 
 /* Standard errors of order statistics: the standard deviation over resampled windows (bootstrap, Efron 1979; blocks: windows; a
- * fixed number of draws and a fixed seed, so the same input gives the same numbers).
- *   values      [count]  in the order of tokens, per_window of each window; sorted by the call
+ * fixed number of draws and a fixed seed, so the same input gives the same numbers), times sqrt(windows / (windows - 1)), so
+ * that of a mean it would estimate the variance without bias. So many draws give a standard deviation to about 3.5 percent. */
+enum { ESTIMATE_DRAWS = 400 };
+
+/* Percentiles of values that come window by window.
+ *   values      [count]  finite, in the order of tokens, per_window of each window (both at least 1; what follows the last
+ *                        whole window is not resampled); sorted by the call
  *   shares      [share_count]  ascending, 0 to 1, as estimate_percentile
  *   out         [share_count]  value and error; error 0 with fewer than ESTIMATE_WINDOWS windows
- * ERR_MEMORY. */
+ * ERR_MEMORY, also above 2^32 - 2 windows. Takes 8 bytes per value, and time for ESTIMATE_DRAWS passes over them. */
 enum status estimate_percentiles(struct estimate *out, const double *shares, uint64_t share_count,
     float *values, uint64_t count, uint64_t per_window, struct error *err);
 
-/* Of sorted values, between neighbours by their distance, as numpy and llama.cpp do it. */
+/* Of sorted values (at least one): position share * (count - 1), between neighbours by their distance, as numpy and llama.cpp
+ * do it. 0 <= share <= 1. */
 double estimate_percentile(const float *sorted, uint64_t count, double share);
 
 #endif

@@ -17,6 +17,11 @@ static uint64_t next_random(uint64_t *state)
     return z ^ (z >> 31);
 }
 
+double generate_uniform(uint64_t *random)
+{
+    return (double)(next_random(random) >> 11) * 0x1p-53;
+}
+
 struct candidate {
     float logit;
     uint32_t id;
@@ -60,7 +65,7 @@ uint32_t generate_pick(const float *logits, uint64_t count, const struct generat
     uint64_t head = 0;
     while (head < count && kept < options->top_p * total)
         kept += (double)candidates[head++].logit;
-    double aim = (double)(next_random(random) >> 11) * 0x1p-53 * kept;
+    double aim = generate_uniform(random) * kept;
     for (uint64_t i = 0; i < head; i++) {
         aim -= (double)candidates[i].logit;
         if (aim < 0) return candidates[i].id;
@@ -82,7 +87,7 @@ struct generation {
     void *emit_context;
 };
 
-static bool is_stop(const struct model_config *config, uint32_t id)
+bool generate_is_stop(const struct model_config *config, uint32_t id)
 {
     for (uint32_t i = 0; i < config->stop_count; i++) {
         if (config->stops[i] == (int64_t)id) return true;
@@ -169,7 +174,7 @@ static enum status continue_text(
     while (!status && run->count < enough) {
         const uint32_t id =
             generate_pick(run->logits, run->model->config.vocabulary, options, &random, run->scratch);
-        *stopped = !options->ignore_eos && is_stop(&run->model->config, id);
+        *stopped = !options->ignore_eos && generate_is_stop(&run->model->config, id);
         if (*stopped) break;
         run->ids[run->count++] = id;
         status = emit_new(run, false, err);

@@ -31,4 +31,10 @@ enum status generate_text(struct generate_result *out, uint32_t **ids, struct mo
 uint32_t generate_pick(const float *logits, uint64_t count, const struct generate_options *options,
     uint64_t *random, void *scratch);
 
+/* Uniform in [0, 1), 53 bits, from the generator that generate_pick uses. */
+double generate_uniform(uint64_t *random);
+
+/* Whether an id is one of the model's end-of-sequence tokens. */
+bool generate_is_stop(const struct model_config *config, uint32_t id);
+
 #endif

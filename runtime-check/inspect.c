@@ -9,6 +9,7 @@
 #include "base/report.h"
 #include "formats/provenance.h"
 #include "model/checkpoint.h"
+#include "runtime-check/inspect_metadata.h"
 #include "runtime-check/record.h"
 
 void inspect_total(struct inspect_totals *out, struct container *container)
@@ -18,7 +19,7 @@ void inspect_total(struct inspect_totals *out, struct container *container)
     for (uint64_t i = 0; i < out->tensors; i++) {
         const struct tensor *tensor = container_tensor(container, i);
         out->weights += tensor->elements;
-        if (tensor->storage != STORAGE_TILES) continue;
+        if (tensor->storage == STORAGE_DENSE) continue;
         out->quantized_tensors++;
         out->quantized_weights += tensor->elements;
         out->quantized_bytes += tensor->bytes;
@@ -28,7 +29,8 @@ void inspect_total(struct inspect_totals *out, struct container *container)
 char *inspect_scheme(char *out, const struct tensor *tensor)
 {
     if (tensor->storage != STORAGE_TILES) {
-        snprintf(out, 48, "%s", dtype_info(tensor->dtype)->name);
+        const bool blocks = tensor->storage == STORAGE_BLOCKS;
+        snprintf(out, 48, "%s", blocks ? block_info(tensor->block)->name : dtype_info(tensor->dtype)->name);
         return out;
     }
     const struct scheme *scheme = &tensor->scheme;
@@ -195,6 +197,7 @@ enum status inspect_print(struct container *container, bool all_tensors, struct 
     }
     if ((status = print_documents(container, err))) return status;
     printf("\n");
+    inspect_metadata_print(container_metadata(container));
     if (all_tensors)
         print_tensors(container);
     else if ((status = print_kinds(container, err)))
@@ -212,8 +215,12 @@ static void write_tensor(struct json_writer *writer, const struct tensor *tensor
     for (uint32_t i = 0; i < tensor->rank; i++)
         json_write_u64(writer, tensor->shape[i]);
     json_close_array(writer);
-    json_put_text(writer, "storage", tensor->storage == STORAGE_TILES ? "tiles" : "dense");
-    json_put_text(writer, "dtype", dtype_info(tensor->dtype)->name);
+    static const char *const storages[] = {
+        [STORAGE_DENSE] = "dense", [STORAGE_TILES] = "tiles", [STORAGE_BLOCKS] = "blocks"};
+    const bool blocks = tensor->storage == STORAGE_BLOCKS;
+    json_put_text(writer, "storage", storages[tensor->storage]);
+    json_put_text(
+        writer, "dtype", blocks ? block_info(tensor->block)->name : dtype_info(tensor->dtype)->name);
     if (tensor->storage == STORAGE_TILES) {
         json_put_u64(writer, "bits", tensor->scheme.bits);
         json_put_u64(writer, "group", tensor->scheme.group);
@@ -263,6 +270,7 @@ enum status inspect_json(struct container *container, struct json_writer *writer
     json_put_u64(writer, "weights_quantized", totals.quantized_weights);
     json_put_number(writer, "bits_per_quantized_weight",
         inspect_bits_per(totals.quantized_bytes, totals.quantized_weights));
+    inspect_metadata_json(writer, container_metadata(container));
     json_write_key(writer, "tensors");
     json_open_array(writer);
     for (uint64_t i = 0; i < totals.tensors; i++)

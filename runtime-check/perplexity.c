@@ -3,7 +3,7 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
+#include <string.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -33,7 +33,9 @@ struct measurement {
     float *hidden; /* [batch * context][hidden] */
     float *logits; /* [logit_rows][vocabulary] */
     uint64_t logit_rows;
-    float *nll; /* [windows * scored] */
+    double *nll;        /* [logit_rows] of one chunk */
+    double *window_nll; /* [windows] */
+    struct clustered mean;
 };
 
 /* One chunk of logits rows of one window. */
@@ -55,22 +57,29 @@ static enum status score_row(void *context, uint64_t index, unsigned worker, str
         return fail(err, ERR_NUMERIC, "window %" PRIu64 ", position %" PRIu64 ": the logits are not finite",
             scoring->window, run->windows.first + row);
     }
-    run->nll[scoring->window * run->windows.scored + row] = (float)nll;
+    run->nll[index] = nll;
     return OK;
 }
 
+/* Rows are added in order, whoever scored them. */
 static enum status score_window(
     struct measurement *run, uint64_t window, const float *hidden, struct error *err)
 {
-    for (uint64_t begin = 0; begin < run->windows.scored; begin += run->logit_rows) {
-        uint64_t rows =
-            run->windows.scored - begin < run->logit_rows ? run->windows.scored - begin : run->logit_rows;
+    const uint64_t scored = run->windows.scored;
+    double sum = 0;
+    for (uint64_t begin = 0; begin < scored; begin += run->logit_rows) {
+        const uint64_t rows = scored - begin < run->logit_rows ? scored - begin : run->logit_rows;
         const float *from = hidden + (run->windows.first + begin) * run->model->config.hidden;
         enum status status = model_logits(run->model, run->logits, from, rows, err);
         if (status) return status;
         struct scoring scoring = {run, window, begin};
         if ((status = pool_run(run->model->pool, rows, score_row, &scoring, err))) return status;
+        for (uint64_t i = 0; i < rows; i++) {
+            sum += run->nll[i];
+            clustered_add(&run->mean, scored, run->nll[i]);
+        }
     }
+    run->window_nll[window] = sum / (double)scored;
     return OK;
 }
 
@@ -111,21 +120,16 @@ static enum status score_all(struct measurement *run, const struct report *repor
     return status;
 }
 
-/* Mean, spread and what follows from them. */
-static void summarize(struct perplexity_result *out, const float *nll, uint64_t count)
+/* The mean and what follows from it. */
+static void summarize(struct perplexity_result *out, struct measurement *run)
 {
-    double sum = 0, squares = 0;
-    for (uint64_t i = 0; i < count; i++)
-        sum += (double)nll[i];
-    out->mean_nll = sum / (double)count;
-    for (uint64_t i = 0; i < count; i++) {
-        const double d = (double)nll[i] - out->mean_nll;
-        squares += d * d;
-    }
-    const double deviation = count > 1 ? sqrt(squares / (double)(count - 1)) : 0;
-    out->perplexity = exp(out->mean_nll);
-    out->perplexity_error = out->perplexity * deviation / sqrt((double)count);
-    out->tokens_scored = count;
+    const struct estimate mean = clustered_estimate(&run->mean);
+    out->mean_nll = mean.value;
+    out->perplexity = estimate_exp(mean);
+    out->by_window = clustered_by_window(&run->mean);
+    out->tokens_scored = run->mean.tokens.count;
+    out->window_nll = run->window_nll;
+    run->window_nll = NULL;
 }
 
 static enum status allocate(struct measurement *run, struct error *err)
@@ -136,8 +140,9 @@ static enum status allocate(struct measurement *run, struct error *err)
     if (run->logit_rows > windows->scored) run->logit_rows = windows->scored;
     run->hidden = memory_new(windows->batch * windows->context * config->hidden, sizeof(float), err);
     run->logits = run->hidden ? memory_new(run->logit_rows * config->vocabulary, sizeof(float), err) : NULL;
-    run->nll = run->logits ? memory_new(windows->count * windows->scored, sizeof(float), err) : NULL;
-    return run->nll ? OK : ERR_MEMORY;
+    run->nll = run->logits ? memory_new(run->logit_rows, sizeof *run->nll, err) : NULL;
+    run->window_nll = run->nll ? memory_new(windows->count, sizeof *run->window_nll, err) : NULL;
+    return run->window_nll ? OK : ERR_MEMORY;
 }
 
 /* What the result says about text and windows. */
@@ -152,6 +157,7 @@ static void describe(
     out->windows = windows->count;
     out->context = windows->context;
     out->text_bytes = text_bytes;
+    out->kv_bits = run->model->cache_bits;
     out->text_crc32 = file_crc32(0, text, text_bytes);
     out->tokens_per_second = (double)(windows->count * windows->context) / out->seconds;
     out->bits_per_byte = out->mean_nll / log(2.0) * (double)text_tokens / (double)text_bytes;
@@ -162,11 +168,12 @@ enum status perplexity_measure(struct perplexity_result *out, struct model *mode
     struct error *err)
 {
     struct measurement run = {.model = model};
+    memset(out, 0, sizeof *out);
     enum status status = windows_cut(&run.windows, model, text, text_bytes, options, report, err);
     if (status || (status = allocate(&run, err))) goto done;
     const double start = report_seconds();
     if ((status = score_all(&run, report, err))) goto done;
-    summarize(out, run.nll, run.windows.count * run.windows.scored);
+    summarize(out, &run);
     out->seconds = report_seconds() - start;
     describe(out, &run, text, text_bytes);
 done:
@@ -174,5 +181,6 @@ done:
     memory_free(run.hidden);
     memory_free(run.logits);
     memory_free(run.nll);
+    memory_free(run.window_nll);
     return status;
 }

@@ -5,6 +5,7 @@
 
 #include "base/report.h"
 #include "model/forward.h"
+#include "runtime-check/estimate.h"
 
 /* The text is tokenized once, whole, with what the tokenizer puts in front (BOS), and cut into windows of `context` tokens
  * that do not overlap; the tail is dropped.
@@ -20,18 +21,21 @@ struct perplexity_options {
 };
 
 struct perplexity_result {
-    double perplexity;       /* exp of the mean negative log-likelihood */
-    double perplexity_error; /* its standard error: perplexity * s / sqrt(n), tokens taken as independent */
-    double mean_nll;         /* nats per scored token */
-    double bits_per_byte;    /* mean_nll / ln 2 * tokens of the text / bytes of the text, BOS not counted */
-    uint64_t tokens;         /* of the whole text, BOS included */
+    struct estimate perplexity; /* exp of the mean negative log-likelihood; its standard error, to first order
+                                   perplexity times that of the mean */
+    bool by_window;             /* the error takes windows as independent, not tokens (estimate.h) */
+    double *window_nll;   /* [windows] mean negative log-likelihood of each; owner: the caller, memory_free */
+    double mean_nll;      /* nats per scored token */
+    double bits_per_byte; /* mean_nll / ln 2 * tokens of the text / bytes of the text, BOS not counted */
+    uint64_t tokens;      /* of the whole text, BOS included */
     uint64_t tokens_scored, windows, context, text_bytes;
     uint32_t text_crc32;
+    unsigned kv_bits;         /* of keys and values in the KV cache: 32, 8 or 4 */
     double seconds;           /* forward passes and scoring, without loading */
     double tokens_per_second; /* tokens run through the model */
 };
 
-/* Score `text`.
+/* Score `text`. After an error *out holds nothing to free.
  * ERR_USAGE: the text gives less than one window, or context below 4. ERR_UNSUPPORTED: the model carries no tokenizer.
  * ERR_NUMERIC: a logit is not finite. The result does not depend on the number of threads. */
 enum status perplexity_measure(struct perplexity_result *out, struct model *model, const char *text,

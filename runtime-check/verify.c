@@ -36,9 +36,14 @@ static enum status panel_size(uint64_t *out, const struct tensor *tensor, bool t
     return OK;
 }
 
-/* Decode elements [begin, begin + count) in row-major order; whole tiles of rows if the tensor is quantized. */
+/* Decode elements [begin, begin + count) in row-major order: whole tiles of rows, or whole blocks (a panel is a multiple of every block's
+ * weights, and so is what is left of a tensor). */
 static void decode(const struct tensor *tensor, float *out, uint64_t begin, uint64_t count)
 {
+    if (tensor->storage == STORAGE_BLOCKS) {
+        blocks_decode(out, tensor->block, tensor->data, begin, count);
+        return;
+    }
     if (is_tiled(tensor)) {
         struct tiles_layout layout;
         const uint64_t cols = tensor->shape[1];

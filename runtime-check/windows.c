@@ -8,6 +8,14 @@
 
 enum { BATCH_TOKENS = 2048 }; /* enough rows for the products to run at full speed */
 
+void windows_place(struct windows *windows, enum perplexity_protocol protocol)
+{
+    windows->first = protocol == PERPLEXITY_GPTQ ? 0 : windows->context / 2;
+    windows->scored = windows->context - 1 - windows->first;
+    windows->batch = BATCH_TOKENS / windows->context ? BATCH_TOKENS / windows->context : 1;
+    if (windows->batch > windows->count) windows->batch = windows->count;
+}
+
 /* Decide context, windows and what is scored. */
 static enum status plan(struct windows *windows, const struct model *model,
     const struct perplexity_options *options, struct error *err)
@@ -26,10 +34,7 @@ static enum status plan(struct windows *windows, const struct model *model,
             windows->token_count, windows->context);
     }
     if (options->max_windows && windows->count > options->max_windows) windows->count = options->max_windows;
-    windows->first = gptq ? 0 : windows->context / 2;
-    windows->scored = windows->context - 1 - windows->first;
-    windows->batch = BATCH_TOKENS / windows->context ? BATCH_TOKENS / windows->context : 1;
-    if (windows->batch > windows->count) windows->batch = windows->count;
+    windows_place(windows, options->protocol);
     return OK;
 }
 

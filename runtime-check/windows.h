@@ -20,6 +20,9 @@ enum status windows_cut(struct windows *out, const struct model *model, const ch
     const struct perplexity_options *options, const struct report *report, struct error *err);
 void windows_free(struct windows *windows);
 
+/* Fill in first, scored and batch, which follow from context and count under a protocol. */
+void windows_place(struct windows *windows, enum perplexity_protocol protocol);
+
 /* How many windows the batch that begins with window `begin` has. */
 uint64_t windows_batch(const struct windows *windows, uint64_t begin);
 /* The token that scored row `row` (counted from `first`) of a window predicts. */

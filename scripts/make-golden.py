@@ -3,6 +3,7 @@
 
     make-golden.py tokenizer       tests/golden/tokenizer/
     make-golden.py logits          tests/golden/logits/
+    make-golden.py comparison      tests/golden/comparison/
 
 The C project needs no Python: the files written here are committed, and this
 script runs only when a case is added.  Nothing is downloaded.  Every tokenizer
@@ -16,6 +17,7 @@ tokenizer   tokenizers 0.22.2
 logits      torch 2.15.0, transformers 5.23.0, safetensors 0.8.0, numpy 2.4.6
             (this transformers wants tokenizers 0.23, so the two groups need
             two virtual environments)
+comparison  as logits; its statistics are numpy's alone
 
 What is written:
 
@@ -41,6 +43,19 @@ logits/<case>/golden.safetensors
                                forward pass over all n tokens in float32, and
                                in some cases greedy I64 [16]: the greedy
                                continuation of the first 8 input ids
+
+comparison/rows.safetensors    base, candidate F32 [window, token, vocab]:
+                               made-up logits and the same perturbed, some
+                               windows more than others; target I64 [window,
+                               token]
+comparison/rows.json           {all, few: statistics} of all windows, and of
+                               the first few, whose errors are by token
+comparison/base, candidate     two tiny models in the Hugging Face layout, with
+                               a tokenizer of one token per byte
+comparison/text.txt, models.json
+                               {gptq, llama.cpp: statistics} of the candidate
+                               on the text, by its protocol in windows of
+                               CONTEXT tokens
 """
 
 import argparse
@@ -802,15 +817,198 @@ def make_logits():
               f"standard deviation {logits.std():.3f}, max {logits.abs().max():.3f}")
 
 
+# --------------------------------------------------------------------------
+# Comparison: statistics of two models on the same tokens
+# --------------------------------------------------------------------------
+
+ROWS = (20, 20, 67)  # windows, tokens of each, vocabulary
+FEW = 5              # windows, too few to be samples
+CONTEXT = 32         # of the models
+WINDOWS_LEAST = 8    # from so many windows on errors are by window
+SHARES = {"kld_median": 0.5, "kld_p90": 0.9, "kld_p95": 0.95, "kld_p99": 0.99,
+          "kld_p999": 0.999}
+DRAWS = 4000         # of the bootstrap here
+LIBRARY_DRAWS = 400  # and of the one under test
+
+
+def log_softmax(x):
+    import numpy as np
+
+    x = x.astype(np.float64)
+    x = x - x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def standard_error(x):
+    """Of the mean of x [window, token]: by window, or with few by token."""
+    import numpy as np
+
+    samples = x.mean(axis=1) if len(x) >= WINDOWS_LEAST else x.ravel()
+    return float(np.std(samples, ddof=1) / np.sqrt(samples.size))
+
+
+def log_ratio_error(base_nll, nll):
+    """From the covariance of both series, not from their difference."""
+    import numpy as np
+
+    series = np.stack([base_nll, nll])
+    series = (series.mean(axis=2) if len(nll) >= WINDOWS_LEAST
+              else series.reshape(2, -1))
+    c = np.cov(series)
+    return float(np.sqrt((c[0, 0] + c[1, 1] - 2 * c[0, 1]) / series.shape[1]))
+
+
+def percentile(kld, share, seed):
+    """{value, error, noise}: error by resampling windows; noise is what two
+    bootstraps of DRAWS and LIBRARY_DRAWS may differ by, relative."""
+    import numpy as np
+
+    out = {"value": float(np.percentile(kld, 100 * share)), "error": 0.0, "noise": 0.0}
+    windows = len(kld)
+    if windows < WINDOWS_LEAST:
+        return out
+    rng = np.random.Generator(np.random.PCG64(seed))
+    taken = kld[rng.integers(0, windows, (DRAWS, windows))].reshape(DRAWS, -1)
+    found = np.percentile(taken, 100 * share, axis=1)
+    centred = found - found.mean()
+    kurtosis = (centred ** 4).mean() / (centred ** 2).mean() ** 2
+    out["error"] = float(np.std(found, ddof=1) * np.sqrt(windows / (windows - 1)))
+    out["noise"] = float(np.sqrt((kurtosis - 1) / 4 * (1 / DRAWS + 1 / LIBRARY_DRAWS)))
+    return out
+
+
+def statistics(base, candidate, target):
+    """All statistics of candidate against base, logits [window, token, vocab]."""
+    import numpy as np
+
+    log_p, log_q = log_softmax(base), log_softmax(candidate)
+    at = np.expand_dims(target, -1)
+    base_nll = -np.take_along_axis(log_p, at, -1)[..., 0]
+    nll = -np.take_along_axis(log_q, at, -1)[..., 0]
+    kld = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
+    square = (np.exp(-nll) - np.exp(-base_nll)) ** 2
+    same = (base.argmax(-1) == candidate.argmax(-1)).astype(np.float64)
+    ppl, base_ppl = float(np.exp(nll.mean())), float(np.exp(base_nll.mean()))
+    rms = float(np.sqrt(square.mean()))
+    alone = np.std(same, ddof=1) / np.sqrt(same.size)
+    above = [10 ** (-i / 12) for i in range(49)]
+    out = {
+        "windows": len(kld), "tokens_scored": kld.size,
+        "by_window": len(kld) >= WINDOWS_LEAST,
+        "perplexity": {"value": ppl, "error": ppl * standard_error(nll)},
+        "base_perplexity": {"value": base_ppl,
+                            "error": base_ppl * standard_error(base_nll)},
+        "log_ratio": {"value": float(np.log(ppl / base_ppl)),
+                      "error": log_ratio_error(base_nll, nll)},
+        "kld": {"value": float(kld.mean()), "error": standard_error(kld)},
+        "probability_rms": {"value": rms, "error": standard_error(square) / (2 * rms)},
+        "same_top": {"value": float(same.mean()), "error": standard_error(same)},
+        "same_top_effective": float(
+            same.size * min(1, alone / standard_error(same)) ** 2),
+        "kld_max": float(kld.max()),
+        "kld_curve": [float(np.percentile(kld, 100 * (1 - a))) for a in above],
+        "window_nll": [float(x) for x in nll.mean(axis=1)],
+    }
+    for seed, (name, share) in enumerate(SHARES.items()):
+        out[name] = percentile(kld, share, seed)
+    return out
+
+
+def make_rows(folder):
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    rng = np.random.Generator(np.random.PCG64(2026))
+    windows, tokens, vocabulary = ROWS
+    hardness = rng.uniform(0.5, 1.5, (windows, 1, 1))
+    base = 3 / hardness * rng.standard_normal(ROWS)
+    change = 0.4 * hardness ** 3 * rng.gamma(1.0, 1.0, (windows, tokens, 1))
+    candidate = base + change * rng.standard_normal(ROWS)
+    candidate[::3] += 11  # the same distribution
+    candidate[2, 4] = base[2, 4]
+    base, candidate = base.astype(np.float32), candidate.astype(np.float32)
+    p = np.exp(log_softmax(base)).cumsum(axis=-1)
+    target = (p < rng.uniform(0, 1, (windows, tokens, 1))).sum(axis=-1)
+    target = np.minimum(target, vocabulary - 1).astype(np.int64)
+    save_file({"base": base, "candidate": candidate, "target": target},
+              folder / "rows.safetensors")
+    write_json(folder / "rows.json", {
+        "all": statistics(base, candidate, target),
+        "few": statistics(base[:FEW], candidate[:FEW], target[:FEW])})
+
+
+BYTE_LLAMA = {**LLAMA, "vocab_size": 259, "torch_dtype": "float16"}
+
+
+def byte_tokenizer():
+    return tokenizer_json(
+        bpe(SP_SPECIAL + BYTE_TOKENS, [], unk="<unk>", byte_fallback=True),
+        [added(i, t) for i, t in enumerate(SP_SPECIAL)])
+
+
+def write_model(folder, weights):
+    folder.mkdir()
+    write_json(folder / "config.json", BYTE_LLAMA)
+    write_json(folder / "tokenizer.json", byte_tokenizer())
+    save_weights(folder, weights, 1)
+
+
+def run_model(folder, ids):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        return model(input_ids=torch.tensor(ids)).logits.numpy()
+
+
+def make_models(folder):
+    import numpy as np
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    write_json(folder / "config.json", BYTE_LLAMA)
+    blank = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    (folder / "config.json").unlink()
+    weights = {k: v.half() for k, v in random_weights(blank, seed=7).items()}
+    # Layers rounded to steps of 1/32: an error as quantization makes it.
+    rounded = {k: (v * 32).round() / 32 if ".layers." in k and "norm" not in k else v
+               for k, v in weights.items()}
+    write_model(folder / "base", weights)
+    write_model(folder / "candidate", rounded)
+    text = " ".join(TRAINING_TEXT[:5])
+    (folder / "text.txt").write_text(text, encoding="utf-8", newline="")
+    ids = np.array([len(SP_SPECIAL) + b for b in text.encode()])
+    ids = ids[:len(ids) // CONTEXT * CONTEXT].reshape(-1, CONTEXT)
+    base, candidate = (run_model(folder / name, ids) for name in ["base", "candidate"])
+    for x in base, candidate:
+        top = np.sort(x[:, :-1], axis=-1)[..., -2:]
+        assert (top[..., 1] - top[..., 0]).min() > 1e-4, "a tie: choose another seed"
+    out = {}
+    for protocol, first in {"gptq": 0, "llama.cpp": CONTEXT // 2}.items():
+        at = slice(first, CONTEXT - 1)
+        out[protocol] = statistics(base[:, at], candidate[:, at], ids[:, first + 1:])
+    write_json(folder / "models.json", out)
+
+
+def make_comparison():
+    folder = GOLDEN / "comparison"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    make_rows(folder)
+    make_models(folder)
+
+
 def main():
+    makers = {"tokenizer": make_tokenizers, "logits": make_logits,
+              "comparison": make_comparison}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("group", choices=["tokenizer", "logits"],
+    parser.add_argument("group", choices=list(makers),
                         help="the group of golden data to write")
-    if parser.parse_args().group == "tokenizer":
-        make_tokenizers()
-    else:
-        make_logits()
+    makers[parser.parse_args().group]()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tensor/blocks.h"
 #include "tensor/dtype.h"
 
 #define TENSOR_RANK_LIMIT 8
@@ -19,7 +20,8 @@
 /* How the bytes of a tensor are arranged. The numbers are part of the .nbl format. */
 enum storage {
     STORAGE_DENSE = 0, /* row-major elements of `dtype` */
-    STORAGE_TILES = 1  /* codes, scales and zero-points as tensor/tiles.h lays them out; rank 2 */
+    STORAGE_TILES = 1, /* codes, scales and zero-points as tensor/tiles.h lays them out; rank 2 */
+    STORAGE_BLOCKS = 2 /* rows of blocks as tensor/blocks.h has them; in GGUF files, never in .nbl */
 };
 
 /* How a weight matrix is quantized: value = scale * (code - zero-point), a scale per row and group.
@@ -35,6 +37,7 @@ struct tensor {
     enum storage storage;
     enum dtype dtype;     /* DENSE: of the elements; TILES: of the scales (DTYPE_F16) */
     struct scheme scheme; /* TILES only, else zero */
+    enum block_type block; /* BLOCKS only, else BLOCK_NONE */
     uint32_t rank;        /* 0 .. TENSOR_RANK_LIMIT */
     uint64_t shape[TENSOR_RANK_LIMIT];
     uint64_t elements; /* product of shape; 1 for rank 0 */

@@ -2,6 +2,7 @@
  * result for any number of threads, and what must be refused. Models are tiny and random; real ones are in
  * test_shared_compare.c. */
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,8 +141,7 @@ static double covariance(const double *x, const double *y, uint64_t n)
 
 /* Random rows, whose values are also kept one kind at a time. */
 struct sample {
-    double base[ROWS], nll[ROWS], kld[ROWS], square[ROWS];
-    uint64_t same;
+    double base[ROWS], nll[ROWS], kld[ROWS], square[ROWS], same[ROWS];
 };
 
 static void draw_rows(struct sample *sample, struct divergence *divergence)
@@ -157,63 +157,112 @@ static void draw_rows(struct sample *sample, struct divergence *divergence)
         sample->nll[i] = row.nll;
         sample->kld[i] = row.kld;
         sample->square[i] = row.probability_change * row.probability_change;
-        sample->same += row.same_top;
+        sample->same[i] = row.same_top;
         divergence_add(divergence, &row);
     }
 }
 
+/* Replace what is in x by the means of windows, if there are enough of them. Returns how many values are left. */
+static uint64_t means_of_windows(double *x, uint64_t per_window)
+{
+    const uint64_t windows = ROWS / per_window;
+    if (windows < ESTIMATE_WINDOWS) return ROWS;
+    for (uint64_t i = 0; i < windows; i++)
+        x[i] = mean_of(x + i * per_window, per_window);
+    return windows;
+}
+
+static void check_means(const struct comparison *out, const struct sample *s)
+{
+    NEAR(out->base_perplexity.value, exp(mean_of(s->base, ROWS)));
+    NEAR(out->perplexity.value, exp(mean_of(s->nll, ROWS)));
+    NEAR(out->log_ratio.value, log(out->perplexity.value / out->base_perplexity.value));
+    NEAR(out->kld.value, mean_of(s->kld, ROWS));
+    NEAR(out->probability_rms.value, sqrt(mean_of(s->square, ROWS)));
+    NEAR(out->same_top.value, mean_of(s->same, ROWS));
+}
+
+/* Uses the sample up. */
+static void check_errors(const struct comparison *out, struct sample *s, uint64_t per_window)
+{
+    const uint64_t n = means_of_windows(s->base, per_window);
+    double *const rest[] = {s->nll, s->kld, s->square, s->same};
+    for (int i = 0; i < 4; i++)
+        means_of_windows(rest[i], per_window);
+    const double base = covariance(s->base, s->base, n), candidate = covariance(s->nll, s->nll, n),
+                 both = covariance(s->base, s->nll, n), count = (double)n;
+    NEAR(out->base_perplexity.error, out->base_perplexity.value * sqrt(base / count));
+    NEAR(out->perplexity.error, out->perplexity.value * sqrt(candidate / count));
+    NEAR(out->log_ratio.error, sqrt((candidate + base - 2 * both) / count));
+    NEAR(out->kld.error, sqrt(covariance(s->kld, s->kld, n) / count));
+    NEAR(out->probability_rms.error,
+        sqrt(covariance(s->square, s->square, n) / count) / (2 * out->probability_rms.value));
+    NEAR(out->same_top.error, sqrt(covariance(s->same, s->same, n) / count));
+}
+
+/* Few windows, whose tokens count one by one, and many, which count as wholes. */
 static void statistics_against_naive(void)
 {
     static float klds[ROWS];
     static struct sample s;
-    struct divergence divergence = {.klds = klds, .capacity = ROWS};
-    struct comparison out = {.windows = 7};
-    memset(&s, 0, sizeof s);
-    draw_rows(&s, &divergence);
-    divergence_summarize(&out, &divergence);
-    const double base_var = covariance(s.base, s.base, ROWS), var = covariance(s.nll, s.nll, ROWS);
-    const double both = covariance(s.base, s.nll, ROWS), share = (double)s.same / ROWS;
-    CU_ASSERT_EQUAL(out.tokens_scored, ROWS);
-    CU_ASSERT_EQUAL(out.windows, 7);
-    NEAR(out.base_perplexity, exp(mean_of(s.base, ROWS)));
-    NEAR(out.base_perplexity_error, out.base_perplexity * sqrt(base_var / ROWS));
-    NEAR(out.perplexity, exp(mean_of(s.nll, ROWS)));
-    NEAR(out.perplexity_error, out.perplexity * sqrt(var / ROWS));
-    NEAR(out.log_ratio, log(out.perplexity / out.base_perplexity));
-    NEAR(out.log_ratio_error, sqrt((var + base_var - 2 * both) / ROWS));
-    NEAR(out.kld, mean_of(s.kld, ROWS));
-    NEAR(out.kld_error, sqrt(covariance(s.kld, s.kld, ROWS) / ROWS));
-    NEAR(out.probability_rms, sqrt(mean_of(s.square, ROWS)));
-    NEAR(out.probability_rms_error,
-        sqrt(covariance(s.square, s.square, ROWS) / ROWS) / (2 * out.probability_rms));
-    NEAR(out.same_top, share);
-    NEAR(out.same_top_error, sqrt(share * (1 - share) / (ROWS - 1)));
-    NEAR(out.kld_median, 62.5);
-    NEAR(out.kld_p90, 112.5);
-    NEAR(out.kld_p95, 118.75);
-    NEAR(out.kld_p99, 123.75);
-    NEAR(out.kld_p999, 124.875);
-    NEAR(out.kld_max, 125.0);
+    for (uint64_t per_window = 77; per_window <= 143; per_window += 143 - 77) {
+        struct divergence divergence = {.klds = klds, .capacity = ROWS, .per_window = per_window};
+        struct comparison out = {.windows = 6};
+        struct error err = {0};
+        draw_rows(&s, &divergence);
+        CHECK(!divergence_summarize(&out, &divergence, &err), &err);
+        CU_ASSERT_EQUAL(out.tokens_scored, ROWS);
+        CU_ASSERT_EQUAL(out.windows, 6); /* the caller's */
+        CU_ASSERT_EQUAL(out.by_window, per_window == 77);
+        check_means(&out, &s);
+        check_errors(&out, &s, per_window);
+        NEAR(out.kld_median.value, 62.5);
+        NEAR(out.kld_p90.value, 112.5);
+        NEAR(out.kld_p95.value, 118.75);
+        NEAR(out.kld_p99.value, 123.75);
+        NEAR(out.kld_p999.value, 124.875);
+        NEAR(out.kld_max, 125.0);
+        CU_ASSERT_EQUAL(out.kld_median.error > 0, out.by_window);
+        for (int i = 0; i < COMPARE_CURVE; i++)
+            NEAR(out.kld_curve[i], 125 * (1 - pow(10, -(double)i / COMPARE_CURVE_PER_DECADE)));
+    }
 }
 
 /* One row has no spread; of two, percentiles lie between. */
 static void statistics_of_few(void)
 {
     float klds[2];
-    struct divergence divergence = {.klds = klds, .capacity = 2};
+    struct divergence divergence = {.klds = klds, .capacity = 2, .per_window = 2};
     struct divergence_row row = {.base_nll = 1, .nll = 2, .kld = 3, .same_top = true};
     struct comparison out;
+    struct error err = {0};
     divergence_add(&divergence, &row);
-    divergence_summarize(&out, &divergence);
-    CU_ASSERT(out.kld == 3 && out.kld_median == 3 && out.kld_p999 == 3 && out.kld_max == 3);
-    CU_ASSERT(
-        out.log_ratio == 1 && out.log_ratio_error == 0 && out.kld_error == 0 && out.same_top_error == 0);
+    CHECK(!divergence_summarize(&out, &divergence, &err), &err);
+    CU_ASSERT(out.kld.value == 3 && out.kld_median.value == 3 && out.kld_p999.value == 3 && out.kld_max == 3);
+    CU_ASSERT(out.log_ratio.value == 1 && out.log_ratio.error == 0 && out.kld.error == 0 &&
+              out.same_top.error == 0 && out.kld_median.error == 0 && !out.by_window);
     row.kld = 4;
     divergence_add(&divergence, &row);
-    divergence_summarize(&out, &divergence);
-    NEAR(out.kld_median, 3.5);
-    NEAR(out.kld_error, 0.5);
-    CU_ASSERT(out.kld_max == 4 && out.probability_rms_error == 0);
+    CHECK(!divergence_summarize(&out, &divergence, &err), &err);
+    NEAR(out.kld_median.value, 3.5);
+    NEAR(out.kld.error, 0.5);
+    CU_ASSERT(out.kld_max == 4 && out.probability_rms.error == 0);
+}
+
+/* Finite logits may be further apart than a float reaches; a percentile is still a number. */
+static void statistics_of_the_furthest(void)
+{
+    const float base[2] = {3e38f, -3e38f}, candidate[2] = {-3e38f, 3e38f};
+    float kld;
+    struct divergence divergence = {.klds = &kld, .capacity = 1, .per_window = 1};
+    struct divergence_row row;
+    struct comparison out;
+    struct error err = {0};
+    divergence_row(&row, base, candidate, 2, 0);
+    NEAR(row.kld / ((double)base[0] * 4), 0.5);
+    divergence_add(&divergence, &row);
+    CHECK(!divergence_summarize(&out, &divergence, &err), &err);
+    CU_ASSERT(isfinite(out.kld_max) && isfinite(out.kld_median.value));
 }
 
 /* ---- models ---- */
@@ -229,6 +278,7 @@ static const char text[] =
 struct three {
     struct pool *pool;
     struct model *models[3];
+    struct compare_base base; /* the first of them */
 };
 
 static struct model *open_tiny(struct pool *pool, const char *name, struct tiny_model options)
@@ -248,6 +298,7 @@ static void open_three(struct three *three, unsigned threads)
     three->models[0] = open_tiny(three->pool, "base", (struct tiny_model){.seed = 1});
     three->models[1] = open_tiny(three->pool, "other", (struct tiny_model){.seed = 2});
     three->models[2] = open_tiny(three->pool, "wide", (struct tiny_model){.hidden = 128, .layers = 1});
+    three->base = (struct compare_base){.model = three->models[0]};
 }
 
 static void close_three(struct three *three)
@@ -257,28 +308,59 @@ static void close_three(struct three *three)
     pool_free(three->pool);
 }
 
+/* Exactly none, in every statistic. */
+static void check_no_distance(const struct comparison *out)
+{
+    const struct estimate *const zero[] = {&out->log_ratio, &out->kld, &out->kld_median, &out->kld_p90,
+        &out->kld_p95, &out->kld_p99, &out->kld_p999, &out->probability_rms};
+    for (size_t i = 0; i < sizeof zero / sizeof *zero; i++)
+        CU_ASSERT(zero[i]->value == 0 && zero[i]->error == 0);
+    for (int i = 0; i < COMPARE_CURVE; i++)
+        CU_ASSERT(out->kld_curve[i] == 0);
+    CU_ASSERT(out->kld_max == 0 && out->same_top.value == 1 && out->same_top.error == 0);
+    CU_ASSERT(out->same_top_effective == (double)out->tokens_scored);
+    CU_ASSERT(out->perplexity.value == out->base_perplexity.value &&
+              out->perplexity.error == out->base_perplexity.error);
+}
+
+/* The same bits in all that was measured; times aside. */
+static bool same_result(const struct comparison *a, const struct comparison *b)
+{
+    const size_t begin = offsetof(struct comparison, perplexity),
+                 end = offsetof(struct comparison, layer_errors); /* doubles only */
+    return a->tokens_scored == b->tokens_scored && a->windows == b->windows && a->context == b->context &&
+           a->by_window == b->by_window &&
+           memcmp((const char *)a + begin, (const char *)b + begin, end - begin) == 0;
+}
+
+/* With tokens as samples (6 windows) and with windows (24). */
 static void a_model_and_itself(void)
 {
     struct three three;
     struct error err = {0};
     struct comparison out[2];
     struct perplexity_result alone;
-    const struct perplexity_options options = {.protocol = PERPLEXITY_GPTQ, .context = 64};
     open_three(&three, 2);
     struct model *const candidates[] = {three.models[0], three.models[2]};
-    CHECK(
-        !compare_models(out, three.models[0], candidates, 2, text, strlen(text), &options, NULL, &err), &err);
-    CU_ASSERT(out->kld == 0 && out->kld_max == 0 && out->kld_error == 0);
-    CU_ASSERT(out->same_top == 1 && out->log_ratio == 0 && out->log_ratio_error == 0);
-    CU_ASSERT(out->probability_rms == 0 && out->perplexity == out->base_perplexity);
-    CU_ASSERT(out[1].kld > 0 && out[1].same_top < 1 && out[1].base_perplexity == out->base_perplexity);
-    CU_ASSERT_EQUAL(out->model_bytes, container_bytes(three.models[0]->container));
-    for (int i = 0; i < 2; i++) {
-        CHECK(!perplexity_measure(&alone, candidates[i], text, strlen(text), &options, NULL, &err), &err);
-        CU_ASSERT_DOUBLE_EQUAL(out[i].perplexity, alone.perplexity, 1e-6 * alone.perplexity);
-        CU_ASSERT_DOUBLE_EQUAL(
-            out[i].perplexity_error, alone.perplexity_error, 1e-5 * alone.perplexity_error);
-        CU_ASSERT(out[i].tokens_scored == alone.tokens_scored && out[i].windows == alone.windows);
+    for (uint64_t context = 16; context <= 64; context += 48) {
+        const struct compare_options options = {.text = {.protocol = PERPLEXITY_GPTQ, .context = context}};
+        CHECK(
+            !compare_models(out, &three.base, candidates, 2, text, strlen(text), &options, NULL, &err), &err);
+        check_no_distance(&out[0]);
+        CU_ASSERT(out[1].kld.value > 0 && out[1].kld.error > 0 && out[1].same_top.value < 1 &&
+                  out[1].base_perplexity.value == out->base_perplexity.value);
+        CU_ASSERT_EQUAL(out->model_bytes, container_bytes(three.models[0]->container));
+        CU_ASSERT_EQUAL(out->by_window, context == 16);
+        for (int i = 0; i < 2; i++) {
+            CHECK(!perplexity_measure(&alone, candidates[i], text, strlen(text), &options.text, NULL, &err),
+                &err);
+            const struct estimate *found = &out[i].perplexity, *expected = &alone.perplexity;
+            CU_ASSERT_DOUBLE_EQUAL(found->value, expected->value, 1e-6 * expected->value);
+            CU_ASSERT_DOUBLE_EQUAL(found->error, expected->error, 1e-5 * expected->error);
+            CU_ASSERT(out[i].tokens_scored == alone.tokens_scored && out[i].windows == alone.windows);
+            CU_ASSERT_EQUAL(out[i].by_window, alone.by_window);
+            memory_free(alone.window_nll);
+        }
     }
     close_three(&three);
 }
@@ -292,19 +374,18 @@ static void same_for_any_threads(void)
         struct error err = {0};
         open_three(&three, threads);
         for (int protocol = 0; protocol < 2; protocol++) {
-            const struct perplexity_options options = {
-                .protocol = protocol ? PERPLEXITY_LLAMA_CPP : PERPLEXITY_GPTQ, .context = 24};
+            const struct compare_options options = {
+                .text = {.protocol = protocol ? PERPLEXITY_LLAMA_CPP : PERPLEXITY_GPTQ, .context = 24}};
             CHECK(!compare_models(
-                      out, three.models[0], three.models + 1, 2, text, strlen(text), &options, NULL, &err),
+                      out, &three.base, three.models + 1, 2, text, strlen(text), &options, NULL, &err),
                 &err);
-            out[0].seconds = out[1].seconds = 0;
             if (threads == 1) memcpy(first + 2 * protocol, out, sizeof out);
-            CU_ASSERT(memcmp(first + 2 * protocol, out, sizeof out) == 0);
-            CHECK(!compare_models(&single, three.models[0], three.models + 2, 1, text, strlen(text), &options,
-                      NULL, &err),
+            CU_ASSERT(
+                same_result(&first[2 * protocol], &out[0]) && same_result(&first[2 * protocol + 1], &out[1]));
+            CHECK(!compare_models(
+                      &single, &three.base, three.models + 2, 1, text, strlen(text), &options, NULL, &err),
                 &err);
-            single.seconds = 0;
-            CU_ASSERT(memcmp(&single, &out[1], sizeof single) == 0);
+            CU_ASSERT(same_result(&single, &out[1]));
         }
         close_three(&three);
     }
@@ -317,23 +398,24 @@ static void refusals(void)
     struct three three;
     struct error err = {0};
     struct comparison out;
-    struct perplexity_options options = {.protocol = PERPLEXITY_GPTQ, .context = 256};
+    struct compare_options options = {.text = {.protocol = PERPLEXITY_GPTQ, .context = 256}};
     open_three(&three, 1);
     struct model *base = three.models[0], *const *others = three.models + 1;
-    CU_ASSERT_EQUAL(compare_models(&out, base, others, 1, "short", 5, &options, NULL, &err), ERR_USAGE);
-    CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "less than one window of 256"));
-    options.context = 64;
     CU_ASSERT_EQUAL(
-        compare_models(&out, base, others, 0, text, strlen(text), &options, NULL, &err), ERR_USAGE);
+        compare_models(&out, &three.base, others, 1, "short", 5, &options, NULL, &err), ERR_USAGE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "less than one window of 256"));
+    options.text.context = 64;
+    CU_ASSERT_EQUAL(
+        compare_models(&out, &three.base, others, 0, text, strlen(text), &options, NULL, &err), ERR_USAGE);
     struct model *larger = open_tiny(three.pool, "larger", (struct tiny_model){.vocabulary = 300});
     CU_ASSERT_EQUAL(
-        compare_models(&out, base, &larger, 1, text, strlen(text), &options, NULL, &err), ERR_USAGE);
+        compare_models(&out, &three.base, &larger, 1, text, strlen(text), &options, NULL, &err), ERR_USAGE);
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "base has a vocabulary of 269, "));
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "larger one of 300"));
     struct tokenizer *tokenizer = base->tokenizer;
     base->tokenizer = NULL;
-    CU_ASSERT_EQUAL(
-        compare_models(&out, base, others, 1, text, strlen(text), &options, NULL, &err), ERR_UNSUPPORTED);
+    CU_ASSERT_EQUAL(compare_models(&out, &three.base, others, 1, text, strlen(text), &options, NULL, &err),
+        ERR_UNSUPPORTED);
     base->tokenizer = tokenizer;
     model_close(larger);
     close_three(&three);
@@ -357,7 +439,7 @@ static void other_tokenizers(void)
     struct three three;
     struct error err = {0};
     struct comparison out;
-    const struct perplexity_options options = {.protocol = PERPLEXITY_GPTQ, .context = 64};
+    const struct compare_options options = {.text = {.protocol = PERPLEXITY_GPTQ, .context = 64}};
     open_three(&three, 1);
     uint64_t bytes;
     const char *folder = tiny_model_folder("spaced", (struct tiny_model){.seed = 2});
@@ -369,16 +451,15 @@ static void other_tokenizers(void)
     longer[bytes] = '\n';
     testing_write(testing_path("spaced/tokenizer.json"), longer, bytes + 1);
     REQUIRE(!model_open(&spaced, folder, three.pool, &err), &err);
-    CHECK(!compare_models(&out, three.models[0], &spaced, 1, text, strlen(text), &options, NULL, &err), &err);
+    CHECK(!compare_models(&out, &three.base, &spaced, 1, text, strlen(text), &options, NULL, &err), &err);
     struct tokenizer *tokenizer = spaced->tokenizer;
     spaced->tokenizer = foreign_tokenizer();
     CU_ASSERT_EQUAL(
-        compare_models(&out, three.models[0], &spaced, 1, text, strlen(text), &options, NULL, &err),
-        ERR_USAGE);
+        compare_models(&out, &three.base, &spaced, 1, text, strlen(text), &options, NULL, &err), ERR_USAGE);
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "different tokenizers"));
     tokenizer_free(spaced->tokenizer);
     spaced->tokenizer = NULL;
-    CHECK(!compare_models(&out, three.models[0], &spaced, 1, text, strlen(text), &options, NULL, &err), &err);
+    CHECK(!compare_models(&out, &three.base, &spaced, 1, text, strlen(text), &options, NULL, &err), &err);
     spaced->tokenizer = tokenizer;
     model_close(spaced);
     memory_free(longer);
@@ -392,12 +473,11 @@ static void not_finite(void)
     struct three three;
     struct error err = {0};
     struct comparison out;
-    const struct perplexity_options options = {.protocol = PERPLEXITY_GPTQ, .context = 64};
+    const struct compare_options options = {.text = {.protocol = PERPLEXITY_GPTQ, .context = 64}};
     open_three(&three, 2);
     struct model *poisoned = open_tiny(three.pool, "poisoned",
         (struct tiny_model){.poison = "lm_head.weight", .poison_at = 70, .poison_value = 3e38f});
-    CU_ASSERT_EQUAL(
-        compare_models(&out, three.models[0], &poisoned, 1, text, strlen(text), &options, NULL, &err),
+    CU_ASSERT_EQUAL(compare_models(&out, &three.base, &poisoned, 1, text, strlen(text), &options, NULL, &err),
         ERR_NUMERIC);
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "poisoned"));
     model_close(poisoned);
@@ -409,14 +489,14 @@ static void without_memory(void)
 {
     struct three three;
     struct comparison out[2];
-    const struct perplexity_options options = {.protocol = PERPLEXITY_GPTQ, .context = 64};
+    const struct compare_options options = {.text = {.protocol = PERPLEXITY_GPTQ, .context = 64}};
     open_three(&three, 1);
     enum status status = ERR_MEMORY;
     for (uint64_t nth = 1; status == ERR_MEMORY && nth < 1000; nth++) {
         struct error err = {0};
         memory_fail_at(nth, 0);
-        status = compare_models(
-            out, three.models[0], three.models + 1, 2, text, strlen(text), &options, NULL, &err);
+        status =
+            compare_models(out, &three.base, three.models + 1, 2, text, strlen(text), &options, NULL, &err);
         CU_ASSERT(status == OK || status == ERR_MEMORY);
     }
     memory_fail_at(0, 0);
@@ -432,6 +512,7 @@ int main(void)
         {"rows that are not finite", rows_not_finite},
         {"statistics against naive ones", statistics_against_naive},
         {"statistics of few rows", statistics_of_few},
+        {"statistics of the furthest rows", statistics_of_the_furthest},
         {"a model and itself", a_model_and_itself},
         {"the same for any number of threads", same_for_any_threads},
         {"refusals", refusals},

@@ -147,7 +147,6 @@ static void test_other_things(void)
         uint64_t count;
         const char *says;
     } others[] = {
-        {"a.gguf", "GGUF\3\0\0\0\0\0\0\0", 12, "GGUF"},
         {"a.bin", "PK\3\4\0\0\x08\x08\0\0\0\0", 12, "PyTorch (zip)"},
         {"b.bin", "\x80\2\x8a\nl\xfc\x9c\x46\xf9 j", 11, "PyTorch (pickle)"},
     };

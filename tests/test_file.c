@@ -1413,6 +1413,85 @@ static void test_crc_combine_long(void)
     CU_ASSERT_EQUAL(doubled, stepped);
 }
 
+/* ---- packing ---- */
+
+enum { PACK_BYTES = 100 * 1000 };
+
+/* Bytes of which small ones are more frequent, and their packed form. */
+static uint64_t packed_sample(uint8_t *bytes, uint8_t *packed, uint64_t room, uint64_t count)
+{
+    struct error err = {OK, ""};
+    uint64_t random = 5, used = 0;
+
+    for (uint64_t i = 0; i < count; i++)
+        bytes[i] = (uint8_t)(testing_random(&random) & testing_random(&random) & testing_random(&random));
+    REQUIRE(file_pack(packed, room, &used, bytes, count, &err) == OK, &err);
+    CU_ASSERT(used <= file_pack_bound(count));
+    return used;
+}
+
+static void test_pack(void)
+{
+    static uint8_t bytes[PACK_BYTES], packed[2 * PACK_BYTES], back[PACK_BYTES];
+    struct error err = {OK, ""};
+    uint64_t used;
+
+    for (uint64_t count = 0; count <= PACK_BYTES; count = count * 3 + 1) {
+        used = packed_sample(bytes, packed, sizeof packed, count);
+        CHECK(file_unpack(back, count, packed, used, &err) == OK, &err);
+        CU_ASSERT(memcmp(bytes, back, count) == 0);
+        if (count > 10000) CU_ASSERT(used < count * 3 / 4);
+    }
+    CU_ASSERT_EQUAL(file_pack_bound(FILE_PACK_LIMIT + 1), 0);
+    CU_ASSERT_EQUAL(
+        file_pack(packed, 100, &used, bytes, 100, &err), ERR_MEMORY); /* room for less than the bound */
+    CU_ASSERT_EQUAL(file_pack(packed, sizeof packed, &used, bytes, FILE_PACK_LIMIT + 1, &err), ERR_MEMORY);
+    CU_ASSERT_EQUAL(file_unpack(back, FILE_PACK_LIMIT + 1, packed, 10, &err), ERR_MEMORY);
+}
+
+/* Cut short anywhere, followed by a byte, or of another length than expected: an error, and not a byte beyond the room. */
+static void test_unpack_damaged(void)
+{
+    enum { COUNT = 500 };
+    static uint8_t bytes[COUNT], packed[2 * COUNT], back[COUNT + 1];
+    struct error err = {OK, ""};
+    uint64_t used = packed_sample(bytes, packed, sizeof packed, COUNT);
+
+    back[COUNT - 1] = 0xAB;
+    for (uint64_t length = 0; length < used; length++)
+        CU_ASSERT_EQUAL(file_unpack(back, COUNT, packed, length, &err), ERR_FORMAT);
+    CU_ASSERT_EQUAL(file_unpack(back, COUNT, packed, used + 1, &err), ERR_FORMAT);
+    CU_ASSERT_EQUAL(file_unpack(back, COUNT + 1, packed, used, &err), ERR_FORMAT);
+    back[COUNT - 1] = 0xAB;
+    CU_ASSERT_EQUAL(file_unpack(back, COUNT - 1, packed, used, &err), ERR_FORMAT);
+    CU_ASSERT_EQUAL(back[COUNT - 1], 0xAB);
+    for (uint64_t at = 0; at < used; at++) {
+        packed[at] ^= 0x10;
+        CU_ASSERT_EQUAL(file_unpack(back, COUNT, packed, used, &err), ERR_FORMAT);
+        packed[at] ^= 0x10;
+    }
+    CHECK(file_unpack(back, COUNT, packed, used, &err) == OK, &err);
+}
+
+static void test_pack_without_memory(void)
+{
+    static uint8_t bytes[100], packed[1000], back[100];
+    struct error err = {OK, ""};
+    uint64_t used = 0;
+    enum status status = ERR_MEMORY;
+
+    for (uint64_t nth = 1; status == ERR_MEMORY && nth < 20; nth++) {
+        memory_fail_at(nth, 0);
+        status = file_pack(packed, sizeof packed, &used, bytes, sizeof bytes, &err);
+        memory_fail_at(0, 0);
+        CU_ASSERT(status == (nth == 1 ? ERR_MEMORY : status));
+    }
+    CHECK(status == OK, &err);
+    memory_fail_at(1, 0);
+    CU_ASSERT_EQUAL(file_unpack(back, sizeof back, packed, used, &err), ERR_MEMORY);
+    memory_fail_at(0, 0);
+}
+
 int main(void)
 {
     static const struct test_case cases[] = {
@@ -1468,6 +1547,9 @@ int main(void)
         {"crc", test_crc},
         {"crc combine", test_crc_combine},
         {"crc combine, long", test_crc_combine_long},
+        {"pack and unpack", test_pack},
+        {"unpack what is damaged", test_unpack_damaged},
+        {"pack without memory", test_pack_without_memory},
     };
 
     return TESTING_RUN("file", cases);

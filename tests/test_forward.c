@@ -331,6 +331,134 @@ static void test_reset(void)
     model_close(model);
 }
 
+/* Cut back and continued, a session gives what one gives that never went further; twice, and down to nothing. */
+static void test_truncate(void)
+{
+    enum { VOCABULARY = 96, PREFIX = 11, REST = 9 };
+    struct model *model = open_model(golden_path("llama", ""), pool);
+    struct session *session = new_session(model, 2, PREFIX + REST),
+                   *fresh = new_session(model, 2, PREFIX + REST);
+    uint32_t prefix[2 * PREFIX], rest[2 * REST], other[2 * REST];
+    static float expected[2 * PREFIX * VOCABULARY], logits[2 * PREFIX * VOCABULARY];
+
+    random_tokens(prefix, 2 * PREFIX, VOCABULARY, 5);
+    random_tokens(rest, 2 * REST, VOCABULARY, 6);
+    random_tokens(other, 2 * REST, VOCABULARY, 7);
+    step(fresh, model, expected, prefix, 2, PREFIX);
+    step(fresh, model, expected, rest, 2, REST);
+    step(session, model, logits, prefix, 2, PREFIX);
+    for (int turn = 0; turn < 2; turn++) {
+        step(session, model, logits, other, 2, REST);
+        session_truncate(session, PREFIX);
+        CU_ASSERT_EQUAL(session_length(session), PREFIX);
+    }
+    step(session, model, logits, rest, 2, REST);
+    CU_ASSERT_EQUAL(memcmp(logits, expected, 2 * REST * VOCABULARY * sizeof *logits), 0);
+    session_truncate(session, PREFIX + REST + 5); /* longer than it is: nothing to forget */
+    CU_ASSERT_EQUAL(session_length(session), PREFIX + REST);
+    session_truncate(session, 0);
+    step(session, model, logits, prefix, 2, PREFIX);
+    step(session, model, logits, rest, 2, REST);
+    CU_ASSERT_EQUAL(memcmp(logits, expected, 2 * REST * VOCABULARY * sizeof *logits), 0);
+    session_free(session);
+    session_free(fresh);
+    model_close(model);
+}
+
+/* ---- observers ---- */
+
+/* What an observer has seen. Of the last layer it keeps the rows. */
+struct seen {
+    uint32_t layers, next_slot;
+    uint64_t hidden, block_begin, block_end; /* rows of the block in progress */
+    uint64_t calls;
+    bool in_order;
+    float *last; /* [tokens][hidden] */
+    uint32_t fail_at;
+};
+
+static enum status see(
+    void *context, uint32_t layer, uint64_t first_token, float *x, uint64_t tokens, struct error *err)
+{
+    struct seen *seen = context;
+    const uint32_t slot = layer + 1; /* 0: the embedding */
+
+    if (layer == SESSION_EMBEDDING) {
+        if (first_token != seen->block_end) seen->in_order = false;
+        seen->block_begin = first_token;
+        seen->block_end = first_token + tokens;
+    }
+    if (slot != seen->next_slot || first_token != seen->block_begin ||
+        first_token + tokens != seen->block_end)
+        seen->in_order = false;
+    seen->next_slot = slot == seen->layers ? 0 : slot + 1;
+    seen->calls++;
+    if (slot == seen->layers)
+        memcpy(seen->last + first_token * seen->hidden, x, tokens * seen->hidden * sizeof *x);
+    return layer == seen->fail_at ? fail(err, ERR_CHECK, "seen enough") : OK;
+}
+
+/* The rows of the last layer are those whose norm is the step's output. */
+static double final_norm_distance(
+    const struct model *model, const float *last, const float *hidden, uint64_t rows)
+{
+    uint64_t size = model->config.hidden;
+    float *normed = memory_new(rows * size, sizeof *normed, NULL);
+    struct error err = {0};
+    double result;
+
+    REQUIRE(normed, NULL);
+    REQUIRE(model->backend.rms_norm(model->backend.state, normed, last, rows, size,
+                model->tensors.once[ROLE_FINAL_NORM], (float)model->config.norm_epsilon, &err) == OK,
+        &err);
+    result = distance(normed, hidden, rows * size);
+    memory_free(normed);
+    return result;
+}
+
+/* A step of more than one block: every layer shows every row, in order. */
+static void check_observer(uint64_t sequences, uint64_t length)
+{
+    struct model *model = open_model(golden_path("llama", ""), pool);
+    struct session *session = new_session(model, sequences, length);
+    uint64_t rows = sequences * length, floats = rows * model->config.hidden;
+    uint32_t *tokens = memory_new(rows, sizeof *tokens, NULL);
+    float *hidden = memory_new(floats, sizeof *hidden, NULL);
+    struct seen seen = {.layers = model->config.layers,
+        .hidden = model->config.hidden,
+        .in_order = true,
+        .last = memory_new(floats, sizeof(float), NULL),
+        .fail_at = UINT32_MAX - 1};
+    struct error err = {0};
+
+    REQUIRE(tokens && hidden && seen.last, NULL);
+    random_tokens(tokens, rows, model->config.vocabulary, 8);
+    session_observe(session, see, &seen);
+    CHECK(session_step(session, hidden, tokens, length, &err) == OK, &err);
+    CU_ASSERT_TRUE(seen.in_order && seen.block_end == rows && seen.next_slot == 0);
+    CU_ASSERT_TRUE(seen.calls > seen.layers + 1); /* several blocks */
+    CU_ASSERT_EQUAL(final_norm_distance(model, seen.last, hidden, rows), 0);
+    session_reset(session);
+    seen.calls = 0;
+    seen.fail_at = 1;
+    CU_ASSERT_EQUAL(session_step(session, hidden, tokens, length, &err), ERR_CHECK);
+    CHECK(strstr(err.text, "layer 1") && strstr(err.text, "seen enough"), &err);
+    CU_ASSERT_TRUE(seen.calls == 3 && session_length(session) == 0);
+    session_observe(session, NULL, NULL);
+    CHECK(session_step(session, hidden, tokens, length, &err) == OK && seen.calls == 3, &err);
+    session_free(session);
+    model_close(model);
+    memory_free(tokens);
+    memory_free(hidden);
+    memory_free(seen.last);
+}
+
+static void test_observers(void)
+{
+    check_observer(1, 2500);
+    check_observer(70, 31);
+}
+
 /* ---- quantized weights ---- */
 
 /* A quantized tensor and the dense one that its codes decode to, both in memory. */
@@ -732,6 +860,8 @@ int main(void)
         {"blocks", test_blocks},
         {"workers", test_workers},
         {"reset", test_reset},
+        {"truncate", test_truncate},
+        {"observers", test_observers},
         {"quantized", test_quantized},
         {"attention", test_attention},
         {"exp", test_exp},

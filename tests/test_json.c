@@ -791,6 +791,8 @@ static void write_sample(struct json_writer *writer)
     json_close_array(writer);
     json_put_number(writer, "half", 0.5);
     json_put_bool(writer, "yes", true);
+    json_put_numbers(writer, "line", (const double[]){0.25, -3, 1e99}, 3);
+    json_put_numbers(writer, "empty", NULL, 0);
     json_write_key(writer, "in");
     json_open_object(writer);
     json_put_text(writer, "z", NULL);
@@ -805,12 +807,14 @@ static void test_write(void)
     write_sample(&writer);
     check_written(&writer,
         "{\"name\":\"a\\\"b\",\"big\":18446744073709551615,\"shape\":[1,2],\"none\":[],\"half\":0.5,"
-        "\"yes\":true,\"in\":{\"z\":null}}\n");
+        "\"yes\":true,\"line\":[0.25,-3,1e+99],\"empty\":[],\"in\":{\"z\":null}}\n");
     writer.indent = 2;
     write_sample(&writer);
     check_written(&writer,
         "{\n  \"name\": \"a\\\"b\",\n  \"big\": 18446744073709551615,\n  \"shape\": [\n    1,\n    2\n  ],\n"
-        "  \"none\": [],\n  \"half\": 0.5,\n  \"yes\": true,\n  \"in\": {\n    \"z\": null\n  }\n}\n");
+        "  \"none\": [],\n  \"half\": 0.5,\n  \"yes\": true,\n  \"line\": [0.25,-3,1e+99],\n  \"empty\": "
+        "[],\n  "
+        "\"in\": {\n    \"z\": null\n  }\n}\n");
     json_write_text(&writer, "alone");
     check_written(&writer, "\"alone\"\n");
 }

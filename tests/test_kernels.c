@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tensor/cache.h"
 #include "tests/support/kernel_set.h"
 #include "tests/support/testing.h"
 
@@ -307,6 +308,65 @@ static void the_first_of_equals_wins(void)
     CHECK(chosen == 0, NULL);
 }
 
+/* ---- the cache ---- */
+
+/* Buffers are exactly as long as needed: the sanitizer sees every byte too many. */
+static void compare_cache_decoding(uint64_t size, uint64_t rows, bool centered, bool four)
+{
+    uint64_t groups = (size + CACHE_GROUP - 1) / CACHE_GROUP, bytes = rows * size / (four ? 2 : 1);
+    uint64_t state = size;
+    uint8_t *codes = malloc(bytes);
+    uint16_t *scales = malloc(rows * groups * sizeof *scales), *center = malloc(size * sizeof *center);
+    float *out = malloc(rows * size * sizeof *out), *expected = malloc(rows * size * sizeof *expected);
+    REQUIRE(codes && scales && center && out && expected, NULL);
+    for (uint64_t i = 0; i < bytes; i++)
+        codes[i] = (uint8_t)testing_random(&state);
+    for (uint64_t i = 0; i < rows * groups; i++)
+        scales[i] = (uint16_t)(testing_random(&state) % 0x7c00 | (testing_random(&state) & 0x8000));
+    for (uint64_t i = 0; i < size; i++)
+        center[i] = (uint16_t)(testing_random(&state) % 0x7c00);
+    (four ? kernels()->cache_decode4 : kernels()->cache_decode8)(
+        out, codes, scales, centered ? center : NULL, rows, size);
+    (four ? kernels_scalar.cache_decode4 : kernels_scalar.cache_decode8)(
+        expected, codes, scales, centered ? center : NULL, rows, size);
+    CHECK(memcmp(out, expected, rows * size * sizeof *out) == 0, NULL);
+    free(codes);
+    free(scales);
+    free(center);
+    free(out);
+    free(expected);
+}
+
+static void cache_rows_decode_to_the_same_bits(void)
+{
+    for (uint64_t size = 2; size <= 130; size += 2) {
+        for (unsigned way = 0; way < 4; way++)
+            compare_cache_decoding(size, 1 + size % 3, way & 1, way & 2);
+    }
+}
+
+/* Also groups of zeros, of equal numbers, and of numbers whose squares or scales vanish. */
+static void cache_groups_encode_to_the_same_bits(void)
+{
+    uint64_t state = 8;
+    for (unsigned repeat = 0; repeat < 4000; repeat++) {
+        uint64_t n = repeat % 2 ? CACHE_GROUP : 2 + repeat / 2 % 16 * 2;
+        uint8_t codes[CACHE_GROUP / 2], expected[CACHE_GROUP / 2];
+        uint16_t scale, expected_scale;
+        float *x = malloc(n * sizeof *x), extreme = 0;
+        static const float factors[] = {1, 1e5f, 1e-4f, 1e-30f, 0};
+        REQUIRE(x, NULL);
+        for (uint64_t i = 0; i < n; i++) {
+            x[i] = repeat % 7 ? testing_normal(&state) * factors[repeat % 5] : (float)(repeat % 3) - 1;
+            if (fabsf(x[i]) > fabsf(extreme)) extreme = x[i];
+        }
+        kernels()->cache_encode4(codes, &scale, x, n, extreme);
+        kernels_scalar.cache_encode4(expected, &expected_scale, x, n, extreme);
+        CHECK(scale == expected_scale && memcmp(codes, expected, n / 2) == 0, NULL);
+        free(x);
+    }
+}
+
 int main(void)
 {
     testing_kernel_set();
@@ -322,6 +382,8 @@ int main(void)
         {"codes are the nearest", codes_are_the_nearest},
         {"searches choose the same candidate", searches_choose_the_same_candidate},
         {"the first of equals wins", the_first_of_equals_wins},
+        {"cache rows decode to the same bits", cache_rows_decode_to_the_same_bits},
+        {"cache groups encode to the same bits", cache_groups_encode_to_the_same_bits},
     };
     return TESTING_RUN("kernels", cases);
 }

@@ -72,12 +72,48 @@ static void protocols(void)
     CU_ASSERT_EQUAL(gptq.windows, gptq.tokens / 128);
     CU_ASSERT_EQUAL(gptq.tokens_scored, gptq.windows * 127);
     CU_ASSERT_EQUAL(llama.tokens_scored, llama.windows * 63);
-    CU_ASSERT(gptq.perplexity > 2 && gptq.perplexity < 200);
-    CU_ASSERT(
-        llama.perplexity < gptq.perplexity); /* scored tokens all have at least half a window before them */
-    CU_ASSERT_DOUBLE_EQUAL(gptq.perplexity, exp(gptq.mean_nll), 1e-9 * gptq.perplexity);
+    const double value = gptq.perplexity.value;
+    CU_ASSERT(value > 2 && value < 200);
+    CU_ASSERT(llama.perplexity.value < value); /* scored tokens all have at least half a window before them */
+    CU_ASSERT_DOUBLE_EQUAL(value, exp(gptq.mean_nll), 1e-9 * value);
     CU_ASSERT_DOUBLE_EQUAL(
         gptq.bits_per_byte, gptq.mean_nll / log(2) * (double)(gptq.tokens - 1) / (double)bytes, 1e-9);
+    memory_free(gptq.window_nll);
+    memory_free(llama.window_nll);
+    memory_free(text);
+    model_close(model);
+    pool_free(pool);
+}
+
+/* Windows cut off the end leave the others as they were: their means do not change, the mean is theirs, and its error is by
+ * window from ESTIMATE_WINDOWS windows on. */
+static void means_of_windows(void)
+{
+    struct pool *pool = NULL;
+    struct model *model = open_model(&pool, 2);
+    struct error err = {0};
+    uint64_t bytes;
+    char *text = eval_text(&bytes);
+    double first[ESTIMATE_WINDOWS];
+    for (uint64_t windows = ESTIMATE_WINDOWS; windows >= ESTIMATE_WINDOWS - 1; windows--) {
+        struct perplexity_result result;
+        struct moments means = {0};
+        const struct perplexity_options options = {.context = 64, .max_windows = windows};
+        CHECK(!perplexity_measure(&result, model, text, bytes, &options, NULL, &err), &err);
+        REQUIRE(result.windows == windows && result.window_nll, &err);
+        for (uint64_t i = 0; i < windows; i++) {
+            moments_add(&means, result.window_nll[i]);
+            if (windows == ESTIMATE_WINDOWS) first[i] = result.window_nll[i];
+            CU_ASSERT_DOUBLE_EQUAL(
+                result.window_nll[i], first[i], 1e-5); /* another batch rounds differently */
+        }
+        const double by_window = result.perplexity.value * moments_estimate(&means).error;
+        CU_ASSERT_DOUBLE_EQUAL(result.mean_nll, means.mean, 1e-12);
+        CU_ASSERT_EQUAL(result.by_window, windows == ESTIMATE_WINDOWS);
+        CU_ASSERT(result.perplexity.error > 0);
+        CU_ASSERT_EQUAL(fabs(result.perplexity.error / by_window - 1) < 1e-9, result.by_window);
+        memory_free(result.window_nll);
+    }
     memory_free(text);
     model_close(model);
     pool_free(pool);
@@ -98,6 +134,7 @@ static void same_for_any_threads(void)
         CHECK(!perplexity_measure(&result, model, text, bytes, &options, NULL, &err), &err);
         if (threads == 1) first = result.mean_nll;
         CU_ASSERT(result.mean_nll == first);
+        memory_free(result.window_nll);
         memory_free(text);
         model_close(model);
         pool_free(pool);
@@ -194,6 +231,7 @@ int main(void)
     static const struct test_case cases[] = {
         {"negative log-likelihood by hand", nll_by_hand},
         {"windows and scored positions of both protocols", protocols},
+        {"means of windows", means_of_windows},
         {"the same for any number of threads", same_for_any_threads},
         {"refusals", refusals},
         {"picking a token", picking},

@@ -58,13 +58,14 @@ static void measure(const struct reference *reference, enum perplexity_protocol 
     REQUIRE(!model_open(&model, shared("models", reference->model), pool, &err), &err);
     const struct perplexity_options options = {.protocol = protocol, .context = reference->context};
     CHECK(!perplexity_measure(&result, model, text, bytes, &options, NULL, &err), &err);
-    const double off = fabs(result.perplexity / expected - 1);
+    const double off = fabs(result.perplexity.value / expected - 1);
     printf("  %-16s context %3d %-9s %9.4f, reference %9.4f, off by %.4f %%, %.0f tokens/s\n",
-        reference->model, (int)reference->context, perplexity_protocol_name(protocol), result.perplexity,
-        expected, 100 * off, result.tokens_per_second);
+        reference->model, (int)reference->context, perplexity_protocol_name(protocol),
+        result.perplexity.value, expected, 100 * off, result.tokens_per_second);
     CU_ASSERT(off <= 0.0005);
     CU_ASSERT_EQUAL(result.tokens, reference->tokens);
     CU_ASSERT_EQUAL(result.tokens_scored, gptq ? reference->gptq_scored : reference->llama_cpp_scored);
+    memory_free(result.window_nll);
     model_close(model);
     pool_free(pool);
     memory_free(text);

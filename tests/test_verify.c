@@ -177,7 +177,7 @@ static void recorded(void)
     struct container *before = NULL, *after = NULL;
     struct verify_difference *found = NULL;
     struct verify_result result;
-    const struct perplexity_result measured = {.perplexity = 12.5, .perplexity_error = 0.25, .context = 256};
+    const struct perplexity_result measured = {.perplexity = {12.5, 0.25}, .context = 256};
     const char *path = testing_path("recorded.nbl");
     char *text = NULL;
     uint64_t bytes = 0;
@@ -217,12 +217,43 @@ static void descriptions(void)
     CU_ASSERT_STRING_EQUAL(inspect_shape(out, &tensor), "[]");
 }
 
+/* A GGUF file of one tensor, two rows of two Q8_0 blocks; the last scale as asked for. */
+static void write_gguf(const char *path, uint16_t last_scale)
+{
+    static const uint8_t head[] = {'G', 'G', 'U', 'F', 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'w', 2, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 8};
+    enum { DATA_AT = 96, BLOCK = 34 };
+    uint8_t file[DATA_AT + 4 * BLOCK] = {0};
+    memcpy(file, head, sizeof head);
+    for (int block = 0; block < 4; block++) {
+        const uint16_t scale = block == 3 ? last_scale : 0x3C00; /* 1 */
+        memcpy(file + DATA_AT + block * BLOCK, &scale, sizeof scale);
+        for (int i = 0; i < 32; i++)
+            file[DATA_AT + block * BLOCK + 2 + i] = (uint8_t)(i + 1);
+    }
+    testing_write(path, file, sizeof file);
+}
+
+static void blocks(void)
+{
+    struct verify_result result;
+    struct error err = {0};
+    const char *path = testing_path("blocks.gguf");
+    write_gguf(path, 0x3C00);
+    CHECK(!verify(path, &result, &err), &err);
+    CU_ASSERT_EQUAL(result.tensors, 1);
+    write_gguf(path, 0x7E00); /* NaN */
+    CU_ASSERT_EQUAL(verify(path, &result, &err), ERR_CHECK);
+    CU_ASSERT_STRING_EQUAL(last_fault, "tensor w: element 96 is not finite");
+}
+
 int main(void)
 {
     static const struct test_case cases[] = {
         {"sound files pass", sound_files},
         {"a flipped data bit is named", flipped_data},
         {"odd shapes", odd_shapes},
+        {"blocks of a GGUF file", blocks},
         {"a weight that is not finite is named", not_finite},
         {"differences are measured", differences},
         {"a recorded evaluation changes nothing else", recorded},

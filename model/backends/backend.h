@@ -8,14 +8,17 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "tensor/cache.h"
 #include "tensor/tensor.h"
 
 /* One attention call: `sequences` independent sequences of `length` new tokens each, after `past` cached ones.
  * Shapes: q and out [sequences * length][heads * head_size]; keys, values [sequences][kv_heads][capacity][head_size], in
- * which the new tokens are already stored at past .. past+length-1. */
+ * which the new tokens are already stored at past .. past+length-1; or NULL, and `cache` holds them. Queries of a quantized cache
+ * are rotated as its keys are. */
 struct attention {
     float *out;
     const float *q, *keys, *values;
+    const struct cache *cache; /* NULL: keys and values are floats */
     uint64_t sequences, length, past, capacity;
     uint32_t heads, kv_heads, head_size;
     uint32_t window; /* 0: causal only; else position i sees j > i - window */
@@ -41,6 +44,12 @@ struct backend {
      * past+length-1 of cache [sequences][kv_heads][capacity][head_size] */
     enum status (*store)(void *state, float *cache, const float *x, uint64_t sequences, uint64_t length,
         uint64_t past, uint64_t capacity, uint32_t kv_heads, uint32_t head_size, struct error *err);
+    /* the same into strips [sequences][kv_heads] of a quantized cache; capacity and head size are the layout's */
+    enum status (*store_quantized)(void *state, const struct cache_layout *layout, uint8_t *strips,
+        const float *x, uint64_t sequences, uint64_t length, uint64_t past, uint32_t kv_heads,
+        struct error *err);
+    /* cache_rotate: x [rows][size] */
+    enum status (*rotate)(void *state, float *x, uint64_t rows, uint32_t size, struct error *err);
     enum status (*attention)(void *state, const struct attention *call, struct error *err);
     /* gate = silu(gate) * up */
     enum status (*silu_multiply)(

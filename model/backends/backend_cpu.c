@@ -14,6 +14,7 @@
 
 #define TASK_FLOATS 16384 /* of one task of a cheap operation */
 #define SILU_WORK 8       /* what one SiLU costs, in float operations */
+#define QUANTIZE_WORK 128 /* what a number costs that goes into a quantized cache */
 
 struct cpu {
     struct pool *pool;
@@ -21,7 +22,7 @@ struct cpu {
     float *gain;      /* [max_cols]: the gain of the norm in progress */
     float *tile_rows; /* [workers][TILE_ROWS][max_cols]: decoded rows of a quantized embedding */
     uint64_t max_cols;
-    float *attention; /* [workers][cpu_attention_scratch(head_size)] */
+    float *attention; /* [workers][cpu_attention_scratch(call)] */
     uint64_t attention_capacity;
 };
 
@@ -253,10 +254,67 @@ static enum status cpu_store(void *state, float *cache, const float *x, uint64_t
         cpu->pool, sequences * kv_heads, sequences * length * kv_heads * head_size, store_task, &store, err);
 }
 
+struct store_quantized {
+    const struct cache_layout *layout;
+    uint8_t *strips;
+    const float *x;
+    uint64_t length, past;
+    uint32_t kv_heads;
+};
+
+/* One head of one sequence: its rows in order, because centers follow from the rows before. */
+static enum status store_quantized_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    const struct store_quantized *store = context;
+    uint64_t size = store->layout->size, sequence = index / store->kv_heads, head = index % store->kv_heads;
+    const float *from = store->x + (sequence * store->length * store->kv_heads + head) * size;
+
+    (void)worker;
+    return cache_write(store->layout, store->strips + index * store->layout->bytes, store->past, from,
+        store->kv_heads * size, store->length, err);
+}
+
+static enum status cpu_store_quantized(void *state, const struct cache_layout *layout, uint8_t *strips,
+    const float *x, uint64_t sequences, uint64_t length, uint64_t past, uint32_t kv_heads, struct error *err)
+{
+    struct cpu *cpu = state;
+    struct store_quantized store = {layout, strips, x, length, past, kv_heads};
+
+    return cpu_parallel(cpu->pool, sequences * kv_heads,
+        QUANTIZE_WORK * sequences * length * kv_heads * layout->size, store_quantized_task, &store, err);
+}
+
+struct rotate {
+    float *x;
+    uint64_t rows;
+    uint32_t size;
+};
+
+static enum status rotate_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    const struct rotate *rotate = context;
+    uint64_t per_task = rows_per_task(rotate->size), first = index * per_task;
+
+    (void)worker;
+    (void)err;
+    cache_rotate(
+        rotate->x + first * rotate->size, task_end(index, per_task, rotate->rows) - first, rotate->size);
+    return OK;
+}
+
+static enum status cpu_rotate(void *state, float *x, uint64_t rows, uint32_t size, struct error *err)
+{
+    struct cpu *cpu = state;
+    struct rotate rotate = {x, rows, size};
+
+    return cpu_parallel(
+        cpu->pool, tasks_for(rows, rows_per_task(size)), 8 * rows * size, rotate_task, &rotate, err);
+}
+
 static enum status cpu_attend(void *state, const struct attention *call, struct error *err)
 {
     struct cpu *cpu = state;
-    uint64_t needed = pool_workers(cpu->pool) * cpu_attention_scratch(call->head_size);
+    uint64_t needed = pool_workers(cpu->pool) * cpu_attention_scratch(call);
     enum status status = memory_grow(&cpu->attention, &cpu->attention_capacity, needed, sizeof(float), err);
 
     return status ? status : cpu_attention(cpu->pool, call, cpu->attention, err);
@@ -350,6 +408,8 @@ enum status backend_cpu_create(struct backend *out, struct pool *pool, uint64_t 
         .rms_norm = cpu_rms_norm,
         .rope = cpu_rope,
         .store = cpu_store,
+        .store_quantized = cpu_store_quantized,
+        .rotate = cpu_rotate,
         .attention = cpu_attend,
         .silu_multiply = cpu_silu_multiply,
         .add = cpu_add,

@@ -2,7 +2,7 @@
  * time, with the running maximum and sum of Milakov and Gimelshein 2018 (arXiv:1805.02867), as in
  * FlashAttention (Dao et al. 2022, arXiv:2205.14135, Algorithm 1). Scratch is bounded whatever the context,
  * keys that no row of a block may see are never touched (which halves causal work), and heads that share keys
- * read them once. */
+ * read them once. Of a quantized cache a block of keys, then of values, is decoded into scratch. */
 #include "model/backends/cpu_attention.h"
 
 #include <math.h>
@@ -31,13 +31,16 @@ struct block {
     float *q;         /* [rows][head_size] */
     float *sum_v;     /* [rows][head_size]: sum over keys of weight * value */
     float *weights;   /* [rows][KEYS]: scores, then their exponentials */
+    float *decoded;   /* [KEYS][head_size], of a quantized cache */
     float peak[ROWS]; /* the largest score so far */
     float sum[ROWS];  /* sum of exponentials so far, relative to peak */
 };
 
-uint64_t cpu_attention_scratch(uint32_t head_size)
+uint64_t cpu_attention_scratch(const struct attention *call)
 {
-    return (uint64_t)ROWS * (2 * (uint64_t)head_size + KEYS);
+    uint64_t size = call->head_size;
+
+    return ROWS * (2 * size + KEYS) + (call->cache ? KEYS * size : 0);
 }
 
 static uint64_t smaller(uint64_t a, uint64_t b)
@@ -72,9 +75,10 @@ static struct block make_block(const struct plan *plan, uint64_t index, unsigned
     block.kv_head = index % call->kv_heads;
     block.first_head = block.kv_head * plan->group + head_block;
     block.sequence = index / call->kv_heads;
-    block.q = plan->scratch + worker * cpu_attention_scratch(call->head_size);
+    block.q = plan->scratch + worker * cpu_attention_scratch(call);
     block.sum_v = block.q + ROWS * size;
     block.weights = block.sum_v + ROWS * size;
+    block.decoded = block.weights + ROWS * KEYS;
     return block;
 }
 
@@ -135,14 +139,28 @@ static void exponentiate(
     block->sum[row] += sum;
 }
 
+/* Keys or values first .. first+count-1 of the block's head: where they lie as floats, or decoded. */
+static const float *rows_of(
+    const struct block *block, const struct attention *call, bool values, uint64_t first, uint64_t count)
+{
+    uint64_t head = block->sequence * call->kv_heads + block->kv_head;
+    const struct cache_layout *layout;
+
+    if (!call->cache)
+        return (values ? call->values : call->keys) + (head * call->capacity + first) * call->head_size;
+    layout = values ? &call->cache->values : &call->cache->keys;
+    cache_read(layout, block->decoded,
+        (values ? call->cache->value_strips : call->cache->key_strips) + head * layout->bytes, first, count);
+    return block->decoded;
+}
+
 /* All rows of the block against keys first .. first+count-1. */
 static void attend(struct block *block, const struct attention *call, uint64_t first, uint64_t count)
 {
     uint64_t rows = block->tokens * block->heads, size = call->head_size;
-    uint64_t head = (block->sequence * call->kv_heads + block->kv_head) * call->capacity * size;
 
-    linalg_gemm_nt(rows, count, size, call->scale, block->q, size, call->keys + head + first * size, size, 0,
-        block->weights, KEYS);
+    linalg_gemm_nt(rows, count, size, call->scale, block->q, size, rows_of(block, call, false, first, count),
+        size, 0, block->weights, KEYS);
     for (uint64_t row = 0; row < rows; row++) {
         uint64_t end =
             call->past + block->first_token + row / block->heads + 1; /* sees keys begin .. end-1 */
@@ -152,8 +170,8 @@ static void attend(struct block *block, const struct attention *call, uint64_t f
         begin = smaller(begin > first ? begin - first : 0, end);
         exponentiate(block, row, count, begin, end, call->head_size);
     }
-    linalg_gemm_nn(rows, size, count, 1, block->weights, KEYS, call->values + head + first * size, size, 1,
-        block->sum_v, size);
+    linalg_gemm_nn(rows, size, count, 1, block->weights, KEYS, rows_of(block, call, true, first, count), size,
+        1, block->sum_v, size);
 }
 
 static enum status run_block(void *context, uint64_t index, unsigned worker, struct error *err)

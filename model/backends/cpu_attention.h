@@ -6,11 +6,11 @@
 #include "base/threads.h"
 #include "model/backends/backend.h"
 
-/* Floats of scratch that one worker needs for heads of this size. */
-uint64_t cpu_attention_scratch(uint32_t head_size);
+/* Floats of scratch that one worker needs for this call. */
+uint64_t cpu_attention_scratch(const struct attention *call);
 
 /* One attention call on a pool.
- *   scratch  [workers][cpu_attention_scratch(call->head_size)], 64-byte aligned
+ *   scratch  [workers][cpu_attention_scratch(call)], 64-byte aligned
  * The result depends on the call only. */
 enum status cpu_attention(struct pool *pool, const struct attention *call, float *scratch, struct error *err);
 

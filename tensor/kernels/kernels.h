@@ -52,6 +52,15 @@ struct grid_candidates {
     /* tiles_dot; close */                                                                                             \
     KERNEL(tile_dot, (const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,       \
                          const uint8_t *zeros, const float *x))                                                        \
+    /* the cache (tensor/cache.h): rows of `size` codes to floats; center [size] in half precision, NULL for 0; same     \
+     * bits */                                                                                                         \
+    KERNEL(cache_decode8, (float *out, const uint8_t *codes, const uint16_t *scales, const uint16_t *center,           \
+                              uint64_t rows, uint64_t size))                                                           \
+    KERNEL(cache_decode4, (float *out, const uint8_t *codes, const uint16_t *scales, const uint16_t *center,           \
+                              uint64_t rows, uint64_t size))                                                           \
+    /* one group of n finite numbers, n even and at most CACHE_GROUP, |extreme| their largest magnitude: the first of   \
+     * 16 scales with the least squared error, and its codes; same bits */                                             \
+    KERNEL(cache_encode4, (uint8_t *codes, uint16_t *scale, const float *x, uint64_t n, float extreme))                \
     /* the greatest of n; minus infinity if n is 0; NaN is passed over; same bits but for the sign of a zero */        \
     KERNEL(maximum, (float *out, const float *x, uint64_t n))                                                          \
     /* x[i] = e^(x[i] - shift) and their sum; close, with results below e^-87 anything from 0 to that */               \
@@ -80,5 +89,6 @@ extern const struct kernels kernels_scalar;
 void kernels_override_avx2(struct kernels *table);
 void kernels_override_tiles_avx2(struct kernels *table);
 void kernels_override_exp_avx2(struct kernels *table);
+void kernels_override_cache_avx2(struct kernels *table);
 
 #endif

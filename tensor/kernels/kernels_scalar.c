@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "tensor/cache.h"
 #include "tensor/kernels/kernels.h"
 #include "tensor/tiles.h"
 
@@ -227,6 +228,82 @@ static void scalar_tile_dot(const struct tiles_layout *layout, float *y, const u
         }
         y[row] = (float)sum;
     }
+}
+
+/* ---- the cache ---- */
+
+/* scale / 16, exact, and times a level exact as well: only the center's sum is rounded. */
+static float cache_step(uint16_t scale)
+{
+    return dtype_f16_to_f32(scale) / 16;
+}
+
+static void scalar_cache_decode8(float *out, const uint8_t *codes, const uint16_t *scales,
+    const uint16_t *center, uint64_t rows, uint64_t size)
+{
+    uint64_t groups = (size + CACHE_GROUP - 1) / CACHE_GROUP;
+    for (uint64_t row = 0; row < rows; row++, scales += groups) {
+        for (uint64_t i = 0; i < size; i++) {
+            float value = cache_step(scales[i / CACHE_GROUP]) * (float)(*codes++ - 128);
+            *out++ = center ? value + dtype_f16_to_f32(center[i]) : value;
+        }
+    }
+}
+
+static void scalar_cache_decode4(float *out, const uint8_t *codes, const uint16_t *scales,
+    const uint16_t *center, uint64_t rows, uint64_t size)
+{
+    uint64_t groups = (size + CACHE_GROUP - 1) / CACHE_GROUP;
+    for (uint64_t row = 0; row < rows; row++, scales += groups, codes += size / 2) {
+        for (uint64_t i = 0; i < size; i++) {
+            uint64_t begin = i / CACHE_GROUP * CACHE_GROUP, n = size - begin, at = i - begin;
+            if (n > CACHE_GROUP) n = CACHE_GROUP;
+            uint32_t pair = codes[begin / 2 + at % (n / 2)];
+            float value =
+                cache_step(scales[i / CACHE_GROUP]) * (float)cache_levels[at < n / 2 ? pair & 15 : pair >> 4];
+            *out++ = center ? value + dtype_f16_to_f32(center[i]) : value;
+        }
+    }
+}
+
+/* The code of the level nearest to x; halfway between two, the lower one. */
+static uint8_t nearest_level(float x)
+{
+    uint8_t code = 0;
+    for (int k = 0; k < 15; k++)
+        code += x > (float)(cache_levels[k] + cache_levels[k + 1]) / 2;
+    return code;
+}
+
+/* Codes of a group under a step, and its squared error, summed in eight lanes. */
+static float levels_error(uint8_t *codes, const float *x, uint64_t n, float step)
+{
+    float lanes[8] = {0}, inverse = step != 0 ? 1 / step : 0;
+    for (uint64_t i = 0; i < n; i++) {
+        codes[i] = nearest_level(x[i] * inverse);
+        float difference = x[i] - step * (float)cache_levels[codes[i]];
+        lanes[i % 8] += difference * difference;
+    }
+    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+/* The scales that are tried: with either sign the outermost level at the extreme, and 0.80 to 1.15 times that. */
+static void scalar_cache_encode4(uint8_t *codes, uint16_t *scale, const float *x, uint64_t n, float extreme)
+{
+    uint8_t best[CACHE_GROUP] = {0}, tried[CACHE_GROUP];
+    float least = INFINITY;
+    *scale = 0;
+    for (int c = 0; c < 16; c++) {
+        float factor = (float)(16 + c / 2) / 20;
+        uint16_t stored = dtype_f32_to_f16(extreme * factor * (c % 2 ? 16.0f / 127 : -16.0f / 127));
+        float error = levels_error(tried, x, n, cache_step(stored));
+        if (!(error < least)) continue;
+        least = error;
+        *scale = stored;
+        memcpy(best, tried, n);
+    }
+    for (uint64_t i = 0; i < n / 2; i++)
+        codes[i] = (uint8_t)(best[i] | best[i + n / 2] << 4);
 }
 
 /* ---- softmax and SiLU ---- */

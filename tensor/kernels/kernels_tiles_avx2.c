@@ -130,15 +130,22 @@ struct half_grid {
     __m256 scale, zero;
 };
 
-INLINE struct half_grid half_grid(
-    const struct tiles_layout *layout, const uint16_t *scales, const uint8_t *zeros, uint64_t half)
+/* Scales and zero-points of the eight rows of one group. */
+INLINE struct half_grid group_grid(
+    const struct tiles_layout *layout, const uint16_t *scales, const uint8_t *zeros, uint64_t group)
 {
-    uint64_t at = tiles_half_group(layout, half) * TILE_ROWS;
+    uint64_t at = group * TILE_ROWS;
     struct half_grid grid = {
         _mm256_cvtph_ps(load_128(scales + at)), _mm256_set1_ps((float)(1u << (layout->bits - 1)))};
     if (zeros)
         grid.zero = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(zeros + at))));
     return grid;
+}
+
+INLINE struct half_grid half_grid(
+    const struct tiles_layout *layout, const uint16_t *scales, const uint8_t *zeros, uint64_t half)
+{
+    return group_grid(layout, scales, zeros, tiles_half_group(layout, half));
 }
 
 INLINE __m256 decode_8(__m128i codes, float scale, float zero)
@@ -200,14 +207,21 @@ INLINE __m256 dot_half(const uint8_t *block, uint32_t bits, uint32_t first_quad,
     return _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
 }
 
+/* Groups are counted along instead of being divided for: a half-block never skips one. */
 INLINE void tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes,
     const uint16_t *scales, const uint8_t *zeros, const float *x, uint32_t bits)
 {
+    const uint64_t last = layout->groups - 1, blocks = layout->blocks, size = layout->group;
+    uint64_t group = 0, column = 0, end = size;
     __m256 sum = _mm256_setzero_ps();
-    for (uint64_t block = 0; block < layout->blocks; block++, codes += 32 * bits, x += TILE_COLS) {
+    for (uint64_t block = 0; block < blocks; block++, codes += 32 * bits, x += TILE_COLS) {
 #pragma GCC unroll 8
-        for (uint32_t half = 0; half < 2; half++) {
-            struct half_grid grid = half_grid(layout, scales, zeros, 2 * block + half);
+        for (uint32_t half = 0; half < 2; half++, column += 16) {
+            if (column >= end && group < last) {
+                group++;
+                end += size;
+            }
+            struct half_grid grid = group_grid(layout, scales, zeros, group);
             sum = _mm256_fmadd_ps(dot_half(codes, bits, 4 * half, grid.zero, x), grid.scale, sum);
         }
     }
