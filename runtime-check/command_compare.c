@@ -309,7 +309,7 @@ static void write_setting(
     json_put_u64(writer, "tokens_scored", run->results->tokens_scored);
     json_put_u64(writer, "text_bytes", run->text_bytes);
     json_put_text(writer, "text_crc32", crc);
-    json_put_text(writer, "errors", run->results->by_window ? "by window" : "by token");
+    json_put_text(writer, "errors", run->results->by_block ? "by block" : "by token");
     if (!run->base.stored) return;
     json_put_text(writer, "base_logits", values->base_logits);
     json_put_text(writer, "base_model", base_logits_info(run->base.stored)->model);
@@ -367,8 +367,9 @@ static void print_notes(const struct compare_run *run, const struct compare_valu
     printf("\n%" PRIu64 " tokens scored in %" PRIu64 " windows (%s protocol, context %" PRIu64
            "); divergences in nats per token\n",
         result->tokens_scored, result->windows, run->protocol, result->context);
-    printf("standard errors %s\n", result->by_window ? "by window (tokens of one window are not independent)"
-                                                     : "by token (too few windows to take them by window)");
+    printf("standard errors %s\n", result->by_block
+                                       ? "by block of windows (tokens near one another are not independent)"
+                                       : "by token (too few windows to take them by block)");
     if (run->base.stored)
         printf("base           %s, stored in %s\n", base_logits_info(run->base.stored)->model,
             values->base_logits);

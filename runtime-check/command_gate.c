@@ -279,7 +279,7 @@ static enum status measure_alone(struct gate_run *run, const struct gate_values 
     run->measured = (struct comparison){.tokens_scored = now.tokens_scored,
         .windows = now.windows,
         .context = now.context,
-        .by_window = now.by_window,
+        .by_block = now.by_block,
         .perplexity = now.perplexity,
         .window_nll = now.window_nll};
     if (status || !values->baseline) return status;

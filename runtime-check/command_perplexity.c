@@ -51,7 +51,7 @@ static const struct command usage = {
 /* What the standard error takes as independent. */
 static const char *independent(const struct perplexity_result *result)
 {
-    return result->by_window ? "by window" : "by token";
+    return result->by_block ? "by block" : "by token";
 }
 
 static enum status print_as_json(const struct perplexity_values *values,

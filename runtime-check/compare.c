@@ -118,9 +118,10 @@ static enum status score_base_row(void *context, uint64_t index, unsigned worker
 static enum status score_base(struct chunk *chunk, struct error *err)
 {
     struct contest *contest = chunk->contest;
+    const uint64_t per_block = contest->windows->scored * estimate_block(contest->windows->count);
     enum status status = pool_run(contest->pool, chunk->count, score_base_row, chunk, err);
     for (uint64_t i = 0; i < chunk->count && !status; i++)
-        clustered_add(&contest->base_nll, contest->windows->scored, contest->rows[i].base_nll);
+        clustered_add(&contest->base_nll, per_block, contest->rows[i].base_nll);
     return status;
 }
 
@@ -432,7 +433,7 @@ static void summarize_base(struct comparison *out, const struct contest *contest
         .tokens_scored = contest->base_nll.tokens.count,
         .windows = contest->windows->count,
         .context = contest->windows->context,
-        .by_window = clustered_by_window(&contest->base_nll),
+        .by_block = clustered_by_block(&contest->base_nll),
         .base_perplexity = estimate_exp(clustered_estimate(&contest->base_nll)),
     };
 }

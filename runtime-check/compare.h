@@ -14,7 +14,7 @@ enum { COMPARE_CURVE = 49, COMPARE_CURVE_PER_DECADE = 12 };
 /* One candidate against the base, over the n scored tokens. With p the base's distribution for one token, q the candidate's
  * and t the token that followed: KL = sum p ln (p / q), in nats; nll = -ln q(t); change = q(t) - p(t).
  *
- * Standard errors are by window or by token (estimate.h; by_window says which): of means directly; of exp(mean), exp(mean)
+ * Standard errors are by block or by token (estimate.h; by_block says which): of means directly; of exp(mean), exp(mean)
  * times as large; of a root mean square r, that of the mean square / (2 r) (both to first order); of percentiles, by
  * resampling windows. log_ratio is the mean of the paired differences nll - base nll, and its error is that of these
  * differences: the same as from the covariance of both series, much smaller than two independent errors.
@@ -23,7 +23,7 @@ enum { COMPARE_CURVE = 49, COMPARE_CURVE_PER_DECADE = 12 };
  * sorted row. A divergence that rounding leaves below zero counts as zero. */
 struct comparison {
     uint64_t tokens_scored, windows, context, model_bytes;
-    bool by_window;
+    bool by_block;
     uint64_t
         base_top_k; /* the base is known by its k likeliest tokens only: divergences are lower bounds; 0: whole */
     struct estimate perplexity, base_perplexity; /* exp of the mean nll */

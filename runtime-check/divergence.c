@@ -160,18 +160,24 @@ void divergence_row_top(struct divergence_row *out, const struct divergence_top 
 
 /* ---- statistics ---- */
 
+static uint64_t rows_per_block(const struct divergence *divergence)
+{
+    return divergence->per_window * estimate_block(divergence->capacity / divergence->per_window);
+}
+
 void divergence_add(struct divergence *divergence, const struct divergence_row *row)
 {
-    const uint64_t per_window = divergence->per_window;
+    const uint64_t per_block = rows_per_block(divergence);
     divergence->klds[divergence->kld.tokens.count] = (float)fmin(row->kld, (double)FLT_MAX);
     if (divergence->window_nll)
-        divergence->window_nll[divergence->nll.windows.count] += row->nll / (double)per_window;
-    clustered_add(&divergence->base_nll, per_window, row->base_nll);
-    clustered_add(&divergence->nll, per_window, row->nll);
-    clustered_add(&divergence->log_ratio, per_window, row->nll - row->base_nll);
-    clustered_add(&divergence->kld, per_window, row->kld);
-    clustered_add(&divergence->squared_change, per_window, row->probability_change * row->probability_change);
-    clustered_add(&divergence->same_top, per_window, row->same_top);
+        divergence->window_nll[divergence->nll.tokens.count / divergence->per_window] +=
+            row->nll / (double)divergence->per_window;
+    clustered_add(&divergence->base_nll, per_block, row->base_nll);
+    clustered_add(&divergence->nll, per_block, row->nll);
+    clustered_add(&divergence->log_ratio, per_block, row->nll - row->base_nll);
+    clustered_add(&divergence->kld, per_block, row->kld);
+    clustered_add(&divergence->squared_change, per_block, row->probability_change * row->probability_change);
+    clustered_add(&divergence->same_top, per_block, row->same_top);
 }
 
 static enum status summarize_klds(struct comparison *out, struct divergence *divergence, struct error *err)
@@ -183,7 +189,7 @@ static enum status summarize_klds(struct comparison *out, struct divergence *div
     const uint64_t count = divergence->kld.tokens.count;
     struct estimate found[PLACES];
     enum status status =
-        estimate_percentiles(found, shares, PLACES, divergence->klds, count, divergence->per_window, err);
+        estimate_percentiles(found, shares, PLACES, divergence->klds, count, rows_per_block(divergence), err);
     if (status) return status;
     for (int i = 0; i < PLACES; i++)
         *places[i] = found[i];
@@ -199,7 +205,7 @@ enum status divergence_summarize(struct comparison *out, struct divergence *dive
 {
     const struct estimate square = clustered_estimate(&divergence->squared_change);
     out->tokens_scored = divergence->kld.tokens.count;
-    out->by_window = clustered_by_window(&divergence->kld);
+    out->by_block = clustered_by_block(&divergence->kld);
     out->perplexity = estimate_exp(clustered_estimate(&divergence->nll));
     out->base_perplexity = estimate_exp(clustered_estimate(&divergence->base_nll));
     out->log_ratio = clustered_estimate(&divergence->log_ratio);

@@ -47,8 +47,8 @@ void divergence_row_top(struct divergence_row *out, const struct divergence_top 
 
 /* What is kept of all rows so far. Zero-initialise but for klds, capacity and per_window. */
 struct divergence {
-    float *klds; /* [capacity], of every row in order, for percentiles; owner: the caller */
-    uint64_t capacity, per_window;
+    float *klds;                   /* [capacity], of every row in order, for percentiles; owner: the caller */
+    uint64_t capacity, per_window; /* rows */
     double
         *window_nll; /* [capacity / per_window] zeroed, or NULL: the windows' mean nll; owner: the caller */
     struct clustered base_nll, nll, log_ratio, kld, squared_change, same_top;

@@ -33,25 +33,35 @@ struct estimate moments_estimate(const struct moments *moments)
     };
 }
 
-void clustered_add(struct clustered *clustered, uint64_t per_window, double value)
+uint64_t estimate_block(uint64_t windows)
 {
-    moments_add(&clustered->tokens, value);
-    clustered->window_sum += value;
-    if (++clustered->in_window < per_window) return;
-    moments_add(&clustered->windows, clustered->window_sum / (double)per_window);
-    clustered->window_sum = 0;
-    clustered->in_window = 0;
+    return windows < 2 * ESTIMATE_BLOCKS ? 1 : windows / ESTIMATE_BLOCKS;
 }
 
-bool clustered_by_window(const struct clustered *clustered)
+uint64_t estimate_blocks(uint64_t windows)
 {
-    return clustered->windows.count >= ESTIMATE_WINDOWS;
+    return windows / estimate_block(windows);
+}
+
+void clustered_add(struct clustered *clustered, uint64_t per_block, double value)
+{
+    moments_add(&clustered->tokens, value);
+    clustered->block_sum += value;
+    if (++clustered->in_block < per_block) return;
+    moments_add(&clustered->blocks, clustered->block_sum / (double)per_block);
+    clustered->block_sum = 0;
+    clustered->in_block = 0;
+}
+
+bool clustered_by_block(const struct clustered *clustered)
+{
+    return clustered->blocks.count >= ESTIMATE_LEAST;
 }
 
 struct estimate clustered_estimate(const struct clustered *clustered)
 {
     struct estimate estimate = moments_estimate(&clustered->tokens);
-    if (clustered_by_window(clustered)) estimate.error = moments_estimate(&clustered->windows).error;
+    if (clustered_by_block(clustered)) estimate.error = moments_estimate(&clustered->blocks).error;
     return estimate;
 }
 
@@ -112,17 +122,17 @@ double estimate_percentile(const float *sorted, uint64_t count, double share)
     return (1 - part) * (double)sorted[below] + part * (double)sorted[below + 1];
 }
 
-/* A value and the window it came from. */
+/* A value and the block it came from. */
 struct placed {
     float value;
-    uint32_t window;
+    uint32_t block;
 };
 
 static int compare_placed(const void *a, const void *b)
 {
     const struct placed *x = a, *y = b;
     if (x->value != y->value) return x->value > y->value ? 1 : -1;
-    return (x->window > y->window) - (x->window < y->window);
+    return (x->block > y->block) - (x->block < y->block);
 }
 
 /* The next number of a linear congruential generator (Knuth's MMIX), of which the high bits are used. */
@@ -147,27 +157,27 @@ static void place_quantile(struct quantile *quantile, double share, uint64_t cou
     quantile->part = position - (double)quantile->below;
 }
 
-/* What resampling works on. Values after the last whole window belong to one that is never taken. */
+/* What resampling works on. Values after the last whole block belong to one that is never taken. */
 struct resampling {
     const struct placed *sorted; /* [count] */
     uint64_t count;
     struct quantile *quantiles; /* [quantile_count], by rising position */
     uint64_t quantile_count, random;
-    uint32_t *taken; /* [windows + 1] how often a window is in this draw */
-    uint32_t windows;
+    uint32_t *taken; /* [blocks + 1] how often a block is in this draw */
+    uint32_t blocks;
 };
 
-/* One draw: how often each window was taken, then one pass up the sorted values. */
+/* One draw: how often each block was taken, then one pass up the sorted values. */
 static void resample(struct resampling *run)
 {
     struct quantile *const quantiles = run->quantiles;
     uint64_t passed = 0, below = 0, above = 0;
-    memset(run->taken, 0, run->windows * sizeof *run->taken);
-    for (uint32_t i = 0; i < run->windows; i++)
-        run->taken[draw_below(&run->random, run->windows)]++;
+    memset(run->taken, 0, run->blocks * sizeof *run->taken);
+    for (uint32_t i = 0; i < run->blocks; i++)
+        run->taken[draw_below(&run->random, run->blocks)]++;
     for (uint64_t i = 0; i < run->count && above < run->quantile_count; i++) {
         const double value = (double)run->sorted[i].value;
-        passed += run->taken[run->sorted[i].window];
+        passed += run->taken[run->sorted[i].block];
         for (; below < run->quantile_count && passed > quantiles[below].below; below++)
             quantiles[below].value = (1 - quantiles[below].part) * value;
         for (; above < run->quantile_count && passed > quantiles[above].above; above++)
@@ -178,19 +188,19 @@ static void resample(struct resampling *run)
 }
 
 static enum status bootstrap(struct estimate *out, const double *shares, uint64_t share_count,
-    const struct placed *sorted, uint64_t count, uint64_t per_window, struct error *err)
+    const struct placed *sorted, uint64_t count, uint64_t per_block, struct error *err)
 {
     struct resampling run = {.sorted = sorted, .count = count, .quantile_count = share_count, .random = 1};
-    run.windows = (uint32_t)(count / per_window);
+    run.blocks = (uint32_t)(count / per_block);
     run.quantiles = memory_new(share_count, sizeof *run.quantiles, err);
-    run.taken = run.quantiles ? memory_new((uint64_t)run.windows + 1, sizeof *run.taken, err) : NULL;
+    run.taken = run.quantiles ? memory_new((uint64_t)run.blocks + 1, sizeof *run.taken, err) : NULL;
     const enum status status = run.taken ? OK : ERR_MEMORY;
     for (uint64_t i = 0; i < share_count && !status; i++)
-        place_quantile(&run.quantiles[i], shares[i], run.windows * per_window);
+        place_quantile(&run.quantiles[i], shares[i], run.blocks * per_block);
     for (int draw = 0; draw < ESTIMATE_DRAWS && !status; draw++)
         resample(&run);
-    /* Of a mean, the bootstrap's variance is (windows - 1) / windows of the usual estimate: corrected likewise. */
-    const double correction = (double)run.windows / (double)(run.windows - 1);
+    /* Of a mean, the bootstrap's variance is (blocks - 1) / blocks of the usual estimate: corrected likewise. */
+    const double correction = (double)run.blocks / (double)(run.blocks - 1);
     for (uint64_t i = 0; i < share_count && !status; i++)
         out[i].error = sqrt(run.quantiles[i].draws.squares / (ESTIMATE_DRAWS - 1) * correction);
     memory_free(run.quantiles);
@@ -199,23 +209,22 @@ static enum status bootstrap(struct estimate *out, const double *shares, uint64_
 }
 
 enum status estimate_percentiles(struct estimate *out, const double *shares, uint64_t share_count,
-    float *values, uint64_t count, uint64_t per_window, struct error *err)
+    float *values, uint64_t count, uint64_t per_block, struct error *err)
 {
-    const uint64_t windows = count / per_window;
-    if (windows >= UINT32_MAX)
-        return fail(err, ERR_MEMORY, "%" PRIu64 " windows are more than percentiles are made for", windows);
+    const uint64_t blocks = count / per_block;
+    if (blocks >= UINT32_MAX)
+        return fail(err, ERR_MEMORY, "%" PRIu64 " blocks are more than percentiles are made for", blocks);
     struct placed *placed = memory_new(count, sizeof *placed, err);
     if (!placed) return ERR_MEMORY;
     for (uint64_t i = 0; i < count; i++)
-        placed[i] = (struct placed){values[i], (uint32_t)(i / per_window)};
+        placed[i] = (struct placed){values[i], (uint32_t)(i / per_block)};
     qsort(placed, count, sizeof *placed, compare_placed);
     for (uint64_t i = 0; i < count; i++)
         values[i] = placed[i].value;
     for (uint64_t i = 0; i < share_count; i++)
         out[i] = (struct estimate){estimate_percentile(values, count, shares[i]), 0};
     enum status status = OK;
-    if (windows >= ESTIMATE_WINDOWS)
-        status = bootstrap(out, shares, share_count, placed, count, per_window, err);
+    if (blocks >= ESTIMATE_LEAST) status = bootstrap(out, shares, share_count, placed, count, per_block, err);
     memory_free(placed);
     return status;
 }

@@ -24,22 +24,27 @@ void moments_add(struct moments *moments, double value);
 /* The mean, and its standard error with independent samples: sqrt(squares / (n - 1) / n). */
 struct estimate moments_estimate(const struct moments *moments);
 
-/* Tokens of one window are not independent: a hard passage is hard for many tokens. From ESTIMATE_WINDOWS windows on, windows
- * are the independent samples (all have equally many tokens, so the standard error of a mean is that of the window means: the
- * cluster-robust error; Miller 2024, arXiv 2411.00640); with fewer, tokens are. Windows of one document that follow one
- * another are still somewhat alike, which this does not see: it is the error for this text, and too small for texts at large. */
-enum { ESTIMATE_WINDOWS = 8 };
+/* Tokens of one window are not independent: a hard passage is hard for many tokens, and often for the next window, too. The
+ * independent samples are therefore blocks of consecutive windows (batch means; Schmeiser 1982): all have equally many tokens, so
+ * the standard error of a mean is that of the block means, the cluster-robust error (Miller 2024, arXiv 2411.00640). Up to
+ * 2 ESTIMATE_BLOCKS - 1 windows a block is one window; from then on there are ESTIMATE_BLOCKS of them or a few more, as long as they can
+ * be. With fewer than ESTIMATE_LEAST windows tokens have to do. Windows behind the last whole block count in values, not in
+ * errors. */
+enum { ESTIMATE_LEAST = 8, ESTIMATE_BLOCKS = 20 };
+/* Windows of a block, and whole blocks, for so many windows (at least one). */
+uint64_t estimate_block(uint64_t windows);
+uint64_t estimate_blocks(uint64_t windows);
 
-/* A mean over tokens that come window by window. Zero-initialise; `per_window` tokens each. */
+/* A mean over tokens that come block by block. Zero-initialise; `per_block` tokens each. */
 struct clustered {
-    struct moments tokens, windows;
-    double window_sum;
-    uint64_t in_window;
+    struct moments tokens, blocks;
+    double block_sum;
+    uint64_t in_block;
 };
-void clustered_add(struct clustered *clustered, uint64_t per_window, double value);
+void clustered_add(struct clustered *clustered, uint64_t per_block, double value);
 struct estimate clustered_estimate(const struct clustered *clustered);
-/* Whether its error is by window. */
-bool clustered_by_window(const struct clustered *clustered);
+/* Whether its error is by block. */
+bool clustered_by_block(const struct clustered *clustered);
 /* Independent tokens that would give the same standard error: at most the number of tokens (that many too, where the values
  * do not vary). */
 double clustered_effective(const struct clustered *clustered);
@@ -54,19 +59,19 @@ double estimate_t_quantile(double share, uint64_t freedom);
  * 0.5 <= confidence < 1. */
 double estimate_share_lower(double share, double effective, double confidence, uint64_t freedom);
 
-/* Standard errors of order statistics: the standard deviation over resampled windows (bootstrap, Efron 1979; blocks: windows; a
- * fixed number of draws and a fixed seed, so the same input gives the same numbers), times sqrt(windows / (windows - 1)), so
+/* Standard errors of order statistics: the standard deviation over resampled blocks (bootstrap, Efron 1979; a fixed
+ * number of draws and a fixed seed, so the same input gives the same numbers), times sqrt(blocks / (blocks - 1)), so
  * that of a mean it would estimate the variance without bias. So many draws give a standard deviation to about 3.5 percent. */
 enum { ESTIMATE_DRAWS = 400 };
 
-/* Percentiles of values that come window by window.
- *   values      [count]  finite, in the order of tokens, per_window of each window (both at least 1; what follows the last
- *                        whole window is not resampled); sorted by the call
+/* Percentiles of values that come block by block.
+ *   values      [count]  finite, in the order of tokens, per_block of each block (both at least 1; what follows the last
+ *                        whole block is not resampled); sorted by the call
  *   shares      [share_count]  ascending, 0 to 1, as estimate_percentile
- *   out         [share_count]  value and error; error 0 with fewer than ESTIMATE_WINDOWS windows
- * ERR_MEMORY, also above 2^32 - 2 windows. Takes 8 bytes per value, and time for ESTIMATE_DRAWS passes over them. */
+ *   out         [share_count]  value and error; error 0 with fewer than ESTIMATE_LEAST blocks
+ * ERR_MEMORY, also above 2^32 - 2 blocks. Takes 8 bytes per value, and time for ESTIMATE_DRAWS passes over them. */
 enum status estimate_percentiles(struct estimate *out, const double *shares, uint64_t share_count,
-    float *values, uint64_t count, uint64_t per_window, struct error *err);
+    float *values, uint64_t count, uint64_t per_block, struct error *err);
 
 /* Of sorted values (at least one): position share * (count - 1), between neighbours by their distance, as numpy and llama.cpp
  * do it. 0 <= share <= 1. */

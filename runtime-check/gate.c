@@ -55,7 +55,8 @@ static void measure_top(
     const struct estimate top = measured->same_top;
     (void)t;
     set(verdict, top.value, top.error,
-        estimate_share_lower(top.value, measured->same_top_effective, confidence, measured->windows - 1));
+        estimate_share_lower(
+            top.value, measured->same_top_effective, confidence, estimate_blocks(measured->windows) - 1));
 }
 
 /* The lower bound of a share never reaches 100 %, so no such limit could be met. */
@@ -145,11 +146,11 @@ enum status gate_possible(
 
 enum status gate_enough(uint64_t windows, uint64_t context, const char *name, struct error *err)
 {
-    if (windows >= ESTIMATE_WINDOWS) return OK;
+    if (windows >= ESTIMATE_LEAST) return OK;
     return fail(err, ERR_USAGE,
         "%s gives %" PRIu64 " window%s of %" PRIu64 " tokens, and a bound needs at least %d; take a longer "
         "text, a smaller --context or more --windows",
-        name, windows, windows == 1 ? "" : "s", context, ESTIMATE_WINDOWS);
+        name, windows, windows == 1 ? "" : "s", context, ESTIMATE_LEAST);
 }
 
 /* ---- the decision ---- */
@@ -166,7 +167,7 @@ enum status gate_decide(struct gate_result *out, const struct gate_limits *limit
     *out = (struct gate_result){.confidence = limits->confidence};
     enum status status = gate_enough(measured->windows, measured->context, "the text", err);
     if (status) return status;
-    const double t = estimate_t_quantile(limits->confidence, measured->windows - 1);
+    const double t = estimate_t_quantile(limits->confidence, estimate_blocks(measured->windows) - 1);
     for (int i = 0; i < GATE_CHECKS; i++) {
         const struct gate_check *check = &gate_checks[i];
         if (!limits->given[i]) continue;

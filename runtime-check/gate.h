@@ -73,12 +73,12 @@ enum status gate_read_share(
 enum status gate_possible(
     const struct gate_limits *limits, enum gate_base base, const char *name, struct error *err);
 
-/* ERR_USAGE: fewer windows than bounds need (ESTIMATE_WINDOWS). `name` is where they come from, "the text". */
+/* ERR_USAGE: fewer windows than bounds need (ESTIMATE_LEAST). `name` is where they come from, "the text". */
 enum status gate_enough(uint64_t windows, uint64_t context, const char *name, struct error *err);
 
 /* Hold what was measured against the limits. Of *measured, checks read perplexity, log_ratio, kld, kld_p99, same_top,
- * same_top_effective and windows; without a base only perplexity needs to be there. Errors must be by window. Bounds, with t the
- * quantile of Student's distribution with windows - 1 degrees of freedom:
+ * same_top_effective and windows; without a base only perplexity needs to be there. Errors must be by block. Bounds, with t the
+ * quantile of Student's distribution with blocks - 1 degrees of freedom (estimate_blocks):
  *   increase of perplexity   exp(log ratio + t x error) - 1
  *   perplexity               value x exp(t x error / value)
  *   KL divergence            value + t x error; its 99th percentile likewise, by its bootstrap error

@@ -202,10 +202,12 @@ struct estimate gate_baseline_ratio(
 {
     *paired = baseline->window_nll && now->window_nll;
     if (*paired) {
-        struct moments differences = {0};
-        for (uint64_t i = 0; i < baseline->text.windows; i++)
-            moments_add(&differences, now->window_nll[i] - baseline->window_nll[i]);
-        return moments_estimate(&differences);
+        struct clustered differences = {0};
+        const uint64_t windows = baseline->text.windows;
+        for (uint64_t i = 0; i < windows; i++)
+            clustered_add(
+                &differences, estimate_block(windows), now->window_nll[i] - baseline->window_nll[i]);
+        return clustered_estimate(&differences);
     }
     const double error = now->perplexity.error / now->perplexity.value;
     const double stated = baseline->perplexity.error / baseline->perplexity.value;

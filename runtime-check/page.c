@@ -90,15 +90,16 @@ static void write_errors(struct markup *markup, const struct page *page)
     const struct comparison *result = page->models[1].result;
     char count[DIGITS_BYTES];
     markup_put(markup, "<dt>\xC2\xB1</dt><dd>one standard error. ");
-    if (result->by_window)
+    if (result->by_block)
         markup_format(markup,
-            "The %s windows count as the independent samples, because tokens of one window are not "
-            "independent; errors of percentiles are by resampling windows.",
-            digits_count(count, result->windows));
+            "%s blocks of consecutive windows count as the independent samples, because tokens near one "
+            "another "
+            "are not independent; errors of percentiles are by resampling blocks.",
+            digits_count(count, estimate_blocks(result->windows)));
     else
-        markup_put(markup,
-            "Too few windows to estimate it by window: tokens are taken as independent, which makes it too "
-            "small.");
+        markup_put(markup, "Too few windows to estimate it by blocks of windows: tokens are taken as "
+                           "independent, which makes it too "
+                           "small.");
     markup_put(markup, "</dd>\n");
     if (result->base_top_k > 0)
         markup_format(markup,

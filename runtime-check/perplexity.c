@@ -65,7 +65,7 @@ static enum status score_row(void *context, uint64_t index, unsigned worker, str
 static enum status score_window(
     struct measurement *run, uint64_t window, const float *hidden, struct error *err)
 {
-    const uint64_t scored = run->windows.scored;
+    const uint64_t scored = run->windows.scored, per_block = scored * estimate_block(run->windows.count);
     double sum = 0;
     for (uint64_t begin = 0; begin < scored; begin += run->logit_rows) {
         const uint64_t rows = scored - begin < run->logit_rows ? scored - begin : run->logit_rows;
@@ -76,7 +76,7 @@ static enum status score_window(
         if ((status = pool_run(run->model->pool, rows, score_row, &scoring, err))) return status;
         for (uint64_t i = 0; i < rows; i++) {
             sum += run->nll[i];
-            clustered_add(&run->mean, scored, run->nll[i]);
+            clustered_add(&run->mean, per_block, run->nll[i]);
         }
     }
     run->window_nll[window] = sum / (double)scored;
@@ -126,7 +126,7 @@ static void summarize(struct perplexity_result *out, struct measurement *run)
     const struct estimate mean = clustered_estimate(&run->mean);
     out->mean_nll = mean.value;
     out->perplexity = estimate_exp(mean);
-    out->by_window = clustered_by_window(&run->mean);
+    out->by_block = clustered_by_block(&run->mean);
     out->tokens_scored = run->mean.tokens.count;
     out->window_nll = run->window_nll;
     run->window_nll = NULL;

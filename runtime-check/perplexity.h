@@ -23,7 +23,7 @@ struct perplexity_options {
 struct perplexity_result {
     struct estimate perplexity; /* exp of the mean negative log-likelihood; its standard error, to first order
                                    perplexity times that of the mean */
-    bool by_window;             /* the error takes windows as independent, not tokens (estimate.h) */
+    bool by_block;        /* the error takes blocks of windows as independent, not tokens (estimate.h) */
     double *window_nll;   /* [windows] mean negative log-likelihood of each; owner: the caller, memory_free */
     double mean_nll;      /* nats per scored token */
     double bits_per_byte; /* mean_nll / ln 2 * tokens of the text / bytes of the text, BOS not counted */

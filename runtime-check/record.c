@@ -27,7 +27,7 @@ static enum status describe(char **out, uint64_t *bytes, const struct perplexity
     json_put_u64(&writer, "tokens_scored", result->tokens_scored);
     json_put_number(&writer, "perplexity", result->perplexity.value);
     json_put_number(&writer, "perplexity_error", result->perplexity.error);
-    json_put_text(&writer, "errors", result->by_window ? "by window" : "by token");
+    json_put_text(&writer, "errors", result->by_block ? "by block" : "by token");
     json_put_number(&writer, "bits_per_byte", result->bits_per_byte);
     json_close_object(&writer);
     return json_writer_take(&writer, out, bytes, err);

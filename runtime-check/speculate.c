@@ -294,7 +294,7 @@ static struct estimate jackknife(const struct speculating *run, const struct tal
 {
     struct estimate out = {statistic(all, which), 0};
     struct moments moments = {0};
-    if (run->prompts < ESTIMATE_WINDOWS) return out;
+    if (run->prompts < ESTIMATE_LEAST) return out;
     for (uint64_t i = 0; i < run->prompts; i++) {
         struct tally others = *all;
         add_tally(&others, &run->tallies[i], -1);
@@ -309,7 +309,7 @@ static struct estimate share(const struct speculating *run, const struct tally *
 {
     struct estimate out = jackknife(run, all, acceptance_of, position);
     const double judged = position < SPECULATE_LOOKAHEAD ? all->judged[position] : sum_of(all->judged);
-    if (run->prompts < ESTIMATE_WINDOWS && judged > 1)
+    if (run->prompts < ESTIMATE_LEAST && judged > 1)
         out.error = sqrt(out.value * (1 - out.value) / (judged - 1));
     return out;
 }

@@ -38,7 +38,7 @@ struct speculate_choice {
         by_bytes; /* expected / (lookahead * byte_ratio + 1): were time only that of reading weights from memory */
 };
 
-/* Errors: over prompts (jackknife) where there are ESTIMATE_WINDOWS or more, else of independent tokens, and 0 for the
+/* Errors: over prompts (jackknife) where there are ESTIMATE_LEAST or more, else of independent tokens, and 0 for the
  * speed-up. */
 struct speculate_result {
     uint64_t prompts, prompt_tokens;

@@ -166,7 +166,7 @@ static void draw_rows(struct sample *sample, struct divergence *divergence)
 static uint64_t means_of_windows(double *x, uint64_t per_window)
 {
     const uint64_t windows = ROWS / per_window;
-    if (windows < ESTIMATE_WINDOWS) return ROWS;
+    if (windows < ESTIMATE_LEAST) return ROWS;
     for (uint64_t i = 0; i < windows; i++)
         x[i] = mean_of(x + i * per_window, per_window);
     return windows;
@@ -213,7 +213,7 @@ static void statistics_against_naive(void)
         CHECK(!divergence_summarize(&out, &divergence, &err), &err);
         CU_ASSERT_EQUAL(out.tokens_scored, ROWS);
         CU_ASSERT_EQUAL(out.windows, 6); /* the caller's */
-        CU_ASSERT_EQUAL(out.by_window, per_window == 77);
+        CU_ASSERT_EQUAL(out.by_block, per_window == 77);
         check_means(&out, &s);
         check_errors(&out, &s, per_window);
         NEAR(out.kld_median.value, 62.5);
@@ -222,7 +222,7 @@ static void statistics_against_naive(void)
         NEAR(out.kld_p99.value, 123.75);
         NEAR(out.kld_p999.value, 124.875);
         NEAR(out.kld_max, 125.0);
-        CU_ASSERT_EQUAL(out.kld_median.error > 0, out.by_window);
+        CU_ASSERT_EQUAL(out.kld_median.error > 0, out.by_block);
         for (int i = 0; i < COMPARE_CURVE; i++)
             NEAR(out.kld_curve[i], 125 * (1 - pow(10, -(double)i / COMPARE_CURVE_PER_DECADE)));
     }
@@ -240,7 +240,7 @@ static void statistics_of_few(void)
     CHECK(!divergence_summarize(&out, &divergence, &err), &err);
     CU_ASSERT(out.kld.value == 3 && out.kld_median.value == 3 && out.kld_p999.value == 3 && out.kld_max == 3);
     CU_ASSERT(out.log_ratio.value == 1 && out.log_ratio.error == 0 && out.kld.error == 0 &&
-              out.same_top.error == 0 && out.kld_median.error == 0 && !out.by_window);
+              out.same_top.error == 0 && out.kld_median.error == 0 && !out.by_block);
     row.kld = 4;
     divergence_add(&divergence, &row);
     CHECK(!divergence_summarize(&out, &divergence, &err), &err);
@@ -329,7 +329,7 @@ static bool same_result(const struct comparison *a, const struct comparison *b)
     const size_t begin = offsetof(struct comparison, perplexity),
                  end = offsetof(struct comparison, layer_errors); /* doubles only */
     return a->tokens_scored == b->tokens_scored && a->windows == b->windows && a->context == b->context &&
-           a->by_window == b->by_window &&
+           a->by_block == b->by_block &&
            memcmp((const char *)a + begin, (const char *)b + begin, end - begin) == 0;
 }
 
@@ -350,7 +350,7 @@ static void a_model_and_itself(void)
         CU_ASSERT(out[1].kld.value > 0 && out[1].kld.error > 0 && out[1].same_top.value < 1 &&
                   out[1].base_perplexity.value == out->base_perplexity.value);
         CU_ASSERT_EQUAL(out->model_bytes, container_bytes(three.models[0]->container));
-        CU_ASSERT_EQUAL(out->by_window, context == 16);
+        CU_ASSERT_EQUAL(out->by_block, context == 16);
         for (int i = 0; i < 2; i++) {
             CHECK(!perplexity_measure(&alone, candidates[i], text, strlen(text), &options.text, NULL, &err),
                 &err);
@@ -358,7 +358,7 @@ static void a_model_and_itself(void)
             CU_ASSERT_DOUBLE_EQUAL(found->value, expected->value, 1e-6 * expected->value);
             CU_ASSERT_DOUBLE_EQUAL(found->error, expected->error, 1e-5 * expected->error);
             CU_ASSERT(out[i].tokens_scored == alone.tokens_scored && out[i].windows == alone.windows);
-            CU_ASSERT_EQUAL(out[i].by_window, alone.by_window);
+            CU_ASSERT_EQUAL(out[i].by_block, alone.by_block);
             memory_free(alone.window_nll);
         }
     }

@@ -174,7 +174,7 @@ static void check_against_model(const struct comparison *stored, const struct co
     CU_ASSERT_EQUAL(stored->tokens_scored, model->tokens_scored);
     CU_ASSERT_EQUAL(stored->windows, model->windows);
     CU_ASSERT_EQUAL(stored->context, model->context);
-    CU_ASSERT_EQUAL(stored->by_window, model->by_window);
+    CU_ASSERT_EQUAL(stored->by_block, model->by_block);
     CU_ASSERT_EQUAL(stored->model_bytes, model->model_bytes);
     CU_ASSERT(stored->same_top.value == model->same_top.value);
     CU_ASSERT(stored->same_top.error == model->same_top.error);
@@ -225,7 +225,7 @@ static void base_alone(void)
     CU_ASSERT(alone.base_perplexity.value == both[0].base_perplexity.value);
     CU_ASSERT(alone.base_perplexity.error == both[0].base_perplexity.error);
     CU_ASSERT(alone.tokens_scored == both[0].tokens_scored && alone.windows == both[0].windows);
-    CU_ASSERT(alone.by_window == both[0].by_window && alone.context == 24);
+    CU_ASSERT(alone.by_block == both[0].by_block && alone.context == 24);
     close_three(&three);
 }
 

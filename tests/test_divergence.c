@@ -77,7 +77,7 @@ static void check_statistics(
     const struct comparison *found, const struct json_value *expected, double tolerance)
 {
     CU_ASSERT_EQUAL(found->tokens_scored, (uint64_t)number(expected, "tokens_scored"));
-    CU_ASSERT_EQUAL(found->by_window, json_member(expected, "by_window")->boolean);
+    CU_ASSERT_EQUAL(found->by_block, json_member(expected, "by_window")->boolean);
     check_estimate(&found->perplexity, expected, "perplexity", tolerance);
     check_estimate(&found->base_perplexity, expected, "base_perplexity", tolerance);
     check_estimate(&found->log_ratio, expected, "log_ratio", tolerance);
@@ -153,7 +153,7 @@ static void rows_against_numpy(void)
         const struct json_value *set = json_member(json_root(expected), sets[i]);
         const uint64_t windows = (uint64_t)number(set, "windows");
         struct comparison found = {0};
-        CU_ASSERT(windows <= rows.windows && (windows >= ESTIMATE_WINDOWS) == (i == 0));
+        CU_ASSERT(windows <= rows.windows && (windows >= ESTIMATE_LEAST) == (i == 0));
         summarize(&found, &rows, rows.base, rows.candidate, windows);
         check_statistics(&found, set, 1e-6);
     }
@@ -171,7 +171,7 @@ static void rows_of_windows(void)
     rows.per_window *= rows.windows; /* one window */
     summarize(&by_token, &rows, rows.base, rows.candidate, 1);
     CU_ASSERT(by_window.kld.value == by_token.kld.value && by_window.kld_p99.value == by_token.kld_p99.value);
-    CU_ASSERT(by_window.by_window && !by_token.by_window);
+    CU_ASSERT(by_window.by_block && !by_token.by_block);
     CU_ASSERT(by_window.kld.error > 1.5 * by_token.kld.error);
     CU_ASSERT(by_window.same_top_effective < by_token.same_top_effective);
     container_close(rows.container);
@@ -236,7 +236,7 @@ static void check_perplexity(
     for (uint64_t i = 0; i < found.windows; i++, value = value->next)
         check_number(found.window_nll[i], value->number, 1e-5, "window_nll");
     check_estimate(&found.perplexity, expected, "perplexity", 1e-5);
-    CU_ASSERT_EQUAL(found.by_window, json_member(expected, "by_window")->boolean);
+    CU_ASSERT_EQUAL(found.by_block, json_member(expected, "by_window")->boolean);
     memory_free(found.window_nll);
 }
 

@@ -71,14 +71,13 @@ static double spread_of_squares(uint64_t n)
 /* Window means are the squares plus a constant, so that their error is known; with one window less, tokens are the sample. */
 static void clustered_errors(void)
 {
-    const struct clustered many = fill(ESTIMATE_WINDOWS, 5, 0.5), few = fill(ESTIMATE_WINDOWS - 1, 5, 0.5);
-    const double windows = ESTIMATE_WINDOWS, tokens = 5 * (windows - 1);
-    const double between = 5 * spread_of_squares(ESTIMATE_WINDOWS - 1), within = (windows - 1) * 10 * 0.25;
-    CU_ASSERT_TRUE(clustered_by_window(&many));
+    const struct clustered many = fill(ESTIMATE_LEAST, 5, 0.5), few = fill(ESTIMATE_LEAST - 1, 5, 0.5);
+    const double windows = ESTIMATE_LEAST, tokens = 5 * (windows - 1);
+    const double between = 5 * spread_of_squares(ESTIMATE_LEAST - 1), within = (windows - 1) * 10 * 0.25;
+    CU_ASSERT_TRUE(clustered_by_block(&many));
     NEAR(clustered_estimate(&many).value, 140.0 / 8 + 1);
-    NEAR(
-        clustered_estimate(&many).error, sqrt(spread_of_squares(ESTIMATE_WINDOWS) / (windows - 1) / windows));
-    CU_ASSERT_FALSE(clustered_by_window(&few));
+    NEAR(clustered_estimate(&many).error, sqrt(spread_of_squares(ESTIMATE_LEAST) / (windows - 1) / windows));
+    CU_ASSERT_FALSE(clustered_by_block(&few));
     NEAR(clustered_estimate(&few).value, 91.0 / 7 + 1);
     NEAR(clustered_estimate(&few).error, sqrt((between + within) / (tokens - 1) / tokens));
     CU_ASSERT(clustered_effective(&few) == tokens);
@@ -100,10 +99,45 @@ static void clustered_effective_counts(void)
     CU_ASSERT(clustered_estimate(&constant).value == 1);
 }
 
+/* One window a block up to 39 windows, then 20 blocks or a few more. */
+static void block_counts(void)
+{
+    static const uint64_t expected[][3] = {{1, 1, 1}, {8, 1, 8}, {39, 1, 39}, {40, 2, 20}, {59, 2, 29},
+        {60, 3, 20}, {175, 8, 21}, {20001, 1000, 20}};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        CU_ASSERT_EQUAL(estimate_block(expected[i][0]), expected[i][1]);
+        CU_ASSERT_EQUAL(estimate_blocks(expected[i][0]), expected[i][2]);
+    }
+}
+
+/* Windows that resemble the one before: x[i] = x[i-1] / 2 + noise. The variance of the mean of n is 3 / n of a window's, for large n;
+ * blocks of 8 see 3 - 4 (1 - 2^-8) / 8 = 2.502 of it, single windows 1. Over 400 series of 20 blocks the mean of the squared errors is good
+ * to sqrt(2 / 19 / 400) = 1.6 %; four times that is allowed. */
+static void blocks_of_like_windows(void)
+{
+    enum { WINDOWS = 160, SERIES = 400 };
+    const uint64_t block = estimate_block(WINDOWS);
+    uint64_t random = 7;
+    double squared = 0;
+    CU_ASSERT_EQUAL(block, 8);
+    for (int series = 0; series < SERIES; series++) {
+        struct clustered clustered = {0};
+        double x = (double)testing_normal(&random) * sqrt(4.0 / 3);
+        for (int window = 0; window < WINDOWS; window++) {
+            x = x / 2 + (double)testing_normal(&random);
+            clustered_add(&clustered, block, x);
+        }
+        const double error = clustered_estimate(&clustered).error;
+        squared += error * error / SERIES;
+    }
+    const double alone = 4.0 / 3 / WINDOWS; /* the variance of testing_normal is 1 */
+    CU_ASSERT_DOUBLE_EQUAL(squared / alone, 2.502, 4 * 0.016 * 2.502);
+}
+
 /* A window not yet full counts in the mean, but is no sample. */
 static void clustered_unfinished(void)
 {
-    struct clustered clustered = fill(ESTIMATE_WINDOWS, 4, 0);
+    struct clustered clustered = fill(ESTIMATE_LEAST, 4, 0);
     const double before = clustered_estimate(&clustered).error;
     clustered_add(&clustered, 4, 1000);
     CU_ASSERT(clustered_estimate(&clustered).error == before);
@@ -217,16 +251,16 @@ static void percentiles_against_numpy(void)
 static void percentiles_of_few(void)
 {
     static const double shares[] = {0, 0.5, 1};
-    float values[ESTIMATE_WINDOWS] = {6, 5, 4, 3, 2, 1, 0, 7};
+    float values[ESTIMATE_LEAST] = {6, 5, 4, 3, 2, 1, 0, 7};
     struct estimate found[3];
     struct error err = {0};
     CHECK(!estimate_percentiles(found, shares, 3, values, 1, 1, &err), &err);
     for (int i = 0; i < 3; i++)
         CU_ASSERT(found[i].value == 6 && found[i].error == 0);
-    CHECK(!estimate_percentiles(found, shares, 3, values, ESTIMATE_WINDOWS - 1, 1, &err), &err);
+    CHECK(!estimate_percentiles(found, shares, 3, values, ESTIMATE_LEAST - 1, 1, &err), &err);
     CU_ASSERT(found[0].value == 0 && found[1].value == 3 && found[2].value == 6);
     CU_ASSERT(found[0].error == 0 && found[1].error == 0 && found[2].error == 0);
-    CHECK(!estimate_percentiles(found, shares, 3, values, ESTIMATE_WINDOWS, 1, &err), &err);
+    CHECK(!estimate_percentiles(found, shares, 3, values, ESTIMATE_LEAST, 1, &err), &err);
     CU_ASSERT(found[0].error > 0 && found[1].error > 0 && found[2].error > 0);
 }
 
@@ -274,7 +308,7 @@ static double extreme_error(double *noise, int n)
  * factor sqrt(8 / 7). */
 static void errors_of_extremes(void)
 {
-    enum { WINDOWS = ESTIMATE_WINDOWS, ORDERS = 200 };
+    enum { WINDOWS = ESTIMATE_LEAST, ORDERS = 200 };
     static const double shares[] = {0, 1};
     struct estimate found[2];
     struct error err = {0};
@@ -395,7 +429,7 @@ static void errors_against_naive(void)
 /* Values after the last whole window are in the percentiles, and in no draw. */
 static void errors_with_a_rest(void)
 {
-    enum { COUNT = 10 * ESTIMATE_WINDOWS };
+    enum { COUNT = 10 * ESTIMATE_LEAST };
     static const double shares[] = {0.3, 0.5, 1};
     float whole[COUNT], rest[COUNT + 7];
     struct estimate a[3], b[3];
@@ -437,6 +471,8 @@ int main(void)
         {"exp of an estimate", exponentials},
         {"errors by window and by token", clustered_errors},
         {"effective counts", clustered_effective_counts},
+        {"windows of a block", block_counts},
+        {"blocks of windows that are alike", blocks_of_like_windows},
         {"a window not yet full", clustered_unfinished},
         {"quantiles of the normal distribution", normal_quantiles},
         {"quantiles of Student's t", t_quantiles},

@@ -28,7 +28,7 @@ static void fill_result(struct comparison *result, double kld)
         .tokens_scored = 20000,
         .windows = 80,
         .context = 256,
-        .by_window = true,
+        .by_block = true,
         .perplexity = {20 + kld, 0.5},
         .log_ratio = {kld / 2, kld / 20},
         .kld = {kld, kld / 30},
@@ -215,7 +215,7 @@ static void pages_are_sound(void)
         CU_ASSERT_EQUAL(occurrences(text, "<g class=\"model "), 2 * count * (uint64_t)(2 + i % 2));
         CU_ASSERT_PTR_NOT_NULL(strstr(text, "eval.txt"));
         CU_ASSERT_PTR_NOT_NULL(strstr(text, NIBBLE_VERSION));
-        CU_ASSERT_PTR_NOT_NULL(strstr(text, "resampling windows"));
+        CU_ASSERT_PTR_NOT_NULL(strstr(text, "resampling blocks"));
         memory_free(text);
     }
 }
@@ -226,7 +226,7 @@ static void numbers_are_shown(void)
     struct made *made = make(2, true);
     made->results[1].kld = (struct estimate){0.0123456, 0.00078};
     made->results[1].layer_errors[LAYERS - 1] = 0.4321;
-    made->results[1].by_window = false;
+    made->results[1].by_block = false;
     made->results[1].base_top_k = 64;
     char *text = written(&made->page, "numbers.html");
     CU_ASSERT_PTR_NOT_NULL(strstr(text, "<td class=\"begins\">0.01235<small>\xC2\xB1\xC2\xA0"

@@ -86,7 +86,7 @@ static void protocols(void)
 }
 
 /* Windows cut off the end leave the others as they were: their means do not change, the mean is theirs, and its error is by
- * window from ESTIMATE_WINDOWS windows on. */
+ * window from ESTIMATE_LEAST windows on. */
 static void means_of_windows(void)
 {
     struct pool *pool = NULL;
@@ -94,8 +94,8 @@ static void means_of_windows(void)
     struct error err = {0};
     uint64_t bytes;
     char *text = eval_text(&bytes);
-    double first[ESTIMATE_WINDOWS];
-    for (uint64_t windows = ESTIMATE_WINDOWS; windows >= ESTIMATE_WINDOWS - 1; windows--) {
+    double first[ESTIMATE_LEAST];
+    for (uint64_t windows = ESTIMATE_LEAST; windows >= ESTIMATE_LEAST - 1; windows--) {
         struct perplexity_result result;
         struct moments means = {0};
         const struct perplexity_options options = {.context = 64, .max_windows = windows};
@@ -103,15 +103,15 @@ static void means_of_windows(void)
         REQUIRE(result.windows == windows && result.window_nll, &err);
         for (uint64_t i = 0; i < windows; i++) {
             moments_add(&means, result.window_nll[i]);
-            if (windows == ESTIMATE_WINDOWS) first[i] = result.window_nll[i];
+            if (windows == ESTIMATE_LEAST) first[i] = result.window_nll[i];
             CU_ASSERT_DOUBLE_EQUAL(
                 result.window_nll[i], first[i], 1e-5); /* another batch rounds differently */
         }
-        const double by_window = result.perplexity.value * moments_estimate(&means).error;
+        const double by_block = result.perplexity.value * moments_estimate(&means).error;
         CU_ASSERT_DOUBLE_EQUAL(result.mean_nll, means.mean, 1e-12);
-        CU_ASSERT_EQUAL(result.by_window, windows == ESTIMATE_WINDOWS);
+        CU_ASSERT_EQUAL(result.by_block, windows == ESTIMATE_LEAST);
         CU_ASSERT(result.perplexity.error > 0);
-        CU_ASSERT_EQUAL(fabs(result.perplexity.error / by_window - 1) < 1e-9, result.by_window);
+        CU_ASSERT_EQUAL(fabs(result.perplexity.error / by_block - 1) < 1e-9, result.by_block);
         memory_free(result.window_nll);
     }
     memory_free(text);
