@@ -5,7 +5,7 @@
 
 #include "base/file.h"
 #include "base/report.h"
-#include "runtime-check/commands.h"
+#include "runtime-check/commands/commands.h"
 #include "tensor/kernels/kernels.h"
 
 static void print_overview(FILE *stream)

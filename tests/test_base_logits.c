@@ -8,8 +8,8 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "formats/bytes.h"
-#include "runtime-check/base_logits.h"
-#include "runtime-check/divergence.h"
+#include "runtime-check/judge/base_logits.h"
+#include "runtime-check/judge/divergence.h"
 #include "tests/fuzz/corpus.h"
 #include "tests/support/testing.h"
 

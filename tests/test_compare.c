@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "runtime-check/compare.h"
-#include "runtime-check/divergence.h"
+#include "runtime-check/judge/compare.h"
+#include "runtime-check/judge/divergence.h"
 #include "tests/support/kernel_set.h"
 #include "tests/support/testing.h"
 #include "tests/support/tiny_model.h"

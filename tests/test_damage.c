@@ -4,10 +4,10 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "runtime-check/compare.h"
-#include "runtime-check/damage.h"
-#include "runtime-check/damage_print.h"
-#include "runtime-check/same_tokens.h"
+#include "runtime-check/judge/compare.h"
+#include "runtime-check/judge/damage.h"
+#include "runtime-check/judge/damage_print.h"
+#include "runtime-check/judge/same_tokens.h"
 #include "tests/support/testing.h"
 #include "tests/support/tiny_model.h"
 

@@ -1,6 +1,6 @@
 /* Statistics of a comparison against those of numpy, in double precision (tests/golden/comparison, scripts/make-golden.py): of
  * rows of logits as they are written there, and of two tiny models against what transformers makes of them. */
-#include "runtime-check/divergence.h"
+#include "runtime-check/judge/divergence.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "formats/container.h"
-#include "runtime-check/perplexity.h"
+#include "runtime-check/judge/perplexity.h"
 #include "tests/support/kernel_set.h"
 #include "tests/support/testing.h"
 

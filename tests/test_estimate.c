@@ -1,5 +1,5 @@
 /* Statistics against published tables, closed formulas, numpy's percentiles and a naive bootstrap. */
-#include "runtime-check/estimate.h"
+#include "runtime-check/judge/estimate.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -8,9 +8,9 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "runtime-check/gate.h"
-#include "runtime-check/gate_baseline.h"
-#include "runtime-check/gate_report.h"
+#include "runtime-check/gate/gate.h"
+#include "runtime-check/gate/gate_baseline.h"
+#include "runtime-check/gate/gate_report.h"
 #include "tests/support/testing.h"
 
 enum { INCREASE, PERPLEXITY, KLD, KLD_P99, TOP };

@@ -8,7 +8,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "runtime-check/page_view.h"
+#include "runtime-check/page/page_view.h"
 #include "tests/support/testing.h"
 
 enum { MODELS = 41, LAYERS = 5 };

@@ -6,8 +6,8 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "runtime-check/generate.h"
-#include "runtime-check/perplexity.h"
+#include "runtime-check/generate/generate.h"
+#include "runtime-check/judge/perplexity.h"
 #include "tests/support/kernel_set.h"
 #include "tests/support/testing.h"
 

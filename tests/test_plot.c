@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "runtime-check/axis.h"
-#include "runtime-check/digits.h"
-#include "runtime-check/labels.h"
-#include "runtime-check/markup.h"
+#include "runtime-check/page/axis.h"
+#include "runtime-check/page/digits.h"
+#include "runtime-check/page/labels.h"
+#include "runtime-check/page/markup.h"
 #include "tests/support/testing.h"
 
 #define REPLACED "\xEF\xBF\xBD"

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "runtime-check/generate.h"
-#include "runtime-check/rejection.h"
+#include "runtime-check/generate/generate.h"
+#include "runtime-check/generate/rejection.h"
 #include "tests/support/testing.h"
 
 enum { VOCABULARY = 11, DRAWS = 200000 };

@@ -5,7 +5,7 @@
 
 #include "base/memory.h"
 #include "quantize/quantize.h"
-#include "runtime-check/compare.h"
+#include "runtime-check/judge/compare.h"
 #include "tensor/kernels/kernels.h"
 #include "tests/support/testing.h"
 

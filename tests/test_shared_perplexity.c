@@ -6,7 +6,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "runtime-check/perplexity.h"
+#include "runtime-check/judge/perplexity.h"
 #include "tensor/kernels/kernels.h"
 #include "tests/support/testing.h"
 

@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "runtime-check/generate.h"
-#include "runtime-check/rejection.h"
-#include "runtime-check/speculate.h"
+#include "runtime-check/generate/generate.h"
+#include "runtime-check/generate/rejection.h"
+#include "runtime-check/generate/speculate.h"
 #include "tests/support/kernel_set.h"
 #include "tests/support/testing.h"
 #include "tests/support/tiny_model.h"

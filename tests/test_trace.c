@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "runtime-check/trace.h"
+#include "runtime-check/judge/trace.h"
 #include "tests/support/testing.h"
 #include "tests/support/tiny_model.h"
 

@@ -6,9 +6,9 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "formats/transfer.h"
-#include "runtime-check/inspect.h"
-#include "runtime-check/record.h"
-#include "runtime-check/verify.h"
+#include "runtime-check/inspect/inspect.h"
+#include "runtime-check/inspect/record.h"
+#include "runtime-check/inspect/verify.h"
 #include "tests/support/testing.h"
 
 #define MODEL "../models/folio-4M"

@@ -5,7 +5,7 @@
 
 #include "base/file.h"
 #include "formats/bytes.h"
-#include "runtime-check/base_logits.h"
+#include "runtime-check/judge/base_logits.h"
 #include "tests/fuzz/fuzz.h"
 
 enum { HEADER = 336, ROWS_MOST = 64, VOCABULARY_MOST = 1 << 16 };

@@ -2,7 +2,7 @@
  * one among them. */
 #include <string.h>
 
-#include "runtime-check/task_layouts.h"
+#include "runtime-check/tasks/task_layouts.h"
 #include "tests/fuzz/fuzz.h"
 
 static void check_text(const struct task_file *file, struct task_text text)

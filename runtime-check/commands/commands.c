@@ -1,0 +1,79 @@
+/* The table of commands, and what they share. */
+#include "runtime-check/commands/commands.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "runtime-check/inspect/verify.h"
+#include "tensor/kernels/kernels.h"
+
+extern const struct check_command command_perplexity, command_compare, command_verify, command_inspect,
+    command_generate, command_layers, command_speculate, command_gate, command_bench, command_tasks;
+
+const struct check_command *const check_commands[] = {
+    &command_perplexity,
+    &command_compare,
+    &command_verify,
+    &command_inspect,
+    &command_generate,
+    &command_layers,
+    &command_speculate,
+    &command_gate,
+    &command_bench,
+    &command_tasks,
+    NULL,
+};
+
+enum status commands_open(
+    struct commands_setting *setting, const struct common_options *common, struct error *err)
+{
+    setting->report = (struct report){.quiet = common->quiet, .verbose = common->verbose};
+    enum status status = pool_create(&setting->pool, (unsigned)common->threads, err);
+    if (status) return status;
+    report_detail(&setting->report, "kernels: %s, threads: %u", kernels()->name, pool_workers(setting->pool));
+    return OK;
+}
+
+struct perplexity_options commands_perplexity_options(const struct text_values *values)
+{
+    return (struct perplexity_options){
+        .protocol = strcmp(values->protocol, "gptq") == 0 ? PERPLEXITY_GPTQ : PERPLEXITY_LLAMA_CPP,
+        .context = values->context,
+        .max_windows = values->windows,
+    };
+}
+
+enum status commands_read_text(
+    char **out, uint64_t *bytes, const struct text_values *values, struct error *err)
+{
+    if (!values->text) return fail(err, ERR_USAGE, "--text FILE is missing: the text to read");
+    return file_read_all(out, bytes, values->text, UINT64_C(2) << 30, err);
+}
+
+enum status commands_open_model(struct model **out, const char *path, const struct model_values *values,
+    const struct commands_setting *setting, struct error *err)
+{
+    struct verify_result verified;
+    enum status status = OK;
+    *out = NULL;
+    if (values->check)
+        status = verify_container(&verified, path, setting->pool, &setting->report, NULL, NULL, err);
+    if (status) return fail_within(err, status, "--check: %s", path);
+    status = model_open(out, path, setting->pool, err);
+    if (!status) (*out)->cache_bits = (unsigned)strtoul(values->kv_bits, NULL, 10);
+    return status;
+}
+
+enum status commands_print_json(struct json_writer *writer, struct error *err)
+{
+    char *text = NULL;
+    uint64_t bytes = 0;
+    enum status status = json_writer_take(writer, &text, &bytes, err);
+    if (!status && fwrite(text, 1, bytes, stdout) != bytes)
+        status = fail(err, ERR_IO, "standard output: write error");
+    memory_free(text);
+    return status;
+}
