@@ -303,7 +303,10 @@ static void kill_at_random(struct quantize_options options, unsigned kills, uint
         kill(child, SIGKILL);
         bool hit = WIFSIGNALED(end_of(child));
         killed += hit;
-        if (!hit) check_finished();
+        if (!hit) {
+            check_finished();
+            seconds /= 2; /* the machine was busier when the run was timed */
+        }
         CU_ASSERT_TRUE(
             !hit || is_old_output() || testing_same_files(testing_path("expected.nbl"), options.output));
         if (!hit) put_old_output();
