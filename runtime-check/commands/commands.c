@@ -53,6 +53,13 @@ enum status commands_read_text(
     return file_read_all(out, bytes, values->text, UINT64_C(2) << 30, err);
 }
 
+/* Whether a message begins with this path, or that of a file in this folder. */
+static bool names_path(const char *text, const char *path)
+{
+    const size_t length = strlen(path);
+    return strncmp(text, path, length) == 0 && (text[length] == ':' || text[length] == '/');
+}
+
 enum status commands_open_model(struct model **out, const char *path, const struct model_values *values,
     const struct commands_setting *setting, struct error *err)
 {
@@ -61,6 +68,7 @@ enum status commands_open_model(struct model **out, const char *path, const stru
     *out = NULL;
     if (values->check)
         status = verify_container(&verified, path, setting->pool, &setting->report, NULL, NULL, err);
+    if (status && names_path(err->text, path)) return fail_within(err, status, "--check");
     if (status) return fail_within(err, status, "--check: %s", path);
     status = model_open(out, path, setting->pool, err);
     if (!status) (*out)->cache_bits = (unsigned)strtoul(values->kv_bits, NULL, 10);

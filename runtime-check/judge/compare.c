@@ -15,14 +15,6 @@
 #include "runtime-check/judge/trace.h"
 #include "runtime-check/judge/windows.h"
 
-enum {
-    /* Rows of logits at a time: few, so that they are scored before they leave the cache, but enough that decoding a
-     * quantized head is spread over many. */
-    ROWS_MOST = 256,
-    ROWS_LEAST = 64,
-    LOGIT_FLOATS = 4 * 1024 * 1024
-};
-
 double compare_kld(const float *base, const float *candidate, uint64_t vocabulary, uint32_t target,
     bool *same_top, double *probability_change)
 {
@@ -107,11 +99,9 @@ static enum status score_base_row(void *context, uint64_t index, unsigned worker
     const struct chunk *chunk = context;
     const struct contest *contest = chunk->contest;
     const float *logits = contest->base_logits + index * contest->vocabulary;
-    float top;
     (void)worker;
     (void)err; /* the writer, which saw these logits first, has found them finite */
-    const double log_sum = divergence_log_sum(&top, logits, contest->vocabulary);
-    contest->rows[index].base_nll = log_sum + ((double)top - (double)logits[target_of(chunk, index)]);
+    contest->rows[index].base_nll = perplexity_nll(logits, contest->vocabulary, target_of(chunk, index));
     return OK;
 }
 
@@ -292,9 +282,7 @@ static enum status allocate(
     struct contest *contest, struct model *const *candidates, uint64_t count, struct error *err)
 {
     const uint64_t vocabulary = contest->vocabulary;
-    uint64_t rows = LOGIT_FLOATS / vocabulary;
-    rows = rows < ROWS_LEAST ? ROWS_LEAST : rows > ROWS_MOST ? ROWS_MOST : rows;
-    contest->logit_rows = rows < contest->windows->scored ? rows : contest->windows->scored;
+    contest->logit_rows = windows_logit_rows(contest->windows, vocabulary);
     contest->rows = memory_new(contest->logit_rows, sizeof *contest->rows, err);
     contest->candidates = contest->rows ? memory_new(count, sizeof *contest->candidates, err) : NULL;
     if (!contest->candidates) return ERR_MEMORY;
@@ -452,8 +440,6 @@ static enum status summarize(struct comparison *out, struct contest *contest, st
             .seconds = candidate->seconds,
         };
         status = divergence_summarize(&out[i], &candidate->divergence, err);
-        out[i].window_nll = candidate->divergence.window_nll;
-        candidate->divergence.window_nll = NULL;
         if (!status) status = take_layers(&out[i], contest, i, err);
     }
     return status;
