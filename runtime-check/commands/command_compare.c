@@ -13,7 +13,6 @@
 #include "runtime-check/inspect/inspect.h"
 #include "runtime-check/page/page.h"
 #include "runtime-check/judge/trace.h"
-#include "tensor/kernels/kernels.h"
 
 struct compare_values {
     struct common_options common;
@@ -300,8 +299,6 @@ static void write_setting(
 {
     char crc[9];
     snprintf(crc, sizeof crc, "%08" PRIx32, run->text_crc32);
-    json_put_text(writer, "tool", "nibble-check compare");
-    json_put_text(writer, "version", NIBBLE_VERSION);
     if (values->text.text) json_put_text(writer, "text", values->text.text);
     json_put_text(writer, "protocol", run->protocol);
     json_put_u64(writer, "context", run->results->context);
@@ -320,7 +317,7 @@ static enum status print_as_json(
     const struct compare_run *run, const struct compare_values *values, struct error *err)
 {
     struct json_writer writer = {.indent = 2};
-    json_open_object(&writer);
+    commands_open_json(&writer, "compare");
     write_setting(&writer, run, values);
     json_write_key(&writer, "base");
     comparison_write_json(&writer, &run->shown[0]);
@@ -334,11 +331,7 @@ static enum status print_as_json(
         json_put_u64(&writer, "saved_base_bytes", file_size(values->save_base));
     }
     json_put_number(&writer, "seconds", run->seconds);
-    json_put_u64(&writer, "peak_memory_bytes", memory_peak_bytes());
-    json_put_u64(&writer, "threads", pool_workers(run->setting.pool));
-    json_put_text(&writer, "kernels", kernels()->name);
-    json_close_object(&writer);
-    return commands_print_json(&writer, err);
+    return commands_close_json(&writer, &run->setting, err);
 }
 
 /* A row per layer, a column per model. */
@@ -363,10 +356,10 @@ static void print_layers(const struct compare_run *run)
 static void print_notes(const struct compare_run *run, const struct compare_values *values)
 {
     const struct comparison *result = run->results;
-    char duration[24], memory[16], size[16];
-    printf("\n%" PRIu64 " tokens scored in %" PRIu64 " windows (%s protocol, context %" PRIu64
-           "); divergences in nats per token\n",
-        result->tokens_scored, result->windows, run->protocol, result->context);
+    char size[16];
+    printf("\n%" PRIu64 " tokens scored in %" PRIu64 " window%s (%s protocol, context %" PRIu64 ")%s\n",
+        result->tokens_scored, result->windows, result->windows == 1 ? "" : "s", run->protocol,
+        result->context, run->count ? "; divergences in nats per token" : "");
     printf("standard errors %s\n", result->by_block
                                        ? "by block of windows (tokens near one another are not independent)"
                                        : "by token (too few windows to take them by block)");
@@ -380,8 +373,7 @@ static void print_notes(const struct compare_run *run, const struct compare_valu
     if (values->save_base)
         printf(
             "base stored    %s, %s\n", values->save_base, report_bytes(size, file_size(values->save_base)));
-    printf("time           %s, peak memory %s, %s kernels\n", report_duration(duration, run->seconds),
-        report_bytes(memory, memory_peak_bytes()), kernels()->name);
+    commands_print_cost(run->seconds);
 }
 
 static enum status print_result(
@@ -389,10 +381,8 @@ static enum status print_result(
 {
     const uint64_t count = 1 + run->count;
     if (values->common.json) return print_as_json(run, values, err);
-    if (values->csv) {
-        comparison_print_csv(run->shown, count);
-    } else if (values->markdown) {
-        comparison_print_markdown(run->shown, count);
+    if (values->csv || values->markdown) {
+        comparison_print_cells(values->csv ? CELLS_CSV : CELLS_MARKDOWN, run->shown, count);
     } else {
         comparison_print_table(run->shown, count);
         print_layers(run);

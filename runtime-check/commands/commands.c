@@ -75,6 +75,32 @@ enum status commands_open_model(struct model **out, const char *path, const stru
     return status;
 }
 
+void commands_open_json(struct json_writer *writer, const char *word)
+{
+    char tool[64];
+    snprintf(tool, sizeof tool, "nibble-check %s", word);
+    json_open_object(writer);
+    json_put_text(writer, "tool", tool);
+    json_put_text(writer, "version", NIBBLE_VERSION);
+}
+
+enum status commands_close_json(
+    struct json_writer *writer, const struct commands_setting *setting, struct error *err)
+{
+    json_put_u64(writer, "peak_memory_bytes", memory_peak_bytes());
+    json_put_u64(writer, "threads", pool_workers(setting->pool));
+    json_put_text(writer, "kernels", kernels()->name);
+    json_close_object(writer);
+    return commands_print_json(writer, err);
+}
+
+void commands_print_cost(double seconds)
+{
+    char duration[24], memory[16];
+    printf("time           %s, peak memory %s, %s kernels\n", report_duration(duration, seconds),
+        report_bytes(memory, memory_peak_bytes()), kernels()->name);
+}
+
 enum status commands_print_json(struct json_writer *writer, struct error *err)
 {
     char *text = NULL;
