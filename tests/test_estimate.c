@@ -1,12 +1,18 @@
 /* Statistics against published tables, closed formulas, numpy's percentiles and a naive bootstrap. */
 #include "runtime-check/judge/estimate.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "tests/support/testing.h"
+
+static double uniform(uint64_t *random)
+{
+    return (double)(testing_random(random) >> 11) * 0x1p-53;
+}
 
 #define NEAR(found, expected) CU_ASSERT_DOUBLE_EQUAL(found, expected, 1e-12 * (1 + fabs(expected)))
 
@@ -281,12 +287,37 @@ static void percentiles_of_ties(void)
     }
 }
 
-/* ---- resampled errors ---- */
-
-static double uniform(uint64_t *random)
+static int compare_floats(const void *a, const void *b)
 {
-    return (double)(testing_random(random) >> 11) * 0x1p-53;
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
 }
+
+/* What comes back is every value, in order: of both signs, many of them equal, from the smallest to the largest. */
+static void percentiles_sort(void)
+{
+    enum { COUNT = 5000 };
+    static float values[COUNT], expected[COUNT];
+    const double median = 0.5;
+    struct estimate found;
+    struct error err = {0};
+    uint64_t random = 3;
+    for (int i = 0; i < COUNT; i++) {
+        const double size = exp(170 * uniform(&random) - 85);
+        const uint64_t kind = testing_random(&random) >> 61;
+        values[i] = kind == 0   ? 0
+                    : kind == 1 ? -FLT_MAX
+                    : kind == 2 ? FLT_MIN / 8
+                    : kind == 3 ? -1.5f
+                                : (float)(kind == 4 ? -size : size);
+    }
+    memcpy(expected, values, sizeof values);
+    qsort(expected, COUNT, sizeof *expected, compare_floats);
+    CHECK(!estimate_percentiles(&found, &median, 1, values, COUNT, 100, &err), &err);
+    CU_ASSERT(memcmp(values, expected, sizeof values) == 0);
+}
+
+/* ---- resampled errors ---- */
 
 /* The standard deviation of the largest of 0 .. n - 1 drawn n times, which is at most k with probability ((k + 1) / n)^n; that of
  * the smallest is the same. noise: what a standard deviation of so many draws is good to, sqrt((kurtosis - 1) / 4 / draws). */
@@ -469,7 +500,7 @@ int main(void)
         {"moments by hand", moments_by_hand},
         {"moments of few values", moments_of_few},
         {"exp of an estimate", exponentials},
-        {"errors by window and by token", clustered_errors},
+        {"errors by block and by token", clustered_errors},
         {"effective counts", clustered_effective_counts},
         {"windows of a block", block_counts},
         {"blocks of windows that are alike", blocks_of_like_windows},
@@ -480,6 +511,7 @@ int main(void)
         {"percentiles against numpy", percentiles_against_numpy},
         {"percentiles of few values", percentiles_of_few},
         {"percentiles of ties", percentiles_of_ties},
+        {"percentiles sort", percentiles_sort},
         {"errors of extremes", errors_of_extremes},
         {"errors of many values", errors_of_many},
         {"errors against a naive bootstrap", errors_against_naive},

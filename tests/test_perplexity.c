@@ -86,7 +86,7 @@ static void protocols(void)
 }
 
 /* Windows cut off the end leave the others as they were: their means do not change, the mean is theirs, and its error is by
- * window from ESTIMATE_LEAST windows on. */
+ * block (of one window each) from ESTIMATE_LEAST windows on. */
 static void means_of_windows(void)
 {
     struct pool *pool = NULL;

@@ -171,7 +171,10 @@ static void rate_cells(struct table *table, const struct bench_report *report,
     const struct spread ratio = bench_ratio(model, report->models, metric, report->options.rounds);
     table_cell(table, "%.*f", decimals(value.median), value.median);
     table_cell(table, "%.0f %%", 100 * (value.most - value.least) / value.median);
-    table_cell(table, model == report->models ? "" : "%.2f", ratio.median);
+    if (model == report->models)
+        table_cell(table, "%s", "");
+    else
+        table_cell(table, "%.2f", ratio.median);
 }
 
 static void duration_cell(struct table *table, double seconds)

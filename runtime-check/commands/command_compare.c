@@ -1,29 +1,15 @@
-/* nibble-check compare: its options, and what it prints. The work is in compare.c. */
+/* nibble-check compare: its options, and what it opens. The work is in compare.c. */
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/memory.h"
 #include "model/checkpoint.h"
 #include "model/forward.h"
-#include "runtime-check/commands/commands.h"
-#include "runtime-check/judge/compare.h"
-#include "runtime-check/judge/comparison_print.h"
+#include "runtime-check/commands/command_compare.h"
 #include "runtime-check/inspect/inspect.h"
 #include "runtime-check/page/page.h"
 #include "runtime-check/judge/trace.h"
-#include "tensor/kernels/kernels.h"
-
-struct compare_values {
-    struct common_options common;
-    struct text_values text;
-    struct model_values model;
-    struct option_list paths; /* the base first, unless base_logits stands for it */
-    const char *save_base, *base_logits, *html;
-    uint64_t top_k;
-    bool layers, force, csv, markdown;
-};
 
 static const struct operand operands[] = {
     {"BASE MODEL...", offsetof(struct compare_values, paths),
@@ -86,21 +72,6 @@ static const struct command usage = {
 
 /* Where --protocol points as long as it is not given. */
 static const char protocol_default[] = "gptq";
-
-/* What is open while the command runs. */
-struct compare_run {
-    struct commands_setting setting;
-    struct compare_base base;
-    struct model **models;          /* [count] the candidates */
-    struct comparison *results;     /* [count], at least one */
-    struct comparison_model *shown; /* [1 + count], the base first */
-    uint64_t count;
-    char *text;
-    uint64_t text_bytes; /* of the text, also where only the stored base has seen it */
-    uint32_t text_crc32;
-    const char *protocol;
-    double seconds;
-};
 
 /* ---- what was asked for ---- */
 
@@ -292,120 +263,6 @@ static void describe(struct compare_run *run, const struct compare_values *value
     }
 }
 
-/* ---- printing ---- */
-
-/* What the numbers stand for: the text, and how it was read. */
-static void write_setting(
-    struct json_writer *writer, const struct compare_run *run, const struct compare_values *values)
-{
-    char crc[9];
-    snprintf(crc, sizeof crc, "%08" PRIx32, run->text_crc32);
-    json_put_text(writer, "tool", "nibble-check compare");
-    json_put_text(writer, "version", NIBBLE_VERSION);
-    if (values->text.text) json_put_text(writer, "text", values->text.text);
-    json_put_text(writer, "protocol", run->protocol);
-    json_put_u64(writer, "context", run->results->context);
-    json_put_u64(writer, "windows", run->results->windows);
-    json_put_u64(writer, "tokens_scored", run->results->tokens_scored);
-    json_put_u64(writer, "text_bytes", run->text_bytes);
-    json_put_text(writer, "text_crc32", crc);
-    json_put_text(writer, "errors", run->results->by_block ? "by block" : "by token");
-    if (!run->base.stored) return;
-    json_put_text(writer, "base_logits", values->base_logits);
-    json_put_text(writer, "base_model", base_logits_info(run->base.stored)->model);
-    json_put_u64(writer, "base_top_k", run->results->base_top_k);
-}
-
-static enum status print_as_json(
-    const struct compare_run *run, const struct compare_values *values, struct error *err)
-{
-    struct json_writer writer = {.indent = 2};
-    json_open_object(&writer);
-    write_setting(&writer, run, values);
-    json_write_key(&writer, "base");
-    comparison_write_json(&writer, &run->shown[0]);
-    json_write_key(&writer, "models");
-    json_open_array(&writer);
-    for (uint64_t i = 0; i < run->count; i++)
-        comparison_write_json(&writer, &run->shown[1 + i]);
-    json_close_array(&writer);
-    if (values->save_base) {
-        json_put_text(&writer, "saved_base", values->save_base);
-        json_put_u64(&writer, "saved_base_bytes", file_size(values->save_base));
-    }
-    json_put_number(&writer, "seconds", run->seconds);
-    json_put_u64(&writer, "peak_memory_bytes", memory_peak_bytes());
-    json_put_u64(&writer, "threads", pool_workers(run->setting.pool));
-    json_put_text(&writer, "kernels", kernels()->name);
-    json_close_object(&writer);
-    return commands_print_json(&writer, err);
-}
-
-/* A row per layer, a column per model. */
-static void print_layers(const struct compare_run *run)
-{
-    struct table table = {0};
-    if (run->count == 0 || !run->results->layer_errors) return;
-    table_head(&table, 1, (const char *const[]){"relative error after layer"});
-    table.columns = 1 + run->count;
-    for (uint64_t i = 0; i < run->count; i++)
-        table_cell(&table, ">%s", run->shown[1 + i].name);
-    for (uint32_t layer = 0; layer < run->results->layers; layer++) {
-        table_cell(&table, "%" PRIu32, layer);
-        for (uint64_t i = 0; i < run->count; i++)
-            table_cell(&table, "%.5f", run->results[i].layer_errors[layer]);
-    }
-    printf("\n");
-    table_print(&table);
-    table_free(&table);
-}
-
-static void print_notes(const struct compare_run *run, const struct compare_values *values)
-{
-    const struct comparison *result = run->results;
-    char duration[24], memory[16], size[16];
-    printf("\n%" PRIu64 " tokens scored in %" PRIu64 " windows (%s protocol, context %" PRIu64
-           "); divergences in nats per token\n",
-        result->tokens_scored, result->windows, run->protocol, result->context);
-    printf("standard errors %s\n", result->by_block
-                                       ? "by block of windows (tokens near one another are not independent)"
-                                       : "by token (too few windows to take them by block)");
-    if (run->base.stored)
-        printf("base           %s, stored in %s\n", base_logits_info(run->base.stored)->model,
-            values->base_logits);
-    if (result->base_top_k)
-        printf("lower bound    divergences are of the %" PRIu64
-               " likeliest tokens of the base and the rest as one; the true ones are at least as large\n",
-            result->base_top_k);
-    if (values->save_base)
-        printf(
-            "base stored    %s, %s\n", values->save_base, report_bytes(size, file_size(values->save_base)));
-    printf("time           %s, peak memory %s, %s kernels\n", report_duration(duration, run->seconds),
-        report_bytes(memory, memory_peak_bytes()), kernels()->name);
-}
-
-static enum status print_result(
-    const struct compare_run *run, const struct compare_values *values, struct error *err)
-{
-    const uint64_t count = 1 + run->count;
-    if (values->common.json) return print_as_json(run, values, err);
-    if (values->csv) {
-        comparison_print_csv(run->shown, count);
-    } else if (values->markdown) {
-        comparison_print_markdown(run->shown, count);
-    } else {
-        comparison_print_table(run->shown, count);
-        print_layers(run);
-        print_notes(run, values);
-        return OK;
-    }
-    if (run->results->base_top_k)
-        report_note(&run->setting.report,
-            "note: divergences are lower bounds, of the %" PRIu64 " likeliest tokens of the base",
-            run->results->base_top_k);
-    return OK;
-}
-
 static enum status write_page(
     const struct compare_run *run, const struct compare_values *values, struct error *err)
 {
@@ -430,7 +287,7 @@ static enum status run_compare(int argc, char **argv, enum options_outcome *outc
     }
     describe(&run, &values);
     status = write_page(&run, &values, err);
-    if (!status) status = print_result(&run, &values, err);
+    if (!status) status = command_compare_print(&run, &values, err);
 done:
     close_all(&run);
     options_list_free(&values.paths);

@@ -74,9 +74,7 @@ static enum status print_as_json(const struct generate_values *values, const str
     enum status status =
         tokenizer_decode(model->tokenizer, &text, &bytes, ids, result->new_tokens, true, err);
     if (status) return status;
-    json_open_object(&writer);
-    json_put_text(&writer, "tool", "nibble-check generate");
-    json_put_text(&writer, "version", NIBBLE_VERSION);
+    commands_open_json(&writer, "generate");
     json_put_text(&writer, "model", values->model);
     json_put_text(&writer, "prompt", values->prompt);
     json_write_key(&writer, "text");

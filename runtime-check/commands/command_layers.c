@@ -7,7 +7,6 @@
 #include "runtime-check/commands/commands.h"
 #include "runtime-check/judge/damage.h"
 #include "runtime-check/judge/damage_print.h"
-#include "tensor/kernels/kernels.h"
 
 struct layers_values {
     struct common_options common;
@@ -122,9 +121,7 @@ static enum status print_as_json(
 {
     const struct damage *damage = &run->damage;
     struct json_writer writer = {.indent = 2};
-    json_open_object(&writer);
-    json_put_text(&writer, "tool", "nibble-check layers");
-    json_put_text(&writer, "version", NIBBLE_VERSION);
+    commands_open_json(&writer, "layers");
     json_put_text(&writer, "base", values->base);
     json_put_text(&writer, "model", values->model);
     json_put_bool(&writer, "rescaled", damage->rescaled);
@@ -144,11 +141,7 @@ static enum status print_as_json(
     }
     damage_write_json(&writer, damage);
     json_put_number(&writer, "seconds", run->seconds);
-    json_put_u64(&writer, "peak_memory_bytes", memory_peak_bytes());
-    json_put_u64(&writer, "threads", pool_workers(run->setting.pool));
-    json_put_text(&writer, "kernels", kernels()->name);
-    json_close_object(&writer);
-    return commands_print_json(&writer, err);
+    return commands_close_json(&writer, &run->setting, err);
 }
 
 static uint64_t count_exact(const struct damage *damage)
@@ -162,7 +155,6 @@ static uint64_t count_exact(const struct damage *damage)
 static void print_for_people(const struct layers_run *run, const struct layers_values *values)
 {
     const struct damage *damage = &run->damage;
-    char duration[24], memory[16];
     damage_print_tables(damage);
     printf("\n%" PRIu64 " of %" PRIu64 " tensors are exact\n", count_exact(damage), damage->tensor_count);
     if (run->text)
@@ -171,8 +163,7 @@ static void print_for_people(const struct layers_run *run, const struct layers_v
     if (strcmp(values->swap, "none") != 0)
         printf("KLD            %.6f +- %.6f of the whole model; those alone add up to %.6f\n",
             damage->kld.value, damage->kld.error, sum_alone(damage));
-    printf("time           %s, peak memory %s, %s kernels\n", report_duration(duration, run->seconds),
-        report_bytes(memory, memory_peak_bytes()), kernels()->name);
+    commands_print_cost(run->seconds);
 }
 
 static void print_notes(const struct layers_run *run)

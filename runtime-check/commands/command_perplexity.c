@@ -34,9 +34,9 @@ static const struct command usage = {
     .name = "nibble-check perplexity",
     .summary = "Perplexity of a model on a text, under a named protocol.",
     .details =
-        "The number after +- is the standard error: with at least 8 windows it takes windows as "
-        "independent,\n"
-        "because the tokens of one passage are hard or easy together; with fewer it takes tokens.\n"
+        "The number after +- is the standard error: with at least 8 windows it takes blocks of consecutive\n"
+        "windows as independent (20 or a few more; below 40 windows each is a block), because the tokens of\n"
+        "one passage are hard or easy together; with fewer it takes tokens.\n"
         "\n"
         "Examples:\n"
         "  nibble-check perplexity models/folio-4M --text models/folio-4M/eval.txt\n"
@@ -56,14 +56,12 @@ static const char *independent(const struct perplexity_result *result)
 
 static enum status print_as_json(const struct perplexity_values *values,
     const struct perplexity_result *result, const struct model *model, enum perplexity_protocol protocol,
-    struct error *err)
+    const struct commands_setting *setting, struct error *err)
 {
     struct json_writer writer = {.indent = 2};
     char crc[9];
     snprintf(crc, sizeof crc, "%08" PRIx32, result->text_crc32);
-    json_open_object(&writer);
-    json_put_text(&writer, "tool", "nibble-check perplexity");
-    json_put_text(&writer, "version", NIBBLE_VERSION);
+    commands_open_json(&writer, "perplexity");
     json_put_text(&writer, "model", values->model);
     json_put_text(&writer, "text", values->reading.text);
     json_put_text(&writer, "protocol", perplexity_protocol_name(protocol));
@@ -83,11 +81,7 @@ static enum status print_as_json(const struct perplexity_values *values,
     json_put_u64(&writer, "model_bytes", container_bytes(model->container));
     json_put_number(&writer, "seconds", result->seconds);
     json_put_number(&writer, "tokens_per_second", result->tokens_per_second);
-    json_put_u64(&writer, "peak_memory_bytes", memory_peak_bytes());
-    json_put_u64(&writer, "threads", pool_workers(model->pool));
-    json_put_text(&writer, "kernels", kernels()->name);
-    json_close_object(&writer);
-    return commands_print_json(&writer, err);
+    return commands_close_json(&writer, setting, err);
 }
 
 static void print_perplexity(const struct perplexity_result *result, enum perplexity_protocol protocol)
@@ -98,8 +92,8 @@ static void print_perplexity(const struct perplexity_result *result, enum perple
         result->perplexity.error, independent(result), perplexity_protocol_name(protocol), result->context,
         cache);
     printf("bits per byte  %.4f\n", result->bits_per_byte);
-    printf("tokens         %" PRIu64 ", of which %" PRIu64 " scored in %" PRIu64 " windows\n", result->tokens,
-        result->tokens_scored, result->windows);
+    printf("tokens         %" PRIu64 ", of which %" PRIu64 " scored in %" PRIu64 " window%s\n",
+        result->tokens, result->tokens_scored, result->windows, result->windows == 1 ? "" : "s");
     printf("time           %s, %.0f tokens per second, peak memory %s, %s kernels\n",
         report_duration(duration, result->seconds), result->tokens_per_second,
         report_bytes(memory, memory_peak_bytes()), kernels()->name);
@@ -124,7 +118,7 @@ static enum status run_perplexity(int argc, char **argv, enum options_outcome *o
         goto done;
     }
     if (values.common.json)
-        status = print_as_json(&values, &result, model, options.protocol, err);
+        status = print_as_json(&values, &result, model, options.protocol, &setting, err);
     else
         print_perplexity(&result, options.protocol);
     if (!status && values.record) {

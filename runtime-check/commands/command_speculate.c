@@ -232,9 +232,7 @@ static enum status print_as_json(
     const struct speculate_run *run, const struct speculate_values *values, struct error *err)
 {
     struct json_writer writer = {.indent = 2};
-    json_open_object(&writer);
-    json_put_text(&writer, "tool", "nibble-check speculate");
-    json_put_text(&writer, "version", NIBBLE_VERSION);
+    commands_open_json(&writer, "speculate");
     json_put_text(&writer, "target", values->target);
     json_put_text(&writer, "draft", values->draft);
     if (values->text) json_put_text(&writer, "text", values->text);
@@ -247,11 +245,7 @@ static enum status print_as_json(
     write_numbers(&writer, &run->result);
     write_lists(&writer, &run->result, values->options.lookahead);
     json_put_number(&writer, "seconds", run->result.seconds);
-    json_put_u64(&writer, "peak_memory_bytes", memory_peak_bytes());
-    json_put_u64(&writer, "threads", pool_workers(run->setting.pool));
-    json_put_text(&writer, "kernels", kernels()->name);
-    json_close_object(&writer);
-    return commands_print_json(&writer, err);
+    return commands_close_json(&writer, &run->setting, err);
 }
 
 /* ---- for people ---- */

@@ -8,7 +8,6 @@
 #include "runtime-check/commands/commands.h"
 #include "runtime-check/tasks/task_layouts.h"
 #include "runtime-check/tasks/task_print.h"
-#include "tensor/kernels/kernels.h"
 
 struct tasks_values {
     struct common_options common;
@@ -190,9 +189,7 @@ static enum status print_as_json(
     const struct tasks_run *run, const struct tasks_values *values, struct error *err)
 {
     struct json_writer writer = {.indent = 2};
-    json_open_object(&writer);
-    json_put_text(&writer, "tool", "nibble-check tasks");
-    json_put_text(&writer, "version", NIBBLE_VERSION);
+    commands_open_json(&writer, "tasks");
     json_put_text(&writer, "data", values->data);
     json_put_text(&writer, "layout", run->file.layout->name);
     json_put_u64(&writer, "items", run->file.count);
@@ -205,32 +202,24 @@ static enum status print_as_json(
         task_print_json(&writer, &run->shown[i], i == 0);
     json_close_array(&writer);
     json_put_number(&writer, "seconds", run->seconds);
-    json_put_u64(&writer, "peak_memory_bytes", memory_peak_bytes());
-    json_put_u64(&writer, "threads", pool_workers(run->setting.pool));
-    json_put_text(&writer, "kernels", kernels()->name);
-    json_close_object(&writer);
-    return commands_print_json(&writer, err);
+    return commands_close_json(&writer, &run->setting, err);
 }
 
 static void print_for_people(const struct tasks_run *run)
 {
-    char duration[24], memory[16];
     task_print_table(run->shown, run->count);
     printf("\n%" PRIu64 " items (layout %s, %" PRIu64 " shots), %.1f choices each; chance %.2f %%\n",
         run->file.count, run->file.layout->name, run->file.shots,
         (double)run->file.choice_count / (double)run->file.count, 100 * task_file_chance(&run->file));
-    printf("time           %s, peak memory %s, %s kernels\n", report_duration(duration, run->seconds),
-        report_bytes(memory, memory_peak_bytes()), kernels()->name);
+    commands_print_cost(run->seconds);
 }
 
 static enum status print_result(
     const struct tasks_run *run, const struct tasks_values *values, struct error *err)
 {
     if (values->common.json) return print_as_json(run, values, err);
-    if (values->csv)
-        task_print_csv(run->shown, run->count);
-    else if (values->markdown)
-        task_print_markdown(run->shown, run->count);
+    if (values->csv || values->markdown)
+        task_print_cells(values->csv ? CELLS_CSV : CELLS_MARKDOWN, run->shown, run->count);
     else
         print_for_people(run);
     return OK;

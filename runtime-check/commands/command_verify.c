@@ -128,9 +128,7 @@ static enum status run_verify(int argc, char **argv, enum options_outcome *outco
     if (status || *outcome != OPTIONS_RUN) return status;
     if ((status = commands_open(&setting, &values.common, err))) return status;
     struct fault_list faults = {.json = values.common.json, .writer = {.indent = 2}};
-    json_open_object(&faults.writer);
-    json_put_text(&faults.writer, "tool", "nibble-check verify");
-    json_put_text(&faults.writer, "version", NIBBLE_VERSION);
+    commands_open_json(&faults.writer, "verify");
     json_put_text(&faults.writer, "file", values.file);
     json_write_key(&faults.writer, "faults");
     json_open_array(&faults.writer);

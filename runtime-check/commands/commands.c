@@ -53,6 +53,13 @@ enum status commands_read_text(
     return file_read_all(out, bytes, values->text, UINT64_C(2) << 30, err);
 }
 
+/* Whether a message begins with this path, or that of a file in this folder. */
+static bool names_path(const char *text, const char *path)
+{
+    const size_t length = strlen(path);
+    return strncmp(text, path, length) == 0 && (text[length] == ':' || text[length] == '/');
+}
+
 enum status commands_open_model(struct model **out, const char *path, const struct model_values *values,
     const struct commands_setting *setting, struct error *err)
 {
@@ -61,10 +68,37 @@ enum status commands_open_model(struct model **out, const char *path, const stru
     *out = NULL;
     if (values->check)
         status = verify_container(&verified, path, setting->pool, &setting->report, NULL, NULL, err);
+    if (status && names_path(err->text, path)) return fail_within(err, status, "--check");
     if (status) return fail_within(err, status, "--check: %s", path);
     status = model_open(out, path, setting->pool, err);
     if (!status) (*out)->cache_bits = (unsigned)strtoul(values->kv_bits, NULL, 10);
     return status;
+}
+
+void commands_open_json(struct json_writer *writer, const char *word)
+{
+    char tool[64];
+    snprintf(tool, sizeof tool, "nibble-check %s", word);
+    json_open_object(writer);
+    json_put_text(writer, "tool", tool);
+    json_put_text(writer, "version", NIBBLE_VERSION);
+}
+
+enum status commands_close_json(
+    struct json_writer *writer, const struct commands_setting *setting, struct error *err)
+{
+    json_put_u64(writer, "peak_memory_bytes", memory_peak_bytes());
+    json_put_u64(writer, "threads", pool_workers(setting->pool));
+    json_put_text(writer, "kernels", kernels()->name);
+    json_close_object(writer);
+    return commands_print_json(writer, err);
+}
+
+void commands_print_cost(double seconds)
+{
+    char duration[24], memory[16];
+    printf("time           %s, peak memory %s, %s kernels\n", report_duration(duration, seconds),
+        report_bytes(memory, memory_peak_bytes()), kernels()->name);
 }
 
 enum status commands_print_json(struct json_writer *writer, struct error *err)

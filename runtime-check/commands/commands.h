@@ -75,7 +75,14 @@ enum status commands_read_text(
 enum status commands_open_model(struct model **out, const char *path, const struct model_values *values,
     const struct commands_setting *setting, struct error *err);
 
+/* Open the object that --json prints, and say which tool made it: "nibble-check <word>". */
+void commands_open_json(struct json_writer *writer, const char *word);
+/* Say at what cost (memory, threads, kernels), close the object and print it to standard output. */
+enum status commands_close_json(
+    struct json_writer *writer, const struct commands_setting *setting, struct error *err);
 /* Print a finished document to standard output. */
 enum status commands_print_json(struct json_writer *writer, struct error *err);
+/* The same for people: the last line of a result. */
+void commands_print_cost(double seconds);
 
 #endif

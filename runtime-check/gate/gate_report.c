@@ -5,16 +5,14 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/file.h"
-#include "base/memory.h"
 #include "base/number.h"
 #include "base/utf8.h"
+#include "runtime-check/page/markup.h"
 
 const char *gate_remark(char *out, const struct gate_verdict *verdict, double confidence)
 {
@@ -24,38 +22,6 @@ const char *gate_remark(char *out, const struct gate_verdict *verdict, double co
         "%s: the estimate is within the limit, its %s bound is not: more text would narrow it",
         verdict->check->word, gate_show_confidence(share, confidence));
     return out;
-}
-
-/* ---- text that grows ---- */
-
-struct text {
-    char *bytes;
-    uint64_t count, capacity;
-    bool failed;
-};
-
-static void add_bytes(struct text *text, const char *bytes, uint64_t count)
-{
-    if (text->failed || memory_grow(&text->bytes, &text->capacity, text->count + count, 1, NULL) != OK) {
-        text->failed = true;
-        return;
-    }
-    memcpy(text->bytes + text->count, bytes, count);
-    text->count += count;
-}
-
-/* Short pieces only, without text from outside. */
-NIBBLE_PRINTF(2, 3) static void add(struct text *text, const char *format, ...)
-{
-    char piece[1024];
-    va_list arguments;
-    va_start(arguments, format);
-    const int count = vsnprintf(piece, sizeof piece, format, arguments);
-    va_end(arguments);
-    if (count < 0 || (size_t)count >= sizeof piece)
-        text->failed = true;
-    else
-        add_bytes(text, piece, (uint64_t)count);
 }
 
 #define REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
@@ -70,44 +36,44 @@ static bool is_no_xml(uint32_t point)
 }
 
 /* White space is written by its number: a reader would turn it into blanks inside an attribute. */
-static void add_xml(struct text *text, const char *bytes)
+static void add_xml(struct markup *text, const char *bytes)
 {
     for (uint64_t left = strlen(bytes); left > 0;) {
         const unsigned length = utf8_sequence(bytes, left);
         const uint32_t point = length ? utf8_code_point(bytes, length) : 0;
         if (is_no_xml(point))
-            add_bytes(text, REPLACEMENT, strlen(REPLACEMENT));
+            markup_add(text, REPLACEMENT, strlen(REPLACEMENT));
         else if (point < 0x20 || (point < 0x80 && strchr("<>&\"'", (int)point)))
-            add(text, "&#%" PRIu32 ";", point);
+            markup_format(text, "&#%" PRIu32 ";", point);
         else
-            add_bytes(text, bytes, length);
+            markup_add(text, bytes, length);
         bytes += length ? length : 1;
         left -= length ? length : 1;
     }
 }
 
 /* ' name="value"' */
-static void add_attribute(struct text *text, const char *name, const char *value)
+static void add_attribute(struct markup *text, const char *name, const char *value)
 {
-    add(text, " %s=\"", name);
+    markup_format(text, " %s=\"", name);
     add_xml(text, value);
-    add(text, "\"");
+    markup_format(text, "\"");
 }
 
-static void add_property(struct text *text, const char *name, const char *value)
+static void add_property(struct markup *text, const char *name, const char *value)
 {
     if (!value) return;
-    add(text, "      <property");
+    markup_format(text, "      <property");
     add_attribute(text, "name", name);
     add_attribute(text, "value", value);
-    add(text, "/>\n");
+    markup_format(text, "/>\n");
 }
 
-static void add_properties(struct text *text, const struct gate_report *report)
+static void add_properties(struct markup *text, const struct gate_report *report)
 {
     const struct gate_subject *subject = report->subject;
     char number[GATE_TEXT];
-    add(text, "    <properties>\n");
+    markup_format(text, "    <properties>\n");
     add_property(text, "tool", "nibble-check gate " NIBBLE_VERSION);
     add_property(text, "model", subject->model);
     if (subject->base_option) add_property(text, subject->base_option, subject->base);
@@ -123,7 +89,7 @@ static void add_properties(struct text *text, const struct gate_report *report)
         add_property(text, "confidence", gate_show_confidence(number, report->result->confidence));
         if (subject->base) add_property(text, "errors", subject->unpaired ? "unpaired" : "paired");
     }
-    add(text, "    </properties>\n");
+    markup_format(text, "    </properties>\n");
 }
 
 /* One line with the numbers of a check. */
@@ -137,158 +103,149 @@ static void describe(char *out, size_t room, const struct gate_verdict *verdict,
         gate_show_limit(limit, verdict));
 }
 
-static void open_case(struct text *text, const struct gate_report *report, const char *name)
+static void open_case(struct markup *text, const struct gate_report *report, const char *name)
 {
-    add(text, "    <testcase");
+    markup_format(text, "    <testcase");
     add_attribute(text, "classname", report->subject->model);
     add_attribute(text, "name", name);
-    add(text, " time=\"0\">\n");
+    markup_format(text, " time=\"0\">\n");
 }
 
 /* All digits; what is not finite by its C name. */
-static void add_number(struct text *text, const char *name, double value)
+static void add_number(struct markup *text, const char *name, double value)
 {
     char digits[32];
     if (isfinite(value))
-        add(text, "%s %s\n", name, number_write(digits, value));
+        markup_format(text, "%s %s\n", name, number_write(digits, value));
     else
-        add(text, "%s %f\n", name, value);
+        markup_format(text, "%s %f\n", name, value);
 }
 
-static void add_case(struct text *text, const struct gate_report *report, const struct gate_verdict *verdict)
+static void add_case(
+    struct markup *text, const struct gate_report *report, const struct gate_verdict *verdict)
 {
     char numbers[6 * GATE_TEXT], remark[GATE_REMARK];
     describe(numbers, sizeof numbers, verdict, report->result->confidence);
     open_case(text, report, verdict->check->word);
     if (!verdict->passed) {
-        add(text, "      <failure type=\"limit\"");
+        markup_format(text, "      <failure type=\"limit\"");
         add_attribute(text, "message", numbers);
-        add(text, ">");
+        markup_format(text, ">");
         add_xml(text, gate_remark(remark, verdict, report->result->confidence) ? remark : numbers);
-        add(text, "</failure>\n");
+        markup_format(text, "</failure>\n");
     }
-    add(text, "      <system-out>%s\n", numbers);
+    markup_format(text, "      <system-out>%s\n", numbers);
     add_number(text, "value", verdict->value);
     add_number(text, "standard error", verdict->error);
     add_number(text, "bound", verdict->bound);
     add_number(text, "limit", verdict->limit);
-    add(text, "</system-out>\n    </testcase>\n");
+    markup_format(text, "</system-out>\n    </testcase>\n");
 }
 
-static void add_error_case(struct text *text, const struct gate_report *report)
+static void add_error_case(struct markup *text, const struct gate_report *report)
 {
     open_case(text, report, "measurement");
-    add(text, "      <error type=\"exit code %d\"", exit_code(report->failure->code));
+    markup_format(text, "      <error type=\"exit code %d\"", exit_code(report->failure->code));
     add_attribute(text, "message", report->failure->text);
-    add(text, "/>\n    </testcase>\n");
+    markup_format(text, "/>\n    </testcase>\n");
 }
 
-static void add_suite(struct text *text, const struct gate_report *report)
+static void add_suite(struct markup *text, const struct gate_report *report)
 {
     const struct gate_result *result = report->result;
     char counts[160];
     snprintf(counts, sizeof counts,
         "tests=\"%" PRIu64 "\" failures=\"%" PRIu64 "\" errors=\"%d\" time=\"%.3f\"",
         result ? result->count : 1, result ? result->failed : 0, !result, report->subject->seconds);
-    add(text, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"nibble-check gate\" %s>\n",
-        counts);
-    add(text, "  <testsuite");
+    markup_format(text,
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"nibble-check gate\" %s>\n", counts);
+    markup_format(text, "  <testsuite");
     add_attribute(text, "name", report->subject->model);
-    add(text, " skipped=\"0\" %s>\n", counts);
+    markup_format(text, " skipped=\"0\" %s>\n", counts);
     add_properties(text, report);
     for (uint64_t i = 0; result && i < result->count; i++)
         add_case(text, report, &result->verdicts[i]);
     if (!result) add_error_case(text, report);
-    add(text, "  </testsuite>\n</testsuites>\n");
-}
-
-static enum status write_whole(const char *path, const struct text *text, struct error *err)
-{
-    struct output *output = NULL;
-    enum status status = output_open(&output, path, true, err);
-    if (status) return status;
-    status = output_write_at(output, 0, text->bytes, text->count, err);
-    if (!status) return output_commit(output, err);
-    output_abandon(output);
-    return status;
+    markup_format(text, "  </testsuite>\n</testsuites>\n");
 }
 
 enum status gate_report_junit(const char *path, const struct gate_report *report, struct error *err)
 {
-    struct text text = {0};
+    struct markup text = {0};
     add_suite(&text, report);
-    enum status status =
-        text.failed ? fail(err, ERR_MEMORY, "no memory for the report") : write_whole(path, &text, err);
-    memory_free(text.bytes);
+    enum status status = markup_save(&text, path, true, err);
+    markup_free(&text);
     return status;
 }
 
 /* ---- Markdown ---- */
 
 /* What Markdown or HTML would take for markup is escaped; a line break would end the table's row. */
-static void add_markdown(struct text *text, const char *bytes)
+static void add_markdown(struct markup *text, const char *bytes)
 {
     for (uint64_t left = strlen(bytes); left > 0;) {
         const unsigned length = utf8_sequence(bytes, left);
-        if (length == 1 && strchr("\\`*_{}[]<>&#|~", *bytes)) add(text, "\\");
+        if (length == 1 && strchr("\\`*_{}[]<>&#|~", *bytes)) markup_format(text, "\\");
         if (length == 1 && ((unsigned char)*bytes < 0x20 || *bytes == 0x7F))
-            add(text, " ");
+            markup_format(text, " ");
         else
-            add_bytes(text, length ? bytes : REPLACEMENT, length ? length : strlen(REPLACEMENT));
+            markup_add(text, length ? bytes : REPLACEMENT, length ? length : strlen(REPLACEMENT));
         bytes += length ? length : 1;
         left -= length ? length : 1;
     }
 }
 
-static void add_row(struct text *text, const struct gate_verdict *verdict)
+static void add_row(struct markup *text, const struct gate_verdict *verdict)
 {
     const struct gate_check *check = verdict->check;
     char value[GATE_TEXT], error[GATE_TEXT], bound[GATE_TEXT], limit[GATE_TEXT];
-    add(text, "| %s | %s | %s | %s | %s | %s |\n", check->what, gate_show_limit(limit, verdict),
+    markup_format(text, "| %s | %s | %s | %s | %s | %s |\n", check->what, gate_show_limit(limit, verdict),
         gate_show(value, check, verdict->value), gate_show(error, check, verdict->error),
         gate_show(bound, check, verdict->bound), verdict->passed ? "pass" : "**FAIL**");
 }
 
-static void add_table(struct text *text, const struct gate_report *report)
+static void add_table(struct markup *text, const struct gate_report *report)
 {
     const struct gate_result *result = report->result;
     const struct gate_subject *subject = report->subject;
     char share[GATE_TEXT], remark[GATE_REMARK];
-    add(text, "| check | limit | measured | standard error | bound at %s | verdict |\n",
+    markup_format(text, "| check | limit | measured | standard error | bound at %s | verdict |\n",
         gate_show_confidence(share, result->confidence));
-    add(text, "| --- | ---: | ---: | ---: | ---: | --- |\n");
+    markup_format(text, "| --- | ---: | ---: | ---: | ---: | --- |\n");
     for (uint64_t i = 0; i < result->count; i++)
         add_row(text, &result->verdicts[i]);
     for (uint64_t i = 0; i < result->count; i++) {
-        if (gate_remark(remark, &result->verdicts[i], result->confidence)) add(text, "\n%s.\n", remark);
+        if (gate_remark(remark, &result->verdicts[i], result->confidence))
+            markup_format(text, "\n%s.\n", remark);
     }
-    add(text, "\n");
+    markup_format(text, "\n");
     if (subject->base) {
-        add(text, "Against ");
+        markup_format(text, "Against ");
         add_markdown(text, subject->base);
-        add(text, ", ");
+        markup_format(text, ", ");
     }
-    add(text, "%" PRIu64 " tokens scored in %" PRIu64 " windows (%s protocol, context %" PRIu64 ").\n\n",
+    markup_format(text,
+        "%" PRIu64 " tokens scored in %" PRIu64 " windows (%s protocol, context %" PRIu64 ").\n\n",
         subject->measured->tokens_scored, subject->measured->windows, subject->protocol,
         subject->measured->context);
 }
 
-static void add_summary(struct text *text, const struct gate_report *report)
+static void add_summary(struct markup *text, const struct gate_report *report)
 {
     const struct gate_result *result = report->result;
-    add(text, "### nibble-check gate: ");
+    markup_format(text, "### nibble-check gate: ");
     add_markdown(text, report->subject->model);
-    add(text, ": %s\n\n", !result ? "error" : result->failed ? "FAIL" : "pass");
+    markup_format(text, ": %s\n\n", !result ? "error" : result->failed ? "FAIL" : "pass");
     if (result) {
         add_table(text, report);
         return;
     }
     add_markdown(text, report->failure->text);
-    add(text, "\n\n");
+    markup_format(text, "\n\n");
 }
 
 /* Add to the end of an open file, or leave it as it was. */
-static enum status append_to(int file, const char *path, const struct text *text, struct error *err)
+static enum status append_to(int file, const char *path, const struct markup *text, struct error *err)
 {
     struct stat before;
     const bool regular = fstat(file, &before) == 0 && S_ISREG(before.st_mode);
@@ -306,7 +263,7 @@ static enum status append_to(int file, const char *path, const struct text *text
     return OK;
 }
 
-static enum status append(const char *path, const struct text *text, struct error *err)
+static enum status append(const char *path, const struct markup *text, struct error *err)
 {
     const int file = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0666);
     if (file < 0) return fail_errno(err, errno, "%s: cannot be appended to", path);
@@ -317,10 +274,10 @@ static enum status append(const char *path, const struct text *text, struct erro
 
 enum status gate_report_summary(const char *path, const struct gate_report *report, struct error *err)
 {
-    struct text text = {0};
+    struct markup text = {0};
     add_summary(&text, report);
     enum status status =
         text.failed ? fail(err, ERR_MEMORY, "no memory for the summary") : append(path, &text, err);
-    memory_free(text.bytes);
+    markup_free(&text);
     return status;
 }

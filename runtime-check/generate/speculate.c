@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "runtime-check/generate/generate.h"
 #include "runtime-check/generate/rejection.h"
+#include "runtime-check/generate/speculate_tally.h"
 
 enum {
     REPEATS_LEAST = 5, /* of each step that is timed for the table */
@@ -19,14 +20,6 @@ struct side {
     struct model *model;
     struct session *session;
 };
-
-/* What one prompt gave. Doubles throughout, so that sums and differences of tallies are tallies. */
-struct tally {
-    double judged[SPECULATE_LOOKAHEAD], accepted[SPECULATE_LOOKAHEAD];
-    double cycles, tokens, tokens_alone;
-    double seconds_alone, seconds_draft, seconds_verify;
-};
-enum { TALLY_NUMBERS = sizeof(struct tally) / sizeof(double) };
 
 struct speculating {
     const struct speculate_options *options;
@@ -41,7 +34,7 @@ struct speculating {
     uint64_t padding_count;
     uint64_t random;
     bool stopped;
-    struct tally *tallies; /* [prompts] */
+    struct speculate_tally *tallies; /* [prompts] */
     uint64_t prompts;
 };
 
@@ -94,8 +87,8 @@ static enum status begin(struct speculating *run, uint32_t *ids, uint64_t *count
 
 /* ---- the target alone ---- */
 
-static enum status run_alone(
-    struct speculating *run, const uint32_t *prompt, uint64_t length, struct tally *tally, struct error *err)
+static enum status run_alone(struct speculating *run, const uint32_t *prompt, uint64_t length,
+    struct speculate_tally *tally, struct error *err)
 {
     const uint64_t enough = length + 1 + run->options->tokens;
     enum status status = begin(run, run->alone, &run->alone_count, prompt, length, err);
@@ -132,7 +125,7 @@ static enum status draft_tokens(struct speculating *run, struct error *err)
 
 /* Look at all drafted tokens at once; *fresh: how many tokens have come to stay, the last one by the target. */
 static enum status verify_tokens(
-    struct speculating *run, struct tally *tally, uint64_t *fresh, struct error *err)
+    struct speculating *run, struct speculate_tally *tally, uint64_t *fresh, struct error *err)
 {
     const uint64_t lookahead = run->options->lookahead;
     uint32_t *drafted = run->ids + run->count;
@@ -164,7 +157,7 @@ static void keep_tokens(struct speculating *run, uint64_t fresh)
     session_truncate(run->draft.session, run->count - 1);
 }
 
-static enum status run_cycle(struct speculating *run, struct tally *tally, struct error *err)
+static enum status run_cycle(struct speculating *run, struct speculate_tally *tally, struct error *err)
 {
     const double start = report_seconds();
     uint64_t fresh = 0;
@@ -178,8 +171,8 @@ static enum status run_cycle(struct speculating *run, struct tally *tally, struc
     return status;
 }
 
-static enum status run_speculation(
-    struct speculating *run, const uint32_t *prompt, uint64_t length, struct tally *tally, struct error *err)
+static enum status run_speculation(struct speculating *run, const uint32_t *prompt, uint64_t length,
+    struct speculate_tally *tally, struct error *err)
 {
     const uint64_t enough = length + 1 + run->options->tokens;
     enum status status = begin(run, run->ids, &run->count, prompt, length, err);
@@ -236,7 +229,7 @@ static enum status run_prompts(struct speculating *run, struct speculate_result 
     enum status status = OK;
     for (uint64_t i = 0; i < prompts->count && !status; i++) {
         const uint64_t first = i ? prompts->ends[i - 1] : 0, length = prompts->ends[i] - first;
-        struct tally *tally = &run->tallies[i];
+        struct speculate_tally *tally = &run->tallies[i];
         run->random = stream(run, i, 0);
         status = run_alone(run, prompts->ids + first, length, tally, err);
         progress_add(progress, run->options->tokens);
@@ -249,112 +242,6 @@ static enum status run_prompts(struct speculating *run, struct speculate_result 
     }
     progress_end(progress);
     return status;
-}
-
-/* ---- statistics ---- */
-
-static double ratio(double part, double whole)
-{
-    return whole > 0 ? part / whole : 0;
-}
-
-static double sum_of(const double *values)
-{
-    double sum = 0;
-    for (int i = 0; i < SPECULATE_LOOKAHEAD; i++)
-        sum += values[i];
-    return sum;
-}
-
-static double acceptance_of(const struct tally *tally, uint64_t position)
-{
-    if (position < SPECULATE_LOOKAHEAD) return ratio(tally->accepted[position], tally->judged[position]);
-    return ratio(sum_of(tally->accepted), sum_of(tally->judged));
-}
-
-static double speedup_of(const struct tally *tally, uint64_t unused)
-{
-    (void)unused;
-    return ratio(ratio(tally->seconds_alone, tally->tokens_alone),
-        ratio(tally->seconds_draft + tally->seconds_verify, tally->tokens));
-}
-
-/* sum += factor * tally, number by number. */
-static void add_tally(struct tally *sum, const struct tally *tally, double factor)
-{
-    double *to = (double *)sum;
-    const double *from = (const double *)tally;
-    for (int i = 0; i < TALLY_NUMBERS; i++)
-        to[i] += factor * from[i];
-}
-
-/* A statistic of all prompts, and its standard error from leaving out one after the other (jackknife). */
-static struct estimate jackknife(const struct speculating *run, const struct tally *all,
-    double (*statistic)(const struct tally *, uint64_t), uint64_t which)
-{
-    struct estimate out = {statistic(all, which), 0};
-    struct moments moments = {0};
-    if (run->prompts < ESTIMATE_LEAST) return out;
-    for (uint64_t i = 0; i < run->prompts; i++) {
-        struct tally others = *all;
-        add_tally(&others, &run->tallies[i], -1);
-        moments_add(&moments, statistic(&others, which));
-    }
-    const double n = (double)run->prompts;
-    out.error = sqrt(moments.squares * (n - 1) / n);
-    return out;
-}
-
-static struct estimate share(const struct speculating *run, const struct tally *all, uint64_t position)
-{
-    struct estimate out = jackknife(run, all, acceptance_of, position);
-    const double judged = position < SPECULATE_LOOKAHEAD ? all->judged[position] : sum_of(all->judged);
-    if (run->prompts < ESTIMATE_LEAST && judged > 1)
-        out.error = sqrt(out.value * (1 - out.value) / (judged - 1));
-    return out;
-}
-
-/* Bytes of the weights that one token needs: all layers and the head, of the embedding next to nothing. */
-static double bytes_per_token(const struct model *model)
-{
-    double bytes = (double)model->tensors.once[ROLE_HEAD]->bytes;
-    for (uint32_t layer = 0; layer < model->config.layers; layer++) {
-        for (int role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-            const struct tensor *tensor = model->tensors.layer[layer][role];
-            bytes += tensor ? (double)tensor->bytes : 0;
-        }
-    }
-    return bytes;
-}
-
-static void summarize(const struct speculating *run, struct speculate_result *out)
-{
-    const double lookahead = (double)run->options->lookahead;
-    struct tally all = {0};
-    for (uint64_t i = 0; i < run->prompts; i++)
-        add_tally(&all, &run->tallies[i], 1);
-    out->prompts = run->prompts;
-    out->tokens = (uint64_t)all.tokens;
-    out->tokens_alone = (uint64_t)all.tokens_alone;
-    out->cycles = (uint64_t)all.cycles;
-    out->drafted = out->cycles * run->options->lookahead;
-    out->accepted = (uint64_t)sum_of(all.accepted);
-    out->acceptance = share(run, &all, SPECULATE_LOOKAHEAD);
-    for (uint64_t i = 0; i < run->options->lookahead; i++)
-        out->positions[i] = share(run, &all, i);
-    out->accepted_per_cycle = ratio(sum_of(all.accepted), all.cycles);
-    out->tokens_per_cycle = all.cycles > 0 ? out->accepted_per_cycle + 1 : 0;
-    const double token = ratio(all.seconds_alone, all.tokens_alone);
-    out->draft_cost = ratio(ratio(all.seconds_draft, all.cycles * lookahead), token);
-    out->verify_cost = ratio(ratio(all.seconds_verify, all.cycles), token);
-    const double expected = rejection_expected(out->acceptance.value, run->options->lookahead);
-    out->implied = expected / (lookahead * out->draft_cost + 1);
-    out->at_cost = ratio(expected, lookahead * out->draft_cost + out->verify_cost);
-    out->byte_ratio = bytes_per_token(run->draft.model) / bytes_per_token(run->target.model);
-    out->by_bytes = expected / (lookahead * out->byte_ratio + 1);
-    out->speedup = jackknife(run, &all, speedup_of, 0);
-    out->tokens_per_second_alone = ratio(1, token);
-    out->tokens_per_second = ratio(all.tokens, all.seconds_draft + all.seconds_verify);
 }
 
 /* ---- what other lookaheads would be worth ---- */
@@ -397,14 +284,14 @@ static enum status fill_table(struct speculating *run, struct speculate_result *
     const enum status status = time_steps(run, least, err);
     if (status) return status;
     double highest = 1;
-    out->table_draft_cost = ratio(least[0], least[1]);
+    out->table_draft_cost = speculate_tally_ratio(least[0], least[1]);
     for (uint64_t i = 0; i < SPECULATE_TABLE; i++) {
         struct speculate_choice *choice = &out->choices[i];
         const double drafting = (double)(i + 1) * out->table_draft_cost;
         choice->expected = rejection_expected(out->acceptance.value, i + 1);
-        choice->verify_cost = ratio(least[i + 2], least[1]);
+        choice->verify_cost = speculate_tally_ratio(least[i + 2], least[1]);
         choice->implied = choice->expected / (drafting + 1);
-        choice->at_cost = ratio(choice->expected, drafting + choice->verify_cost);
+        choice->at_cost = speculate_tally_ratio(choice->expected, drafting + choice->verify_cost);
         choice->by_bytes = choice->expected / ((double)(i + 1) * out->byte_ratio + 1);
         if (choice->at_cost <= highest) continue;
         highest = choice->at_cost;
@@ -492,7 +379,7 @@ enum status speculate_measure(struct speculate_result *out, struct model *target
     enum status status = check_request(&run, prompts->count, err);
     if (!status) status = allocate(&run, prompts, err);
     if (!status) status = run_prompts(&run, out, prompts, report, err);
-    if (!status) summarize(&run, out);
+    if (!status) speculate_tally_summarize(out, run.tallies, run.prompts, target, draft, options->lookahead);
     if (!status) status = fill_table(&run, out, err);
     release(&run);
     out->seconds = report_seconds() - start;

@@ -16,7 +16,7 @@ enum { COMPARE_CURVE = 49, COMPARE_CURVE_PER_DECADE = 12 };
  *
  * Standard errors are by block or by token (estimate.h; by_block says which): of means directly; of exp(mean), exp(mean)
  * times as large; of a root mean square r, that of the mean square / (2 r) (both to first order); of percentiles, by
- * resampling windows. log_ratio is the mean of the paired differences nll - base nll, and its error is that of these
+ * resampling blocks. log_ratio is the mean of the paired differences nll - base nll, and its error is that of these
  * differences: the same as from the covariance of both series, much smaller than two independent errors.
  *
  * Percentiles are of all n values (kept in single precision), interpolated linearly at position share * (n - 1) of the

@@ -1,14 +1,13 @@
 /* See comparison_print.h. */
 #include "runtime-check/judge/comparison_print.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
-#include "base/number.h"
 #include "base/report.h"
 
 /* ---- for people ---- */
+
+enum { ALONE = 4, COMPARED = 10 }; /* columns, the first ALONE of every model */
 
 static void add_row(struct table *table, const struct comparison_model *model)
 {
@@ -19,7 +18,7 @@ static void add_row(struct table *table, const struct comparison_model *model)
     table_cell(table, "%.3f", model->bits_per_weight);
     table_cell(table, "%.4f", model->perplexity.value);
     if (!result) {
-        for (int i = 0; i < 6; i++)
+        for (uint64_t i = ALONE; i < table->columns; i++)
             table_cell(table, "%s", "");
         return;
     }
@@ -34,7 +33,7 @@ static void add_row(struct table *table, const struct comparison_model *model)
 void comparison_print_table(const struct comparison_model *models, uint64_t count)
 {
     struct table table = {0};
-    table_head(&table, 10,
+    table_head(&table, count > 1 ? COMPARED : ALONE,
         (const char *const[]){"model", ">bytes", ">bpw", ">perplexity", ">ln ratio", ">KLD mean", ">median",
             ">99 %", ">max", ">same top"});
     for (uint64_t i = 0; i < count; i++)
@@ -96,89 +95,40 @@ void comparison_write_json(struct json_writer *writer, const struct comparison_m
     json_close_object(writer);
 }
 
-/* How the cells of a row are written. */
-struct layout {
-    const char *first, *between, *last;
-    void (*text)(const char *text);
-};
-
-static void print_number(const struct layout *layout, double value)
+/* `compared`: there is a candidate. */
+static void print_headings(struct cells *cells, bool compared)
 {
-    char text[32];
-    printf("%s%s", layout->between, number_write(text, value));
-}
-
-static void print_headings(const struct layout *layout)
-{
-    static const char *const common[] = {"bytes", "bits_per_weight", "perplexity", "perplexity_error"};
-    printf("%smodel", layout->first);
+    static const char *const common[] = {
+        "model", "bytes", "bits_per_weight", "perplexity", "perplexity_error"};
     for (size_t i = 0; i < sizeof common / sizeof *common; i++)
-        printf("%s%s", layout->between, common[i]);
-    for (int i = 0; i < COLUMNS; i++) {
-        if (columns[i].in_tables) printf("%s%s", layout->between, columns[i].name);
+        cells_text(cells, common[i]);
+    for (int i = 0; i < COLUMNS && compared; i++) {
+        if (columns[i].in_tables) cells_text(cells, columns[i].name);
     }
-    printf("%s\n", layout->last);
+    cells_end_head(cells);
 }
 
-static void print_model(const struct layout *layout, const struct comparison_model *model)
+static void print_model(struct cells *cells, const struct comparison_model *model, bool compared)
 {
-    printf("%s", layout->first);
-    layout->text(model->name);
-    printf("%s%" PRIu64, layout->between, model->bytes);
-    print_number(layout, model->bits_per_weight);
-    print_number(layout, model->perplexity.value);
-    print_number(layout, model->perplexity.error);
-    for (int i = 0; i < COLUMNS; i++) {
+    cells_text(cells, model->name);
+    cells_u64(cells, model->bytes);
+    cells_number(cells, model->bits_per_weight);
+    cells_number(cells, model->perplexity.value);
+    cells_number(cells, model->perplexity.error);
+    for (int i = 0; i < COLUMNS && compared; i++) {
         if (!columns[i].in_tables) continue;
         if (model->result)
-            print_number(layout, column_value(&columns[i], model->result));
+            cells_number(cells, column_value(&columns[i], model->result));
         else
-            printf("%s", layout->between);
+            cells_empty(cells);
     }
-    printf("%s\n", layout->last);
+    cells_end(cells);
 }
 
-/* A cell in quotes where it needs them. */
-static void csv_text(const char *text)
+void comparison_print_cells(enum cells_format format, const struct comparison_model *models, uint64_t count)
 {
-    if (!strpbrk(text, ",\"\r\n")) {
-        printf("%s", text);
-        return;
-    }
-    putchar('"');
-    for (; *text; text++)
-        printf(*text == '"' ? "\"\"" : "%c", *text);
-    putchar('"');
-}
-
-void comparison_print_csv(const struct comparison_model *models, uint64_t count)
-{
-    static const struct layout csv = {"", ",", "", csv_text};
-    print_headings(&csv);
+    struct cells cells = {.format = format};
+    print_headings(&cells, count > 1);
     for (uint64_t i = 0; i < count; i++)
-        print_model(&csv, &models[i]);
-}
-
-/* A bar would end the cell, a line break the row. */
-static void markdown_text(const char *text)
-{
-    for (; *text; text++) {
-        if (*text == '|' || *text == '\\') putchar('\\');
-        putchar(*text == '\n' || *text == '\r' ? ' ' : *text);
-    }
-}
-
-void comparison_print_markdown(const struct comparison_model *models, uint64_t count)
-{
-    static const struct layout markdown = {"| ", " | ", " |", markdown_text};
-    int numbers = 4;
-    for (int i = 0; i < COLUMNS; i++)
-        numbers += columns[i].in_tables;
-    print_headings(&markdown);
-    printf("| --- |");
-    for (int i = 0; i < numbers; i++)
-        printf(" ---: |");
-    printf("\n");
-    for (uint64_t i = 0; i < count; i++)
-        print_model(&markdown, &models[i]);
+        print_model(&cells, &models[i], count > 1);
 }

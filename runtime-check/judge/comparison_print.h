@@ -2,6 +2,7 @@
 #ifndef NIBBLE_RUNTIME_CHECK_COMPARISON_PRINT_H
 #define NIBBLE_RUNTIME_CHECK_COMPARISON_PRINT_H
 
+#include "base/cells.h"
 #include "base/json.h"
 #include "runtime-check/judge/compare.h"
 
@@ -15,11 +16,10 @@ struct comparison_model {
 };
 
 /* All to standard output, models[count] in the order given, the base first.
- * table: aligned, rounded. csv (RFC 4180, lines end with a line feed) and markdown: all digits, one column per number; what
- * a base has no value for is empty. */
+ * table: aligned, rounded. cells (CSV or Markdown): all digits, one column per number. What a base has no value for is empty; a
+ * base alone has only the columns that it has values for. */
 void comparison_print_table(const struct comparison_model *models, uint64_t count);
-void comparison_print_csv(const struct comparison_model *models, uint64_t count);
-void comparison_print_markdown(const struct comparison_model *models, uint64_t count);
+void comparison_print_cells(enum cells_format format, const struct comparison_model *models, uint64_t count);
 
 /* One model as a JSON object. */
 void comparison_write_json(struct json_writer *writer, const struct comparison_model *model);

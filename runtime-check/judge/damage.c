@@ -1,27 +1,15 @@
 /* See damage.h. */
-#include "runtime-check/judge/damage.h"
+#include "runtime-check/judge/damage_parts.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
 #include "base/memory.h"
-#include "runtime-check/judge/compare.h"
 #include "runtime-check/inspect/inspect.h"
 #include "runtime-check/judge/same_tokens.h"
 #include "runtime-check/judge/trace.h"
 #include "runtime-check/judge/windows.h"
-
-enum { SWAPS_AT_ONCE = 8 }; /* share one pass of the base */
-
-struct measuring {
-    struct damage *out;
-    struct model *base, *model;
-    const char *text;
-    uint64_t text_bytes;
-    const struct damage_options *options;
-    const struct report *report;
-};
 
 /* What both configurations must have in common, so that a layer of one could stand in the other. */
 struct common_number {
@@ -30,7 +18,7 @@ struct common_number {
 };
 
 static enum status check_numbers(
-    const struct measuring *work, const struct common_number *numbers, uint64_t count, struct error *err)
+    const struct damage_parts *work, const struct common_number *numbers, uint64_t count, struct error *err)
 {
     for (uint64_t i = 0; i < count; i++) {
         if (numbers[i].base == numbers[i].model) continue;
@@ -41,7 +29,7 @@ static enum status check_numbers(
     return OK;
 }
 
-static enum status check_shapes(const struct measuring *work, struct error *err)
+static enum status check_shapes(const struct damage_parts *work, struct error *err)
 {
     const struct model_config *a = &work->base->config, *b = &work->model->config;
     const struct common_number numbers[] = {
@@ -75,7 +63,7 @@ static struct damage_tensor *find_tensor(const struct damage *damage, const stru
     return NULL;
 }
 
-static enum status measure_tensors(struct measuring *work, struct error *err)
+static enum status measure_tensors(struct damage_parts *work, struct error *err)
 {
     struct damage *out = work->out;
     struct verify_difference *differences = NULL;
@@ -101,18 +89,12 @@ static enum status measure_tensors(struct measuring *work, struct error *err)
 
 /* ---- parts ---- */
 
-/* The tensors of a part, wherever the model's are. */
-struct members {
-    const struct tensor *tensors[ROLE_COUNT];
-    uint64_t count;
-};
-
-static void add_member(struct members *members, const struct tensor *tensor)
+static void add_member(struct damage_members *members, const struct tensor *tensor)
 {
     if (tensor) members->tensors[members->count++] = tensor;
 }
 
-static void list_members(struct members *out, const struct model *model, const struct damage_part *part)
+void damage_parts_list(struct damage_members *out, const struct model *model, const struct damage_part *part)
 {
     const struct tensor *const *once = model->tensors.once;
     const bool tied = model->config.tied;
@@ -134,7 +116,7 @@ static bool is_norm(enum role role)
 }
 
 /* A norm that differs although the same numbers were there to be kept. */
-static bool norms_differ(const struct measuring *work)
+static bool norms_differ(const struct damage_parts *work)
 {
     const struct damage *out = work->out;
     const struct model_tensors *tensors = &work->model->tensors;
@@ -148,11 +130,11 @@ static bool norms_differ(const struct measuring *work)
     return false;
 }
 
-static void describe_part(struct measuring *work, struct damage_part *part)
+static void describe_part(struct damage_parts *work, struct damage_part *part)
 {
-    struct members members;
+    struct damage_members members;
     uint64_t bytes = 0, weights = 0;
-    list_members(&members, work->model, part);
+    damage_parts_list(&members, work->model, part);
     part->exact = true;
     for (uint64_t i = 0; i < members.count; i++) {
         const struct damage_tensor *tensor = find_tensor(work->out, members.tensors[i]);
@@ -163,7 +145,7 @@ static void describe_part(struct measuring *work, struct damage_part *part)
     part->bits_per_weight = inspect_bits_per(bytes, weights);
 }
 
-static enum status list_parts(struct measuring *work, struct error *err)
+static enum status list_parts(struct damage_parts *work, struct error *err)
 {
     struct damage *out = work->out;
     const struct model_config *config = &work->model->config;
@@ -204,7 +186,7 @@ static enum status run_batch(struct trace *trace, enum watched watched, struct m
 }
 
 static enum status run_windows(
-    struct measuring *work, struct trace *trace, const struct windows *windows, struct error *err)
+    struct damage_parts *work, struct trace *trace, const struct windows *windows, struct error *err)
 {
     const uint64_t tokens = windows->batch * windows->context;
     float *hidden = memory_new(tokens, work->base->config.hidden * sizeof *hidden, err);
@@ -237,7 +219,7 @@ static void take_errors(struct damage *out, const struct trace *trace)
     out->tokens = trace_tokens(trace, 0);
 }
 
-static enum status measure_layers(struct measuring *work, struct error *err)
+static enum status measure_layers(struct damage_parts *work, struct error *err)
 {
     struct windows windows = {0};
     struct trace *trace = NULL;
@@ -255,149 +237,20 @@ static enum status measure_layers(struct measuring *work, struct error *err)
     return status;
 }
 
-/* ---- swaps ---- */
-
-/* The base with some tensors of the model; everything but the table of tensors is the base's own. */
-struct swap {
-    struct model mixed;
-    struct estimate *result;
-    bool *done; /* or NULL */
-};
-
-/* Let every role that the model fills with `tensor` be filled with it. */
-static void put_tensor(struct model *mixed, const struct model *model, const struct tensor *tensor)
-{
-    for (int role = 0; role < ROLE_PER_LAYER; role++) {
-        if (model->tensors.once[role] == tensor) mixed->tensors.once[role] = tensor;
-    }
-    for (uint32_t layer = 0; layer < model->config.layers; layer++) {
-        for (int role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-            if (model->tensors.layer[layer][role] == tensor) mixed->tensors.layer[layer][role] = tensor;
-        }
-    }
-}
-
-static enum status open_swap(struct swap *swap, const struct model *base, struct error *err)
-{
-    const uint64_t layers = base->config.layers, bytes = sizeof *base->tensors.layer;
-    swap->mixed = *base;
-    if (!(swap->mixed.tensors.layer = memory_new(layers, bytes, err))) return ERR_MEMORY;
-    memcpy(swap->mixed.tensors.layer, base->tensors.layer, layers * bytes);
-    return OK;
-}
-
-struct swaps {
-    struct swap list[SWAPS_AT_ONCE];
-    uint64_t count;
-};
-
-/* Compare the models that have been put together so far, and take them apart. */
-static enum status run_swaps(struct measuring *work, struct swaps *swaps, struct error *err)
-{
-    const struct compare_base base = {.model = work->base};
-    const struct compare_options options = {.text = work->options->text};
-    struct model *models[SWAPS_AT_ONCE];
-    struct comparison results[SWAPS_AT_ONCE];
-    enum status status = OK;
-    for (uint64_t i = 0; i < swaps->count; i++)
-        models[i] = &swaps->list[i].mixed;
-    if (swaps->count)
-        status = compare_models(
-            results, &base, models, swaps->count, work->text, work->text_bytes, &options, work->report, err);
-    for (uint64_t i = 0; i < swaps->count; i++) {
-        if (!status) *swaps->list[i].result = results[i].kld;
-        if (!status && swaps->list[i].done) *swaps->list[i].done = true;
-        memory_free(swaps->list[i].mixed.tensors.layer);
-    }
-    swaps->count = 0;
-    return status;
-}
-
-/* Put together one more; run them when there are enough. */
-static enum status add_swap(struct measuring *work, struct swaps *swaps, const struct members *members,
-    struct estimate *result, bool *done, struct error *err)
-{
-    struct swap *swap = &swaps->list[swaps->count];
-    const enum status status = open_swap(swap, work->base, err);
-    if (status) return status;
-    for (uint64_t i = 0; i < members->count; i++)
-        put_tensor(&swap->mixed, work->model, members->tensors[i]);
-    swap->result = result;
-    swap->done = done;
-    return ++swaps->count == SWAPS_AT_ONCE ? run_swaps(work, swaps, err) : OK;
-}
-
-static enum status swap_parts(struct measuring *work, struct swaps *swaps, struct error *err)
-{
-    enum status status = OK;
-    for (uint64_t i = 0; i < work->out->part_count && !status; i++) {
-        struct damage_part *part = &work->out->parts[i];
-        struct members members;
-        list_members(&members, work->model, part);
-        if (part->exact)
-            part->swapped = true;
-        else
-            status = add_swap(work, swaps, &members, &part->kld, &part->swapped, err);
-    }
-    return status;
-}
-
-static enum status swap_matrices(struct measuring *work, struct swaps *swaps, struct error *err)
-{
-    enum status status = OK;
-    for (uint64_t i = 0; i < work->out->tensor_count && !status; i++) {
-        struct damage_tensor *tensor = &work->out->tensors[i];
-        const struct members members = {{tensor->difference.tensor}, 1};
-        if (tensor->exact)
-            tensor->swapped = true;
-        else
-            status = add_swap(work, swaps, &members, &tensor->kld, &tensor->swapped, err);
-    }
-    return status;
-}
-
-static enum status check_swaps(const struct measuring *work, struct error *err)
-{
-    if (work->options->swap && !work->text)
-        return fail(err, ERR_USAGE, "a swap is measured on a text, and there is none");
-    if (work->options->swap != DAMAGE_SWAP_MATRICES || !work->out->rescaled) return OK;
-    return fail(err, ERR_UNSUPPORTED,
-        "%s: norms differ from the base's, so scales were moved between tensors (as AWQ does) and a matrix "
-        "alone does not fit into the base; whole layers do (--swap layer)",
-        container_path(work->model->container));
-}
-
-static enum status measure_swaps(struct measuring *work, struct error *err)
-{
-    struct swaps swaps = {0};
-    struct members all = {.count = 0};
-    if (work->options->swap == DAMAGE_SWAP_NONE) return OK;
-    enum status status = add_swap(work, &swaps, &all, &work->out->kld, NULL, err);
-    if (status) return status;
-    for (uint64_t i = 0; i < work->out->tensor_count; i++)
-        put_tensor(&swaps.list[0].mixed, work->model, work->out->tensors[i].difference.tensor);
-    status = work->options->swap == DAMAGE_SWAP_LAYERS ? swap_parts(work, &swaps, err)
-                                                       : swap_matrices(work, &swaps, err);
-    if (!status) return run_swaps(work, &swaps, err);
-    for (uint64_t i = 0; i < swaps.count; i++)
-        memory_free(swaps.list[i].mixed.tensors.layer);
-    return status;
-}
-
 /* ---- the whole ---- */
 
 enum status damage_measure(struct damage *out, struct model *base, struct model *model, const char *text,
     uint64_t text_bytes, const struct damage_options *options, const struct report *report, struct error *err)
 {
-    struct measuring work = {out, base, model, text, text_bytes, options, report};
+    struct damage_parts work = {out, base, model, text, text_bytes, options, report};
     *out = (struct damage){0};
     enum status status = check_shapes(&work, err);
     if (!status && text) status = same_tokens_check(base, model, text, text_bytes, err);
     if (!status) status = measure_tensors(&work, err);
     if (!status) status = list_parts(&work, err);
-    if (!status) status = check_swaps(&work, err);
+    if (!status) status = damage_swap_check(&work, err);
     if (!status && text) status = measure_layers(&work, err);
-    return status ? status : measure_swaps(&work, err);
+    return status ? status : damage_swap_measure(&work, err);
 }
 
 void damage_free(struct damage *damage)

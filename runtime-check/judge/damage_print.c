@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/number.h"
+#include "base/cells.h"
 #include "base/report.h"
 #include "runtime-check/inspect/inspect.h"
 
@@ -241,43 +241,55 @@ void damage_write_json(struct json_writer *writer, const struct damage *damage)
     json_close_array(writer);
 }
 
-static void print_number(bool known, double value)
+static void put_numbers(struct cells *cells, bool known, const double *values, int count)
 {
-    char text[32];
-    printf(",%s", known && isfinite(value) ? number_write(text, value) : "");
+    for (int i = 0; i < count; i++)
+        cells_number(cells, known ? values[i] : NAN);
 }
 
-/* Names of tensors hold no commas in any architecture; schemes do, so they are quoted. */
+static void print_part(struct cells *cells, const struct damage_part *part)
+{
+    cells_text(cells, "layer");
+    if (part->name)
+        cells_text(cells, part->name);
+    else
+        cells_u64(cells, part->layer);
+    cells_empty(cells);
+    cells_number(cells, part->bits_per_weight);
+    put_numbers(cells, part->traced, (const double[]){part->error, part->own, part->share}, 3);
+    for (int i = 0; i < 3; i++)
+        cells_empty(cells);
+    put_numbers(cells, part->swapped, (const double[]){part->kld.value, part->kld.error}, 2);
+    cells_end(cells);
+}
+
+static void print_tensor(struct cells *cells, const struct damage_tensor *row)
+{
+    const struct tensor *tensor = row->difference.tensor;
+    const double numbers[] = {row->difference.relative_rms, decibels(row), row->difference.largest};
+    char scheme[48];
+    cells_text(cells, "tensor");
+    cells_text(cells, tensor->name);
+    cells_text(cells, inspect_scheme(scheme, tensor));
+    cells_number(cells, inspect_bits_per(tensor->bytes, tensor->elements));
+    for (int i = 0; i < 3; i++)
+        cells_empty(cells);
+    put_numbers(cells, !row->difference.missing, numbers, 3);
+    put_numbers(cells, row->swapped, (const double[]){row->kld.value, row->kld.error}, 2);
+    cells_end(cells);
+}
+
 void damage_print_csv(const struct damage *damage)
 {
-    printf("kind,name,stored_as,bits_per_weight,output_error,own_error,own_error_of_change,relative_error,"
-           "signal_to_noise_db,largest_change,kld_alone,kld_alone_error\n");
-    for (uint64_t i = 0; damage->tokens && i < damage->part_count; i++) {
-        const struct damage_part *part = &damage->parts[i];
-        char number[16];
-        snprintf(number, sizeof number, "%" PRIu32, part->layer);
-        printf("layer,%s,", part->name ? part->name : number);
-        print_number(true, part->bits_per_weight);
-        print_number(part->traced, part->error);
-        print_number(part->traced, part->own);
-        print_number(part->traced, part->share);
-        printf(",,,");
-        print_number(part->swapped, part->kld.value);
-        print_number(part->swapped, part->kld.error);
-        printf("\n");
-    }
-    for (uint64_t i = 0; i < damage->tensor_count; i++) {
-        const struct damage_tensor *row = &damage->tensors[i];
-        const struct tensor *tensor = row->difference.tensor;
-        char scheme[48];
-        printf("tensor,%s,\"%s\"", tensor->name, inspect_scheme(scheme, tensor));
-        print_number(true, inspect_bits_per(tensor->bytes, tensor->elements));
-        printf(",,,");
-        print_number(!row->difference.missing, row->difference.relative_rms);
-        print_number(!row->difference.missing, decibels(row));
-        print_number(!row->difference.missing, row->difference.largest);
-        print_number(row->swapped, row->kld.value);
-        print_number(row->swapped, row->kld.error);
-        printf("\n");
-    }
+    static const char *const headings[] = {"kind", "name", "stored_as", "bits_per_weight", "output_error",
+        "own_error", "own_error_of_change", "relative_error", "signal_to_noise_db", "largest_change",
+        "kld_alone", "kld_alone_error"};
+    struct cells cells = {.format = CELLS_CSV};
+    for (size_t i = 0; i < sizeof headings / sizeof *headings; i++)
+        cells_text(&cells, headings[i]);
+    cells_end_head(&cells);
+    for (uint64_t i = 0; damage->tokens && i < damage->part_count; i++)
+        print_part(&cells, &damage->parts[i]);
+    for (uint64_t i = 0; i < damage->tensor_count; i++)
+        print_tensor(&cells, &damage->tensors[i]);
 }

@@ -170,8 +170,7 @@ void divergence_add(struct divergence *divergence, const struct divergence_row *
     const uint64_t per_block = rows_per_block(divergence);
     divergence->klds[divergence->kld.tokens.count] = (float)fmin(row->kld, (double)FLT_MAX);
     if (divergence->window_nll)
-        divergence->window_nll[divergence->nll.tokens.count / divergence->per_window] +=
-            row->nll / (double)divergence->per_window;
+        divergence->window_nll[divergence->nll.tokens.count / divergence->per_window] += row->nll;
     clustered_add(&divergence->base_nll, per_block, row->base_nll);
     clustered_add(&divergence->nll, per_block, row->nll);
     clustered_add(&divergence->log_ratio, per_block, row->nll - row->base_nll);
@@ -201,6 +200,14 @@ static enum status summarize_klds(struct comparison *out, struct divergence *div
     return OK;
 }
 
+static void take_window_means(struct comparison *out, struct divergence *divergence)
+{
+    out->window_nll = divergence->window_nll;
+    divergence->window_nll = NULL;
+    for (uint64_t i = 0; out->window_nll && i < divergence->capacity / divergence->per_window; i++)
+        out->window_nll[i] /= (double)divergence->per_window;
+}
+
 enum status divergence_summarize(struct comparison *out, struct divergence *divergence, struct error *err)
 {
     const struct estimate square = clustered_estimate(&divergence->squared_change);
@@ -214,5 +221,6 @@ enum status divergence_summarize(struct comparison *out, struct divergence *dive
     out->probability_rms.error = square.value > 0 ? square.error / (2 * out->probability_rms.value) : 0;
     out->same_top = clustered_estimate(&divergence->same_top);
     out->same_top_effective = clustered_effective(&divergence->same_top);
+    take_window_means(out, divergence);
     return summarize_klds(out, divergence, err);
 }

@@ -49,8 +49,8 @@ void divergence_row_top(struct divergence_row *out, const struct divergence_top 
 struct divergence {
     float *klds;                   /* [capacity], of every row in order, for percentiles; owner: the caller */
     uint64_t capacity, per_window; /* rows */
-    double
-        *window_nll; /* [capacity / per_window] zeroed, or NULL: the windows' mean nll; owner: the caller */
+    double *
+        window_nll; /* [capacity / per_window] zeroed, or NULL: the windows' sums of nll; owner: the caller */
     struct clustered base_nll, nll, log_ratio, kld, squared_change, same_top;
 };
 
@@ -58,7 +58,7 @@ struct divergence {
 void divergence_add(struct divergence *divergence, const struct divergence_row *row);
 
 /* Fill in the statistics of *out (compare.h has the formulas); fields about the text and the model are left alone. At
- * least one row, whole windows. Sorts klds. ERR_MEMORY: percentiles take 8 bytes per row more for a while. */
+ * least one row, whole windows. Sorts klds; window_nll, divided, goes over to *out. ERR_MEMORY: percentiles take 8 bytes per row more for a while. */
 enum status divergence_summarize(struct comparison *out, struct divergence *divergence, struct error *err);
 
 #endif

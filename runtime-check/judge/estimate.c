@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -128,11 +127,34 @@ struct placed {
     uint32_t block;
 };
 
-static int compare_placed(const void *a, const void *b)
+/* A number that is in the order of values, then of blocks: the bits of a float are ordered like their numbers but for the sign. */
+static uint64_t sort_key(const struct placed *placed)
 {
-    const struct placed *x = a, *y = b;
-    if (x->value != y->value) return x->value > y->value ? 1 : -1;
-    return (x->block > y->block) - (x->block < y->block);
+    uint32_t bits;
+    memcpy(&bits, &placed->value, sizeof bits);
+    bits = bits >> 31 ? ~bits : bits | UINT32_C(1) << 31;
+    return (uint64_t)bits << 32 | placed->block;
+}
+
+/* Radix exchange (Knuth, The Art of Computer Programming 3, 5.2.2, algorithm R): in place, where the C library's qsort takes
+ * memory for a second array, and no slower. `bit` and those below are left to sort by; the depth is at most 64. */
+static void sort_placed(struct placed *placed, uint64_t count, int bit)
+{
+    for (; count > 1 && bit >= 0; bit--) {
+        uint64_t zeros = 0;
+        for (uint64_t end = count; zeros < end;) {
+            const struct placed first = placed[zeros];
+            if (!(sort_key(&first) >> bit & 1)) {
+                zeros++;
+                continue;
+            }
+            placed[zeros] = placed[--end];
+            placed[end] = first;
+        }
+        sort_placed(placed, zeros, bit - 1);
+        placed += zeros;
+        count -= zeros;
+    }
 }
 
 /* The next number of a linear congruential generator (Knuth's MMIX), of which the high bits are used. */
@@ -218,7 +240,7 @@ enum status estimate_percentiles(struct estimate *out, const double *shares, uin
     if (!placed) return ERR_MEMORY;
     for (uint64_t i = 0; i < count; i++)
         placed[i] = (struct placed){values[i], (uint32_t)(i / per_block)};
-    qsort(placed, count, sizeof *placed, compare_placed);
+    sort_placed(placed, count, 63);
     for (uint64_t i = 0; i < count; i++)
         values[i] = placed[i].value;
     for (uint64_t i = 0; i < share_count; i++)

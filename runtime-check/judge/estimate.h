@@ -69,7 +69,7 @@ enum { ESTIMATE_DRAWS = 400 };
  *                        whole block is not resampled); sorted by the call
  *   shares      [share_count]  ascending, 0 to 1, as estimate_percentile
  *   out         [share_count]  value and error; error 0 with fewer than ESTIMATE_LEAST blocks
- * ERR_MEMORY, also above 2^32 - 2 blocks. Takes 8 bytes per value, and time for ESTIMATE_DRAWS passes over them. */
+ * ERR_MEMORY, also above 2^32 - 2 blocks. Takes 8 bytes per value (sorted in place), and time for ESTIMATE_DRAWS passes over them. */
 enum status estimate_percentiles(struct estimate *out, const double *shares, uint64_t share_count,
     float *values, uint64_t count, uint64_t per_block, struct error *err);
 

@@ -7,23 +7,19 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "runtime-check/judge/divergence.h"
 #include "runtime-check/judge/windows.h"
-#include "tensor/kernels/kernels.h"
-
-enum { LOGIT_FLOATS = 16 * 1024 * 1024 }; /* 64 MiB of logits at a time */
 
 const char *perplexity_protocol_name(enum perplexity_protocol protocol)
 {
     return protocol == PERPLEXITY_GPTQ ? "gptq" : "llama.cpp";
 }
 
-double perplexity_nll(float *logits, uint64_t vocabulary, uint32_t target)
+double perplexity_nll(const float *logits, uint64_t vocabulary, uint32_t target)
 {
-    const double chosen = (double)logits[target];
-    float highest, sum;
-    kernels()->maximum(&highest, logits, vocabulary);
-    kernels()->exp_sum(&sum, logits, highest, vocabulary);
-    return log((double)sum) + (double)highest - chosen;
+    float top;
+    const double log_sum = divergence_log_sum(&top, logits, vocabulary);
+    return log_sum + ((double)top - (double)logits[target]);
 }
 
 /* Everything one measurement holds. */
@@ -136,8 +132,7 @@ static enum status allocate(struct measurement *run, struct error *err)
 {
     const struct model_config *config = &run->model->config;
     const struct windows *windows = &run->windows;
-    run->logit_rows = LOGIT_FLOATS / config->vocabulary ? LOGIT_FLOATS / config->vocabulary : 1;
-    if (run->logit_rows > windows->scored) run->logit_rows = windows->scored;
+    run->logit_rows = windows_logit_rows(windows, config->vocabulary);
     run->hidden = memory_new(windows->batch * windows->context * config->hidden, sizeof(float), err);
     run->logits = run->hidden ? memory_new(run->logit_rows * config->vocabulary, sizeof(float), err) : NULL;
     run->nll = run->logits ? memory_new(run->logit_rows, sizeof *run->nll, err) : NULL;

@@ -42,9 +42,10 @@ enum status perplexity_measure(struct perplexity_result *out, struct model *mode
     uint64_t text_bytes, const struct perplexity_options *options, const struct report *report,
     struct error *err);
 
-/* Negative log-likelihood of `target` under one row of logits, in nats: log sum exp(logits) - logits[target]. The row is
- * used up. Not finite if a logit is NaN or +infinity. */
-double perplexity_nll(float *logits, uint64_t vocabulary, uint32_t target);
+/* Negative log-likelihood of `target` under one row of logits, in nats: log sum exp(logits) - logits[target], to the bit as
+ * divergence_row (divergence.h) finds it, so that a perplexity is the same number whichever command measures it. Not finite if a
+ * logit is NaN or +infinity. */
+double perplexity_nll(const float *logits, uint64_t vocabulary, uint32_t target);
 
 const char *perplexity_protocol_name(enum perplexity_protocol protocol);
 

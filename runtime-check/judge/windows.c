@@ -6,7 +6,14 @@
 
 #include "base/memory.h"
 
-enum { BATCH_TOKENS = 2048 }; /* enough rows for the products to run at full speed */
+enum {
+    BATCH_TOKENS = 2048, /* enough rows for the products to run at full speed */
+    /* Rows of logits at a time: few, so that they are scored before they leave the cache, but enough that decoding a
+     * quantized head is spread over many. */
+    ROWS_MOST = 256,
+    ROWS_LEAST = 64,
+    LOGIT_FLOATS = 4 * 1024 * 1024
+};
 
 void windows_place(struct windows *windows, enum perplexity_protocol protocol)
 {
@@ -69,6 +76,13 @@ void windows_free(struct windows *windows)
 {
     memory_free(windows->tokens);
     memset(windows, 0, sizeof *windows);
+}
+
+uint64_t windows_logit_rows(const struct windows *windows, uint64_t vocabulary)
+{
+    uint64_t rows = LOGIT_FLOATS / vocabulary;
+    rows = rows < ROWS_LEAST ? ROWS_LEAST : rows > ROWS_MOST ? ROWS_MOST : rows;
+    return rows < windows->scored ? rows : windows->scored;
 }
 
 uint64_t windows_batch(const struct windows *windows, uint64_t begin)

@@ -23,6 +23,10 @@ void windows_free(struct windows *windows);
 /* Fill in first, scored and batch, which follow from context and count under a protocol. */
 void windows_place(struct windows *windows, enum perplexity_protocol protocol);
 
+/* How many rows of logits to make and score at a time: from 64 to 256 (at most all of a window), few enough to be scored before they
+ * leave the cache. The same for perplexity and comparison: products of other sizes round differently. */
+uint64_t windows_logit_rows(const struct windows *windows, uint64_t vocabulary);
+
 /* How many windows the batch that begins with window `begin` has. */
 uint64_t windows_batch(const struct windows *windows, uint64_t begin);
 /* The token that scored row `row` (counted from `first`) of a window predicts. */

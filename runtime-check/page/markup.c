@@ -28,7 +28,7 @@ static char *grow(struct markup *markup, uint64_t count)
     return markup->bytes + markup->count;
 }
 
-static void append(struct markup *markup, const char *bytes, uint64_t count)
+void markup_add(struct markup *markup, const char *bytes, uint64_t count)
 {
     char *at = grow(markup, count);
     if (!at) return;
@@ -38,7 +38,7 @@ static void append(struct markup *markup, const char *bytes, uint64_t count)
 
 void markup_put(struct markup *markup, const char *text)
 {
-    append(markup, text, strlen(text));
+    markup_add(markup, text, strlen(text));
 }
 
 void markup_format(struct markup *markup, const char *format, ...)
@@ -81,7 +81,7 @@ void markup_escape(struct markup *markup, const char *text)
         else if (found)
             markup_put(markup, references[found - special]);
         else
-            append(markup, text, length);
+            markup_add(markup, text, length);
         text += length ? length : 1;
     }
 }
@@ -89,7 +89,7 @@ void markup_escape(struct markup *markup, const char *text)
 enum status markup_save(const struct markup *markup, const char *path, bool force, struct error *err)
 {
     struct output *output = NULL;
-    if (markup->failed) return fail(err, ERR_MEMORY, "%s: no memory left for the page", path);
+    if (markup->failed) return fail(err, ERR_MEMORY, "%s: no memory left for its text", path);
     enum status status = output_open(&output, path, force, err);
     if (!status) status = output_write_at(output, 0, markup->bytes, markup->count, err);
     if (!status) return output_commit(output, err);

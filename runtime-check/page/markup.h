@@ -1,4 +1,4 @@
-/* Text that grows into one HTML page: our own pieces as they are, everything from outside escaped. */
+/* Text that grows into one document of markup: our own pieces as they are, everything from outside escaped. */
 #ifndef NIBBLE_RUNTIME_CHECK_MARKUP_H
 #define NIBBLE_RUNTIME_CHECK_MARKUP_H
 
@@ -17,6 +17,8 @@ void markup_free(struct markup *markup);
 
 /* Add our own text, which must be valid markup. */
 void markup_put(struct markup *markup, const char *text);
+/* The same of `count` bytes. */
+void markup_add(struct markup *markup, const char *bytes, uint64_t count);
 /* The same by a format; any length. Numbers are written as the thread's locale says: the caller holds it to "C". */
 void markup_format(struct markup *markup, const char *format, ...) NIBBLE_PRINTF(2, 3);
 /* Add a foreign text as character data, safe inside an element and inside a quoted attribute: & < > " ' become references; bytes that

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "base/number.h"
 #include "base/report.h"
 
 /* ---- for people ---- */
@@ -102,78 +101,43 @@ void task_print_json(struct json_writer *writer, const struct task_print_model *
     json_close_object(writer);
 }
 
-/* How the cells of a row are written. */
-struct layout {
-    const char *first, *between, *last;
-    void (*text)(const char *text);
-};
-
-static void print_headings(const struct layout *layout)
+static void print_headings(struct cells *cells)
 {
-    printf("%smodel%sbytes", layout->first, layout->between);
+    cells_text(cells, "model");
+    cells_text(cells, "bytes");
     for (int i = 0; i < COLUMNS; i++)
-        printf("%s%s", layout->between, columns[i].name);
-    printf("%slost%sgained%s\n", layout->between, layout->between, layout->last);
+        cells_text(cells, columns[i].name);
+    cells_text(cells, "lost");
+    cells_text(cells, "gained");
+    cells_end_head(cells);
 }
 
-static void print_model(const struct layout *layout, const struct task_print_model *model, bool first)
+static void print_model(struct cells *cells, const struct task_print_model *model, bool first)
 {
-    char text[32];
-    printf("%s", layout->first);
-    layout->text(model->name);
-    printf("%s%" PRIu64, layout->between, model->bytes);
+    cells_text(cells, model->name);
+    cells_u64(cells, model->bytes);
     for (int i = 0; i < COLUMNS; i++) {
-        const bool empty = first && columns[i].compared;
-        printf("%s%s", layout->between,
-            empty ? "" : number_write(text, column_value(&columns[i], &model->summary)));
+        if (first && columns[i].compared)
+            cells_empty(cells);
+        else
+            cells_number(cells, column_value(&columns[i], &model->summary));
     }
-    if (first)
-        printf("%s%s%s\n", layout->between, layout->between, layout->last);
-    else
-        printf("%s%" PRIu64 "%s%" PRIu64 "%s\n", layout->between, model->summary.lost, layout->between,
-            model->summary.gained, layout->last);
+    if (first) {
+        cells_empty(cells);
+        cells_empty(cells);
+    } else {
+        cells_u64(cells, model->summary.lost);
+        cells_u64(cells, model->summary.gained);
+    }
+    cells_end(cells);
 }
 
-/* A cell in quotes where it needs them. */
-static void csv_text(const char *text)
+void task_print_cells(enum cells_format format, const struct task_print_model *models, uint64_t count)
 {
-    if (!strpbrk(text, ",\"\r\n")) {
-        printf("%s", text);
-        return;
-    }
-    putchar('"');
-    for (; *text; text++)
-        printf(*text == '"' ? "\"\"" : "%c", *text);
-    putchar('"');
-}
-
-void task_print_csv(const struct task_print_model *models, uint64_t count)
-{
-    static const struct layout csv = {"", ",", "", csv_text};
-    print_headings(&csv);
+    struct cells cells = {.format = format};
+    print_headings(&cells);
     for (uint64_t i = 0; i < count; i++)
-        print_model(&csv, &models[i], i == 0);
-}
-
-/* A bar would end the cell, a line break the row. */
-static void markdown_text(const char *text)
-{
-    for (; *text; text++) {
-        if (*text == '|' || *text == '\\') putchar('\\');
-        putchar(*text == '\n' || *text == '\r' ? ' ' : *text);
-    }
-}
-
-void task_print_markdown(const struct task_print_model *models, uint64_t count)
-{
-    static const struct layout markdown = {"| ", " | ", " |", markdown_text};
-    print_headings(&markdown);
-    printf("| --- |");
-    for (int i = 0; i < COLUMNS + 3; i++)
-        printf(" ---: |");
-    printf("\n");
-    for (uint64_t i = 0; i < count; i++)
-        print_model(&markdown, &models[i], i == 0);
+        print_model(&cells, &models[i], i == 0);
 }
 
 /* ---- samples ---- */

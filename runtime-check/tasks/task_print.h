@@ -2,6 +2,7 @@
 #ifndef NIBBLE_RUNTIME_CHECK_TASK_PRINT_H
 #define NIBBLE_RUNTIME_CHECK_TASK_PRINT_H
 
+#include "base/cells.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "runtime-check/tasks/tally.h"
@@ -16,11 +17,10 @@ struct task_print_model {
 };
 
 /* All to standard output, models[count] in the order given.
- * table: aligned, percentages. csv (RFC 4180, lines end with a line feed) and markdown: shares with all digits, one column per
- * number; what the first model has no value for is empty. */
+ * table: aligned, percentages. cells (CSV or Markdown): shares with all digits, one column per number; what the first model has no
+ * value for is empty. */
 void task_print_table(const struct task_print_model *models, uint64_t count);
-void task_print_csv(const struct task_print_model *models, uint64_t count);
-void task_print_markdown(const struct task_print_model *models, uint64_t count);
+void task_print_cells(enum cells_format format, const struct task_print_model *models, uint64_t count);
 
 /* One model as a JSON object; `first`: without comparison. */
 void task_print_json(struct json_writer *writer, const struct task_print_model *model, bool first);

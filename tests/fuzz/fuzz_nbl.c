@@ -1,13 +1,7 @@
-/* Any bytes as a .nbl file, as they are and with a checksum that fits, as a forger would make it. So that
- * inputs stay small, the padding between table and data is left out of them and put back here. */
-#include <string.h>
-
-#include "base/file.h"
-#include "formats/bytes.h"
+/* Any bytes as a .nbl file: as they are, with the padding that inputs leave out, and with a checksum that fits. */
 #include "formats/nbl.h"
 #include "tests/fuzz/fuzz.h"
-
-enum { HEADER_BYTES = 128, DATA_AT = 65536, ROOM = DATA_AT + (1 << 20) };
+#include "tests/fuzz/nbl_forge.h"
 
 /* Open the file, and verify what opening leaves unread. */
 static void run(const uint8_t *file, size_t count)
@@ -23,23 +17,11 @@ static void run(const uint8_t *file, size_t count)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static uint8_t file[ROOM];
-    uint64_t table_end, count, metadata, bytes;
+    static uint8_t file[NBL_FORGE_ROOM];
+    const size_t count = nbl_forge_pad(file, data, size);
 
     run(data, size);
-    if (size < HEADER_BYTES || size > ROOM - DATA_AT) return 0;
-    table_end = HEADER_BYTES + bytes_get_u64(data + 40);
-    if (table_end < HEADER_BYTES || table_end > size || table_end > DATA_AT) return 0;
-    count = DATA_AT + size - table_end;
-    memcpy(file, data, table_end);
-    memset(file + table_end, 0, DATA_AT - table_end);
-    memcpy(file + DATA_AT, data + table_end, size - table_end);
-    run(file, count);
-    metadata = bytes_get_u64(file + 64);
-    bytes = bytes_get_u64(file + 72);
-    if (metadata > count || bytes > count - metadata) return 0;
-    uint32_t crc = file_crc32(file_crc32(0, file, 124), file + HEADER_BYTES, table_end - HEADER_BYTES);
-    bytes_put(file + 124, file_crc32(crc, file + metadata, bytes), 4);
-    run(file, count);
+    if (count) run(file, count);
+    if (count && nbl_forge_seal(file, count)) run(file, count);
     return 0;
 }
