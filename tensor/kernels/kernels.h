@@ -49,9 +49,12 @@ struct grid_candidates {
     /* blocks [begin, end) of a tile to floats; out is where row 0 of block `begin` goes; same bits */                 \
     KERNEL(blocks_decode, (const struct tiles_layout *layout, float *out, uint64_t stride, const uint8_t *codes,       \
                               const uint16_t *scales, const uint8_t *zeros, uint64_t begin, uint64_t end))             \
-    /* tiles_dot; close */                                                                                             \
+    /* tiles_dot with one token; close */                                                                              \
     KERNEL(tile_dot, (const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,       \
                          const uint8_t *zeros, const float *x))                                                        \
+    /* tiles_dot with 1 .. TILE_TOKENS tokens; for each the very bits of tile_dot */                                   \
+    KERNEL(tile_dots, (const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,      \
+                          const uint8_t *zeros, const float *x, uint64_t tokens))                                      \
     /* the cache (tensor/cache.h): rows of `size` codes to floats; center [size] in half precision, NULL for 0; same     \
      * bits */                                                                                                         \
     KERNEL(cache_decode8, (float *out, const uint8_t *codes, const uint16_t *scales, const uint16_t *center,           \
