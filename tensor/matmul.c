@@ -14,9 +14,10 @@
 #include "tensor/linalg.h"
 #include "tensor/tiles.h"
 
-/* Up to this many tokens the dot kernels are faster than decoding and multiplying (measured: they break even
- * at 12 to 16 on Zen 4). */
+/* Up to this many tokens the dot kernels are faster than decoding and multiplying. Measured on Zen 4: over tiles
+ * they break even at 45 to 110, dense at 12 to 20. */
 #define DOT_TOKENS TILE_TOKENS
+#define DENSE_DOT_TOKENS 12
 #define DOT_ROWS 64 /* rows per task */
 /* A panel product takes a quarter of the rows, within these bounds. Tokens are packed anew for every panel
  * and rows for every block of tokens, which costs more the smaller they are; balance between workers wants
@@ -250,7 +251,8 @@ enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t
         enum status status = tiles_layout(&product.layout, product.rows, product.cols, weight->scheme, err);
         if (status != OK) return status;
     }
-    bool few = tokens <= DOT_TOKENS && (tiles || weight->dtype != DTYPE_F64);
+    uint64_t most = tiles ? DOT_TOKENS : weight->dtype == DTYPE_F64 ? 0 : DENSE_DOT_TOKENS;
+    bool few = tokens <= most;
     if (few && tiles) pad_tokens(matmul, &product);
     product.task_rows = few ? DOT_ROWS : panel_rows(product.rows);
     product.row_tasks = (product.rows + product.task_rows - 1) / product.task_rows;
