@@ -34,6 +34,10 @@ struct grid_candidates {
     KERNEL(dot_f32, (float *sum, const void *weights, const float *x, uint64_t n))                                     \
     KERNEL(dot_f16, (float *sum, const void *weights, const float *x, uint64_t n))                                     \
     KERNEL(dot_bf16, (float *sum, const void *weights, const float *x, uint64_t n))                                    \
+    /* sums[t * rows + r] = sum of weights[r * n + i] * x[t * n + i]; each has the very bits of dot_f32, dot_f16, dot_bf16 */\
+    KERNEL(dots_f32, (float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n))   \
+    KERNEL(dots_f16, (float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n))   \
+    KERNEL(dots_bf16, (float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n))  \
     /* the least and the greatest of each group; both NaN if a weight is NaN or infinite; same bits but for the sign   \
      * of a zero */                                                                                                    \
     KERNEL(group_extremes, (float *low, float *high, const float *weights, uint64_t groups, uint64_t group))           \

@@ -58,6 +58,34 @@ static void scalar_dot_bf16(float *sum, const void *weights, const float *x, uin
     *sum = dot(DTYPE_BF16, weights, x, n);
 }
 
+static void dots(enum dtype dtype, float *sums, const void *weights, uint64_t rows, const float *x,
+    uint64_t tokens, uint64_t n)
+{
+    const unsigned char *bytes = weights;
+    for (uint64_t t = 0; t < tokens; t++) {
+        for (uint64_t r = 0; r < rows; r++)
+            sums[t * rows + r] = dot(dtype, bytes + r * n * dtype_info(dtype)->bytes, x + t * n, n);
+    }
+}
+
+static void scalar_dots_f32(
+    float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n)
+{
+    dots(DTYPE_F32, sums, weights, rows, x, tokens, n);
+}
+
+static void scalar_dots_f16(
+    float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n)
+{
+    dots(DTYPE_F16, sums, weights, rows, x, tokens, n);
+}
+
+static void scalar_dots_bf16(
+    float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n)
+{
+    dots(DTYPE_BF16, sums, weights, rows, x, tokens, n);
+}
+
 /* ---- the grid ---- */
 
 static void scalar_group_extremes(
