@@ -14,10 +14,10 @@
 #include "tensor/linalg.h"
 #include "tensor/tiles.h"
 
-/* Up to this many tokens the dot kernels are faster than decoding and multiplying. Measured on Zen 4: over tiles
- * they break even at 45 to 110, dense at 12 to 25. */
+/* Up to this many tokens the dot kernels are taken. Measured on Zen 4, decoding and multiplying is as fast from 45 to
+ * 110 tokens over tiles, and dense from 14 (256 columns) to 30 (2048); 17 are what speculation verifies at most. */
 #define DOT_TOKENS TILE_TOKENS
-#define DENSE_DOT_TOKENS 12
+#define DENSE_DOT_TOKENS 17
 #define DOT_ROWS 64  /* rows per task */
 #define DENSE_ROWS 2 /* rows of a dense weight that share the tokens */
 /* A panel product takes a quarter of the rows, within these bounds. Tokens are packed anew for every panel

@@ -167,7 +167,7 @@ static void every_kind_and_shape(void)
  * tokens come one by one or are verified together. */
 static void tokens_do_not_see_their_company(void)
 {
-    enum { ROWS = 75, COLS = 172, FEW = TILE_TOKENS, DENSE_FEW = 12 };
+    enum { ROWS = 75, COLS = 172, FEW = TILE_TOKENS, DENSE_FEW = 17 };
     static float x[FEW * COLS], alone[FEW * ROWS], y[FEW * ROWS];
     uint64_t state = 3;
     struct pool *pool = NULL;
