@@ -2,8 +2,8 @@
  *
  * Work is cut into tasks of consecutive rows of the weight (and, with many tokens, consecutive tokens). The
  * cut follows from the shapes alone, so the result does not depend on the number of workers. There are two
- * ways: with few tokens the codes are read once per token from where they lie (dot); with many a panel of
- * rows is decoded to float and multiplied through linalg. */
+ * ways: with few tokens the codes are read from where they lie, once for all tokens (dot); with many a panel
+ * of rows is decoded to float and multiplied through linalg. */
 #include "tensor/matmul.h"
 
 #include <assert.h>
@@ -14,10 +14,12 @@
 #include "tensor/linalg.h"
 #include "tensor/tiles.h"
 
-/* Up to this many tokens the dot kernels are faster than decoding and multiplying (measured: they break even
- * at 12 to 16 on Zen 4). */
-#define DOT_TOKENS 12
-#define DOT_ROWS 64 /* rows per task */
+/* Up to this many tokens the dot kernels are taken. Measured on Zen 4, decoding and multiplying is as fast from 45 to
+ * 110 tokens over tiles, and dense from 14 (256 columns) to 30 (2048); 17 are what speculation verifies at most. */
+#define DOT_TOKENS TILE_TOKENS
+#define DENSE_DOT_TOKENS 17
+#define DOT_ROWS 64  /* rows per task */
+#define DENSE_ROWS 2 /* rows of a dense weight that share the tokens */
 /* A panel product takes a quarter of the rows, within these bounds. Tokens are packed anew for every panel
  * and rows for every block of tokens, which costs more the smaller they are; balance between workers wants
  * several of them. 256 x 512 runs at 90 percent and more of the speed of one undivided product, 64 x 512
@@ -36,13 +38,12 @@ struct matmul {
 /* One product, as its tasks see it. */
 struct product {
     float *y;
-    const float *x;
+    const float *x; /* [tokens][cols]; for dots over tiles as tiles_dot wants it */
     uint64_t tokens, rows, cols;
     const struct tensor *weight, *bias;
     struct tiles_layout layout; /* TILES only */
     uint64_t task_rows, row_tasks;
     float **panels;
-    uint64_t x_stride; /* of x: cols, or for dots over tiles cols rounded up to whole blocks */
 };
 
 static uint64_t round_up(uint64_t value, uint64_t multiple)
@@ -115,31 +116,40 @@ static uint64_t least(uint64_t a, uint64_t b)
 static void dot_tile(const struct product *product, uint64_t row, uint64_t count, const float *bias)
 {
     struct tile tile = tiles_at(&product->layout, product->weight->data, row / TILE_ROWS);
+    float sums[DOT_TOKENS][TILE_ROWS];
+    tiles_dot(&product->layout, sums[0], tile.codes, tile.scales, tile.zeros, product->x, product->tokens);
     for (uint64_t t = 0; t < product->tokens; t++) {
-        float sums[TILE_ROWS];
-        tiles_dot(
-            &product->layout, sums, tile.codes, tile.scales, tile.zeros, product->x + t * product->x_stride);
         for (uint64_t r = 0; r < count; r++)
-            product->y[t * product->rows + row + r] = sums[r] + bias[r];
+            product->y[t * product->rows + row + r] = sums[t][r] + bias[r];
     }
 }
 
-static void dot_row(const struct product *product, uint64_t row, float bias)
+static void dot_one(const struct product *product, float *sum, const void *weights)
 {
     const struct kernels *k = kernels();
     enum dtype dtype = product->weight->dtype;
-    const void *weights = dense_row(product, row);
+    (dtype == DTYPE_F16       ? k->dot_f16
+        : dtype == DTYPE_BF16 ? k->dot_bf16
+                              : k->dot_f32)(sum, weights, product->x, product->cols);
+}
+
+static void dot_rows(const struct product *product, uint64_t row, uint64_t count, const float *bias)
+{
+    const struct kernels *k = kernels();
+    enum dtype dtype = product->weight->dtype;
+    float sums[DENSE_DOT_TOKENS * DENSE_ROWS];
+    if (product->tokens == 1) {
+        for (uint64_t r = 0; r < count; r++)
+            dot_one(product, sums + r, dense_row(product, row + r));
+    } else {
+        (dtype == DTYPE_F16       ? k->dots_f16
+            : dtype == DTYPE_BF16 ? k->dots_bf16
+                                  : k->dots_f32)(
+            sums, dense_row(product, row), count, product->x, product->tokens, product->cols);
+    }
     for (uint64_t t = 0; t < product->tokens; t++) {
-        const float *x = product->x + t * product->x_stride;
-        float sum;
-        if (dtype == DTYPE_F16) {
-            k->dot_f16(&sum, weights, x, product->cols);
-        } else if (dtype == DTYPE_BF16) {
-            k->dot_bf16(&sum, weights, x, product->cols);
-        } else {
-            k->dot_f32(&sum, weights, x, product->cols);
-        }
-        product->y[t * product->rows + row] = sum + bias;
+        for (uint64_t r = 0; r < count; r++)
+            product->y[t * product->rows + row + r] = sums[t * count + r] + bias[r];
     }
 }
 
@@ -152,8 +162,8 @@ static enum status dot_task(void *context, uint64_t index, unsigned worker, stru
     float bias[DOT_ROWS];
     read_bias(bias, product, row, end - row);
     if (product->weight->storage == STORAGE_DENSE) {
-        for (uint64_t r = row; r < end; r++)
-            dot_row(product, r, bias[r - row]);
+        for (uint64_t r = row; r < end; r += DENSE_ROWS)
+            dot_rows(product, r, least(end - r, DENSE_ROWS), bias + (r - row));
     } else {
         for (uint64_t r = row; r < end; r += TILE_ROWS) {
             dot_tile(product, r, least(end - r, TILE_ROWS), bias + (r - row));
@@ -162,17 +172,18 @@ static enum status dot_task(void *context, uint64_t index, unsigned worker, stru
     return OK;
 }
 
-/* Tiles read whole blocks of x, 32-byte aligned: put every token on rows of that kind, zeros behind. */
+/* Tiles read whole blocks of x, 32-byte aligned: [blocks][tokens][32], zeros behind the last column. */
 static void pad_tokens(struct matmul *matmul, struct product *product)
 {
-    uint64_t stride = round_up(product->cols, TILE_COLS);
-    for (uint64_t t = 0; t < product->tokens; t++) {
-        float *row = matmul->padded + t * stride;
-        memcpy(row, product->x + t * product->cols, product->cols * sizeof *row);
-        memset(row + product->cols, 0, (stride - product->cols) * sizeof *row);
+    float *out = matmul->padded;
+    for (uint64_t col = 0; col < product->cols; col += TILE_COLS) {
+        uint64_t count = least(product->cols - col, TILE_COLS);
+        for (uint64_t t = 0; t < product->tokens; t++, out += TILE_COLS) {
+            memcpy(out, product->x + t * product->cols + col, count * sizeof *out);
+            memset(out + count, 0, (TILE_COLS - count) * sizeof *out);
+        }
     }
     product->x = matmul->padded;
-    product->x_stride = stride;
 }
 
 /* ---- many tokens ---- */
@@ -240,7 +251,6 @@ enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t
         .weight = weight,
         .bias = bias,
         .panels = matmul->panels,
-        .x_stride = weight->shape[1],
     };
     assert(product.cols <= matmul->max_cols);
     bool tiles = weight->storage == STORAGE_TILES;
@@ -252,7 +262,8 @@ enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t
         enum status status = tiles_layout(&product.layout, product.rows, product.cols, weight->scheme, err);
         if (status != OK) return status;
     }
-    bool few = tokens <= DOT_TOKENS && (tiles || weight->dtype != DTYPE_F64);
+    uint64_t most = tiles ? DOT_TOKENS : weight->dtype == DTYPE_F64 ? 0 : DENSE_DOT_TOKENS;
+    bool few = tokens <= most;
     if (few && tiles) pad_tokens(matmul, &product);
     product.task_rows = few ? DOT_ROWS : panel_rows(product.rows);
     product.row_tasks = (product.rows + product.task_rows - 1) / product.task_rows;

@@ -185,7 +185,11 @@ struct tile tiles_at(const struct tiles_layout *layout, const void *base, uint64
 /* ---- products ---- */
 
 void tiles_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,
-    const uint8_t *zeros, const float *x)
+    const uint8_t *zeros, const float *x, uint64_t tokens)
 {
-    kernels()->tile_dot(layout, y, codes, scales, zeros, x);
+    if (tokens == 1) {
+        kernels()->tile_dot(layout, y, codes, scales, zeros, x);
+    } else {
+        kernels()->tile_dots(layout, y, codes, scales, zeros, x, tokens);
+    }
 }

@@ -22,6 +22,7 @@
 
 #define TILE_ROWS 8
 #define TILE_COLS 32
+#define TILE_TOKENS 32 /* the most that tiles_dot takes at once */
 
 /* Where everything lies, computed from shape and scheme alone. Offsets are from the start of the tensor's bytes. */
 struct tiles_layout {
@@ -88,11 +89,12 @@ void tiles_decode_tile(const struct tiles_layout *layout, float *out, uint64_t o
 /* The codes of one tile back, one byte each: codes [8][cols]. For verification and conversion. */
 void tiles_unpack(const struct tiles_layout *layout, uint8_t *codes, const uint8_t *tile_codes);
 
-/* y[8] = sum over cols of decoded weight * x, for one tile: the one-token product. Sums in float, in an order that
- * depends on the layout only.
- *   y  [8]                      out
- *   x  [blocks * 32]            in, zero beyond cols, 32-byte aligned */
+/* y[t][8] = sum over cols of decoded weight * x of token t, for one tile and a few tokens; codes are read once. Sums in float, in
+ * an order that depends on the layout only: a token has the same bits alone and in any company.
+ *   y       [tokens][8]            out
+ *   x       [blocks][tokens][32]   in, zero beyond cols, 32-byte aligned
+ *   tokens  1 .. TILE_TOKENS */
 void tiles_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,
-    const uint8_t *zeros, const float *x);
+    const uint8_t *zeros, const float *x, uint64_t tokens);
 
 #endif

@@ -169,6 +169,49 @@ static void check_dot(enum dtype dtype, void (*fast)(float *, const void *, cons
     }
 }
 
+typedef void (*one_dot)(float *sum, const void *weights, const float *x, uint64_t n);
+typedef void (*several_dots)(
+    float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n);
+
+/* Rows and tokens in any number: each sum has the bits it has alone. Buffers are exactly as long as needed. */
+static void compare_dots(
+    enum dtype dtype, one_dot one, several_dots several, uint64_t rows, uint64_t tokens, uint64_t n)
+{
+    uint64_t state = n, bytes = n * dtype_info(dtype)->bytes;
+    float *x = malloc((tokens > rows ? tokens : rows) * n * sizeof *x);
+    float *sums = malloc(rows * tokens * sizeof *sums);
+    uint8_t *weights = malloc(rows * bytes);
+    REQUIRE(weights && x && sums, NULL);
+    for (uint64_t i = 0; i < rows * n; i++)
+        x[i] = testing_normal(&state);
+    dtype_info(dtype)->encode(weights, x, rows * n);
+    for (uint64_t i = 0; i < tokens * n; i++)
+        x[i] = testing_normal(&state);
+    several(sums, weights, rows, x, tokens, n);
+    for (uint64_t i = 0; i < rows * tokens; i++) {
+        float alone;
+        one(&alone, weights + i % rows * bytes, x + i / rows * n, n);
+        CHECK(memcmp(&sums[i], &alone, sizeof alone) == 0, NULL);
+    }
+    free(weights);
+    free(x);
+    free(sums);
+}
+
+static void dots_of_several_have_the_bits_of_one(void)
+{
+    const struct kernels *k = kernels();
+    for (size_t l = 1; l < LENGTH_COUNT; l++) {
+        for (uint64_t rows = 1; rows <= 3; rows++) {
+            for (uint64_t tokens = 1; tokens <= 13; tokens++) {
+                compare_dots(DTYPE_F32, k->dot_f32, k->dots_f32, rows, tokens, lengths[l]);
+                compare_dots(DTYPE_F16, k->dot_f16, k->dots_f16, rows, tokens, lengths[l]);
+                compare_dots(DTYPE_BF16, k->dot_bf16, k->dots_bf16, rows, tokens, lengths[l]);
+            }
+        }
+    }
+}
+
 static void dots_are_close(void)
 {
     check_dot(DTYPE_F32, kernels()->dot_f32);
@@ -377,6 +420,7 @@ int main(void)
         {"every half gives the same bits", every_half_gives_the_same_bits},
         {"ties give the same bits", ties_give_the_same_bits},
         {"dots are close", dots_are_close},
+        {"dots of several have the bits of one", dots_of_several_have_the_bits_of_one},
         {"extremes are found", extremes_are_found},
         {"one bad weight makes its group NaN", one_bad_weight_makes_its_group_nan},
         {"codes are the nearest", codes_are_the_nearest},

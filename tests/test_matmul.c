@@ -148,8 +148,8 @@ static void every_kind_and_shape(void)
 {
     static const struct {
         uint64_t rows, cols, tokens;
-    } shapes[] = {{1, 32, 1}, {8, 172, 3}, {9, 1, 6}, {63, 48, 7}, {65, 320, 4}, {200, 96, 40}, {600, 64, 1},
-        {520, 32, 530}, {16, 64, 0}};
+    } shapes[] = {{1, 32, 1}, {8, 172, 3}, {9, 1, 6}, {63, 48, 7}, {65, 320, 4}, {200, 96, 40}, {70, 96, 12},
+        {70, 172, 32}, {70, 172, 33}, {600, 64, 1}, {520, 32, 530}, {16, 64, 0}};
     static float x[TOKENS_MOST * COLS_MOST];
     uint64_t state = 1;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
@@ -161,6 +161,38 @@ static void every_kind_and_shape(void)
             free_weight(&weight);
         }
     }
+}
+
+/* A token's result does not depend on how many go with it, as long as they are few: what is generated is the same whether
+ * tokens come one by one or are verified together. */
+static void tokens_do_not_see_their_company(void)
+{
+    enum { ROWS = 75, COLS = 172, FEW = TILE_TOKENS, DENSE_FEW = 17 };
+    static float x[FEW * COLS], alone[FEW * ROWS], y[FEW * ROWS];
+    uint64_t state = 3;
+    struct pool *pool = NULL;
+    struct matmul *matmul = NULL;
+    struct error err = {0};
+    REQUIRE(pool_create(&pool, 2, &err) == OK, &err);
+    REQUIRE(matmul_create(&matmul, pool, COLS, &err) == OK, &err);
+    for (int i = 0; i < FEW * COLS; i++)
+        x[i] = testing_normal(&state);
+    for (int kind = 0; kind < KINDS; kind++) {
+        if (kind == 3) continue; /* F64 always goes through linalg */
+        struct weight weight = make_weight(kind, ROWS, COLS, &state);
+        for (int t = 0; t < FEW; t++)
+            CHECK(matmul_run(matmul, alone + t * ROWS, x + t * COLS, 1, &weight.tensor, &weight.bias, &err) ==
+                      OK,
+                &err);
+        for (uint64_t tokens = 1; tokens <= (kind < 4 ? DENSE_FEW : FEW); tokens++) {
+            memset(y, 0xff, sizeof y);
+            CHECK(matmul_run(matmul, y, x, tokens, &weight.tensor, &weight.bias, &err) == OK, &err);
+            CHECK(memcmp(y, alone, tokens * ROWS * sizeof *y) == 0, NULL);
+        }
+        free_weight(&weight);
+    }
+    matmul_free(matmul);
+    pool_free(pool);
 }
 
 /* An infinity in a wide product leaves nothing behind for a narrow one. */
@@ -254,6 +286,7 @@ int main(void)
     REQUIRE(linalg_init(&err) == OK, &err);
     static const struct test_case cases[] = {
         {"every kind and shape", every_kind_and_shape},
+        {"tokens do not see their company", tokens_do_not_see_their_company},
         {"products do not see the ones before", products_do_not_see_the_ones_before},
         {"integer weights are refused", integer_weights_are_refused},
         {"every allocation may fail", every_allocation_may_fail},

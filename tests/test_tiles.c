@@ -204,7 +204,7 @@ static void check_bits_of_avx2(
     float expected[8];
     if (strcmp(kernels()->name, "avx512") != 0) return;
     REQUIRE(kernels_select("avx2", NULL) == OK, NULL);
-    tiles_dot(layout, expected, tile->codes, tile->scales, tile->zeros, x);
+    tiles_dot(layout, expected, tile->codes, tile->scales, tile->zeros, x, 1);
     CHECK(memcmp(y, expected, sizeof expected) == 0, NULL);
     REQUIRE(kernels_select("avx512", NULL) == OK, NULL);
 }
@@ -217,7 +217,7 @@ static void check_dot(const struct matrix *matrix, uint64_t *state)
         x[col] = testing_normal(state);
     for (uint64_t index = 0; index < layout->tiles; index++) {
         struct tile tile = tiles_at(layout, matrix->bytes, index);
-        tiles_dot(layout, y, tile.codes, tile.scales, tile.zeros, x);
+        tiles_dot(layout, y, tile.codes, tile.scales, tile.zeros, x, 1);
         check_bits_of_avx2(layout, y, &tile, x);
         for (uint64_t r = 0; r < 8; r++) {
             double sum = 0, magnitude = 0;
@@ -228,6 +228,49 @@ static void check_dot(const struct matrix *matrix, uint64_t *state)
             }
             CHECK(fabs(y[r] - sum) <= 1e-6 * magnitude, NULL);
         }
+    }
+    free(x);
+}
+
+/* Tokens of any company: each has the bits it has alone, and nothing is written behind the last. */
+static void check_company(const struct tiles_layout *layout, const struct tile *tile, const float *x,
+    const float *alone, uint64_t tokens)
+{
+    float *together = get(layout->blocks * tokens * 32 * sizeof *together);
+    float *y = get((tokens * 8 + 1) * sizeof *y);
+    for (uint64_t block = 0; block < layout->blocks; block++) {
+        for (uint64_t t = 0; t < tokens; t++)
+            memcpy(
+                together + (block * tokens + t) * 32, x + (t * layout->blocks + block) * 32, 32 * sizeof *x);
+    }
+    for (uint64_t i = 0; i <= tokens * 8; i++)
+        y[i] = 77;
+    tiles_dot(layout, y, tile->codes, tile->scales, tile->zeros, together, tokens);
+    CHECK(memcmp(y, alone, tokens * 8 * sizeof *y) == 0, NULL);
+    CHECK(y[tokens * 8] == 77, NULL);
+    /* the kernel for several, also with one token */
+    kernels()->tile_dots(layout, y, tile->codes, tile->scales, tile->zeros, x, 1);
+    CHECK(memcmp(y, alone, 8 * sizeof *y) == 0, NULL);
+    free(together);
+    free(y);
+}
+
+static void check_companies(const struct matrix *matrix, uint64_t *state)
+{
+    static const uint64_t counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 17, TILE_TOKENS};
+    const struct tiles_layout *layout = &matrix->layout;
+    uint64_t stride = layout->blocks * 32;
+    float *x = get(TILE_TOKENS * stride * sizeof *x), alone[TILE_TOKENS][8];
+    for (uint64_t t = 0; t < TILE_TOKENS; t++) {
+        for (uint64_t col = 0; col < layout->cols; col++)
+            x[t * stride + col] = testing_normal(state);
+    }
+    for (uint64_t index = 0; index < layout->tiles; index++) {
+        struct tile tile = tiles_at(layout, matrix->bytes, index);
+        for (uint64_t t = 0; t < TILE_TOKENS; t++)
+            tiles_dot(layout, alone[t], tile.codes, tile.scales, tile.zeros, x + t * stride, 1);
+        for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+            check_company(layout, &tile, x, alone[0], counts[c]);
     }
     free(x);
 }
@@ -246,6 +289,7 @@ static void check_matrix(uint64_t rows, uint64_t cols, uint64_t group, uint64_t 
         check_decode(&matrix, 0);
         if (rows > 8) check_decode(&matrix, 8);
         check_dot(&matrix, state);
+        if (rows == 9) check_companies(&matrix, state);
         free_matrix(&matrix);
     }
 }

@@ -34,6 +34,10 @@ struct grid_candidates {
     KERNEL(dot_f32, (float *sum, const void *weights, const float *x, uint64_t n))                                     \
     KERNEL(dot_f16, (float *sum, const void *weights, const float *x, uint64_t n))                                     \
     KERNEL(dot_bf16, (float *sum, const void *weights, const float *x, uint64_t n))                                    \
+    /* sums[t * rows + r] = sum of weights[r * n + i] * x[t * n + i]; each has the very bits of dot_f32, dot_f16, dot_bf16 */\
+    KERNEL(dots_f32, (float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n))   \
+    KERNEL(dots_f16, (float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n))   \
+    KERNEL(dots_bf16, (float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n))  \
     /* the least and the greatest of each group; both NaN if a weight is NaN or infinite; same bits but for the sign   \
      * of a zero */                                                                                                    \
     KERNEL(group_extremes, (float *low, float *high, const float *weights, uint64_t groups, uint64_t group))           \
@@ -49,9 +53,12 @@ struct grid_candidates {
     /* blocks [begin, end) of a tile to floats; out is where row 0 of block `begin` goes; same bits */                 \
     KERNEL(blocks_decode, (const struct tiles_layout *layout, float *out, uint64_t stride, const uint8_t *codes,       \
                               const uint16_t *scales, const uint8_t *zeros, uint64_t begin, uint64_t end))             \
-    /* tiles_dot; close */                                                                                             \
+    /* tiles_dot with one token; close */                                                                              \
     KERNEL(tile_dot, (const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,       \
                          const uint8_t *zeros, const float *x))                                                        \
+    /* tiles_dot with 1 .. TILE_TOKENS tokens; for each the very bits of tile_dot */                                   \
+    KERNEL(tile_dots, (const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,      \
+                          const uint8_t *zeros, const float *x, uint64_t tokens))                                      \
     /* the cache (tensor/cache.h): rows of `size` codes to floats; center [size] in half precision, NULL for 0; same     \
      * bits */                                                                                                         \
     KERNEL(cache_decode8, (float *out, const uint8_t *codes, const uint16_t *scales, const uint16_t *center,           \

@@ -131,6 +131,111 @@ static void avx2_dot_bf16(float *sum, const void *weights, const float *x, uint6
     dot(sum, weights, x, n, 2, bf16_load, kernels_scalar.dot_bf16);
 }
 
+/* ---- dot products of several rows with several tokens ---- */
+
+/* Rows of one type. */
+struct dense_rows {
+    const uint8_t *bytes;
+    uint64_t bytes_each, n;
+    __m256 (*load)(const void *);
+    void (*scalar)(float *, const void *, const float *, uint64_t);
+};
+
+/* Two sums of eight lanes for each row and token, added up. */
+struct dots {
+    __m256 of[2][3];
+};
+
+/* Columns first .. first + 15 of every 32. Two rows and three tokens fill twelve of the sixteen registers. */
+INLINE struct dots half_dots(
+    struct dense_rows weights, uint32_t rows, const float *x, uint32_t tokens, uint64_t first)
+{
+    const uint64_t n = weights.n;
+    __m256 sums[2][3][2];
+    struct dots result;
+#pragma GCC unroll 16
+    for (uint32_t s = 0; s < 12; s++)
+        sums[s / 6][s / 2 % 3][s % 2] = _mm256_setzero_ps();
+    for (uint64_t i = 0; i + 32 <= n; i += 32) {
+#pragma GCC unroll 16
+        for (uint32_t s = 0; s < 2 * rows; s++) {
+            const uint32_t k = s / rows, r = s % rows;
+            const uint64_t at = i + first + 8 * k;
+            const __m256 weight = weights.load(weights.bytes + (r * n + at) * weights.bytes_each);
+#pragma GCC unroll 16
+            for (uint32_t t = 0; t < tokens; t++)
+                sums[r][t][k] = _mm256_fmadd_ps(weight, _mm256_loadu_ps(x + t * n + at), sums[r][t][k]);
+        }
+    }
+#pragma GCC unroll 16
+    for (uint32_t s = 0; s < 6; s++)
+        result.of[s / 3][s % 3] = _mm256_add_ps(sums[s / 3][s % 3][0], sums[s / 3][s % 3][1]);
+    return result;
+}
+
+/* In the order of dot(): the same bits. */
+INLINE void dots(
+    float *out, uint64_t stride, struct dense_rows weights, uint32_t rows, const float *x, uint32_t tokens)
+{
+    const struct dots low = half_dots(weights, rows, x, tokens, 0),
+                      high = half_dots(weights, rows, x, tokens, 16);
+    const uint64_t n = weights.n, whole = n / 32 * 32;
+#pragma GCC unroll 16
+    for (uint32_t s = 0; s < rows * tokens; s++) {
+        const uint32_t r = s / tokens, t = s % tokens;
+        out[t * stride + r] = sum_of_lanes(_mm256_add_ps(low.of[r][t], high.of[r][t]));
+    }
+    for (uint32_t s = 0; s < rows * tokens; s++) {
+        const uint32_t r = s / tokens, t = s % tokens;
+        float rest = 0;
+        if (whole < n)
+            weights.scalar(
+                &rest, weights.bytes + (r * n + whole) * weights.bytes_each, x + t * n + whole, n - whole);
+        out[t * stride + r] += rest;
+    }
+}
+
+INLINE void dots_of_rows(
+    float *out, uint64_t stride, struct dense_rows weights, uint32_t rows, const float *x, uint64_t tokens)
+{
+    uint64_t t = 0;
+    for (; tokens - t > 4 || tokens - t == 3; t += 3)
+        dots(out + t * stride, stride, weights, rows, x + t * weights.n, 3);
+    for (; tokens - t >= 2; t += 2)
+        dots(out + t * stride, stride, weights, rows, x + t * weights.n, 2);
+    if (tokens - t == 1) dots(out + t * stride, stride, weights, rows, x + t * weights.n, 1);
+}
+
+INLINE void dots_of_all(
+    float *sums, struct dense_rows weights, uint64_t rows, const float *x, uint64_t tokens)
+{
+    uint64_t r = 0;
+    for (; r + 2 <= rows; r += 2, weights.bytes += 2 * weights.n * weights.bytes_each)
+        dots_of_rows(sums + r, rows, weights, 2, x, tokens);
+    if (r < rows) dots_of_rows(sums + r, rows, weights, 1, x, tokens);
+}
+
+static void avx2_dots_f32(
+    float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n)
+{
+    struct dense_rows dense = {weights, 4, n, f32_load, kernels_scalar.dot_f32};
+    dots_of_all(sums, dense, rows, x, tokens);
+}
+
+static void avx2_dots_f16(
+    float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n)
+{
+    struct dense_rows dense = {weights, 2, n, f16_load, kernels_scalar.dot_f16};
+    dots_of_all(sums, dense, rows, x, tokens);
+}
+
+static void avx2_dots_bf16(
+    float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n)
+{
+    struct dense_rows dense = {weights, 2, n, bf16_load, kernels_scalar.dot_bf16};
+    dots_of_all(sums, dense, rows, x, tokens);
+}
+
 /* ---- the grid ---- */
 
 /* Extremes so far, and the largest bits without their sign: above those of the largest finite number once a
@@ -306,6 +411,9 @@ void kernels_override_avx2(struct kernels *table)
     table->dot_f32 = avx2_dot_f32;
     table->dot_f16 = avx2_dot_f16;
     table->dot_bf16 = avx2_dot_bf16;
+    table->dots_f32 = avx2_dots_f32;
+    table->dots_f16 = avx2_dots_f16;
+    table->dots_bf16 = avx2_dots_bf16;
     table->group_extremes = avx2_group_extremes;
     table->group_encode = avx2_group_encode;
     table->grid_search = avx2_grid_search;

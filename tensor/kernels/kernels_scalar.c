@@ -58,6 +58,34 @@ static void scalar_dot_bf16(float *sum, const void *weights, const float *x, uin
     *sum = dot(DTYPE_BF16, weights, x, n);
 }
 
+static void dots(enum dtype dtype, float *sums, const void *weights, uint64_t rows, const float *x,
+    uint64_t tokens, uint64_t n)
+{
+    const unsigned char *bytes = weights;
+    for (uint64_t t = 0; t < tokens; t++) {
+        for (uint64_t r = 0; r < rows; r++)
+            sums[t * rows + r] = dot(dtype, bytes + r * n * dtype_info(dtype)->bytes, x + t * n, n);
+    }
+}
+
+static void scalar_dots_f32(
+    float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n)
+{
+    dots(DTYPE_F32, sums, weights, rows, x, tokens, n);
+}
+
+static void scalar_dots_f16(
+    float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n)
+{
+    dots(DTYPE_F16, sums, weights, rows, x, tokens, n);
+}
+
+static void scalar_dots_bf16(
+    float *sums, const void *weights, uint64_t rows, const float *x, uint64_t tokens, uint64_t n)
+{
+    dots(DTYPE_BF16, sums, weights, rows, x, tokens, n);
+}
+
 /* ---- the grid ---- */
 
 static void scalar_group_extremes(
@@ -218,16 +246,27 @@ static void scalar_blocks_decode(const struct tiles_layout *layout, float *out, 
     }
 }
 
+/* Every value is decoded once for all tokens. */
+static void scalar_tile_dots(const struct tiles_layout *layout, float *y, const uint8_t *codes,
+    const uint16_t *scales, const uint8_t *zeros, const float *x, uint64_t tokens)
+{
+    for (uint64_t row = 0; row < TILE_ROWS; row++) {
+        double sums[TILE_TOKENS] = {0};
+        for (uint64_t col = 0; col < layout->cols; col++) {
+            const float *x_col = x + col / TILE_COLS * TILE_COLS * tokens + col % TILE_COLS;
+            double value = (double)tile_value(layout, codes, scales, zeros, row, col);
+            for (uint64_t t = 0; t < tokens; t++)
+                sums[t] += value * x_col[t * TILE_COLS];
+        }
+        for (uint64_t t = 0; t < tokens; t++)
+            y[t * TILE_ROWS + row] = (float)sums[t];
+    }
+}
+
 static void scalar_tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes,
     const uint16_t *scales, const uint8_t *zeros, const float *x)
 {
-    for (uint64_t row = 0; row < TILE_ROWS; row++) {
-        double sum = 0;
-        for (uint64_t col = 0; col < layout->cols; col++) {
-            sum += (double)tile_value(layout, codes, scales, zeros, row, col) * x[col];
-        }
-        y[row] = (float)sum;
-    }
+    scalar_tile_dots(layout, y, codes, scales, zeros, x, 1);
 }
 
 /* ---- the cache ---- */

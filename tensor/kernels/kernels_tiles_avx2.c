@@ -124,29 +124,19 @@ INLINE void decode(const struct tiles_layout *layout, float *out, uint64_t strid
     }
 }
 
-/* ---- the one-token product ---- */
+/* ---- products ---- */
 
 /* Lanes are the eight rows. A code c becomes a float without conversion: 0x4B000000 | c is the float 2^23 +
  * c, from which 2^23 + zero is taken, exactly. */
-INLINE __m256 dot_half(const uint8_t *block, uint32_t bits, uint32_t first_quad, __m256 zero, const float *x)
+INLINE __m256 step(const uint8_t *block, uint32_t bits, uint32_t q, uint32_t k, __m256 zero)
 {
     const __m256i magic = _mm256_castps_si256(_mm256_set1_ps(0x1p23f));
     const __m256 offset = _mm256_add_ps(_mm256_set1_ps(0x1p23f), zero);
-    __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
-#pragma GCC unroll 8
-    for (uint32_t q = first_quad; q < first_quad + 4; q++) {
-        __m256i quad = get_quad(block, bits, q);
-#pragma GCC unroll 8
-        for (uint32_t k = 0; k < 4; k++) {
-            /* byte k of every lane, alone: 0x80 gives zero */
-            const __m256i byte_k = _mm256_broadcastsi128_si256(_mm_set_epi32(
-                (int)(0x8080800c + k), (int)(0x80808008 + k), (int)(0x80808004 + k), (int)(0x80808000 + k)));
-            __m256i code = _mm256_or_si256(_mm256_shuffle_epi8(quad, byte_k), magic);
-            __m256 steps = _mm256_sub_ps(_mm256_castsi256_ps(code), offset);
-            sums[k] = _mm256_fmadd_ps(steps, _mm256_broadcast_ss(x + 4 * q + k), sums[k]);
-        }
-    }
-    return _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
+    /* byte k of every lane, alone: 0x80 gives zero */
+    const __m256i byte_k = _mm256_broadcastsi128_si256(_mm_set_epi32(
+        (int)(0x8080800c + k), (int)(0x80808008 + k), (int)(0x80808004 + k), (int)(0x80808000 + k)));
+    __m256i code = _mm256_or_si256(_mm256_shuffle_epi8(get_quad(block, bits, q), byte_k), magic);
+    return _mm256_sub_ps(_mm256_castsi256_ps(code), offset);
 }
 
 /* ---- the table ----
@@ -198,7 +188,20 @@ static void avx2_tile_dot(const struct tiles_layout *layout, float *y, const uin
 {
 #define CASE(constant)                                                                                       \
     case constant:                                                                                           \
-        quads_tile_dot(layout, y, codes, scales, zeros, x, constant, dot_half);                              \
+        quads_tile_dot(layout, y, codes, scales, zeros, x, constant, step);                                  \
+        break;
+    switch (layout->bits) {
+        FOR_EACH_BITS(CASE)
+    }
+#undef CASE
+}
+
+static void avx2_tile_dots(const struct tiles_layout *layout, float *y, const uint8_t *codes,
+    const uint16_t *scales, const uint8_t *zeros, const float *x, uint64_t tokens)
+{
+#define CASE(constant)                                                                                       \
+    case constant:                                                                                           \
+        quads_tile_dots(layout, y, codes, scales, zeros, x, tokens, constant, step);                         \
         break;
     switch (layout->bits) {
         FOR_EACH_BITS(CASE)
@@ -212,6 +215,7 @@ void kernels_override_tiles_avx2(struct kernels *table)
     table->blocks_unpack = avx2_blocks_unpack;
     table->blocks_decode = avx2_blocks_decode;
     table->tile_dot = avx2_tile_dot;
+    table->tile_dots = avx2_tile_dots;
 }
 
 #else

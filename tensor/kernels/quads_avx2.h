@@ -10,6 +10,8 @@
 #ifndef NIBBLE_TENSOR_QUADS_AVX2_H
 #define NIBBLE_TENSOR_QUADS_AVX2_H
 
+#include <string.h>
+
 #include "tensor/tiles.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -66,30 +68,122 @@ INLINE struct half_grid group_grid(
     return grid;
 }
 
+/* code - zero of column 4 * q + k of a block, for its eight rows: exact, so all ways to it give the same bits. */
+typedef __m256 (*quads_step)(const uint8_t *block, uint32_t bits, uint32_t q, uint32_t k, __m256 zero);
+
+/* Where a walk over the half-blocks of a tile is. Groups are counted along instead of being divided for: a half-block never
+ * skips one. */
+struct quads_walk {
+    uint64_t group, column, end;
+};
+
+INLINE struct half_grid next_half_grid(
+    const struct tiles_layout *layout, const uint16_t *scales, const uint8_t *zeros, struct quads_walk *walk)
+{
+    if (walk->column >= walk->end && walk->group < layout->groups - 1) {
+        walk->group++;
+        walk->end += layout->group;
+    }
+    walk->column += 16;
+    return group_grid(layout, scales, zeros, walk->group);
+}
+
 /* The sum over columns 4 * first_quad .. 4 * first_quad + 15 of a block of (code - zero) * x; x is that of the block's first
  * column. Four sums, one for every column of a quad, added up as (0 + 1) + (2 + 3): all sets give the same bits. */
-typedef __m256 (*quads_dot_half)(
-    const uint8_t *block, uint32_t bits, uint32_t first_quad, __m256 zero, const float *x);
-
-/* Groups are counted along instead of being divided for: a half-block never skips one. */
-INLINE void quads_tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes,
-    const uint16_t *scales, const uint8_t *zeros, const float *x, uint32_t bits, quads_dot_half dot_half)
+INLINE __m256 quads_dot_half(
+    const uint8_t *block, uint32_t bits, uint32_t first_quad, __m256 zero, const float *x, quads_step step)
 {
-    const uint64_t last = layout->groups - 1, blocks = layout->blocks, size = layout->group;
-    uint64_t group = 0, column = 0, end = size;
+    __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+#pragma GCC unroll 8
+    for (uint32_t q = first_quad; q < first_quad + 4; q++) {
+#pragma GCC unroll 8
+        for (uint32_t k = 0; k < 4; k++)
+            sums[k] =
+                _mm256_fmadd_ps(step(block, bits, q, k, zero), _mm256_broadcast_ss(x + 4 * q + k), sums[k]);
+    }
+    return _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
+}
+
+INLINE void quads_tile_dot(const struct tiles_layout *layout, float *y, const uint8_t *codes,
+    const uint16_t *scales, const uint8_t *zeros, const float *x, uint32_t bits, quads_step step)
+{
+    const uint64_t blocks = layout->blocks;
+    struct quads_walk walk = {.end = layout->group};
     __m256 sum = _mm256_setzero_ps();
     for (uint64_t block = 0; block < blocks; block++, codes += 32 * bits, x += TILE_COLS) {
 #pragma GCC unroll 8
-        for (uint32_t half = 0; half < 2; half++, column += 16) {
-            if (column >= end && group < last) {
-                group++;
-                end += size;
-            }
-            struct half_grid grid = group_grid(layout, scales, zeros, group);
-            sum = _mm256_fmadd_ps(dot_half(codes, bits, 4 * half, grid.zero, x), grid.scale, sum);
+        for (uint32_t half = 0; half < 2; half++) {
+            struct half_grid grid = next_half_grid(layout, scales, zeros, &walk);
+            sum = _mm256_fmadd_ps(quads_dot_half(codes, bits, 4 * half, grid.zero, x, step), grid.scale, sum);
         }
     }
     _mm256_storeu_ps(y, sum);
+}
+
+/* ---- several tokens ---- */
+
+/* Steps of columns k and k + 1 of four quads. */
+struct quads_steps {
+    __m256 of[4][2];
+};
+
+INLINE struct quads_steps decode_steps(
+    const uint8_t *block, uint32_t bits, uint32_t first_quad, uint32_t k, __m256 zero, quads_step step)
+{
+    struct quads_steps steps;
+#pragma GCC unroll 8
+    for (uint32_t q = 0; q < 4; q++) {
+        steps.of[q][0] = step(block, bits, first_quad + q, k, zero);
+        steps.of[q][1] = step(block, bits, first_quad + q, k + 1, zero);
+    }
+    return steps;
+}
+
+/* sums[0] + sums[1] or sums[2] + sums[3] of quads_dot_half, of one token; x is that of column k of the first quad. */
+INLINE __m256 dot_steps(const struct quads_steps *steps, const float *x)
+{
+    __m256 sums[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+#pragma GCC unroll 8
+    for (uint32_t q = 0; q < 4; q++) {
+        sums[0] = _mm256_fmadd_ps(steps->of[q][0], _mm256_broadcast_ss(x + 4 * q), sums[0]);
+        sums[1] = _mm256_fmadd_ps(steps->of[q][1], _mm256_broadcast_ss(x + 4 * q + 1), sums[1]);
+    }
+    return _mm256_add_ps(sums[0], sums[1]);
+}
+
+/* Half a block for all tokens: the steps of two columns of every quad stay in eight registers while the tokens pass, then those
+ * of the other two. More would not fit the sixteen of AVX2. The order of operations of every token is that of quads_tile_dot:
+ * the same bits. */
+INLINE void quads_dots_half(float *y, const uint8_t *block, uint32_t bits, uint32_t half,
+    struct half_grid grid, const float *x, uint64_t tokens, quads_step step)
+{
+    __m256 first[TILE_TOKENS];
+    x += 16 * half;
+    struct quads_steps steps = decode_steps(block, bits, 4 * half, 0, grid.zero, step);
+    for (uint64_t t = 0; t < tokens; t++)
+        first[t] = dot_steps(&steps, x + t * TILE_COLS);
+    steps = decode_steps(block, bits, 4 * half, 2, grid.zero, step);
+    for (uint64_t t = 0; t < tokens; t++) {
+        __m256 sum = _mm256_add_ps(first[t], dot_steps(&steps, x + t * TILE_COLS + 2));
+        _mm256_storeu_ps(
+            y + t * TILE_ROWS, _mm256_fmadd_ps(sum, grid.scale, _mm256_loadu_ps(y + t * TILE_ROWS)));
+    }
+}
+
+INLINE void quads_tile_dots(const struct tiles_layout *layout, float *y, const uint8_t *codes,
+    const uint16_t *scales, const uint8_t *zeros, const float *x, uint64_t tokens, uint32_t bits,
+    quads_step step)
+{
+    const uint64_t blocks = layout->blocks;
+    struct quads_walk walk = {.end = layout->group};
+    memset(y, 0, tokens * TILE_ROWS * sizeof *y);
+    for (uint64_t block = 0; block < blocks; block++, codes += 32 * bits, x += tokens * TILE_COLS) {
+#pragma GCC unroll 8
+        for (uint32_t half = 0; half < 2; half++) {
+            struct half_grid grid = next_half_grid(layout, scales, zeros, &walk);
+            quads_dots_half(y, codes, bits, half, grid, x, tokens, step);
+        }
+    }
 }
 
 #endif
