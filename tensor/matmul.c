@@ -2,8 +2,8 @@
  *
  * Work is cut into tasks of consecutive rows of the weight (and, with many tokens, consecutive tokens). The
  * cut follows from the shapes alone, so the result does not depend on the number of workers. There are two
- * ways: with few tokens the codes are read once per token from where they lie (dot); with many a panel of
- * rows is decoded to float and multiplied through linalg. */
+ * ways: with few tokens the codes are read once per token from where they lie (dot; blocks are decoded a row at a time, once
+ * for all tokens); with many a panel of rows is decoded to float and multiplied through linalg. */
 #include "tensor/matmul.h"
 
 #include <assert.h>
@@ -96,6 +96,13 @@ static const void *dense_row(const struct product *product, uint64_t row)
     return bytes + row * product->cols * dtype_info(product->weight->dtype)->bytes;
 }
 
+/* Rows [row, row + count) of a weight of blocks as floats. */
+static void decode_blocks(float *out, const struct product *product, uint64_t row, uint64_t count)
+{
+    const struct tensor *weight = product->weight;
+    blocks_decode(out, weight->block, weight->data, row * product->cols, count * product->cols);
+}
+
 /* The bias of `count` rows as floats; 0 without one. */
 static void read_bias(float *out, const struct product *product, uint64_t row, uint64_t count)
 {
@@ -124,11 +131,11 @@ static void dot_tile(const struct product *product, uint64_t row, uint64_t count
     }
 }
 
-static void dot_row(const struct product *product, uint64_t row, float bias)
+/* weights: the row, of elements of dtype. */
+static void dot_row(
+    const struct product *product, enum dtype dtype, const void *weights, uint64_t row, float bias)
 {
     const struct kernels *k = kernels();
-    enum dtype dtype = product->weight->dtype;
-    const void *weights = dense_row(product, row);
     for (uint64_t t = 0; t < product->tokens; t++) {
         const float *x = product->x + t * product->x_stride;
         float sum;
@@ -145,7 +152,6 @@ static void dot_row(const struct product *product, uint64_t row, float bias)
 
 static enum status dot_task(void *context, uint64_t index, unsigned worker, struct error *err)
 {
-    (void)worker;
     (void)err;
     const struct product *product = context;
     uint64_t row = index * product->task_rows, end = least(row + product->task_rows, product->rows);
@@ -153,7 +159,12 @@ static enum status dot_task(void *context, uint64_t index, unsigned worker, stru
     read_bias(bias, product, row, end - row);
     if (product->weight->storage == STORAGE_DENSE) {
         for (uint64_t r = row; r < end; r++)
-            dot_row(product, r, bias[r - row]);
+            dot_row(product, product->weight->dtype, dense_row(product, r), r, bias[r - row]);
+    } else if (product->weight->storage == STORAGE_BLOCKS) {
+        for (uint64_t r = row; r < end; r++) {
+            decode_blocks(product->panels[worker], product, r, 1);
+            dot_row(product, DTYPE_F32, product->panels[worker], r, bias[r - row]);
+        }
     } else {
         for (uint64_t r = row; r < end; r += TILE_ROWS) {
             dot_tile(product, r, least(end - r, TILE_ROWS), bias + (r - row));
@@ -183,6 +194,10 @@ static const float *panel_of(const struct product *product, float *scratch, uint
     const struct tensor *weight = product->weight;
     if (weight->storage == STORAGE_TILES) {
         tiles_decode(&product->layout, scratch, product->cols, weight->data, row, count);
+        return scratch;
+    }
+    if (weight->storage == STORAGE_BLOCKS) {
+        decode_blocks(scratch, product, row, count);
         return scratch;
     }
     const void *data = dense_row(product, row);
