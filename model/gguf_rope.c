@@ -8,7 +8,7 @@
 #include "model/rope.h"
 
 #define AGREEMENT 1e-4
-#define CONTEXT_LEAST 256
+#define CONTEXT_LEAST 16
 #define CONTEXT_MOST (1 << 24)
 
 /* Scratch: the divisors, and frequencies without and with them, each [half]. */

@@ -7,7 +7,7 @@
 
 /* Find the parameters of rope_type llama3 that give the divisors in `factors`, F32 [head_size / 2].
  *   rope  in: theta; out: kind (ROPE_DEFAULT if every divisor is 1) and the parameters
- * low_freq_factor and high_freq_factor are 1 and 4, factor is the largest divisor, the original context a power of two from 256
+ * low_freq_factor and high_freq_factor are 1 and 4, factor is the largest divisor, the original context a power of two from 16
  * to 2^24 (Llama 3.1 and 3.2: 8192); all divisors must agree to 1e-4. ERR_UNSUPPORTED: no such parameters, another type or
  * length of the tensor. */
 enum status gguf_rope_solve(struct rope_config *rope, struct container *container,
