@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/file.h"
+#include "convert/convert.h"
 #include "model/checkpoint.h"
 #include "model/forward.h"
 #include "model/rope.h"
@@ -298,22 +300,174 @@ static void ranges(void)
     checkpoint_close(&input);
 }
 
+static void keep_in_corpus(const char *path)
+{
+    uint64_t count;
+    char *bytes = testing_read(path, &count);
+
+    corpus_keep("gguf_checkpoint", strrchr(path, '/') + 1, bytes, count);
+    memory_free(bytes);
+}
+
+/* ---- conversion ---- */
+
+static enum status convert(const char *input, const char *output, const char *type, struct error *err)
+{
+    struct convert_options options = convert_defaults();
+    struct convert_result result;
+    enum status status;
+
+    options.input = input;
+    options.output = output;
+    options.type = type;
+    options.force = true;
+    options.common.quiet = true;
+    options.common.threads = 2;
+    status = convert_run(&result, &options, err);
+    convert_release(&result);
+    return status;
+}
+
+/* The file's checksum in the converted file's provenance. */
+static void check_source(const char *path, const char *converted)
+{
+    struct container *container = NULL;
+    struct error err = {0};
+    char *text = NULL, *file, crc[16];
+    uint64_t bytes, file_bytes;
+
+    REQUIRE(container_open(&container, converted, &err) == OK, &err);
+    REQUIRE(container_document(container, "provenance.json", &text, &bytes, &err) == OK && text, &err);
+    file = testing_read(path, &file_bytes);
+    snprintf(crc, sizeof crc, "%08" PRIx32, file_crc32(0, file, file_bytes));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, crc));
+    memory_free(file);
+    memory_free(text);
+    container_close(container);
+}
+
+/* Whatever the file stores, converted it computes the same. */
+static void conversion(void)
+{
+    static const struct variant sound = {0}, mixed = {.blocks = "blk.0.attn_q.weight"};
+    const char *dense = write_gguf("llama", &sound), *blocked = write_gguf("llama", &mixed);
+    const char *converted = testing_path("converted.nbl");
+    struct error err = {0};
+
+    CHECK(convert(dense, converted, "keep", &err) == OK, &err);
+    check_same(golden("llama"), converted, TOKENS_MOST);
+    check_source(dense, converted);
+    CHECK(convert(blocked, converted, "f32", &err) == OK, &err);
+    check_same(blocked, converted, TOKENS_MOST);
+    check_source(blocked, converted);
+    CHECK(convert(blocked, testing_path("kept.nbl"), "keep", &err) == ERR_UNSUPPORTED, &err);
+    CHECK(strstr(err.text, "model.layers.0.self_attn.q_proj.weight has Q8_0 blocks") != NULL, &err);
+    CHECK(strstr(err.text, "--type f16") != NULL, &err);
+    CU_ASSERT_EQUAL(file_kind(testing_path("kept.nbl")), FILE_ABSENT);
+}
+
+/* ---- a whole file, small enough for the fuzz corpus ---- */
+
+enum { SMALL = 8 }; /* tokens, channels, columns of everything */
+
+static const char *const small_tokens[SMALL] = {"<unk>", "<s>", "</s>", "a", "b", "ab", "abab", "\xC4\xA0"};
+
+static void add_small_config(struct gguf_file *file, const char *name)
+{
+    static const char *const sizes[] = {"block_count", "embedding_length", "feed_forward_length",
+        "attention.head_count", "attention.head_count_kv", "context_length"};
+    static const uint32_t values[] = {1, SMALL, SMALL, 2, 1, 64};
+
+    gguf_file_string(file, "general.architecture", name);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        gguf_file_u32(file, key_of(name, sizes[i]), values[i]);
+    gguf_file_f32(file, key_of(name, "attention.layer_norm_rms_epsilon"), 1e-5f);
+}
+
+static void add_small_tokenizer(struct gguf_file *file, bool pieces)
+{
+    static const char *const merges[] = {"a b", "ab ab"};
+    static const int32_t types[SMALL] = {2, 3, 3, 1, 1, 1, 1, 4};
+    static const float scores[SMALL] = {0, 0, 0, -4, -5, -2, -1, -3};
+
+    gguf_file_string(file, "tokenizer.ggml.model", pieces ? "llama" : "gpt2");
+    gguf_file_strings(file, "tokenizer.ggml.tokens", small_tokens, SMALL);
+    gguf_file_i32s(file, "tokenizer.ggml.token_type", types, SMALL);
+    gguf_file_u32(file, "tokenizer.ggml.bos_token_id", 1);
+    gguf_file_u32(file, "tokenizer.ggml.eos_token_id", 2);
+    if (pieces) gguf_file_f32s(file, "tokenizer.ggml.scores", scores, SMALL);
+    if (!pieces) gguf_file_string(file, "tokenizer.ggml.pre", "qwen2");
+    if (!pieces) gguf_file_strings(file, "tokenizer.ggml.merges", merges, 2);
+}
+
+static void add_small_tensors(struct gguf_file *file, bool biases)
+{
+    static const enum role roles[] = {ROLE_EMBEDDING, ROLE_FINAL_NORM, ROLE_ATTENTION_NORM, ROLE_Q, ROLE_K,
+        ROLE_V, ROLE_O, ROLE_MLP_NORM, ROLE_GATE, ROLE_UP, ROLE_DOWN, ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS};
+    float values[SMALL * SMALL];
+    uint64_t random = 3;
+    char name[64];
+
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
+        const enum role role = roles[i];
+        const bool vector = strstr(names[role], "norm") || strstr(names[role], "bias");
+        const uint64_t rows =
+            strstr(names[role], "attn_k.") || strstr(names[role], "attn_v.") ? SMALL / 2 : SMALL;
+        if (strstr(names[role], "bias") && !biases) continue;
+        for (size_t k = 0; k < SMALL * SMALL; k++)
+            values[k] = testing_normal(&random);
+        snprintf(name, sizeof name, "%s%s", role < ROLE_PER_LAYER ? "" : "blk.0.", names[role]);
+        gguf_file_tensor(file, name, vector ? 0 : rows, vector ? rows : SMALL, 0, values,
+            (vector ? rows : rows * SMALL) * sizeof *values);
+    }
+}
+
+static void check_small(
+    const char *architecture, const char *text, const uint32_t *expected, uint64_t expected_count)
+{
+    const bool llama = strcmp(architecture, "llama") == 0;
+    const float factors[] = {1, 8};
+    struct gguf_file file = {0};
+    struct model *model = NULL;
+    struct error err = {0};
+    const char *path = testing_path("small-%s.gguf", architecture);
+    uint32_t *ids = NULL;
+    uint64_t count = 0;
+
+    add_small_config(&file, architecture);
+    add_small_tokenizer(&file, llama);
+    add_small_tensors(&file, !llama);
+    if (llama) gguf_file_tensor(&file, "rope_freqs.weight", 0, 2, 0, factors, sizeof factors);
+    gguf_file_store(&file, path);
+    gguf_file_free(&file);
+    keep_in_corpus(path);
+    REQUIRE(model_open(&model, path, pool, &err) == OK, &err);
+    CU_ASSERT_EQUAL(model->config.rope.kind, llama ? ROPE_LLAMA3 : ROPE_DEFAULT);
+    REQUIRE(tokenizer_encode(model->tokenizer, &ids, &count, text, strlen(text), true, &err) == OK, &err);
+    CU_ASSERT_EQUAL_FATAL(count, expected_count);
+    CU_ASSERT_TRUE(memcmp(ids, expected, count * sizeof *ids) == 0);
+    memory_free(ids);
+    memory_free(logits_of(path, TOKENS_MOST, &count));
+    model_close(model);
+}
+
+static void small_files(void)
+{
+    check_small("llama", "abab", (const uint32_t[]){1, 0, 6}, 3);
+    check_small("qwen2", "abab<s>", (const uint32_t[]){6, 1}, 2);
+}
+
 /* ---- refusals ---- */
 
 static void check_refused(const char *path, enum status expected, const char *says)
 {
     struct checkpoint checkpoint;
     struct error err = {0};
-    char *bytes;
-    uint64_t count;
 
     CHECK(checkpoint_open(&checkpoint, path, &err) == expected, &err);
     CHECK(strstr(err.text, path) != NULL && strstr(err.text, says) != NULL, &err);
     CU_ASSERT(strchr(err.text, '\n') == NULL);
     checkpoint_close(&checkpoint);
-    bytes = testing_read(path, &count);
-    corpus_keep("gguf_checkpoint", strrchr(path, 0x2F) + 1, bytes, count);
-    memory_free(bytes);
 }
 
 static void per_layer(struct gguf_file *file)
@@ -446,6 +600,8 @@ int main(void)
         {"the same logits as the folder", same_logits},
         {"matrices of blocks", blocks},
         {"any range of rows", ranges},
+        {"conversion", conversion},
+        {"small files", small_files},
         {"refusals", refusals},
         {"rotary factors", factors},
     };
