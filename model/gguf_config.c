@@ -60,6 +60,17 @@ static enum status find_family(struct source *in, struct error *err)
         error_quote(quoted, sizeof quoted, name, bytes < 64 ? bytes : 64));
 }
 
+/* A part of a split file has a part of the tensors. */
+static enum status refuse_part(const struct source *in, struct error *err)
+{
+    uint64_t parts = 1;
+    enum status status = metadata_get_u64(in->metadata, "split.count", 0, INT64_MAX, &parts, err);
+
+    if (status || parts <= 1) return status;
+    return fail(err, ERR_UNSUPPORTED,
+        "split.count: is one of %" PRIu64 " files; join them first (llama-gguf-split --merge)", parts);
+}
+
 /* Keys under which the same tensors would mean something else, unless they hold the number that means nothing. */
 static enum status refuse_features(const struct source *in, struct error *err)
 {
@@ -351,6 +362,7 @@ enum status gguf_config_write(
 
     *out = (struct gguf_config){0};
     *text = NULL;
+    if (!status) status = refuse_part(&in, err);
     if (!status) status = refuse_features(&in, err);
     if (!status) status = put_all(&in, out, err);
     if (!status) out->interleaved = in.family->interleaved;

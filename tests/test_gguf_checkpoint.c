@@ -481,6 +481,11 @@ static void experts(struct gguf_file *file)
     gguf_file_u32(file, "llama.expert_count", 8);
 }
 
+static void part(struct gguf_file *file)
+{
+    gguf_file_u32(file, "split.count", 3);
+}
+
 static void longrope(struct gguf_file *file)
 {
     gguf_file_string(file, "llama.rope.scaling.type", "longrope");
@@ -553,6 +558,7 @@ static void refusals(void)
         {"llama", {.skip = "attention.head_count", .add = per_layer}, ERR_UNSUPPORTED,
             "llama.attention.head_count: one value for every layer"},
         {"llama", {.add = experts}, ERR_UNSUPPORTED, "llama.expert_count: 8"},
+        {"llama", {.add = part}, ERR_UNSUPPORTED, "split.count: is one of 3 files"},
         {"llama", {.add = longrope}, ERR_UNSUPPORTED, "llama.rope.scaling.type: longrope"},
         {"llama", {.skip = "rope.dimension_count", .add = other_rotation}, ERR_UNSUPPORTED,
             "llama.rope.dimension_count: 4 with heads of"},
