@@ -14,14 +14,14 @@
 #define AT(field) offsetof(struct convert_options, field)
 
 static const struct operand operands[] = {
-    {"INPUT", AT(input), "A Hugging Face folder, a .safetensors file or a .nbl file."},
+    {"INPUT", AT(input), "A Hugging Face folder, a .safetensors, .nbl or GGUF file."},
     {"OUTPUT", AT(output), "The .nbl file to write. It appears complete or not at all."},
 };
 
 static const struct option options_table[] = {
     {"type", OPTION_CHOICE, AT(type), 0, 0, "keep|f32|f16|bf16", "TYPE", "keep",
         "Element type of weight matrices; quantized ones are decoded to it. Norms and biases always keep "
-        "theirs.",
+        "theirs. Blocks of a GGUF file must be decoded: keep refuses them.",
         "Conversion"},
     {"force", OPTION_FLAG, AT(force), 0, 0, NULL, NULL, NULL, "Replace OUTPUT if it exists.", NULL},
     COMMON_OPTIONS(struct convert_options),
@@ -33,7 +33,8 @@ const struct command convert_command = {
     .details = "Examples:\n"
                "  nibble-convert model/ model.nbl\n"
                "  nibble-convert model/model.safetensors model.nbl --type f16\n"
-               "  nibble-convert model-int4.nbl decoded.nbl --type f16\n",
+               "  nibble-convert model-int4.nbl decoded.nbl --type f16\n"
+               "  nibble-convert model-q4_k.gguf decoded.nbl --type f16\n",
     .operands = operands,
     .operand_count = sizeof operands / sizeof *operands,
     .options = options_table,
@@ -66,12 +67,14 @@ static struct transfer_item plan_item(const struct tensor *source, bool cast, en
         item.target.storage = STORAGE_DENSE;
         item.target.dtype = type;
         item.target.scheme = (struct scheme){0};
+        item.target.block = BLOCK_NONE;
     }
     return item;
 }
 
 static const char *type_name(const struct tensor *tensor)
 {
+    if (tensor->storage == STORAGE_BLOCKS) return block_info(tensor->block)->name;
     return tensor->storage == STORAGE_TILES ? "quantized" : dtype_info(tensor->dtype)->name;
 }
 
@@ -80,9 +83,20 @@ static bool is_cast(const struct transfer_item *item)
     return item->target.storage != item->source->storage || item->target.dtype != item->source->dtype;
 }
 
+/* A .nbl file has no blocks. */
+static enum status refuse_blocks(
+    const struct transfer_item *item, const struct convert_options *options, struct error *err)
+{
+    if (item->target.storage != STORAGE_BLOCKS) return OK;
+    return fail(err, ERR_UNSUPPORTED,
+        "%s: tensor %s has %s blocks, which a .nbl file does not store; decode them with --type f16 (or "
+        "bf16, f32)",
+        options->input, item->source->name, block_info(item->source->block)->name);
+}
+
 /* One item per tensor that is not dropped; counts them in result. items has room for all. */
-static void plan_items(struct convert_result *result, struct transfer_item *items,
-    const struct convert_options *options, const struct report *report)
+static enum status plan_items(struct convert_result *result, struct transfer_item *items,
+    const struct convert_options *options, const struct report *report, struct error *err)
 {
     enum dtype type = DTYPE_F32;
     bool cast = wanted_type(&type, options);
@@ -91,12 +105,15 @@ static void plan_items(struct convert_result *result, struct transfer_item *item
         if (checkpoint_is_dropped(&result->input, source)) continue;
         struct transfer_item *item = &items[result->tensors++];
         *item = plan_item(source, cast, type);
+        enum status status = refuse_blocks(item, options, err);
+        if (status != OK) return status;
         result->tensors_cast += is_cast(item);
         report_detail(report, "%s: %s%s%s", source->name, type_name(source), is_cast(item) ? " -> " : "",
             is_cast(item) ? type_name(&item->target) : "");
         result->weights += source->elements;
         result->tensor_bytes += transfer_target_bytes(&item->target);
     }
+    return OK;
 }
 
 /* ---- the output ---- */
@@ -133,7 +150,8 @@ static enum status convert_opened(struct convert_result *result, const struct co
     uint32_t *source_crcs = memory_new(count, sizeof *source_crcs, err);
     enum status status = ERR_MEMORY;
     if (!items || !source_crcs) goto done;
-    plan_items(result, items, options, report);
+    status = plan_items(result, items, options, report, err);
+    if (status != OK) goto done;
     status = pool_create(&pool, (unsigned)options->common.threads, err);
     if (status != OK) goto done;
     result->threads = pool_workers(pool);

@@ -78,8 +78,8 @@ static enum status open_file(struct container *container, const char *path, stru
     if (status) return status;
     format = recognize(head, count);
     if (!format->read)
-        return fail(
-            err, ERR_UNSUPPORTED, "%s: is a %s file; safetensors, GGUF and .nbl are read", path, format->name);
+        return fail(err, ERR_UNSUPPORTED, "%s: is a %s file; safetensors, GGUF and .nbl are read", path,
+            format->name);
     container->format = format->name;
     if (!format->has_documents) {
         uint64_t folder_bytes = (uint64_t)(base - path); /* with the slash */
@@ -167,6 +167,8 @@ void container_close(struct container *container)
     if (!container) return;
     for (uint64_t i = 0; i < container->entry_count; i++)
         memory_free(container->entries[i].copy);
+    for (uint64_t i = 0; i < container->document_count; i++)
+        memory_free(container->documents[i].text);
     for (uint64_t i = 0; i < container->file_count; i++)
         file_close(container->files[i].file);
     names_index_free(&container->index);
@@ -270,6 +272,31 @@ bool container_checksum(const struct container *container, const struct tensor *
     return container->records_checksums;
 }
 
+/* Where row `row` of a tensor with interleaved heads is stored. */
+static uint64_t stored_row(uint64_t row, uint64_t head)
+{
+    const uint64_t within = row % head, half = head / 2;
+
+    return row - within + 2 * (within % half) + within / half;
+}
+
+/* Gather `count` bytes at `offset` from rows that are not stored in order. */
+static enum status read_interleaved(struct container *container, const struct reader_entry *entry,
+    uint64_t offset, uint8_t *buffer, uint64_t count, struct error *err)
+{
+    const uint64_t row_bytes = entry->tensor.bytes / entry->tensor.shape[0];
+    enum status status = OK;
+
+    for (uint64_t done = 0, part; done < count && !status; done += part) {
+        const uint64_t at = offset + done, within = at % row_bytes;
+        const uint64_t from = stored_row(at / row_bytes, entry->head) * row_bytes + within;
+        part = row_bytes - within < count - done ? row_bytes - within : count - done;
+        status =
+            file_read_at(container->files[entry->file].file, entry->offset + from, buffer + done, part, err);
+    }
+    return status;
+}
+
 enum status container_read(struct container *container, const struct tensor *tensor, uint64_t offset,
     void *buffer, uint64_t count, struct error *err)
 {
@@ -281,7 +308,10 @@ enum status container_read(struct container *container, const struct tensor *ten
         return fail(err, ERR_USAGE,
             "tensor %s: %" PRIu64 " bytes wanted at byte %" PRIu64 ", it has %" PRIu64, tensor->name, count,
             offset, tensor->bytes);
-    status = file_read_at(container->files[entry->file].file, entry->offset + offset, buffer, count, err);
+    if (entry->head)
+        status = read_interleaved(container, entry, offset, buffer, count, err);
+    else
+        status = file_read_at(container->files[entry->file].file, entry->offset + offset, buffer, count, err);
     return status ? fail_within(err, status, "tensor %s", tensor->name) : OK;
 }
 
@@ -321,7 +351,7 @@ enum status container_map(struct container *container, struct error *err)
         struct reader_entry *entry = &container->entries[i];
         const uint8_t *data = container->files[entry->file].file->map + entry->offset;
         entry->tensor.data = data;
-        if ((uintptr_t)data % alignment_of(&entry->tensor) == 0) continue;
+        if (!entry->head && (uintptr_t)data % alignment_of(&entry->tensor) == 0) continue;
         status = copy_entry(container, entry, err);
         if (status) return status;
     }
@@ -340,6 +370,10 @@ static enum status document_inside(
         *out = memory_new(document->bytes + 1, 1, err);
         if (!*out) return ERR_MEMORY;
         *bytes = document->bytes;
+        if (document->text) {
+            memcpy(*out, document->text, document->bytes);
+            return OK;
+        }
         status = file_read_at(container->files[0].file, document->offset, *out, document->bytes, err);
         if (!status) return OK;
         memory_free(*out);
@@ -384,18 +418,37 @@ static uint32_t whole_crc(
     return crc;
 }
 
+/* The CRC-32 of a whole file by reading it. */
+static enum status read_crc(uint32_t *crc, struct file *file, struct error *err)
+{
+    enum { PIECE = 1 << 20 };
+    uint8_t *piece = memory_new(PIECE, 1, err);
+    enum status status = piece ? OK : ERR_MEMORY;
+
+    *crc = 0;
+    for (uint64_t at = 0, count; at < file->bytes && !status; at += count) {
+        count = file->bytes - at < PIECE ? file->bytes - at : PIECE;
+        status = file_read_at(file, at, piece, count, err);
+        if (!status) *crc = file_crc32(*crc, piece, count);
+    }
+    memory_free(piece);
+    return status;
+}
+
 enum status container_write_sources(
     struct container *container, const uint32_t *tensor_crcs, struct json_writer *writer, struct error *err)
 {
     uint64_t next = 0;
     char text[16];
 
-    (void)err; /* the writer remembers what fails; a format to come may have to read */
     json_open_array(writer);
     for (uint64_t i = 0; i < container->file_count; i++) {
         const struct reader_file *file = &container->files[i];
-        uint32_t crc = container->records_checksums ? file->head_crc
-                                                    : whole_crc(container, (uint32_t)i, tensor_crcs, &next);
+        uint32_t crc = file->head_crc;
+        enum status status = container->has_gaps ? read_crc(&crc, file->file, err) : OK;
+        if (status) return status;
+        if (!container->has_gaps && !container->records_checksums)
+            crc = whole_crc(container, (uint32_t)i, tensor_crcs, &next);
         snprintf(text, sizeof text, "%08" PRIx32, crc);
         json_open_object(writer);
         json_put_text(writer, "file", file->name);

@@ -20,13 +20,14 @@ struct container;
 #define CONTAINER_DOCUMENT_LIMIT (64u << 20)
 
 /* Open a model: a Hugging Face folder (model.safetensors, or shards through model.safetensors.index.json),
- * one .safetensors file (documents are then looked for beside it), or one .nbl file; told apart by content,
- * not by name. The header of every file is read and validated; tensor data is not touched. */
+ * one .safetensors file (documents are then looked for beside it), one .nbl or one GGUF file; told apart by content,
+ * not by name. The header of every file is read and validated; tensor data is not touched. A GGUF file shows its own names:
+ * model/gguf_checkpoint.h makes a checkpoint of it. */
 enum status container_open(struct container **out, const char *path, struct error *err);
 void container_close(struct container *container);
 
 const char *container_path(const struct container *container);
-/* "safetensors" or "nbl". */
+/* "safetensors", "nbl" or "GGUF". */
 const char *container_format(const struct container *container);
 /* Bytes of all files that hold tensors. */
 uint64_t container_bytes(const struct container *container);
@@ -66,7 +67,7 @@ enum status container_read(struct container *container, const struct tensor *ten
 bool container_checksum(const struct container *container, const struct tensor *tensor, uint32_t *crc);
 
 /* Map every file read-only; afterwards every tensor's data is set. A tensor whose data is not aligned to its
- * element (safetensors promises nothing) is read into memory that the container owns. */
+ * element (safetensors promises nothing), or whose rows are interleaved, is read into memory that the container owns. */
 enum status container_map(struct container *container, struct error *err);
 
 /* An attached document by file name ("config.json"): *out NULL if there is none. Owner of *out: the caller,
@@ -77,8 +78,30 @@ enum status container_document(
 /* The files' checksums as provenance: writes a JSON array of {"file", "bytes", "crc32"} with the CRC-32 of
  * each whole file in eight hexadecimal digits, computed without reading anything again from the CRC-32 of
  * every tensor's bytes (tensor_crcs [container_count], which the caller computed while reading). For .nbl the
- * recorded header checksum, which covers every tensor's checksum, stands for the file. */
+ * recorded header checksum, which covers every tensor's checksum, stands for the file. A GGUF file has gaps between its
+ * tensors and is read once more. */
 enum status container_write_sources(
     struct container *container, const uint32_t *tensor_crcs, struct json_writer *writer, struct error *err);
+
+/* ---- seeing a container in another way: what a format calls and stores differently ---- */
+
+/* Give tensor number `index` another name (copied). container_find knows it after container_reindex. ERR_FORMAT: no name. */
+enum status container_rename(
+    struct container *container, uint64_t index, const char *name, struct error *err);
+
+/* Build the index of names anew. ERR_FORMAT: two tensors have the same name. */
+enum status container_reindex(struct container *container, struct error *err);
+
+/* Attach a document, which container_document then finds by its name. text [bytes] is the container's from here on, also
+ * after an error. ERR_MEMORY: more than CONTAINER_DOCUMENT_LIMIT. */
+enum status container_attach(
+    struct container *container, const char *name, char *text, uint64_t bytes, struct error *err);
+
+/* The rows of tensor number `index` are stored with the two halves of every `head` rows interleaved: stored row
+ * h head + 2 i + s is row h head + s head / 2 + i, with s 0 or 1. From here on container_read and container_map hand out the
+ * rows in their order. Before container_map only. ERR_FORMAT: rows that are no multiple of head, an odd head.
+ * ERR_UNSUPPORTED: a tensor that is not rank 1 or 2, tiles, or blocks of rank 1. */
+enum status container_interleave(
+    struct container *container, uint64_t index, uint64_t head, struct error *err);
 
 #endif

@@ -368,6 +368,7 @@ enum status gguf_read(struct container *container, const char *path, struct erro
 
     if (status) return status;
     pass.file = container->files[container->file_count - 1].file;
+    container->has_gaps = true;
     status = file_map(pass.file, err);
     if (!status) status = read_all(&pass, err);
     if (status) return fail_within(err, status, "%s", path);

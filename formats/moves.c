@@ -20,8 +20,9 @@ static bool is_float(const struct tensor *tensor)
 
 static bool same_storage(const struct tensor *a, const struct tensor *b)
 {
-    return a->storage == b->storage && a->dtype == b->dtype && a->scheme.bits == b->scheme.bits &&
-           a->scheme.group == b->scheme.group && a->scheme.asymmetric == b->scheme.asymmetric;
+    return a->storage == b->storage && a->block == b->block && a->dtype == b->dtype &&
+           a->scheme.bits == b->scheme.bits && a->scheme.group == b->scheme.group &&
+           a->scheme.asymmetric == b->scheme.asymmetric;
 }
 
 uint64_t moves_chunks(const struct move *move)
@@ -63,7 +64,8 @@ static enum status impossible(const struct move *move, struct error *err)
     const struct tensor *source = move->source, *target = &move->target;
     char from[MEASURE_SHAPE_TEXT], to[MEASURE_SHAPE_TEXT];
 
-    return fail(err, ERR_UNSUPPORTED, "%s%s %s cannot become %s%s %s", dtype_info(source->dtype)->name,
+    return fail(err, ERR_UNSUPPORTED, "%s%s %s cannot become %s%s %s",
+        source->storage == STORAGE_BLOCKS ? block_info(source->block)->name : dtype_info(source->dtype)->name,
         source->storage == STORAGE_TILES ? " tiles" : "",
         measure_shape_text(from, source->rank, source->shape), dtype_info(target->dtype)->name,
         target->storage == STORAGE_TILES ? " tiles" : "",
@@ -97,6 +99,12 @@ static enum status plan_move(struct move *move, struct error *err)
     if (source->storage == STORAGE_TILES && is_float(target)) {
         move->kind = MOVE_UNPACK;
         return plan_rows(move, source, err);
+    }
+    if (source->storage == STORAGE_BLOCKS && is_float(target)) {
+        const uint32_t weights = block_info(source->block)->weights;
+        move->kind = MOVE_DECODE;
+        plan_units(move, source->elements / weights, CHUNK_ELEMENTS / weights);
+        return OK;
     }
     return impossible(move, err);
 }
@@ -210,6 +218,9 @@ uint64_t moves_unit_bytes(const struct move *move, enum move_side side)
         return 1;
     case MOVE_CAST:
         return dtype_info(dtype)->bytes;
+    case MOVE_DECODE:
+        return side == MOVE_SOURCE ? block_info(move->source->block)->bytes
+                                   : block_info(move->source->block)->weights * dtype_info(dtype)->bytes;
     case MOVE_PACK:
     case MOVE_UNPACK:
         break;

@@ -7,17 +7,19 @@
 #include "tensor/tiles.h"
 
 enum move_kind {
-    MOVE_READ,  /* no target: for the checksum alone */
-    MOVE_COPY,  /* bytes untouched */
-    MOVE_CAST,  /* DENSE to DENSE of another floating type */
-    MOVE_PACK,  /* DENSE to TILES, through the item's encoder */
-    MOVE_UNPACK /* TILES to DENSE */
+    MOVE_READ,   /* no target: for the checksum alone */
+    MOVE_COPY,   /* bytes untouched */
+    MOVE_CAST,   /* DENSE to DENSE of another floating type */
+    MOVE_PACK,   /* DENSE to TILES, through the item's encoder */
+    MOVE_UNPACK, /* TILES to DENSE */
+    MOVE_DECODE  /* BLOCKS to DENSE */
 };
 
 /* Which end of a move. */
 enum move_side { MOVE_SOURCE, MOVE_TARGET };
 
-/* One tensor on its way. Units are bytes for READ and COPY, elements for CAST, rows for PACK and UNPACK. */
+/* One tensor on its way. Units are bytes for READ and COPY, elements for CAST, rows for PACK and UNPACK,
+ * blocks for DECODE. */
 struct move {
     enum move_kind kind;
     const struct transfer_item *item; /* NULL: READ */

@@ -22,7 +22,8 @@ struct reader_entry {
     uint64_t offset;      /* from the start of the file */
     uint32_t file;        /* number of the file */
     uint32_t crc;         /* .nbl: the recorded CRC-32 of the tensor's bytes */
-    void *copy;           /* its bytes in memory, where the map was not aligned for them */
+    void *copy;    /* its bytes in memory, where the map was not aligned for them, or rows are interleaved */
+    uint64_t head; /* rows whose halves are interleaved (container_interleave); 0: rows lie in order */
 };
 
 /* Another name for a tensor. */
@@ -32,16 +33,18 @@ struct reader_alias {
     uint32_t file;   /* that says so */
 };
 
-/* A document inside the file (.nbl). */
+/* A document inside the file (.nbl), or attached. */
 struct reader_document {
     const char *name;
     uint64_t offset, bytes;
+    char *text; /* attached: its bytes, owned; else NULL */
 };
 
 struct container {
     char *path;
     const char *format;
     bool records_checksums; /* reader_entry.crc means something */
+    bool has_gaps;          /* between tensors: the file's checksum does not follow from theirs */
     char *folder;           /* where documents lie as files of their own; NULL: inside the file */
     struct names_pool names;
     struct reader_file *files;

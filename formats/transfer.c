@@ -74,6 +74,10 @@ static struct buffer_sizes sizes_of(const struct move *move)
         return (struct buffer_sizes){.raw = units};
     case MOVE_CAST:
         return (struct buffer_sizes){.raw = source_bytes, .floats = float_bytes, .out = target_bytes};
+    case MOVE_DECODE:
+        return (struct buffer_sizes){.raw = units * moves_unit_bytes(move, MOVE_SOURCE),
+            .floats = units * block_info(move->source->block)->weights * sizeof(float),
+            .out = units * moves_unit_bytes(move, MOVE_TARGET)};
     case MOVE_UNPACK:
         return (struct buffer_sizes){.raw = part_bytes, .floats = float_bytes, .out = target_bytes};
     case MOVE_PACK:
@@ -252,6 +256,21 @@ static enum status unpack_chunk(struct job *job, const struct chunk *chunk, stru
     return write_floats(job, chunk, floats, chunk->begin * cols, chunk->count * cols, err);
 }
 
+static enum status decode_chunk(struct job *job, const struct chunk *chunk, struct error *err)
+{
+    const struct tensor *source = chunk->move->source;
+    const struct block_info *info = block_info(source->block);
+    uint8_t *raw = chunk->buffers->raw;
+    float *floats = chunk->buffers->floats;
+    uint64_t first = chunk->begin * info->weights, count = chunk->count * info->weights;
+    enum status status =
+        read_part(chunk, 0, chunk->begin * info->bytes, raw, chunk->count * info->bytes, err);
+
+    if (status) return status;
+    blocks_decode(floats, source->block, raw, 0, count);
+    return write_floats(job, chunk, floats, first, count, err);
+}
+
 static enum status run_chunk(void *context, uint64_t index, unsigned worker, struct error *err)
 {
     struct job *job = context;
@@ -274,6 +293,9 @@ static enum status run_chunk(void *context, uint64_t index, unsigned worker, str
         break;
     case MOVE_UNPACK:
         status = unpack_chunk(job, &chunk, err);
+        break;
+    case MOVE_DECODE:
+        status = decode_chunk(job, &chunk, err);
         break;
     }
     progress_add(job->progress, moves_source_bytes(move, chunk.count));

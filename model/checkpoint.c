@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "model/gguf_checkpoint.h"
 
 enum status checkpoint_read_config(
     struct model_config *out, bool *found, struct container *container, struct error *err)
@@ -17,7 +18,8 @@ enum status checkpoint_read_config(
 
     *found = !status && json;
     if (!*found) return status;
-    snprintf(what, sizeof what, "%s: config.json", container_path(container));
+    snprintf(what, sizeof what, "%s: config.json%s", container_path(container),
+        container_metadata(container)->count ? " made of its metadata" : "");
     status = config_parse(out, what, json, bytes, err);
     memory_free(json);
     return status;
@@ -28,10 +30,8 @@ enum status checkpoint_open(struct checkpoint *out, const char *path, struct err
     bool found = false;
     *out = (struct checkpoint){0};
     enum status status = container_open(&out->container, path, err);
+    if (!status && container_metadata(out->container)->count) status = gguf_checkpoint(out->container, err);
     if (!status) status = checkpoint_read_config(&out->config, &found, out->container, err);
-    if (!status && container_metadata(out->container)->count)
-        status = fail(err, ERR_UNSUPPORTED,
-            "%s: GGUF files are inspected and verified so far, not run or converted", path);
     if (!status && !found) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
     if (!status) {
         status =
@@ -56,7 +56,8 @@ enum status checkpoint_tokenizer(struct tokenizer **out, struct container *conta
 
     *out = NULL;
     if (status || !json) return status;
-    snprintf(what, sizeof what, "%s: tokenizer.json", container_path(container));
+    snprintf(what, sizeof what, "%s: tokenizer.json%s", container_path(container),
+        container_metadata(container)->count ? " made of its metadata" : "");
     status = tokenizer_create(out, what, json, bytes, err);
     memory_free(json);
     return status;

@@ -20,7 +20,7 @@ struct model {
     unsigned cache_bits;
 };
 
-/* Open a folder, .safetensors or .nbl, map it and check every tensor. The pool must outlive the model. ERR_FORMAT: no
+/* Open a folder, .safetensors, .nbl or GGUF file, map it and check every tensor. The pool must outlive the model. ERR_FORMAT: no
  * config.json, or one that the tensors do not match. A tokenizer that knows more ids than the model has rows is no error:
  * session_step refuses such an id when it meets one. */
 enum status model_open(struct model **out, const char *path, struct pool *pool, struct error *err);

@@ -214,6 +214,9 @@ static enum status check_tensor(
     if (tensor->storage == STORAGE_DENSE && !dtype_info(tensor->dtype)->is_float)
         return fail(err, ERR_UNSUPPORTED, "tensor %s is %s, weights of a network are of a floating type",
             tensor->name, dtype_info(tensor->dtype)->name);
+    if (tensor->storage == STORAGE_BLOCKS && rank != 2)
+        return fail(err, ERR_UNSUPPORTED, "tensor %s has %s blocks, which only matrices may have",
+            tensor->name, block_info(tensor->block)->name);
     return OK;
 }
 
@@ -264,13 +267,16 @@ static enum status bind_roles(struct model_tensors *out, struct container *conta
 }
 
 /* Why a tensor without a role may be left out; NULL if it may not. */
-static const char *drop_reason(const struct model_config *config, const struct tensor *tensor)
+static const char *drop_reason(
+    const struct container *container, const struct model_config *config, const struct tensor *tensor)
 {
     uint32_t layer;
     const char *suffix = after_layer(config, tensor->name, &layer);
 
     if (strcmp(tensor->name, "model.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (suffix && strcmp(suffix, "self_attn.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
+    if (container_metadata(container)->count && strcmp(tensor->name, LAYERS_ROTARY_FACTORS) == 0)
+        return "rotary factors, recomputed";
     if (config->tied && strcmp(tensor->name, roles[ROLE_HEAD].tensor) == 0) return "tied to the embedding";
     return NULL;
 }
@@ -311,7 +317,7 @@ static enum status list_dropped(struct dropped_tensor **dropped, uint64_t *dropp
         enum status status;
 
         if (bsearch(&tensor, bound, bound_count, sizeof *bound, compare_addresses)) continue;
-        why = drop_reason(config, tensor);
+        why = drop_reason(container, config, tensor);
         if (!why)
             return fail(err, ERR_FORMAT, "tensor %s is not part of this %s", tensor->name,
                 config->architecture->name);

@@ -9,6 +9,9 @@
 #include "formats/container.h"
 #include "model/config.h"
 
+/* What a GGUF file calls the divisors of its rotation's frequencies [head_size / 2]; they say what the configuration says. */
+#define LAYERS_ROTARY_FACTORS "rope_freqs.weight"
+
 /* The part a tensor plays. Those before ROLE_PER_LAYER exist once. */
 enum role {
     ROLE_EMBEDDING,

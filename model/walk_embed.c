@@ -10,7 +10,7 @@
 struct rows {
     struct container *container;
     const struct tensor *matrix;
-    struct tensor unit; /* one row of a dense matrix, one tile of a quantized one */
+    struct tensor unit; /* one row of a matrix of elements or blocks, one tile of a quantized one */
     uint8_t *bytes;     /* unit.data */
     struct tiles_layout of_matrix, of_unit;
 };
@@ -30,6 +30,8 @@ static enum status open_rows(struct rows *rows, struct checkpoint *input, struct
         if (!status) status = tiles_layout(&rows->of_unit, TILE_ROWS, cols, matrix->scheme, err);
         if (status) return status;
         rows->unit.bytes = rows->of_unit.bytes;
+    } else if (matrix->storage == STORAGE_BLOCKS) {
+        rows->unit.bytes = cols / block_info(matrix->block)->weights * block_info(matrix->block)->bytes;
     }
     rows->unit.elements = rows->unit.shape[0] * cols;
     rows->unit.data = rows->bytes = memory_new(rows->unit.bytes, 1, err);

@@ -121,6 +121,10 @@ static enum status set_target(struct plan_tensor *planned, const struct settings
     const struct tensor *source = planned->source;
     struct tensor *target = &planned->target;
     *target = *source;
+    if (source->storage == STORAGE_BLOCKS)
+        return fail(err, ERR_UNSUPPORTED,
+            "tensor %s is quantized already (%s blocks); start from the original model", source->name,
+            block_info(source->block)->name);
     if (!planned->recipe.keep) {
         enum status status = set_tiles(planned, err);
         if (status != OK) return status;

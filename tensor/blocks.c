@@ -102,11 +102,12 @@ static void decode_mxfp4(float *out, const uint8_t *block)
 static void decode_q2_k(float *out, const uint8_t *block)
 {
     const float d = half_at(block + 80), dmin = half_at(block + 82);
-    for (int i = 0; i < 256; i++) {
-        const int half = i / 128, shift = i / 32 % 4 * 2;
-        const int q = block[16 + 32 * half + i % 32] >> shift & 3;
-        const uint8_t pair = block[i / 16];
-        out[i] = d * (float)(pair & 15) * (float)q - dmin * (float)(pair >> 4);
+    for (int sub = 0; sub < 16; sub++) {
+        const uint8_t *codes = block + 16 + 32 * (sub / 8) + sub % 2 * 16;
+        const int shift = sub / 2 % 4 * 2;
+        const float ds = d * (float)(block[sub] & 15), m = dmin * (float)(block[sub] >> 4);
+        for (int i = 0; i < 16; i++)
+            out[16 * sub + i] = ds * (float)(codes[i] >> shift & 3) - m;
     }
 }
 
@@ -116,12 +117,16 @@ static void decode_q3_k(float *out, const uint8_t *block)
 {
     const uint8_t *scales = block + 96;
     const float d = half_at(block + 108);
-    for (int i = 0; i < 256; i++) {
-        const int sub = i / 16, half = i / 128, shift = i / 32 % 4 * 2;
+    for (int sub = 0; sub < 16; sub++) {
+        const int half = sub / 8, shift = sub / 2 % 4 * 2, first = sub % 2 * 16;
         const int low = sub < 8 ? scales[sub] & 15 : scales[sub - 8] >> 4;
         const int scale = (low | (scales[8 + sub % 4] >> (sub / 4 * 2) & 3) << 4) - 32;
-        const int q = (block[32 + 32 * half + i % 32] >> shift & 3) - (block[i % 32] >> (i / 32) & 1 ? 0 : 4);
-        out[i] = d * (float)scale * (float)q;
+        const uint8_t *codes = block + 32 + 32 * half + first, *high = block + first;
+        const float ds = d * (float)scale;
+        for (int i = 0; i < 16; i++) {
+            const int q = ((codes[i] >> shift & 3) | (high[i] >> sub / 2 & 1) << 2) - 4;
+            out[16 * sub + i] = ds * (float)q;
+        }
     }
 }
 
@@ -173,11 +178,15 @@ static void decode_q5_k(float *out, const uint8_t *block)
 static void decode_q6_k(float *out, const uint8_t *block)
 {
     const float d = half_at(block + 208);
-    for (int i = 0; i < 256; i++) {
-        const int half = i / 128, at = i % 128;
-        const int low = block[64 * half + at % 64] >> at / 64 * 4 & 15;
-        const int high = block[128 + 32 * half + at % 32] >> at / 32 * 2 & 3;
-        out[i] = d * (float)(int8_t)block[192 + i / 16] * (float)((low | high << 4) - 32);
+    for (int sub = 0; sub < 16; sub++) {
+        const int half = sub / 8, quarter = sub / 2 % 4, first = sub % 2 * 16;
+        const uint8_t *nibbles = block + 64 * half + quarter % 2 * 32 + first;
+        const uint8_t *pairs = block + 128 + 32 * half + first;
+        const float ds = d * (float)(int8_t)block[192 + sub];
+        for (int i = 0; i < 16; i++) {
+            const int q = (nibbles[i] >> quarter / 2 * 4 & 15) | (pairs[i] >> quarter * 2 & 3) << 4;
+            out[16 * sub + i] = ds * (float)(q - 32);
+        }
     }
 }
 

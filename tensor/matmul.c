@@ -2,8 +2,8 @@
  *
  * Work is cut into tasks of consecutive rows of the weight (and, with many tokens, consecutive tokens). The
  * cut follows from the shapes alone, so the result does not depend on the number of workers. There are two
- * ways: with few tokens the codes are read from where they lie, once for all tokens (dot); with many a panel
- * of rows is decoded to float and multiplied through linalg. */
+ * ways: with few tokens the codes are read from where they lie, once for all tokens (dot; blocks are decoded
+ * some rows at a time); with many a panel of rows is decoded to float and multiplied through linalg. */
 #include "tensor/matmul.h"
 
 #include <assert.h>
@@ -97,6 +97,13 @@ static const void *dense_row(const struct product *product, uint64_t row)
     return bytes + row * product->cols * dtype_info(product->weight->dtype)->bytes;
 }
 
+/* Rows [row, row + count) of a weight of blocks as floats. */
+static void decode_blocks(float *out, const struct product *product, uint64_t row, uint64_t count)
+{
+    const struct tensor *weight = product->weight;
+    blocks_decode(out, weight->block, weight->data, row * product->cols, count * product->cols);
+}
+
 /* The bias of `count` rows as floats; 0 without one. */
 static void read_bias(float *out, const struct product *product, uint64_t row, uint64_t count)
 {
@@ -124,28 +131,30 @@ static void dot_tile(const struct product *product, uint64_t row, uint64_t count
     }
 }
 
-static void dot_one(const struct product *product, float *sum, const void *weights)
+/* One token: y of one row, of elements of `dtype`. */
+static void dot_one(const struct product *product, float *sum, enum dtype dtype, const void *weights)
 {
     const struct kernels *k = kernels();
-    enum dtype dtype = product->weight->dtype;
     (dtype == DTYPE_F16       ? k->dot_f16
         : dtype == DTYPE_BF16 ? k->dot_bf16
                               : k->dot_f32)(sum, weights, product->x, product->cols);
 }
 
-static void dot_rows(const struct product *product, uint64_t row, uint64_t count, const float *bias)
+/* Rows row .. row+count-1, which lie at `weights` as elements of `dtype`. */
+static void dot_rows(const struct product *product, enum dtype dtype, const void *weights, uint64_t row,
+    uint64_t count, const float *bias)
 {
     const struct kernels *k = kernels();
-    enum dtype dtype = product->weight->dtype;
+    const uint64_t row_bytes = product->cols * dtype_info(dtype)->bytes;
     float sums[DENSE_DOT_TOKENS * DENSE_ROWS];
     if (product->tokens == 1) {
         for (uint64_t r = 0; r < count; r++)
-            dot_one(product, sums + r, dense_row(product, row + r));
+            dot_one(product, sums + r, dtype, (const uint8_t *)weights + r * row_bytes);
     } else {
-        (dtype == DTYPE_F16       ? k->dots_f16
-            : dtype == DTYPE_BF16 ? k->dots_bf16
-                                  : k->dots_f32)(
-            sums, dense_row(product, row), count, product->x, product->tokens, product->cols);
+        (dtype == DTYPE_F16 ? k->dots_f16
+            : dtype == DTYPE_BF16
+                ? k->dots_bf16
+                : k->dots_f32)(sums, weights, count, product->x, product->tokens, product->cols);
     }
     for (uint64_t t = 0; t < product->tokens; t++) {
         for (uint64_t r = 0; r < count; r++)
@@ -155,7 +164,6 @@ static void dot_rows(const struct product *product, uint64_t row, uint64_t count
 
 static enum status dot_task(void *context, uint64_t index, unsigned worker, struct error *err)
 {
-    (void)worker;
     (void)err;
     const struct product *product = context;
     uint64_t row = index * product->task_rows, end = least(row + product->task_rows, product->rows);
@@ -163,7 +171,15 @@ static enum status dot_task(void *context, uint64_t index, unsigned worker, stru
     read_bias(bias, product, row, end - row);
     if (product->weight->storage == STORAGE_DENSE) {
         for (uint64_t r = row; r < end; r += DENSE_ROWS)
-            dot_rows(product, r, least(end - r, DENSE_ROWS), bias + (r - row));
+            dot_rows(product, product->weight->dtype, dense_row(product, r), r, least(end - r, DENSE_ROWS),
+                bias + (r - row));
+    } else if (product->weight->storage == STORAGE_BLOCKS) {
+        float *decoded = product->panels[worker];
+        for (uint64_t r = row; r < end; r += DENSE_ROWS) {
+            uint64_t count = least(end - r, DENSE_ROWS);
+            decode_blocks(decoded, product, r, count);
+            dot_rows(product, DTYPE_F32, decoded, r, count, bias + (r - row));
+        }
     } else {
         for (uint64_t r = row; r < end; r += TILE_ROWS) {
             dot_tile(product, r, least(end - r, TILE_ROWS), bias + (r - row));
@@ -194,6 +210,10 @@ static const float *panel_of(const struct product *product, float *scratch, uint
     const struct tensor *weight = product->weight;
     if (weight->storage == STORAGE_TILES) {
         tiles_decode(&product->layout, scratch, product->cols, weight->data, row, count);
+        return scratch;
+    }
+    if (weight->storage == STORAGE_BLOCKS) {
+        decode_blocks(scratch, product, row, count);
         return scratch;
     }
     const void *data = dense_row(product, row);

@@ -97,6 +97,9 @@ static enum status embed_task(void *context, uint64_t index, unsigned worker, st
     for (uint64_t i = index * per_task; i < task_end(index, per_task, embed->tokens); i++) {
         if (embed->weight->storage == STORAGE_TILES)
             embed_quantized(embed->out + i * cols, embed, embed->ids[i], rows);
+        else if (embed->weight->storage == STORAGE_BLOCKS)
+            blocks_decode(
+                embed->out + i * cols, embed->weight->block, embed->weight->data, embed->ids[i] * cols, cols);
         else
             decode_dense(embed->out + i * cols, embed->weight, embed->ids[i] * cols, cols);
     }

@@ -8,6 +8,7 @@ static uint64_t row_bytes(const struct tensor *tensor)
 {
     struct tiles_layout layout;
     if (tensor->storage == STORAGE_DENSE) return tensor->shape[1] * dtype_info(tensor->dtype)->bytes;
+    if (tensor->storage == STORAGE_BLOCKS) return tensor->bytes / tensor->shape[0];
     if (tiles_layout(&layout, tensor->shape[0], tensor->shape[1], tensor->scheme, NULL)) return 0;
     return (layout.tile_code_bytes + layout.tile_scale_bytes + layout.tile_zero_bytes) / TILE_ROWS;
 }

@@ -22,7 +22,7 @@ struct speculate_values {
 
 static const struct operand operands[] = {
     {"TARGET", offsetof(struct speculate_values, target),
-        "The model whose text is wanted: a Hugging Face folder, a .safetensors file or a .nbl file."},
+        "The model whose text is wanted: a Hugging Face folder, a .safetensors, .nbl or GGUF file."},
 };
 
 static const struct option option_table[] = {

@@ -1,0 +1,20 @@
+/* config.json of a GGUF file's metadata. */
+#ifndef NIBBLE_MODEL_GGUF_CONFIG_H
+#define NIBBLE_MODEL_GGUF_CONFIG_H
+
+#include "formats/container.h"
+
+/* What else follows from the metadata. */
+struct gguf_config {
+    bool interleaved;   /* rows of q and k lie with the halves of every head interleaved */
+    uint64_t head_size; /* 0 where it is not known: config_parse will say what is wrong */
+    uint64_t vocabulary;
+};
+
+/* Write config.json of the metadata of a container whose tensors still have their GGUF names.
+ *   text, bytes  out: owner: the caller, memory_free
+ * Errors as in gguf_checkpoint.h; they name the key, the caller adds the file. */
+enum status gguf_config_write(
+    char **text, uint64_t *bytes, struct gguf_config *out, struct container *container, struct error *err);
+
+#endif

@@ -1,0 +1,70 @@
+/* See gguf_names.h. */
+#include "model/gguf_names.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LAYER_PREFIX "blk."
+
+/* Whole for what exists once, else what follows "blk.N.". */
+static const char *const names[ROLE_COUNT] = {
+    [ROLE_EMBEDDING] = "token_embd.weight",
+    [ROLE_HEAD] = "output.weight",
+    [ROLE_FINAL_NORM] = "output_norm.weight",
+    [ROLE_ATTENTION_NORM] = "attn_norm.weight",
+    [ROLE_Q] = "attn_q.weight",
+    [ROLE_K] = "attn_k.weight",
+    [ROLE_V] = "attn_v.weight",
+    [ROLE_O] = "attn_output.weight",
+    [ROLE_Q_BIAS] = "attn_q.bias",
+    [ROLE_K_BIAS] = "attn_k.bias",
+    [ROLE_V_BIAS] = "attn_v.bias",
+    [ROLE_O_BIAS] = "attn_output.bias",
+    [ROLE_Q_NORM] = "attn_q_norm.weight",
+    [ROLE_K_NORM] = "attn_k_norm.weight",
+    [ROLE_MLP_NORM] = "ffn_norm.weight",
+    [ROLE_GATE] = "ffn_gate.weight",
+    [ROLE_UP] = "ffn_up.weight",
+    [ROLE_DOWN] = "ffn_down.weight",
+    [ROLE_GATE_BIAS] = "ffn_gate.bias",
+    [ROLE_UP_BIAS] = "ffn_up.bias",
+    [ROLE_DOWN_BIAS] = "ffn_down.bias",
+};
+
+/* What follows "blk.N." with N a plain decimal number below CONFIG_LAYER_LIMIT; NULL if the name has no such start. */
+static const char *after_layer(const char *name, uint32_t *layer)
+{
+    const size_t prefix = strlen(LAYER_PREFIX);
+    const char *digit = name + prefix;
+
+    *layer = 0;
+    if (strncmp(name, LAYER_PREFIX, prefix) != 0) return NULL;
+    for (; *digit >= '0' && *digit <= '9'; digit++) {
+        if (digit > name + prefix && *layer == 0) return NULL; /* a leading zero */
+        *layer = *layer * 10 + (uint32_t)(*digit - '0');
+        if (*layer >= CONFIG_LAYER_LIMIT) return NULL;
+    }
+    return digit > name + prefix && *digit == '.' ? digit + 1 : NULL;
+}
+
+bool gguf_names_role(const char *name, enum role *role, uint32_t *layer)
+{
+    const char *suffix = after_layer(name, layer);
+
+    for (int i = suffix ? ROLE_PER_LAYER : 0; i < (suffix ? ROLE_COUNT : ROLE_PER_LAYER); i++) {
+        if (strcmp(suffix ? suffix : name, names[i]) != 0) continue;
+        *role = (enum role)i;
+        return true;
+    }
+    return false;
+}
+
+const struct tensor *gguf_names_find(const struct container *container, enum role role, uint32_t layer)
+{
+    char name[64];
+
+    if (role < ROLE_PER_LAYER) return container_find(container, names[role]);
+    snprintf(name, sizeof name, LAYER_PREFIX "%" PRIu32 ".%s", layer, names[role]);
+    return container_find(container, name);
+}

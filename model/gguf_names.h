@@ -1,0 +1,14 @@
+/* What GGUF files call tensors. */
+#ifndef NIBBLE_MODEL_GGUF_NAMES_H
+#define NIBBLE_MODEL_GGUF_NAMES_H
+
+#include "model/layers.h"
+
+/* The role and the layer that a GGUF tensor's name stands for: "blk.3.attn_q.weight" is ROLE_Q of layer 3. False for every
+ * other name; *layer is 0 for what exists once. */
+bool gguf_names_role(const char *name, enum role *role, uint32_t *layer);
+
+/* The tensor of a role under its GGUF name, or NULL. */
+const struct tensor *gguf_names_find(const struct container *container, enum role role, uint32_t layer);
+
+#endif

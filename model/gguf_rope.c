@@ -1,0 +1,74 @@
+/* See gguf_rope.h. */
+#include "model/gguf_rope.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+#include "base/memory.h"
+#include "model/rope.h"
+
+#define AGREEMENT 1e-4
+#define CONTEXT_LEAST 16
+#define CONTEXT_MOST (1 << 24)
+
+/* Scratch: the divisors, and frequencies without and with them, each [half]. */
+struct scratch {
+    float *divisors, *plain, *stretched;
+    uint64_t half;
+};
+
+static bool agrees(const struct scratch *scratch, const struct rope_config *rope)
+{
+    struct model_config config = {.head_size = (uint32_t)(2 * scratch->half), .rope = *rope};
+
+    rope_frequencies(scratch->stretched, &config, 0);
+    config.rope.kind = ROPE_DEFAULT;
+    rope_frequencies(scratch->plain, &config, 0);
+    for (uint64_t i = 0; i < scratch->half; i++) {
+        const double expected = (double)scratch->plain[i] / scratch->stretched[i];
+        if (!(fabs(scratch->divisors[i] - expected) <= AGREEMENT * expected)) return false;
+    }
+    return true;
+}
+
+/* True if parameters were found. */
+static bool search(struct rope_config *rope, const struct scratch *scratch)
+{
+    rope->kind = ROPE_DEFAULT;
+    if (agrees(scratch, rope)) return true;
+    rope->kind = ROPE_LLAMA3;
+    rope->low_freq_factor = 1;
+    rope->high_freq_factor = 4;
+    for (uint64_t i = 0; i < scratch->half; i++)
+        rope->factor = fmax(rope->factor, scratch->divisors[i]);
+    for (int context = CONTEXT_LEAST; context <= CONTEXT_MOST && isfinite(rope->factor); context *= 2) {
+        rope->original_context = context;
+        if (agrees(scratch, rope)) return true;
+    }
+    return false;
+}
+
+enum status gguf_rope_solve(struct rope_config *rope, struct container *container,
+    const struct tensor *factors, uint64_t head_size, struct error *err)
+{
+    struct scratch scratch = {.half = factors->elements};
+    float *floats;
+    enum status status;
+
+    if (factors->storage != STORAGE_DENSE || factors->dtype != DTYPE_F32 || factors->elements == 0 ||
+        factors->elements != head_size / 2)
+        return fail(err, ERR_UNSUPPORTED, "tensor %s: is not F32 of %" PRIu64 " elements (half a head)",
+            factors->name, head_size / 2);
+    floats = memory_new(factors->elements, 3 * sizeof *floats, err);
+    if (!floats) return ERR_MEMORY;
+    scratch.divisors = floats;
+    scratch.plain = floats + scratch.half;
+    scratch.stretched = floats + 2 * scratch.half;
+    status = container_read(container, factors, 0, floats, factors->bytes, err);
+    if (!status && !search(rope, &scratch))
+        status = fail(err, ERR_UNSUPPORTED,
+            "tensor %s: its rotary factors are not those of rope_type llama3 (largest: %g)", factors->name,
+            rope->factor);
+    memory_free(floats);
+    return status;
+}
