@@ -16,14 +16,14 @@ extern const struct check_command command_perplexity, command_compare, command_v
 const struct check_command *const check_commands[] = {
     &command_perplexity,
     &command_compare,
+    &command_gate,
+    &command_layers,
+    &command_tasks,
+    &command_bench,
+    &command_speculate,
     &command_verify,
     &command_inspect,
     &command_generate,
-    &command_layers,
-    &command_speculate,
-    &command_gate,
-    &command_bench,
-    &command_tasks,
     NULL,
 };
 

@@ -2,6 +2,7 @@
 #include "runtime-check/tasks/task_print.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,7 +27,8 @@ static void add_row(struct table *table, const struct task_print_model *model, b
             table_cell(table, "%s", "");
         return;
     }
-    table_cell(table, "%+.2f +- %.2f %%", 100 * summary->change.value, 100 * summary->change.error);
+    const double change = fabs(summary->change.value) < 5e-5 ? 0 : summary->change.value; /* no "-0.00" */
+    table_cell(table, "%+.2f +- %.2f %%", 100 * change, 100 * summary->change.error);
     table_cell(table, "%.2f %%", 100 * summary->flips.value);
     table_cell(table, "%" PRIu64 " / %" PRIu64, summary->lost, summary->gained);
     table_cell(table, "%.2f %%", 100 * summary->agree.value);
