@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job on the model that ships with the project: convert the checkpoint, quantize it by every method at 8, 4, 3 and 2 bits,
 # check all files, compare them with the original, and show the result as one table and one HTML page. Installs what is missing and
-# builds first. Two to three minutes on two quiet cores, building not counted.
+# builds first. About two minutes on two quiet cores, building not counted.
 #   scripts/demo.sh [FOLDER]     where the files go (default: build/demo)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
