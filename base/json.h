@@ -165,6 +165,8 @@ void json_put_text(struct json_writer *writer, const char *key, const char *text
 void json_put_u64(struct json_writer *writer, const char *key, uint64_t value);
 void json_put_number(struct json_writer *writer, const char *key, double value);
 void json_put_bool(struct json_writer *writer, const char *key, bool value);
+/* A checksum as a string of eight lower-case hexadecimal digits. */
+void json_put_crc32(struct json_writer *writer, const char *key, uint32_t crc);
 /* An array of numbers, all on one line whatever the indentation. */
 void json_put_numbers(struct json_writer *writer, const char *key, const double *values, uint64_t count);
 

@@ -189,6 +189,13 @@ void json_put_number(struct json_writer *writer, const char *key, double value)
     json_write_number(writer, value);
 }
 
+void json_put_crc32(struct json_writer *writer, const char *key, uint32_t crc)
+{
+    char text[9];
+    snprintf(text, sizeof text, "%08" PRIx32, crc);
+    json_put_text(writer, key, text);
+}
+
 void json_put_bool(struct json_writer *writer, const char *key, bool value)
 {
     json_write_key(writer, key);

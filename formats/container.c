@@ -4,7 +4,6 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -439,7 +438,6 @@ enum status container_write_sources(
     struct container *container, const uint32_t *tensor_crcs, struct json_writer *writer, struct error *err)
 {
     uint64_t next = 0;
-    char text[16];
 
     json_open_array(writer);
     for (uint64_t i = 0; i < container->file_count; i++) {
@@ -449,11 +447,10 @@ enum status container_write_sources(
         if (status) return status;
         if (!container->has_gaps && !container->records_checksums)
             crc = whole_crc(container, (uint32_t)i, tensor_crcs, &next);
-        snprintf(text, sizeof text, "%08" PRIx32, crc);
         json_open_object(writer);
         json_put_text(writer, "file", file->name);
         json_put_u64(writer, "bytes", file->file->bytes);
-        json_put_text(writer, "crc32", text);
+        json_put_crc32(writer, "crc32", crc);
         json_close_object(writer);
     }
     json_close_array(writer);

@@ -159,8 +159,7 @@ static void put_bits(struct json_writer *json, const struct plan *plan)
         crc = file_crc32(crc, digits, used);
         used = 0;
     }
-    snprintf(digits, sizeof digits, "%08" PRIx32, crc);
-    json_put_text(json, "bits of all matrices crc32", digits);
+    json_put_crc32(json, "bits of all matrices crc32", crc);
 }
 
 static enum status make_stamp(

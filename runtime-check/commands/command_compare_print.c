@@ -10,15 +10,13 @@
 static void write_setting(
     struct json_writer *writer, const struct compare_run *run, const struct compare_values *values)
 {
-    char crc[9];
-    snprintf(crc, sizeof crc, "%08" PRIx32, run->text_crc32);
     if (values->text.text) json_put_text(writer, "text", values->text.text);
     json_put_text(writer, "protocol", run->protocol);
     json_put_u64(writer, "context", run->results->context);
     json_put_u64(writer, "windows", run->results->windows);
     json_put_u64(writer, "tokens_scored", run->results->tokens_scored);
     json_put_u64(writer, "text_bytes", run->text_bytes);
-    json_put_text(writer, "text_crc32", crc);
+    json_put_crc32(writer, "text_crc32", run->text_crc32);
     json_put_text(writer, "errors", run->results->by_block ? "by block" : "by token");
     if (!run->base.stored) return;
     json_put_text(writer, "base_logits", values->base_logits);

@@ -59,8 +59,6 @@ static enum status print_as_json(const struct perplexity_values *values,
     const struct commands_setting *setting, struct error *err)
 {
     struct json_writer writer = {.indent = 2};
-    char crc[9];
-    snprintf(crc, sizeof crc, "%08" PRIx32, result->text_crc32);
     commands_open_json(&writer, "perplexity");
     json_put_text(&writer, "model", values->model);
     json_put_text(&writer, "text", values->reading.text);
@@ -77,7 +75,7 @@ static enum status print_as_json(const struct perplexity_values *values,
     json_put_u64(&writer, "windows", result->windows);
     json_put_numbers(&writer, "window_nll", result->window_nll, result->windows);
     json_put_u64(&writer, "text_bytes", result->text_bytes);
-    json_put_text(&writer, "text_crc32", crc);
+    json_put_crc32(&writer, "text_crc32", result->text_crc32);
     json_put_u64(&writer, "model_bytes", container_bytes(model->container));
     json_put_number(&writer, "seconds", result->seconds);
     json_put_number(&writer, "tokens_per_second", result->tokens_per_second);

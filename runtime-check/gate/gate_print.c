@@ -62,13 +62,11 @@ static void put_check(struct json_writer *writer, const struct gate_verdict *ver
 
 static void put_subject(struct json_writer *writer, const struct gate_subject *subject)
 {
-    char crc[9];
-    snprintf(crc, sizeof crc, "%08" PRIx32, subject->text_crc32);
     json_put_text(writer, "model", subject->model);
     json_put_text(writer, "base_option", subject->base_option);
     json_put_text(writer, "base", subject->base);
     json_put_text(writer, "text", subject->text);
-    json_put_text(writer, "text_crc32", crc);
+    json_put_crc32(writer, "text_crc32", subject->text_crc32);
     json_put_text(writer, "protocol", subject->protocol);
     json_put_u64(writer, "context", subject->measured->context);
     if (subject->tokens) json_put_u64(writer, "tokens", subject->tokens);

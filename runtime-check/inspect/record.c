@@ -1,8 +1,6 @@
 /* See record.h. */
 #include "runtime-check/inspect/record.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -14,14 +12,12 @@ static enum status describe(char **out, uint64_t *bytes, const struct perplexity
 {
     struct json_writer writer = {.indent = 2};
     const char *slash = strrchr(text_name, '/');
-    char crc[9];
-    snprintf(crc, sizeof crc, "%08" PRIx32, result->text_crc32);
     json_open_object(&writer);
     json_put_text(&writer, "protocol", perplexity_protocol_name(protocol));
     json_put_u64(&writer, "context", result->context);
     json_put_text(&writer, "text", slash ? slash + 1 : text_name);
     json_put_u64(&writer, "text_bytes", result->text_bytes);
-    json_put_text(&writer, "text_crc32", crc);
+    json_put_crc32(&writer, "text_crc32", result->text_crc32);
     json_put_u64(&writer, "kv_bits", result->kv_bits);
     json_put_u64(&writer, "windows", result->windows);
     json_put_u64(&writer, "tokens_scored", result->tokens_scored);

@@ -7,16 +7,6 @@
 #include "base/memory.h"
 #include "runtime-check/judge/contest.h"
 
-double compare_kld(const float *base, const float *candidate, uint64_t vocabulary, uint32_t target,
-    bool *same_top, double *probability_change)
-{
-    struct divergence_row row;
-    divergence_row(&row, base, candidate, vocabulary, target);
-    *same_top = row.same_top;
-    *probability_change = row.probability_change;
-    return row.kld;
-}
-
 /* ---- running ---- */
 
 /* Candidate `index`, or the base, in a session that is about to run. */

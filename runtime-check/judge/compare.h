@@ -75,9 +75,4 @@ enum status compare_models(struct comparison *out, const struct compare_base *ba
     struct model *const *candidates, uint64_t count, const char *text, uint64_t text_bytes,
     const struct compare_options *options, const struct report *report, struct error *err);
 
-/* KL divergence between two rows of logits, in nats (divergence_row); *same_top and *probability_change (of target, candidate
- * minus base) likewise. Not finite if a logit is not. */
-double compare_kld(const float *base, const float *candidate, uint64_t vocabulary, uint32_t target,
-    bool *same_top, double *probability_change);
-
 #endif
