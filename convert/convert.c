@@ -21,7 +21,7 @@ static const struct operand operands[] = {
 static const struct option options_table[] = {
     {"type", OPTION_CHOICE, AT(type), 0, 0, "keep|f32|f16|bf16", "TYPE", "keep",
         "Element type of weight matrices; quantized ones are decoded to it. Norms and biases always keep "
-        "theirs. Blocks of a GGUF file must be decoded: keep refuses them.",
+        "theirs.",
         "Conversion"},
     {"force", OPTION_FLAG, AT(force), 0, 0, NULL, NULL, NULL, "Replace OUTPUT if it exists.", NULL},
     COMMON_OPTIONS(struct convert_options),
@@ -83,20 +83,9 @@ static bool is_cast(const struct transfer_item *item)
     return item->target.storage != item->source->storage || item->target.dtype != item->source->dtype;
 }
 
-/* A .nbl file has no blocks. */
-static enum status refuse_blocks(
-    const struct transfer_item *item, const struct convert_options *options, struct error *err)
-{
-    if (item->target.storage != STORAGE_BLOCKS) return OK;
-    return fail(err, ERR_UNSUPPORTED,
-        "%s: tensor %s has %s blocks, which a .nbl file does not store; decode them with --type f16 (or "
-        "bf16, f32)",
-        options->input, item->source->name, block_info(item->source->block)->name);
-}
-
 /* One item per tensor that is not dropped; counts them in result. items has room for all. */
-static enum status plan_items(struct convert_result *result, struct transfer_item *items,
-    const struct convert_options *options, const struct report *report, struct error *err)
+static void plan_items(struct convert_result *result, struct transfer_item *items,
+    const struct convert_options *options, const struct report *report)
 {
     enum dtype type = DTYPE_F32;
     bool cast = wanted_type(&type, options);
@@ -105,15 +94,12 @@ static enum status plan_items(struct convert_result *result, struct transfer_ite
         if (checkpoint_is_dropped(&result->input, source)) continue;
         struct transfer_item *item = &items[result->tensors++];
         *item = plan_item(source, cast, type);
-        enum status status = refuse_blocks(item, options, err);
-        if (status != OK) return status;
         result->tensors_cast += is_cast(item);
         report_detail(report, "%s: %s%s%s", source->name, type_name(source), is_cast(item) ? " -> " : "",
             is_cast(item) ? type_name(&item->target) : "");
         result->weights += source->elements;
         result->tensor_bytes += transfer_target_bytes(&item->target);
     }
-    return OK;
 }
 
 /* ---- the output ---- */
@@ -122,7 +108,7 @@ static enum status write_output(struct convert_result *result, const struct tran
     uint32_t *source_crcs, struct pool *pool, const struct convert_options *options,
     const struct report *report, struct error *err)
 {
-    struct nbl_writer *writer = NULL;
+    struct writer *writer = NULL;
     const char *const recorded[][2] = {{"type", options->type}};
     enum status status = nbl_writer_create(&writer, options->output, options->force, err);
     if (status == OK)
@@ -133,10 +119,10 @@ static enum status write_output(struct convert_result *result, const struct tran
         status = provenance_attach(
             writer, result->input.container, convert_command.name, recorded, 1, source_crcs, err);
     if (status != OK) {
-        nbl_writer_abandon(writer);
+        writer_abandon(writer);
         return status;
     }
-    return nbl_writer_commit(writer, err);
+    return writer_commit(writer, err);
 }
 
 /* ---- all of it ---- */
@@ -150,8 +136,7 @@ static enum status convert_opened(struct convert_result *result, const struct co
     uint32_t *source_crcs = memory_new(count, sizeof *source_crcs, err);
     enum status status = ERR_MEMORY;
     if (!items || !source_crcs) goto done;
-    status = plan_items(result, items, options, report, err);
-    if (status != OK) goto done;
+    plan_items(result, items, options, report);
     status = pool_create(&pool, (unsigned)options->common.threads, err);
     if (status != OK) goto done;
     result->threads = pool_workers(pool);

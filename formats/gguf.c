@@ -14,6 +14,7 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "formats/bytes.h"
+#include "formats/gguf_types.h"
 #include "formats/measure.h"
 #include "formats/reader.h"
 #include "tensor/blocks.h"
@@ -25,39 +26,6 @@ enum {
     LEAST_PAIR = 8 + 1 + 4 + 1,           /* bytes: a key of one, its type, the smallest value */
     LEAST_TENSOR = 8 + 1 + 4 + 8 + 4 + 8, /* a name of one, one dimension */
     ALIGNMENT_MOST = 65536
-};
-
-/* ---- types of tensors ---- */
-
-/* One row per type a tensor may have. */
-static const struct {
-    uint32_t id;
-    enum dtype dtype; /* where `block` is BLOCK_NONE */
-    enum block_type block;
-} types[] = {
-    {0, DTYPE_F32, BLOCK_NONE},
-    {1, DTYPE_F16, BLOCK_NONE},
-    {2, DTYPE_F32, BLOCK_Q4_0},
-    {3, DTYPE_F32, BLOCK_Q4_1},
-    {6, DTYPE_F32, BLOCK_Q5_0},
-    {7, DTYPE_F32, BLOCK_Q5_1},
-    {8, DTYPE_F32, BLOCK_Q8_0},
-    {10, DTYPE_F32, BLOCK_Q2_K},
-    {11, DTYPE_F32, BLOCK_Q3_K},
-    {12, DTYPE_F32, BLOCK_Q4_K},
-    {13, DTYPE_F32, BLOCK_Q5_K},
-    {14, DTYPE_F32, BLOCK_Q6_K},
-    {20, DTYPE_F32, BLOCK_IQ4_NL},
-    {23, DTYPE_F32, BLOCK_IQ4_XS},
-    {24, DTYPE_I8, BLOCK_NONE},
-    {25, DTYPE_I16, BLOCK_NONE},
-    {26, DTYPE_I32, BLOCK_NONE},
-    {27, DTYPE_I64, BLOCK_NONE},
-    {28, DTYPE_F64, BLOCK_NONE},
-    {30, DTYPE_BF16, BLOCK_NONE},
-    {34, DTYPE_F32, BLOCK_TQ1_0},
-    {35, DTYPE_F32, BLOCK_TQ2_0},
-    {39, DTYPE_F32, BLOCK_MXFP4},
 };
 
 /* ---- the cursor ---- */
@@ -268,18 +236,12 @@ static enum status take_shape(struct tensor *tensor, struct pass *pass, struct e
 static enum status take_storage(struct tensor *tensor, struct pass *pass, struct error *err)
 {
     uint32_t id;
-    size_t row = 0;
     enum status status = take_u32(&id, pass, tensor->name, err);
 
     if (status) return status;
-    while (row < sizeof types / sizeof *types && types[row].id != id)
-        row++;
-    if (row == sizeof types / sizeof *types)
+    if (!gguf_types_set(tensor, id))
         return fail(err, ERR_UNSUPPORTED, "tensor %s: has GGUF type %" PRIu32 ", which is not read",
             tensor->name, id);
-    tensor->dtype = types[row].dtype;
-    tensor->block = types[row].block;
-    tensor->storage = tensor->block ? STORAGE_BLOCKS : STORAGE_DENSE;
     status = measure_tensor(tensor, err);
     return status ? fail_within(err, status, "tensor %s", tensor->name) : OK;
 }

@@ -74,6 +74,11 @@ static enum status measure_blocks(struct tensor *tensor, struct error *err)
     const uint64_t cols = tensor->rank ? tensor->shape[tensor->rank - 1] : 1;
     const struct block_info *info;
 
+    if (tensor->scheme.bits != 0 || tensor->scheme.group != 0 || tensor->scheme.asymmetric)
+        return fail(err, ERR_FORMAT, "block storage with a quantization scheme");
+    if (tensor->dtype != DTYPE_F32)
+        return fail(
+            err, ERR_FORMAT, "block storage of type %s, must be F32", dtype_info(tensor->dtype)->name);
     if (tensor->block <= BLOCK_NONE || tensor->block >= BLOCK_COUNT)
         return fail(err, ERR_FORMAT, "block type %u is unknown", (unsigned)tensor->block);
     info = block_info(tensor->block);

@@ -109,7 +109,30 @@ static enum status plan_move(struct move *move, struct error *err)
     return impossible(move, err);
 }
 
-static enum status plan_items(struct moves *moves, struct container *container, struct nbl_writer *writer,
+/* A writer that wants rows interleaved gets whole heads at a time. */
+static enum status plan_heads(struct move *move, uint64_t head, struct error *err)
+{
+    const struct tensor *target = &move->target;
+    uint64_t step = head, least;
+
+    move->head = target->bytes ? head : 0;
+    if (!move->head) return OK;
+    if (target->storage == STORAGE_TILES || target->rank < 1 || target->rank > 2 || target->shape[0] % head ||
+        head % 2)
+        return fail(err, ERR_UNSUPPORTED,
+            "tensor %s: its rows cannot be interleaved in heads of %" PRIu64 " rows", target->name, head);
+    if (moves_in_parts(move, MOVE_SOURCE))
+        while (step % TILE_ROWS)
+            step += head;
+    least = move->units / target->shape[0] * step;
+    if (target->shape[0] > PANEL_LIMIT_BYTES || moves_row_bytes(target) > PANEL_LIMIT_BYTES / step)
+        return fail(err, ERR_MEMORY, "tensor %s: a head of %" PRIu64 " rows exceeds %" PRIu64 " bytes",
+            target->name, head, PANEL_LIMIT_BYTES);
+    move->chunk_units = move->chunk_units > least ? move->chunk_units / least * least : least;
+    return OK;
+}
+
+static enum status plan_items(struct moves *moves, struct container *container, struct writer *writer,
     const struct transfer_item *items, uint64_t count, bool *seen, struct error *err)
 {
     for (uint64_t i = 0; i < count; i++) {
@@ -121,7 +144,8 @@ static enum status plan_items(struct moves *moves, struct container *container, 
             .target = items[i].target};
         status = plan_move(move, err);
         if (status) return fail_within(err, status, "tensor %s", items[i].target.name);
-        status = nbl_writer_add(writer, &move->target, &move->target_index, err);
+        status = writer_add(writer, &move->target, &move->target_index, err);
+        if (!status) status = plan_heads(move, writer_head(writer, move->target_index), err);
         if (status) return status;
         if (move->container == container) seen[container_index(container, move->source)] = true;
     }
@@ -141,7 +165,7 @@ static void plan_rest(struct moves *moves, struct container *container, const bo
     }
 }
 
-enum status moves_plan(struct moves *out, struct container *container, struct nbl_writer *writer,
+enum status moves_plan(struct moves *out, struct container *container, struct writer *writer,
     const struct transfer_item *items, uint64_t count, struct error *err)
 {
     uint64_t sources = container_count(container);
@@ -226,6 +250,11 @@ uint64_t moves_unit_bytes(const struct move *move, enum move_side side)
         break;
     }
     return move->layout.cols * dtype_info(dtype)->bytes;
+}
+
+uint64_t moves_row_bytes(const struct tensor *tensor)
+{
+    return tensor->shape[0] ? tensor->bytes / tensor->shape[0] : 0;
 }
 
 uint64_t moves_source_bytes(const struct move *move, uint64_t units)

@@ -25,8 +25,9 @@ struct move {
     const struct transfer_item *item; /* NULL: READ */
     struct container *container;      /* where source lies */
     const struct tensor *source;
-    struct tensor target;       /* measured */
-    uint64_t target_index;      /* in the writer */
+    struct tensor target;  /* measured */
+    uint64_t target_index; /* in the writer */
+    uint64_t head; /* the writer wants rows interleaved (writer_head), else 0; chunks are whole heads */
     struct tiles_layout layout; /* of the tiled side of PACK and UNPACK */
     uint64_t units, chunk_units;
     uint64_t first_chunk; /* its first, counted over all moves */
@@ -40,7 +41,7 @@ struct moves {
 /* Plan all items, in order, and declare their targets in the writer; then a READ for every tensor of
  * `container` that no item names (one from elsewhere names none of it, whatever it is called). ERR_UNSUPPORTED: a type or shape that cannot become the one wanted.
  * ERR_MEMORY: 8 rows of floats exceed 256 MB. Errors name the tensor. Release with moves_free in any case. */
-enum status moves_plan(struct moves *out, struct container *container, struct nbl_writer *writer,
+enum status moves_plan(struct moves *out, struct container *container, struct writer *writer,
     const struct transfer_item *items, uint64_t count, struct error *err);
 void moves_free(struct moves *moves);
 
@@ -73,6 +74,9 @@ bool moves_in_parts(const struct move *move, enum move_side side);
 
 /* Bytes of one unit on a side that does not lie in parts. */
 uint64_t moves_unit_bytes(const struct move *move, enum move_side side);
+
+/* Bytes of one row of a dense tensor or one of blocks; a vector's row is an element. */
+uint64_t moves_row_bytes(const struct tensor *tensor);
 
 /* How many bytes of the source are behind `units` units, gaps between parts left out. */
 uint64_t moves_source_bytes(const struct move *move, uint64_t units);

@@ -13,6 +13,7 @@
 #include "formats/names.h"
 #include "formats/nbl.h"
 #include "formats/nbl_layout.h"
+#include "formats/writer.h"
 
 struct writer_tensor {
     struct nbl_record record;
@@ -31,6 +32,7 @@ struct writer_document {
 };
 
 struct nbl_writer {
+    struct writer base; /* first */
     struct output *output;
     char *path;
     struct names_pool names;
@@ -48,27 +50,13 @@ struct nbl_writer {
     struct nbl_header header;
 };
 
-enum status nbl_writer_create(struct nbl_writer **out, const char *path, bool force, struct error *err)
+static struct nbl_writer *own(struct writer *writer)
 {
-    struct nbl_writer *writer = memory_new(1, sizeof *writer, err);
-    enum status status = ERR_MEMORY;
-
-    *out = NULL;
-    if (!writer) return ERR_MEMORY;
-    writer->path = memory_text(path, strlen(path), err);
-    if (!writer->path) goto done;
-    status = output_open(&writer->output, path, force, err);
-    if (status) goto done;
-    *out = writer;
-    writer = NULL;
-done:
-    nbl_writer_abandon(writer);
-    return status;
+    return (struct nbl_writer *)writer;
 }
 
-void nbl_writer_abandon(struct nbl_writer *writer)
+static void nbl_writer_free(struct nbl_writer *writer)
 {
-    if (!writer) return;
     output_abandon(writer->output);
     for (uint64_t i = 0; i < writer->document_count; i++)
         memory_free(writer->documents[i].bytes);
@@ -100,16 +88,13 @@ static enum status claim_name(
     return *out ? OK : ERR_MEMORY;
 }
 
-enum status nbl_writer_add(
-    struct nbl_writer *writer, const struct tensor *tensor, uint64_t *index, struct error *err)
+static enum status add(struct writer *base, const struct tensor *tensor, uint64_t *index, struct error *err)
 {
+    struct nbl_writer *writer = own(base);
     struct writer_tensor added = {.record.tensor = *tensor};
     enum status status;
 
     if (writer->begun) return fail(err, ERR_USAGE, "tensor %s: the layout is fixed already", tensor->name);
-    if (tensor->storage == STORAGE_BLOCKS)
-        return fail(err, ERR_UNSUPPORTED, "tensor %s: a .nbl file has no %s blocks", tensor->name,
-            block_info(tensor->block)->name);
     if (writer->tensor_count == CONTAINER_TENSOR_LIMIT)
         return fail(err, ERR_MEMORY, "more than %d tensors", CONTAINER_TENSOR_LIMIT);
     status = measure_tensor(&added.record.tensor, err);
@@ -133,9 +118,9 @@ static enum status resolve_alias(struct nbl_writer *writer, struct writer_alias 
     return fail(err, ERR_FORMAT, "alias %s: its target %s is no tensor", alias->alias, alias->target);
 }
 
-enum status nbl_writer_alias(
-    struct nbl_writer *writer, const char *alias, const char *target, struct error *err)
+static enum status add_alias(struct writer *base, const char *alias, const char *target, struct error *err)
 {
+    struct nbl_writer *writer = own(base);
     struct writer_alias added = {0};
     enum status status;
 
@@ -152,9 +137,10 @@ enum status nbl_writer_alias(
     return status;
 }
 
-enum status nbl_writer_document(
-    struct nbl_writer *writer, const char *name, const char *bytes, uint64_t count, struct error *err)
+static enum status add_document(
+    struct writer *base, const char *name, const char *bytes, uint64_t count, struct error *err)
 {
+    struct nbl_writer *writer = own(base);
     struct writer_document added = {.count = count};
     enum status status = names_check_file(name, strlen(name), err);
     bool is_new;
@@ -201,8 +187,9 @@ static enum status place_tensors(struct nbl_writer *writer, struct error *err)
     return OK;
 }
 
-enum status nbl_writer_begin(struct nbl_writer *writer, struct error *err)
+static enum status begin(struct writer *base, struct error *err)
 {
+    struct nbl_writer *writer = own(base);
     enum status status = place_tensors(writer, err);
 
     for (uint64_t i = 0; i < writer->tensor_count && !status; i++)
@@ -217,21 +204,12 @@ enum status nbl_writer_begin(struct nbl_writer *writer, struct error *err)
     return output_reserve(writer->output, writer->header.metadata_offset, err);
 }
 
-uint64_t nbl_writer_tensor_bytes(const struct nbl_writer *writer, uint64_t index)
-{
-    return writer->tensors[index].record.tensor.bytes;
-}
-
-uint64_t nbl_writer_bytes(const struct nbl_writer *writer)
-{
-    return writer->header.metadata_offset;
-}
-
 /* ---- data ---- */
 
-enum status nbl_writer_write(struct nbl_writer *writer, uint64_t index, uint64_t offset, const void *bytes,
+static enum status write_part(struct writer *base, uint64_t index, uint64_t offset, const void *bytes,
     uint64_t count, struct error *err)
 {
+    struct nbl_writer *writer = own(base);
     const struct nbl_record *record = &writer->tensors[index].record;
     uint64_t end;
 
@@ -242,8 +220,9 @@ enum status nbl_writer_write(struct nbl_writer *writer, uint64_t index, uint64_t
     return output_write_at(writer->output, record->offset + offset, bytes, count, err);
 }
 
-void nbl_writer_checksum(struct nbl_writer *writer, uint64_t index, uint32_t crc)
+static void set_checksum(struct writer *base, uint64_t index, uint32_t crc)
 {
+    struct nbl_writer *writer = own(base);
     writer->tensors[index].record.crc = crc;
     writer->tensors[index].has_checksum = true;
 }
@@ -334,10 +313,11 @@ static enum status write_frame(
     return status;
 }
 
-enum status nbl_writer_commit(struct nbl_writer *writer, struct error *err)
+static enum status commit(struct writer *base, struct error *err)
 {
+    struct nbl_writer *writer = own(base);
     uint8_t *table = NULL, *metadata = NULL;
-    enum status status = writer->begun ? OK : nbl_writer_begin(writer, err);
+    enum status status = writer->begun ? OK : begin(base, err);
 
     if (!status) status = build_metadata(&metadata, writer, err);
     if (!status) status = build_table(&table, writer, err);
@@ -348,6 +328,44 @@ enum status nbl_writer_commit(struct nbl_writer *writer, struct error *err)
     }
     memory_free(table);
     memory_free(metadata);
-    nbl_writer_abandon(writer);
+    nbl_writer_free(writer);
+    return status;
+}
+
+/* ---- the kind ---- */
+
+static void abandon(struct writer *base)
+{
+    nbl_writer_free(own(base));
+}
+
+static const struct writer_kind kind = {
+    .name = "nbl",
+    .add = add,
+    .alias = add_alias,
+    .begin = begin,
+    .write = write_part,
+    .checksum = set_checksum,
+    .document = add_document,
+    .commit = commit,
+    .abandon = abandon,
+};
+
+enum status nbl_writer_create(struct writer **out, const char *path, bool force, struct error *err)
+{
+    struct nbl_writer *writer = memory_new(1, sizeof *writer, err);
+    enum status status = ERR_MEMORY;
+
+    *out = NULL;
+    if (!writer) return ERR_MEMORY;
+    writer->base.kind = &kind;
+    writer->path = memory_text(path, strlen(path), err);
+    if (!writer->path) goto done;
+    status = output_open(&writer->output, path, force, err);
+    if (status) goto done;
+    *out = &writer->base;
+    writer = NULL;
+done:
+    if (writer) nbl_writer_free(writer);
     return status;
 }

@@ -28,18 +28,18 @@ const char *const provenance_carried[] = {
 };
 
 enum status provenance_carry_document(
-    struct nbl_writer *writer, struct container *container, const char *name, struct error *err)
+    struct writer *writer, struct container *container, const char *name, struct error *err)
 {
     char *text = NULL;
     uint64_t bytes;
     enum status status = container_document(container, name, &text, &bytes, err);
 
-    if (!status && text) status = nbl_writer_document(writer, name, text, bytes, err);
+    if (!status && text) status = writer_document(writer, name, text, bytes, err);
     memory_free(text);
     return status;
 }
 
-enum status provenance_carry(struct nbl_writer *writer, struct container *container, struct error *err)
+enum status provenance_carry(struct writer *writer, struct container *container, struct error *err)
 {
     enum status status = OK;
 
@@ -141,7 +141,7 @@ static enum status write_history(struct json_writer *out, struct container *cont
 
 /* ---- the document ---- */
 
-enum status provenance_attach(struct nbl_writer *writer, struct container *container, const char *tool,
+enum status provenance_attach(struct writer *writer, struct container *container, const char *tool,
     const char *const (*options)[2], uint64_t option_count, const uint32_t *tensor_crcs, struct error *err)
 {
     struct json_writer out = {.indent = 2};
@@ -164,7 +164,7 @@ enum status provenance_attach(struct nbl_writer *writer, struct container *conta
     if (!status) status = write_history(&out, container, err);
     json_close_object(&out);
     if (!status) status = json_writer_take(&out, &text, &bytes, err);
-    if (!status) status = nbl_writer_document(writer, DOCUMENT_NAME, text, bytes, err);
+    if (!status) status = writer_document(writer, DOCUMENT_NAME, text, bytes, err);
     memory_free(text);
     json_writer_free(&out);
     return status;

@@ -15,8 +15,8 @@ extern const char *const provenance_carried[];
 /* Attach one of the container's documents, or all those of the list above; what the container lacks is passed
  * over. */
 enum status provenance_carry_document(
-    struct nbl_writer *writer, struct container *container, const char *name, struct error *err);
-enum status provenance_carry(struct nbl_writer *writer, struct container *container, struct error *err);
+    struct writer *writer, struct container *container, const char *name, struct error *err);
+enum status provenance_carry(struct writer *writer, struct container *container, struct error *err);
 
 /* Attach the carried documents and a "provenance.json": tool, version, options (as {"name": "value"} pairs,
  * only what decides the bytes), the sources with their checksums, and under "history" the provenance of a
@@ -24,7 +24,7 @@ enum status provenance_carry(struct nbl_writer *writer, struct container *contai
  *
  *   options      [option_count][2]  name and value
  *   tensor_crcs  as container_write_sources wants them */
-enum status provenance_attach(struct nbl_writer *writer, struct container *container, const char *tool,
+enum status provenance_attach(struct writer *writer, struct container *container, const char *tool,
     const char *const (*options)[2], uint64_t option_count, const uint32_t *tensor_crcs, struct error *err);
 
 #endif

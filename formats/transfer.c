@@ -24,11 +24,12 @@ struct buffers {
     float *floats;    /* decoded */
     uint8_t *out;     /* bytes to write: elements, or the three parts */
     uint8_t *scratch; /* the encoder's */
+    uint8_t *head;    /* the rows of one, to be interleaved */
 };
 
 struct job {
     struct container *container;
-    struct nbl_writer *writer;
+    struct writer *writer;
     struct moves moves;
     struct chunk_crcs *crcs; /* [moves.chunks] */
     struct buffers *buffers; /* [workers] */
@@ -52,7 +53,7 @@ static uint64_t round_up(uint64_t bytes)
 }
 
 struct buffer_sizes {
-    uint64_t raw, floats, out, scratch;
+    uint64_t raw, floats, out, scratch, head;
 };
 
 /* What the largest chunk of a move needs. */
@@ -89,6 +90,14 @@ static struct buffer_sizes sizes_of(const struct move *move)
         .scratch = round_up(elements) + notes_bytes};
 }
 
+/* Rows of floats, or of the bytes that are copied. */
+static uint64_t head_bytes(const struct move *move)
+{
+    if (!move->head) return 0;
+    if (move->kind == MOVE_COPY) return move->head * moves_row_bytes(&move->target);
+    return move->head * (move->target.rank == 2 ? move->target.shape[1] : 1) * sizeof(float);
+}
+
 static uint64_t larger(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
@@ -104,6 +113,7 @@ static enum status allocate(struct job *job, struct error *err)
         most.floats = larger(most.floats, sizes.floats);
         most.out = larger(most.out, sizes.out);
         most.scratch = larger(most.scratch, sizes.scratch);
+        most.head = larger(most.head, head_bytes(&job->moves.list[i]));
     }
     job->crcs = memory_new(job->moves.chunks, sizeof *job->crcs, err);
     job->buffers = memory_new(job->workers, sizeof *job->buffers, err);
@@ -114,7 +124,9 @@ static enum status allocate(struct job *job, struct error *err)
         buffers->floats = memory_new(most.floats, 1, err);
         buffers->out = memory_new(most.out, 1, err);
         buffers->scratch = memory_new(most.scratch, 1, err);
-        if (!buffers->raw || !buffers->floats || !buffers->out || !buffers->scratch) return ERR_MEMORY;
+        buffers->head = memory_new(most.head, 1, err);
+        if (!buffers->raw || !buffers->floats || !buffers->out || !buffers->scratch || !buffers->head)
+            return ERR_MEMORY;
     }
     return OK;
 }
@@ -126,6 +138,7 @@ static void free_job(struct job *job)
         memory_free(job->buffers[i].floats);
         memory_free(job->buffers[i].out);
         memory_free(job->buffers[i].scratch);
+        memory_free(job->buffers[i].head);
     }
     memory_free(job->buffers);
     memory_free(job->crcs);
@@ -163,48 +176,66 @@ static enum status write_part(struct job *job, const struct chunk *chunk, unsign
     const void *bytes, uint64_t count, struct error *err)
 {
     chunk->crcs->target[part] = file_crc32(0, bytes, count);
-    return nbl_writer_write(job->writer, chunk->move->target_index, offset, bytes, count, err);
+    return writer_write(job->writer, chunk->move->target_index, offset, bytes, count, err);
 }
 
-/* READ and COPY: one checksum serves both sides. */
+/* The rows of a chunk, `bytes` bytes of whole heads, as the writer wants them: the halves of every head interleaved. */
+static void interleave(const struct chunk *chunk, void *rows, uint64_t bytes)
+{
+    uint64_t head = chunk->move->head, whole = head_bytes(chunk->move), row = head ? whole / head : 0;
+    uint8_t *turned = chunk->buffers->head;
+
+    for (uint8_t *at = rows; head && bytes; at += whole, bytes -= whole) {
+        for (uint64_t i = 0; i < head; i++)
+            memcpy(turned + i * row, at + (i % 2 * (head / 2) + i / 2) * row, row);
+        memcpy(at, turned, whole);
+    }
+}
+
+/* READ and COPY: one checksum serves both sides, unless rows change places. */
 static enum status copy_chunk(struct job *job, const struct chunk *chunk, struct error *err)
 {
     uint8_t *raw = chunk->buffers->raw;
     enum status status = read_part(chunk, 0, chunk->begin, raw, chunk->count, err);
 
     if (status || chunk->move->kind == MOVE_READ) return status;
+    if (chunk->move->head) {
+        interleave(chunk, raw, chunk->count);
+        return write_part(job, chunk, 0, chunk->begin, raw, chunk->count, err);
+    }
     chunk->crcs->target[0] = chunk->crcs->source[0];
-    return nbl_writer_write(job->writer, chunk->move->target_index, chunk->begin, raw, chunk->count, err);
+    return writer_write(job->writer, chunk->move->target_index, chunk->begin, raw, chunk->count, err);
 }
 
-/* Elements [first, first + count), as floats, to a DENSE target. */
-static enum status write_floats(struct job *job, const struct chunk *chunk, const float *floats,
-    uint64_t first, uint64_t count, struct error *err)
+/* Elements [first, first + count), as floats in the worker's memory, to a DENSE target. */
+static enum status write_floats(struct job *job, const struct chunk *chunk, float *floats, uint64_t first,
+    uint64_t count, struct error *err)
 {
     enum dtype dtype = chunk->move->target.dtype;
     uint64_t size = dtype_info(dtype)->bytes;
     enum status status = check_overflow(chunk, floats, first, count, err);
 
     if (status) return status;
+    interleave(chunk, floats, count * sizeof *floats);
     return write_part(job, chunk, 0, first * size,
         cast_from_floats(dtype, floats, chunk->buffers->out, count), count * size, err);
 }
 
-/* Elements [first, first + count) of a DENSE source as floats. */
+/* Elements [first, first + count) of a DENSE source as floats, in the worker's memory. */
 static enum status read_floats(
-    const struct chunk *chunk, const float **floats, uint64_t first, uint64_t count, struct error *err)
+    const struct chunk *chunk, float **floats, uint64_t first, uint64_t count, struct error *err)
 {
     enum dtype dtype = chunk->move->source->dtype;
     uint64_t size = dtype_info(dtype)->bytes;
     enum status status = read_part(chunk, 0, first * size, chunk->buffers->raw, count * size, err);
 
-    if (!status) *floats = cast_to_floats(dtype, chunk->buffers->raw, chunk->buffers->floats, count);
+    if (!status) *floats = (float *)cast_to_floats(dtype, chunk->buffers->raw, chunk->buffers->floats, count);
     return status;
 }
 
 static enum status cast_chunk(struct job *job, const struct chunk *chunk, struct error *err)
 {
-    const float *floats;
+    float *floats;
     enum status status = read_floats(chunk, &floats, chunk->begin, chunk->count, err);
 
     return status ? status : write_floats(job, chunk, floats, chunk->begin, chunk->count, err);
@@ -216,7 +247,7 @@ static enum status pack_chunk(struct job *job, const struct chunk *chunk, struct
     uint64_t tile = chunk->begin / TILE_ROWS, tiles = moves_tiles(chunk->count), cols = move->layout.cols;
     uint8_t *out = chunk->buffers->out;
     struct move_part parts[MOVE_PARTS];
-    const float *floats;
+    float *floats;
     enum status status = read_floats(chunk, &floats, chunk->begin * cols, chunk->count * cols, err);
 
     if (status) return status;
@@ -361,7 +392,7 @@ static enum status finish(struct job *job, uint32_t *source_crcs, struct error *
         if (move->container == job->container)
             source_crcs[container_index(job->container, move->source)] = crc;
         if (move->kind != MOVE_READ)
-            nbl_writer_checksum(job->writer, move->target_index, join(job, move, MOVE_TARGET));
+            writer_checksum(job->writer, move->target_index, join(job, move, MOVE_TARGET));
     }
     return OK;
 }
@@ -377,7 +408,7 @@ static uint64_t total_source_bytes(const struct job *job)
     return bytes;
 }
 
-enum status transfer_run(struct container *container, struct nbl_writer *writer,
+enum status transfer_run(struct container *container, struct writer *writer,
     const struct transfer_item *items, uint64_t count, uint32_t *source_crcs, struct pool *pool,
     const struct report *report, const char *label, struct error *err)
 {
@@ -385,7 +416,7 @@ enum status transfer_run(struct container *container, struct nbl_writer *writer,
     enum status status = moves_plan(&job.moves, container, writer, items, count, err);
 
     if (!status) status = allocate(&job, err);
-    if (!status) status = nbl_writer_begin(writer, err);
+    if (!status) status = writer_begin(writer, err);
     if (status) goto done;
     job.progress = progress_start(report, label, total_source_bytes(&job), PROGRESS_BYTES);
     status = pool_run(pool, job.moves.chunks, run_chunk, &job, err);

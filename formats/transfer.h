@@ -40,7 +40,7 @@ struct transfer_item {
  *
  * A source that records checksums (.nbl) must agree with them: ERR_FORMAT. The caller adds documents and
  * commits. */
-enum status transfer_run(struct container *container, struct nbl_writer *writer,
+enum status transfer_run(struct container *container, struct writer *writer,
     const struct transfer_item *items, uint64_t count, uint32_t *source_crcs, struct pool *pool,
     const struct report *report, const char *label, struct error *err);
 

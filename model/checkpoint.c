@@ -93,14 +93,14 @@ void checkpoint_write_dropped(const struct checkpoint *checkpoint, struct json_w
 }
 
 enum status checkpoint_write_aliases(
-    const struct checkpoint *checkpoint, struct nbl_writer *writer, struct error *err)
+    const struct checkpoint *checkpoint, struct writer *writer, struct error *err)
 {
     enum status status = OK;
     for (uint64_t i = 0; !status && i < container_alias_count(checkpoint->container); i++) {
         const char *alias, *target;
         container_alias(checkpoint->container, i, &alias, &target);
         if (checkpoint_is_dropped(checkpoint, container_find(checkpoint->container, target))) continue;
-        status = nbl_writer_alias(writer, alias, target, err);
+        status = writer_alias(writer, alias, target, err);
     }
     return status;
 }

@@ -40,7 +40,7 @@ void checkpoint_write_dropped(const struct checkpoint *checkpoint, struct json_w
 
 /* Carry the names that stand for another tensor over to a new file, but for those whose tensor was dropped. */
 enum status checkpoint_write_aliases(
-    const struct checkpoint *checkpoint, struct nbl_writer *writer, struct error *err);
+    const struct checkpoint *checkpoint, struct writer *writer, struct error *err);
 
 /* ERR_USAGE if the output's name leads to the input or to a file of the input's folder, also through links. */
 enum status checkpoint_refuse_output(const char *input, const char *output, struct error *err);

@@ -10,7 +10,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "formats/nbl.h"
+#include "formats/transfer.h"
 #include "quantize/journal_folder.h"
 #include "quantize/journal_stamp.h"
 
@@ -266,18 +266,18 @@ const char *journal_folder(const struct journal *journal)
 /* ---- layers ---- */
 
 static enum status write_tensors(
-    struct nbl_writer *writer, const struct tensor *tensors, uint64_t count, struct error *err)
+    struct writer *writer, const struct tensor *tensors, uint64_t count, struct error *err)
 {
     uint64_t index;
     enum status status = OK;
 
     for (uint64_t i = 0; i < count && !status; i++)
-        status = nbl_writer_add(writer, &tensors[i], &index, err); /* index == i */
-    if (!status) status = nbl_writer_begin(writer, err);
+        status = writer_add(writer, &tensors[i], &index, err); /* index == i */
+    if (!status) status = writer_begin(writer, err);
     for (uint64_t i = 0; i < count && !status; i++) {
-        uint64_t bytes = nbl_writer_tensor_bytes(writer, i);
-        status = nbl_writer_write(writer, i, 0, tensors[i].data, bytes, err);
-        nbl_writer_checksum(writer, i, file_crc32(0, tensors[i].data, bytes));
+        uint64_t bytes = transfer_target_bytes(&tensors[i]);
+        status = writer_write(writer, i, 0, tensors[i].data, bytes, err);
+        writer_checksum(writer, i, file_crc32(0, tensors[i].data, bytes));
     }
     return status;
 }
@@ -285,7 +285,7 @@ static enum status write_tensors(
 enum status journal_add(struct journal *journal, uint32_t layer, const struct tensor *tensors, uint64_t count,
     const char *notes, uint64_t notes_bytes, struct error *err)
 {
-    struct nbl_writer *writer = NULL;
+    struct writer *writer = NULL;
     char mark[MARK_BYTES];
     enum status status;
 
@@ -297,13 +297,13 @@ enum status journal_add(struct journal *journal, uint32_t layer, const struct te
     mark_text(mark, journal, layer);
     status = nbl_writer_create(&writer, folder_layer(&journal->folder, layer), true, err);
     if (!status) status = write_tensors(writer, tensors, count, err);
-    if (!status) status = nbl_writer_document(writer, NOTES_DOCUMENT, notes, notes_bytes, err);
-    if (!status) status = nbl_writer_document(writer, MARK_DOCUMENT, mark, strlen(mark), err);
+    if (!status) status = writer_document(writer, NOTES_DOCUMENT, notes, notes_bytes, err);
+    if (!status) status = writer_document(writer, MARK_DOCUMENT, mark, strlen(mark), err);
     if (status) {
-        nbl_writer_abandon(writer);
+        writer_abandon(writer);
         return status;
     }
-    status = nbl_writer_commit(writer, err);
+    status = writer_commit(writer, err);
     return status ? status
                   : container_open(&journal->files[layer], folder_layer(&journal->folder, layer), err);
 }
@@ -317,16 +317,16 @@ struct container *journal_layer(const struct journal *journal, uint32_t layer)
 
 enum status journal_put_choice(struct journal *journal, const char *text, uint64_t bytes, struct error *err)
 {
-    struct nbl_writer *writer = NULL;
+    struct writer *writer = NULL;
     char mark[MARK_BYTES];
     enum status status = nbl_writer_create(&writer, folder_choice(&journal->folder), true, err);
 
     mark_text(mark, journal, CHOICE_NUMBER);
-    if (!status) status = nbl_writer_begin(writer, err);
-    if (!status) status = nbl_writer_document(writer, CHOICE_DOCUMENT, text, bytes, err);
-    if (!status) status = nbl_writer_document(writer, MARK_DOCUMENT, mark, strlen(mark), err);
-    if (!status) return nbl_writer_commit(writer, err);
-    nbl_writer_abandon(writer);
+    if (!status) status = writer_begin(writer, err);
+    if (!status) status = writer_document(writer, CHOICE_DOCUMENT, text, bytes, err);
+    if (!status) status = writer_document(writer, MARK_DOCUMENT, mark, strlen(mark), err);
+    if (!status) return writer_commit(writer, err);
+    writer_abandon(writer);
     return status;
 }
 

@@ -35,10 +35,10 @@ static enum status write_output(struct quantize_job *job, struct error *err)
     if (status == OK) status = checkpoint_write_aliases(job->input, job->writer, err);
     if (status == OK) status = attach(job, err);
     if (status != OK) {
-        nbl_writer_abandon(job->writer);
+        writer_abandon(job->writer);
         return status;
     }
-    return nbl_writer_commit(job->writer, err);
+    return writer_commit(job->writer, err);
 }
 
 /* Header, table and the padding up to and between tensors. */

@@ -35,8 +35,8 @@ struct quantize_job {
     struct plan *plan; /* outcomes of its tensors are out */
     const struct quantize_options *options;
     const struct settings *settings;
-    struct nbl_writer *writer; /* empty; the method declares and writes every tensor of the plan, in order */
-    uint32_t *source_crcs;     /* [container_count] out, as transfer_run fills them */
+    struct writer *writer; /* empty; the method declares and writes every tensor of the plan, in order */
+    uint32_t *source_crcs; /* [container_count] out, as transfer_run fills them */
     struct pool *pool;
     const struct report *report;
     uint64_t fixed_bytes;           /* of the output beside tensors, at most */

@@ -232,26 +232,34 @@ static void decode_tq2_0(float *out, const uint8_t *block)
 /* ---- the table ---- */
 
 static const struct block_info table[BLOCK_COUNT] = {
-    [BLOCK_Q4_0] = {"Q4_0", 32, 18, decode_q4_0},
-    [BLOCK_Q4_1] = {"Q4_1", 32, 20, decode_q4_1},
-    [BLOCK_Q5_0] = {"Q5_0", 32, 22, decode_q5_0},
-    [BLOCK_Q5_1] = {"Q5_1", 32, 24, decode_q5_1},
-    [BLOCK_Q8_0] = {"Q8_0", 32, 34, decode_q8_0},
-    [BLOCK_Q2_K] = {"Q2_K", 256, 84, decode_q2_k},
-    [BLOCK_Q3_K] = {"Q3_K", 256, 110, decode_q3_k},
-    [BLOCK_Q4_K] = {"Q4_K", 256, 144, decode_q4_k},
-    [BLOCK_Q5_K] = {"Q5_K", 256, 176, decode_q5_k},
-    [BLOCK_Q6_K] = {"Q6_K", 256, 210, decode_q6_k},
-    [BLOCK_IQ4_NL] = {"IQ4_NL", 32, 18, decode_iq4_nl},
-    [BLOCK_IQ4_XS] = {"IQ4_XS", 256, 136, decode_iq4_xs},
-    [BLOCK_MXFP4] = {"MXFP4", 32, 17, decode_mxfp4},
-    [BLOCK_TQ1_0] = {"TQ1_0", 256, 54, decode_tq1_0},
-    [BLOCK_TQ2_0] = {"TQ2_0", 256, 66, decode_tq2_0},
+    [BLOCK_Q4_0] = {"Q4_0", 2, 32, 18, decode_q4_0},
+    [BLOCK_Q4_1] = {"Q4_1", 3, 32, 20, decode_q4_1},
+    [BLOCK_Q5_0] = {"Q5_0", 6, 32, 22, decode_q5_0},
+    [BLOCK_Q5_1] = {"Q5_1", 7, 32, 24, decode_q5_1},
+    [BLOCK_Q8_0] = {"Q8_0", 8, 32, 34, decode_q8_0},
+    [BLOCK_Q2_K] = {"Q2_K", 10, 256, 84, decode_q2_k},
+    [BLOCK_Q3_K] = {"Q3_K", 11, 256, 110, decode_q3_k},
+    [BLOCK_Q4_K] = {"Q4_K", 12, 256, 144, decode_q4_k},
+    [BLOCK_Q5_K] = {"Q5_K", 13, 256, 176, decode_q5_k},
+    [BLOCK_Q6_K] = {"Q6_K", 14, 256, 210, decode_q6_k},
+    [BLOCK_IQ4_NL] = {"IQ4_NL", 20, 32, 18, decode_iq4_nl},
+    [BLOCK_IQ4_XS] = {"IQ4_XS", 23, 256, 136, decode_iq4_xs},
+    [BLOCK_MXFP4] = {"MXFP4", 39, 32, 17, decode_mxfp4},
+    [BLOCK_TQ1_0] = {"TQ1_0", 34, 256, 54, decode_tq1_0},
+    [BLOCK_TQ2_0] = {"TQ2_0", 35, 256, 66, decode_tq2_0},
 };
 
 const struct block_info *block_info(enum block_type type)
 {
     return &table[type];
+}
+
+enum block_type block_of_id(uint32_t id)
+{
+    for (enum block_type type = BLOCK_NONE + 1; type < BLOCK_COUNT; type++) {
+        if (table[type].id == id) return type;
+    }
+    return BLOCK_NONE;
 }
 
 void blocks_decode(float *out, enum block_type type, const void *data, uint64_t first, uint64_t count)

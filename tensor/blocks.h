@@ -40,6 +40,7 @@ enum { BLOCK_WEIGHTS_MOST = 256, BLOCK_BYTES_MOST = 210 };
 
 struct block_info {
     const char *name;                                 /* "Q4_K" */
+    uint32_t id;                                      /* in GGUF files, and in the records of .nbl files */
     uint32_t weights;                                 /* of one block: 32 or 256; a row must be a multiple */
     uint32_t bytes;                                   /* of one block */
     void (*decode)(float *out, const uint8_t *block); /* one block: out [weights] */
@@ -47,6 +48,9 @@ struct block_info {
 
 /* The row of a type between BLOCK_NONE and BLOCK_COUNT. */
 const struct block_info *block_info(enum block_type type);
+
+/* The type with a number in GGUF files; BLOCK_NONE if there is none. */
+enum block_type block_of_id(uint32_t id);
 
 /* out [count] = weights first .. first+count-1 of consecutive blocks; both multiples of the block's weights. */
 void blocks_decode(float *out, enum block_type type, const void *data, uint64_t first, uint64_t count);

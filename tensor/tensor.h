@@ -21,7 +21,7 @@
 enum storage {
     STORAGE_DENSE = 0, /* row-major elements of `dtype` */
     STORAGE_TILES = 1, /* codes, scales and zero-points as tensor/tiles.h lays them out; rank 2 */
-    STORAGE_BLOCKS = 2 /* rows of blocks as tensor/blocks.h has them; in GGUF files, never in .nbl */
+    STORAGE_BLOCKS = 2 /* rows of blocks as tensor/blocks.h has them; dtype is DTYPE_F32 */
 };
 
 /* How a weight matrix is quantized: value = scale * (code - zero-point), a scale per row and group.
@@ -35,10 +35,10 @@ struct scheme {
 struct tensor {
     const char *name;
     enum storage storage;
-    enum dtype dtype;     /* DENSE: of the elements; TILES: of the scales (DTYPE_F16) */
-    struct scheme scheme; /* TILES only, else zero */
+    enum dtype dtype;      /* DENSE: of the elements; TILES: of the scales (DTYPE_F16) */
+    struct scheme scheme;  /* TILES only, else zero */
     enum block_type block; /* BLOCKS only, else BLOCK_NONE */
-    uint32_t rank;        /* 0 .. TENSOR_RANK_LIMIT */
+    uint32_t rank;         /* 0 .. TENSOR_RANK_LIMIT */
     uint64_t shape[TENSOR_RANK_LIMIT];
     uint64_t elements; /* product of shape; 1 for rank 0 */
     uint64_t bytes;    /* of all storage */

@@ -16,6 +16,9 @@ import zlib
 
 TYPES = ["F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64", "U8", "BOOL"]
 TYPE_BYTES = [4, 2, 2, 8, 1, 2, 4, 8, 1, 1]
+# Block type: weights and bytes of a block.
+BLOCKS = {2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84), 11: (256, 110), 12: (256, 144),
+          13: (256, 176), 14: (256, 210), 20: (32, 18), 23: (256, 136), 34: (256, 54), 35: (256, 66), 39: (32, 17)}
 TYPE_CODES = ["f", "e", None, "d", "b", "h", "i", "q", "B", "B"]
 PLANES = {2: [2], 3: [2, 1], 4: [4], 5: [4, 1], 6: [4, 2], 8: [8]}
 
@@ -66,10 +69,11 @@ class Tensor:
         shape = struct.unpack_from("<8Q", data, at + 16)
         (self.bits, self.flags, zeros, self.group, self.offset, self.bytes, self.crc) = struct.unpack_from(
             "<BBHIQQI", data, at + 80)
+        self.block = zeros & 255
         rule("N17", self.type < len(TYPES))
-        rule("N18", self.storage <= 1)
+        rule("N18", self.storage <= 2)
         rule("N19", self.rank <= 8 and not any(shape[self.rank:]))
-        rule("N23", zeros == 0 and not any(data[at + 108:at + 128]))
+        rule("N23", (zeros == 0 or (self.storage == 2 and zeros < 256)) and not any(data[at + 108:at + 128]))
         self.shape = list(shape[:self.rank])
         self.asymmetric = self.flags == 1
         product = 1
@@ -80,6 +84,11 @@ class Tensor:
         if self.storage == 0:
             rule("N21", self.bits == 0 and self.flags == 0 and self.group == 0)
             rule("N21", self.bytes == self.elements * TYPE_BYTES[self.type])
+        elif self.storage == 2:
+            rule("N38", TYPES[self.type] == "F32" and self.rank > 0 and self.block in BLOCKS)
+            rule("N38", self.bits == 0 and self.flags == 0 and self.group == 0)
+            weights, size = BLOCKS[self.block]
+            rule("N38", self.shape[-1] % weights == 0 and self.bytes == self.elements // weights * size)
         else:
             self.lay_out_tiles()
         rule("N20", self.bytes < 1 << 63)
@@ -157,6 +166,8 @@ class Tensor:
     def describe(self):
         if self.storage == 0:
             return f"{self.name} {TYPES[self.type]} {self.shape} {self.bytes} bytes at {self.offset} crc {self.crc:08x}"
+        if self.storage == 2:
+            return f"{self.name} blocks of type {self.block} {self.shape} {self.bytes} bytes at {self.offset} crc {self.crc:08x}"
         kind = "asymmetric" if self.asymmetric else "symmetric"
         return (f"{self.name} tiles of {self.bits} bits, group {self.group}, {kind} {self.shape} {self.bytes} bytes at "
                 f"{self.offset} crc {self.crc:08x}")

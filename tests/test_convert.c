@@ -200,7 +200,7 @@ static void write_quantized(const char *folder, const char *out)
 {
     struct error err = {0};
     struct container *container = open_mapped(folder);
-    struct nbl_writer *writer = NULL;
+    struct writer *writer = NULL;
     struct pool *pool = NULL;
     uint64_t count = container_count(container), bytes = 0;
     struct transfer_item *items = memory_new(count, sizeof *items, &err);
@@ -220,8 +220,8 @@ static void write_quantized(const char *folder, const char *out)
     REQUIRE(nbl_writer_create(&writer, out, false, &err) == OK, &err);
     REQUIRE(transfer_run(container, writer, items, count, crcs, pool, NULL, "", &err) == OK, &err);
     REQUIRE(container_document(container, "config.json", &config, &bytes, &err) == OK, &err);
-    REQUIRE(nbl_writer_document(writer, "config.json", config, bytes, &err) == OK, &err);
-    REQUIRE(nbl_writer_commit(writer, &err) == OK, &err);
+    REQUIRE(writer_document(writer, "config.json", config, bytes, &err) == OK, &err);
+    REQUIRE(writer_commit(writer, &err) == OK, &err);
     memory_free(config);
     memory_free(crcs);
     memory_free(items);

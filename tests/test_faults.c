@@ -66,7 +66,7 @@ static struct transfer_item plan_item(const struct tensor *source)
 }
 
 static enum status write_output(
-    struct container *container, struct nbl_writer *writer, struct pool *pool, struct error *err)
+    struct container *container, struct writer *writer, struct pool *pool, struct error *err)
 {
     static const char *const options[][2] = {{"bits", "4"}};
     struct transfer_item items[3];
@@ -75,7 +75,7 @@ static enum status write_output(
 
     for (uint64_t i = 0; i < 3; i++)
         items[i] = plan_item(container_tensor(container, i));
-    status = nbl_writer_alias(writer, "tied", "cast", err);
+    status = writer_alias(writer, "tied", "cast", err);
     if (!status) status = transfer_run(container, writer, items, 3, crcs, pool, NULL, "converting", err);
     if (!status) status = provenance_attach(writer, container, "test", options, 1, crcs, err);
     return status;
@@ -85,7 +85,7 @@ static enum status write_output(
 static enum status convert(const char *input, unsigned workers, struct error *err)
 {
     struct container *container = NULL;
-    struct nbl_writer *writer = NULL;
+    struct writer *writer = NULL;
     struct pool *pool = NULL;
     enum status status = pool_create(&pool, workers, err);
 
@@ -94,10 +94,10 @@ static enum status convert(const char *input, unsigned workers, struct error *er
     if (!status) status = nbl_writer_create(&writer, output, true, err);
     if (!status) status = write_output(container, writer, pool, err);
     if (!status) {
-        status = nbl_writer_commit(writer, err);
+        status = writer_commit(writer, err);
         writer = NULL;
     }
-    nbl_writer_abandon(writer);
+    writer_abandon(writer);
     container_close(container);
     pool_free(pool);
     return status;

@@ -121,7 +121,7 @@ static enum status transfer(struct container *container, const char *path, const
 {
     uint64_t sources = container_count(container);
     uint32_t *crcs = calloc(sources + 1, sizeof *crcs);
-    struct nbl_writer *writer = NULL;
+    struct writer *writer = NULL;
     struct pool *pool = NULL;
     enum status status;
 
@@ -136,9 +136,9 @@ static enum status transfer(struct container *container, const char *path, const
         memory_free(data);
     }
     if (!status)
-        status = nbl_writer_commit(writer, err);
+        status = writer_commit(writer, err);
     else
-        nbl_writer_abandon(writer);
+        writer_abandon(writer);
     pool_free(pool);
     free(crcs);
     return status;
@@ -617,7 +617,7 @@ static void attach_and_commit(
 {
     static const char *const options[][2] = {{"bits", "4"}, {"method", "rtn"}};
     struct transfer_item item = copy_item(container_tensor(container, 0));
-    struct nbl_writer *writer = NULL;
+    struct writer *writer = NULL;
     struct pool *pool = NULL;
     uint32_t crc;
 
@@ -625,7 +625,7 @@ static void attach_and_commit(
     REQUIRE(nbl_writer_create(&writer, path, true, err) == OK, err);
     REQUIRE(transfer_run(container, writer, &item, 1, &crc, pool, NULL, "", err) == OK, err);
     REQUIRE(provenance_attach(writer, container, tool, options, 2, &crc, err) == OK, err);
-    REQUIRE(nbl_writer_commit(writer, err) == OK, err);
+    REQUIRE(writer_commit(writer, err) == OK, err);
     pool_free(pool);
 }
 
@@ -700,14 +700,14 @@ static void test_bad_provenance(void)
     write_source(path, &source, 1);
     snprintf(path, sizeof path, "%s/provenance.json", folder);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        struct nbl_writer *writer = NULL;
+        struct writer *writer = NULL;
         struct error err = {0};
         testing_write(path, bad[i], strlen(bad[i]));
         struct container *container = open_good(folder);
         REQUIRE(nbl_writer_create(&writer, testing_path("bad.nbl"), true, &err) == OK, &err);
         CHECK(provenance_attach(writer, container, "x", NULL, 0, &crc, &err) == ERR_FORMAT, &err);
         CHECK(strstr(err.text, "provenance.json") != NULL, &err);
-        nbl_writer_abandon(writer);
+        writer_abandon(writer);
         container_close(container);
     }
 }

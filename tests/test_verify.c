@@ -20,7 +20,7 @@ static void write_nbl(const char *path, enum dtype dtype)
 {
     struct error err = {0};
     struct container *container = NULL;
-    struct nbl_writer *writer = NULL;
+    struct writer *writer = NULL;
     REQUIRE(!container_open(&container, testing_source(MODEL), &err), &err);
     const uint64_t count = container_count(container);
     struct transfer_item *items = memory_new(count, sizeof *items, &err);
@@ -36,8 +36,8 @@ static void write_nbl(const char *path, enum dtype dtype)
     REQUIRE(!nbl_writer_create(&writer, path, true, &err), &err);
     REQUIRE(!transfer_run(container, writer, items, count, crcs, pool, NULL, "copy", &err), &err);
     REQUIRE(!container_document(container, "config.json", &config, &bytes, &err), &err);
-    REQUIRE(!nbl_writer_document(writer, "config.json", config, bytes, &err), &err);
-    REQUIRE(!nbl_writer_commit(writer, &err), &err);
+    REQUIRE(!writer_document(writer, "config.json", config, bytes, &err), &err);
+    REQUIRE(!writer_commit(writer, &err), &err);
     memory_free(config);
     memory_free(items);
     memory_free(crcs);

@@ -632,17 +632,17 @@ static void test_tiles(void)
     close_subject(&subject);
 }
 
-static void write_tensors(struct nbl_writer *writer, const struct tensor *tensors, uint64_t count)
+static void write_tensors(struct writer *writer, const struct tensor *tensors, uint64_t count)
 {
     struct error err = {0};
     uint64_t index;
 
     for (uint64_t i = 0; i < count; i++)
-        REQUIRE(nbl_writer_add(writer, &tensors[i], &index, &err) == OK && index == i, &err);
-    REQUIRE(nbl_writer_begin(writer, &err) == OK, &err);
+        REQUIRE(writer_add(writer, &tensors[i], &index, &err) == OK && index == i, &err);
+    REQUIRE(writer_begin(writer, &err) == OK, &err);
     for (uint64_t i = 0; i < count; i++) {
-        REQUIRE(nbl_writer_write(writer, i, 0, tensors[i].data, tensors[i].bytes, &err) == OK, &err);
-        nbl_writer_checksum(writer, i, file_crc32(0, tensors[i].data, tensors[i].bytes));
+        REQUIRE(writer_write(writer, i, 0, tensors[i].data, tensors[i].bytes, &err) == OK, &err);
+        writer_checksum(writer, i, file_crc32(0, tensors[i].data, tensors[i].bytes));
     }
 }
 
@@ -650,7 +650,7 @@ static void write_tensors(struct nbl_writer *writer, const struct tensor *tensor
 static void write_quantized(const char *path, const char *folder, struct scheme scheme)
 {
     struct tensor tensors[64];
-    struct nbl_writer *writer;
+    struct writer *writer;
     struct checkpoint input;
     struct error err = {0};
     uint64_t count, bytes;
@@ -668,8 +668,8 @@ static void write_quantized(const char *path, const char *folder, struct scheme 
     REQUIRE(nbl_writer_create(&writer, path, true, &err) == OK, &err);
     write_tensors(writer, tensors, count);
     REQUIRE(container_document(input.container, "config.json", &config, &bytes, &err) == OK, &err);
-    REQUIRE(nbl_writer_document(writer, "config.json", config, bytes, &err) == OK, &err);
-    REQUIRE(nbl_writer_commit(writer, &err) == OK, &err);
+    REQUIRE(writer_document(writer, "config.json", config, bytes, &err) == OK, &err);
+    REQUIRE(writer_commit(writer, &err) == OK, &err);
     memory_free(config);
     memory_free(tiles);
     checkpoint_close(&input);

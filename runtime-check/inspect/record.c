@@ -30,13 +30,13 @@ static enum status describe(char **out, uint64_t *bytes, const struct perplexity
 }
 
 /* Every document but an older evaluation goes along. */
-static enum status copy_documents(struct nbl_writer *writer, struct container *container, struct error *err)
+static enum status copy_documents(struct writer *writer, struct container *container, struct error *err)
 {
     enum status status = provenance_carry(writer, container, err);
     return status ? status : provenance_carry_document(writer, container, PROVENANCE_DOCUMENT, err);
 }
 
-static enum status copy_tensors(struct nbl_writer *writer, struct container *container, struct pool *pool,
+static enum status copy_tensors(struct writer *writer, struct container *container, struct pool *pool,
     const struct report *report, struct error *err)
 {
     const uint64_t count = container_count(container);
@@ -51,7 +51,7 @@ static enum status copy_tensors(struct nbl_writer *writer, struct container *con
     for (uint64_t i = 0; i < container_alias_count(container) && !status; i++) {
         const char *alias, *target;
         container_alias(container, i, &alias, &target);
-        status = nbl_writer_alias(writer, alias, target, err);
+        status = writer_alias(writer, alias, target, err);
     }
     memory_free(crcs);
     memory_free(items);
@@ -70,7 +70,7 @@ enum status record_perplexity(const char *path, const struct perplexity_result *
     struct error *err)
 {
     struct container *container = NULL;
-    struct nbl_writer *writer = NULL;
+    struct writer *writer = NULL;
     char *json = NULL;
     uint64_t bytes = 0;
     enum status status = container_open(&container, path, err);
@@ -79,13 +79,13 @@ enum status record_perplexity(const char *path, const struct perplexity_result *
         (status = nbl_writer_create(&writer, path, true, err)) ||
         (status = copy_tensors(writer, container, pool, report, err)) ||
         (status = copy_documents(writer, container, err)) ||
-        (status = nbl_writer_document(writer, RECORD_DOCUMENT, json, bytes, err))) {
+        (status = writer_document(writer, RECORD_DOCUMENT, json, bytes, err))) {
         goto done;
     }
-    status = nbl_writer_commit(writer, err);
+    status = writer_commit(writer, err);
     writer = NULL;
 done:
-    nbl_writer_abandon(writer);
+    writer_abandon(writer);
     memory_free(json);
     container_close(container);
     return status;

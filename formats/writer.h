@@ -1,0 +1,69 @@
+/* Writing a model: tensors and documents into a file or a folder, whatever its format. The formats are the makers: nbl_writer_create
+ * (formats/nbl.h) and its kin return one of these, and nobody after that asks which. */
+#ifndef NIBBLE_FORMATS_WRITER_H
+#define NIBBLE_FORMATS_WRITER_H
+
+#include "base/error.h"
+#include "tensor/tensor.h"
+
+struct writer;
+
+/* Declare one tensor: name, storage, dtype, scheme, block, rank and shape are taken from `tensor` (its elements,
+ * bytes and data are ignored). *index is its number, counted from 0. Not after writer_begin. ERR_FORMAT:
+ * duplicate or bad name, bad scheme. ERR_UNSUPPORTED: the format has no place for such a tensor. */
+enum status writer_add(
+    struct writer *writer, const struct tensor *tensor, uint64_t *index, struct error *err);
+
+/* Declare that `alias` stands for the tensor `target`, which may be added later. At any time before commit;
+ * writer_begin finds out that a target is missing. Formats that know no aliases do without. */
+enum status writer_alias(struct writer *writer, const char *alias, const char *target, struct error *err);
+
+/* Lay the data out and reserve the disk. After it, tensors can be written from any thread in any order. */
+enum status writer_begin(struct writer *writer, struct error *err);
+
+/* Write part of a tensor's bytes. Thread-safe for disjoint ranges. Every byte of the tensor must be written,
+ * but for the alignment gaps between the parts of TILES storage, which are zero. */
+enum status writer_write(struct writer *writer, uint64_t index, uint64_t offset, const void *bytes,
+    uint64_t count, struct error *err);
+
+/* State the CRC-32 of all bytes of a tensor (alignment gaps of TILES storage included, as zeros).
+ * Thread-safe. */
+void writer_checksum(struct writer *writer, uint64_t index, uint32_t crc);
+
+/* How the format wants the rows of a tensor: 0: in their order; else the two halves of every `head` rows interleaved
+ * (container_interleave says how). After writer_add. */
+uint64_t writer_head(const struct writer *writer, uint64_t index);
+
+/* Attach a document (bytes are copied). Names are unique. At any time before commit. */
+enum status writer_document(
+    struct writer *writer, const char *name, const char *bytes, uint64_t count, struct error *err);
+
+/* Write what is left, make it durable, and let it appear. Frees the writer, also on error. */
+enum status writer_commit(struct writer *writer, struct error *err);
+/* NULL is allowed. */
+void writer_abandon(struct writer *writer);
+
+/* ---- for those who make one ---- */
+
+/* What a format does; the comments above say what each must do. `head` may be NULL: rows in their order. */
+struct writer_kind {
+    const char *name; /* "nbl", "GGUF" */
+    enum status (*add)(struct writer *, const struct tensor *, uint64_t *index, struct error *);
+    enum status (*alias)(struct writer *, const char *alias, const char *target, struct error *);
+    enum status (*begin)(struct writer *, struct error *);
+    enum status (*write)(
+        struct writer *, uint64_t index, uint64_t offset, const void *bytes, uint64_t count, struct error *);
+    void (*checksum)(struct writer *, uint64_t index, uint32_t crc);
+    uint64_t (*head)(const struct writer *, uint64_t index);
+    enum status (*document)(
+        struct writer *, const char *name, const char *bytes, uint64_t count, struct error *);
+    enum status (*commit)(struct writer *, struct error *);
+    void (*abandon)(struct writer *);
+};
+
+/* The first member of every writer, so that a pointer to one is a pointer to the other. */
+struct writer {
+    const struct writer_kind *kind;
+};
+
+#endif

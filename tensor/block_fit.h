@@ -1,0 +1,30 @@
+/* Fitting blocks to weights: the search for d, scales, minima and codes with the least weighted squared error. The quantizer of
+ * rounding to nearest, and what the solver (tensor/obs.h) asks for grids.
+ *
+ * Results are the same bits for every kernel set: single-precision operations in a fixed order, no fused products. */
+#ifndef NIBBLE_TENSOR_BLOCK_FIT_H
+#define NIBBLE_TENSOR_BLOCK_FIT_H
+
+#include "tensor/block_parts.h"
+
+/* Fit one block, codes included.
+ *   weights     [form->weights]  in, finite
+ *   importance  [form->weights]  in, weights of the squared error (of columns: a Hessian's diagonal, an importance matrix), or NULL:
+ *               what the type does best without knowledge of inputs
+ * False if d or m does not fit half precision (weights that large). */
+bool block_fit(struct block_parts *out, enum block_type type, const float *weights, const float *importance);
+
+/* With d and m as they are: choose scale, min and codes of one sub-block anew. weights, importance: [form->sub], importance may be
+ * NULL. For types without integer scales: codes only. */
+void block_fit_sub(struct block_parts *parts, enum block_type type, uint32_t sub, const float *weights,
+    const float *importance);
+
+/* With everything as it is: the nearest code of every weight of a sub-block. weights [form->sub]. */
+void block_fit_codes(struct block_parts *parts, enum block_type type, uint32_t sub, const float *weights);
+
+/* Quantize whole rows: out [rows][cols / weights] blocks; weights [rows][cols]; importance [cols] for every row, or NULL. cols is a
+ * multiple of the block's weights. False if a weight is not finite or does not fit; *row and *col say where. */
+bool block_fit_rows(uint8_t *out, enum block_type type, const float *weights, uint64_t rows, uint64_t cols,
+    const float *importance, uint64_t *row, uint64_t *col);
+
+#endif
