@@ -100,6 +100,16 @@ static bool begin(struct metadata_builder *builder, const char *key, enum metada
     return false;
 }
 
+void metadata_builder_u16(struct metadata_builder *builder, const char *key, uint16_t value)
+{
+    if (begin(builder, key, METADATA_U16)) put_number(builder, value, 2);
+}
+
+void metadata_builder_i32(struct metadata_builder *builder, const char *key, int32_t value)
+{
+    if (begin(builder, key, METADATA_I32)) put_number(builder, (uint32_t)value, 4);
+}
+
 void metadata_builder_u32(struct metadata_builder *builder, const char *key, uint32_t value)
 {
     if (begin(builder, key, METADATA_U32)) put_number(builder, value, 4);

@@ -27,6 +27,8 @@ void metadata_builder_free(struct metadata_builder *builder);
 enum status metadata_builder_status(const struct metadata_builder *builder, struct error *err);
 
 /* One pair each. `text` [bytes] need not be terminated; everything is copied. */
+void metadata_builder_u16(struct metadata_builder *builder, const char *key, uint16_t value);
+void metadata_builder_i32(struct metadata_builder *builder, const char *key, int32_t value);
 void metadata_builder_u32(struct metadata_builder *builder, const char *key, uint32_t value);
 void metadata_builder_f32(struct metadata_builder *builder, const char *key, float value);
 void metadata_builder_bool(struct metadata_builder *builder, const char *key, bool value);
