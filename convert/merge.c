@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 
-enum { TEXT_BYTES = 320 };
+enum { TEXT_BYTES = 320 }; /* for an adapter in provenance */
 
 /* The pairs of one tensor. */
 struct addition {
@@ -18,14 +18,15 @@ struct addition {
 
 struct merge {
     struct lora **adapters;     /* [count] */
-    char (*texts)[TEXT_BYTES];  /* [count] */
+    char *text;                 /* [count * TEXT_BYTES] */
     struct addition *additions; /* [container_count] */
     uint64_t count, addition_count, changed;
 };
 
 /* The name of the folder and the checksum of the file say which adapter it was, wherever it lay. */
-static void describe(char text[TEXT_BYTES], const struct lora *lora)
+static void describe(char *text, const struct lora *lora)
 {
+    const char *between = *text ? "; " : "";
     const char *path = lora_path(lora);
     size_t bytes = strlen(path);
     while (bytes > 1 && path[bytes - 1] == '/')
@@ -34,7 +35,7 @@ static void describe(char text[TEXT_BYTES], const struct lora *lora)
     while (begin > 0 && path[begin - 1] != '/')
         begin--;
     const struct container_file file = container_file(lora_container(lora), 0);
-    snprintf(text, TEXT_BYTES, "%.*s scale %g crc32 %08" PRIx32,
+    snprintf(text + strlen(text), TEXT_BYTES, "%s%.*s scale %g crc32 %08" PRIx32, between,
         (int)(bytes - begin > 200 ? 200 : bytes - begin), path + begin, lora_scale(lora),
         file_crc32(0, file.map, file.bytes));
 }
@@ -47,13 +48,13 @@ enum status merge_open(struct merge **out, const struct option_list *specs,
     struct merge *merge = memory_new(1, sizeof *merge, err);
     if (!merge) return ERR_MEMORY;
     merge->adapters = memory_new(specs->count, sizeof *merge->adapters, err);
-    merge->texts = memory_new(specs->count, sizeof *merge->texts, err);
+    merge->text = memory_new(specs->count, TEXT_BYTES, err);
     merge->additions = memory_new(container_count(checkpoint->container), sizeof *merge->additions, err);
-    enum status status = merge->adapters && merge->texts && merge->additions ? OK : ERR_MEMORY;
+    enum status status = merge->adapters && merge->text && merge->additions ? OK : ERR_MEMORY;
     for (uint64_t i = 0; i < specs->count && status == OK; i++) {
         status = lora_open(&merge->adapters[i], specs->values[i], checkpoint, err);
         if (status != OK) break;
-        describe(merge->texts[i], merge->adapters[i]);
+        describe(merge->text, merge->adapters[i]);
         merge->count++;
     }
     if (status != OK) {
@@ -70,7 +71,7 @@ void merge_close(struct merge *merge)
     for (uint64_t i = 0; i < merge->count; i++)
         lora_close(merge->adapters[i]);
     memory_free(merge->adapters);
-    memory_free(merge->texts);
+    memory_free(merge->text);
     memory_free(merge->additions);
     memory_free(merge);
 }
@@ -115,7 +116,7 @@ uint64_t merge_adapters(const struct merge *merge)
     return merge ? merge->count : 0;
 }
 
-const char *merge_text(const struct merge *merge, uint64_t index)
+const char *merge_text(const struct merge *merge)
 {
-    return merge->texts[index];
+    return merge->text;
 }

@@ -20,8 +20,10 @@ void merge_item(struct merge *merge, struct transfer_item *item);
 /* How many tensors merge_item has changed. */
 uint64_t merge_count(const struct merge *merge);
 
-/* How many adapters there are, and what provenance says of one: "NAME scale S crc32 C". */
+/* How many adapters there are. */
 uint64_t merge_adapters(const struct merge *merge);
-const char *merge_text(const struct merge *merge, uint64_t index);
+
+/* What provenance says of them: "NAME scale S crc32 C", several with "; " between. Owner: the merge. */
+const char *merge_text(const struct merge *merge);
 
 #endif

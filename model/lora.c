@@ -90,7 +90,10 @@ void lora_add(const struct lora_pair *pair, float *rows, uint64_t row_begin, uin
 /* Adapters that are more than a product added to a matrix. */
 static enum status refuse_kinds(const struct lora *lora, struct error *err)
 {
-    static const char *const flags[] = {"use_dora", "fan_in_fan_out", "use_qalora", "lora_bias"};
+    static const char *const flags[] = {
+        "use_dora", "fan_in_fan_out", "use_qalora", "use_bdlora", "lora_bias"};
+    static const char *const others[] = {
+        "layer_replication", "trainable_token_indices", "target_parameters", "alora_invocation_tokens"};
     const struct json_value *root = json_root(lora->config);
     const char *kind = "LORA";
     enum status status = root->kind == JSON_OBJECT
@@ -103,6 +106,11 @@ static enum status refuse_kinds(const struct lora *lora, struct error *err)
         status = json_get_bool(root, CONFIG_DOCUMENT, flags[i], &set, err);
         if (status == OK && set)
             return fail(err, ERR_UNSUPPORTED, CONFIG_DOCUMENT ": %s is not supported", flags[i]);
+    }
+    for (size_t i = 0; status == OK && i < sizeof others / sizeof *others; i++) {
+        const struct json_value *value = json_member(root, others[i]);
+        if (value && value->kind != JSON_NULL)
+            return fail(err, ERR_UNSUPPORTED, CONFIG_DOCUMENT ": %s is not supported", others[i]);
     }
     return status;
 }
@@ -174,20 +182,25 @@ static const struct marker *marker_of(const char *name, size_t *stem)
     return NULL;
 }
 
-/* The model's name for a module or tensor of the adapter: without PEFT's prefix and without ".modules_to_save[.default]". */
+/* Cut out the first `part` of a name, if it is there. */
+static void cut(char *name, const char *part)
+{
+    char *at = strstr(name, part);
+    if (at) memmove(at, at + strlen(part), strlen(at + strlen(part)) + 1);
+}
+
+/* The model's name for a module or tensor of the adapter: without what PEFT puts around modules. */
 static void model_name(char out[CONTAINER_NAME_LIMIT + 16], const char *name, size_t bytes)
 {
-    static const char prefix[] = "base_model.model.", saved[] = ".modules_to_save", adapter[] = ".default";
+    static const char prefix[] = "base_model.model.";
     if (bytes >= sizeof prefix - 1 && strncmp(name, prefix, sizeof prefix - 1) == 0) {
         name += sizeof prefix - 1;
         bytes -= sizeof prefix - 1;
     }
     snprintf(out, CONTAINER_NAME_LIMIT + 1, "%.*s", (int)bytes, name);
-    char *at = strstr(out, saved);
-    if (!at) return;
-    const char *rest = at + sizeof saved - 1;
-    if (strncmp(rest, adapter, sizeof adapter - 1) == 0) rest += sizeof adapter - 1;
-    memmove(at, rest, strlen(rest) + 1);
+    cut(out, ".modules_to_save.default");
+    cut(out, ".modules_to_save");
+    cut(out, ".base_layer");
 }
 
 static enum status check_target(const struct tensor *target, const struct tensor *tensor, struct error *err)
