@@ -174,9 +174,9 @@ static void refusals(void)
     check_refused(llama(), testing_path("nowhere"), ERR_FORMAT, "is no folder with adapter_config.json");
     /* Another model: other shapes, or no such module. */
     check_refused(tiny_model_folder("other", (struct tiny_model){.hidden = 96}), adapter_file("plain", ""),
-        ERR_FORMAT, "their shapes make no product of 64 x 96");
-    check_refused(tiny_model_folder("shallow", (struct tiny_model){.layers = 1}), adapter_file("plain", ""),
-        ERR_FORMAT, "the model has no such module");
+        ERR_FORMAT, "their shapes make no product of 96 x 96");
+    check_refused(tiny_model_folder("shallow", (struct tiny_model){.hidden = 32, .ffn = 64, .layers = 1}),
+        adapter_file("plain", ""), ERR_FORMAT, "the model has no such module");
 }
 
 static void half_an_adapter(void)
