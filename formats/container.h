@@ -97,6 +97,14 @@ enum status container_reindex(struct container *container, struct error *err);
 enum status container_attach(
     struct container *container, const char *name, char *text, uint64_t bytes, struct error *err);
 
+/* Take a document out, so that container_document finds it no more. */
+void container_detach(struct container *container, const char *name);
+
+/* Take over the files and tensors of another .nbl file, before either is mapped: one model that lies in several files. A tensor
+ * or alias that both have is kept once; its recorded checksums must agree. Documents of `from` are left behind. `from` is closed, also
+ * after an error. ERR_FORMAT: they have different tensors of one name. ERR_UNSUPPORTED: not two .nbl files. */
+enum status container_absorb(struct container *container, struct container *from, struct error *err);
+
 /* The rows of tensor number `index` are stored with the two halves of every `head` rows interleaved: stored row
  * h head + 2 i + s is row h head + s head / 2 + i, with s 0 or 1. From here on container_read and container_map hand out the
  * rows in their order. Before container_map only. ERR_FORMAT: rows that are no multiple of head, an odd head.
