@@ -19,15 +19,16 @@ struct container;
 #define CONTAINER_NAME_LIMIT 512
 #define CONTAINER_DOCUMENT_LIMIT (64u << 20)
 
-/* Open a model: a Hugging Face folder (model.safetensors, or shards through model.safetensors.index.json),
- * one .safetensors file (documents are then looked for beside it), one .nbl or one GGUF file; told apart by content,
- * not by name. The header of every file is read and validated; tensor data is not touched. A GGUF file shows its own names:
- * model/gguf_checkpoint.h makes a checkpoint of it. */
+/* Open a model: a Hugging Face folder (model.safetensors, or shards through model.safetensors.index.json; without them
+ * pytorch_model.bin, or shards through pytorch_model.bin.index.json), one .safetensors or PyTorch file (documents are then looked
+ * for beside it), one .nbl, one GGUF file, one llama2.c model; told apart by content,
+ * not by name. The header of every file is read and validated; tensor data is not touched. GGUF files and llama2.c models show
+ * their own names: model/gguf_checkpoint.h and model/llama2c_checkpoint.h make checkpoints of them. */
 enum status container_open(struct container **out, const char *path, struct error *err);
 void container_close(struct container *container);
 
 const char *container_path(const struct container *container);
-/* "safetensors", "nbl" or "GGUF". */
+/* "safetensors", "PyTorch", "nbl", "GGUF" or "llama2.c". */
 const char *container_format(const struct container *container);
 /* Bytes of all files that hold tensors. */
 uint64_t container_bytes(const struct container *container);
@@ -51,7 +52,7 @@ uint64_t container_index(const struct container *container, const struct tensor 
 /* By name, through aliases (tied tensors); NULL if absent. */
 const struct tensor *container_find(const struct container *container, const char *name);
 
-/* What the file says of itself beside documents (GGUF); empty for other formats. */
+/* What the file says of itself beside documents (GGUF, llama2.c); empty for other formats. */
 const struct metadata *container_metadata(const struct container *container);
 
 /* Names that stand for another tensor (safetensors __metadata__, .nbl aliases). */
@@ -67,7 +68,8 @@ enum status container_read(struct container *container, const struct tensor *ten
 bool container_checksum(const struct container *container, const struct tensor *tensor, uint32_t *crc);
 
 /* Map every file read-only; afterwards every tensor's data is set. A tensor whose data is not aligned to its
- * element (safetensors promises nothing), or whose rows are interleaved, is read into memory that the container owns. */
+ * element (safetensors promises nothing), whose rows are interleaved or which is computed (transposed, or codes of llama2.c),
+ * is read into memory that the container owns. */
 enum status container_map(struct container *container, struct error *err);
 
 /* An attached document by file name ("config.json"): *out NULL if there is none. Owner of *out: the caller,

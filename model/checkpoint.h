@@ -21,7 +21,8 @@ struct checkpoint {
 enum status checkpoint_read_config(
     struct model_config *out, bool *found, struct container *container, struct error *err);
 
-/* Open a folder, .safetensors, .nbl or GGUF file (seen through model/gguf_checkpoint.h) and hold its tensors against its configuration: missing, misshapen and unknown ones
+/* Open a folder, a .safetensors, .nbl or PyTorch file, a GGUF file or a llama2.c model (seen through model/gguf_checkpoint.h and
+ * model/llama2c_checkpoint.h) and hold its tensors against its configuration: missing, misshapen and unknown ones
  * are errors (layers_bind). Nothing is mapped. Release with checkpoint_close, also after an error. */
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err);
 

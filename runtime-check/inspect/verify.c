@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "formats/nbl.h"
+#include "formats/pytorch.h"
 #include "model/checkpoint.h"
 #include "model/slice.h"
 #include "tensor/tiles.h"
@@ -223,6 +224,8 @@ enum status verify_container(struct verify_result *out, const char *path, struct
         status = nbl_verify(&checked, path, count_fault, &counter, err);
         if (status == ERR_CHECK) status = OK; /* counted; go on and find everything */
     }
+    if (strcmp(container_format(container), PYTORCH_FORMAT) == 0)
+        status = pytorch_verify(container, count_fault, &counter, err);
     if (!status) status = check_architecture(container, &counter, err);
     if (!status && counter.count == 0) status = check_finite(container, pool, report, &counter, err);
     container_close(container);
