@@ -263,7 +263,7 @@ static void test_tiles_become_blocks(void)
         struct scheme scheme;
         enum block_type block;
     } exact[] = {{{4, 32, false}, BLOCK_Q4_0}, {{5, 32, false}, BLOCK_Q5_0}, {{8, 32, false}, BLOCK_Q8_0}};
-    const char *folder = tiny_model_folder("blocks", (struct tiny_model){0});
+    const char *folder = tiny_model_folder("blocks", (struct tiny_model){.spaces = true});
     struct error err = {0};
 
     for (size_t i = 0; i < sizeof exact / sizeof *exact; i++) {
