@@ -540,6 +540,21 @@ static void window(struct gguf_file *file)
     gguf_file_u32(file, "qwen2.attention.sliding_window", 16);
 }
 
+static void no_heads(struct gguf_file *file)
+{
+    gguf_file_u32(file, "llama.attention.head_count", 0);
+}
+
+static void no_kv_heads(struct gguf_file *file)
+{
+    gguf_file_u32(file, "llama.attention.head_count_kv", 0);
+}
+
+static void many_layers(struct gguf_file *file)
+{
+    gguf_file_u32(file, "llama.block_count", UINT32_MAX);
+}
+
 static void refusals(void)
 {
     static const struct {
@@ -556,6 +571,9 @@ static void refusals(void)
         {"llama", {.skip = "attention.layer_norm_rms_epsilon"}, ERR_FORMAT, "rms_epsilon is missing"},
         {"llama", {.skip = "attention.head_count", .add = per_layer}, ERR_UNSUPPORTED,
             "llama.attention.head_count: one value for every layer"},
+        {"llama", {.skip = "attention.head_count", .add = no_heads}, ERR_FORMAT, "num_attention_heads"},
+        {"llama", {.skip = "attention.head_count_kv", .add = no_kv_heads}, ERR_FORMAT, "num_key_value_heads"},
+        {"llama", {.skip = "block_count", .add = many_layers}, ERR_FORMAT, "num_hidden_layers"},
         {"llama", {.add = experts}, ERR_UNSUPPORTED, "llama.expert_count: 8"},
         {"llama", {.add = part}, ERR_FORMAT, "split.no is missing"},
         {"llama", {.add = longrope}, ERR_UNSUPPORTED, "llama.rope.scaling.type: longrope"},
