@@ -19,8 +19,8 @@ static void copy(const char *from, const char *name)
 
 static const char *golden_folder(const char *name)
 {
-    static const char *const files[] = {"tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json",
-        "added_tokens.json", "special_tokens_map.json"};
+    static const char *const files[] = {"tokenizer.model", "vocab.json", "merges.txt",
+        "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"};
     const char *folder = tokenizer_folder_make();
     char relative[200];
 
@@ -146,7 +146,8 @@ static void refused(void)
 {
     const char *folder = golden_folder("sp-unigram");
 
-    check_attached(folder, ERR_UNSUPPORTED, NULL, "tokenizer.model: is a unigram model, only BPE is supported");
+    check_attached(
+        folder, ERR_UNSUPPORTED, NULL, "tokenizer.model: is a unigram model, only BPE is supported");
     folder = golden_folder("vm-gpt2");
     testing_write(testing_path("tokenizer_config.json"), "{", 1);
     check_attached(folder, ERR_FORMAT, NULL, "tokenizer_config.json");
