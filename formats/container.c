@@ -404,8 +404,10 @@ enum status container_document(
 {
     *out = NULL;
     *bytes = 0;
-    return container->folder ? document_beside(container, name, out, bytes, err)
-                             : document_inside(container, name, out, bytes, err);
+    enum status status = document_inside(container, name, out, bytes, err);
+
+    if (status || *out || !container->folder) return status;
+    return document_beside(container, name, out, bytes, err);
 }
 
 /* ---- sources ---- */
