@@ -296,6 +296,22 @@ static enum status read_interleaved(struct container *container, const struct re
     return status;
 }
 
+/* Add the entry's number to the floats among `count` bytes at `offset`. */
+static enum status add_number(
+    const struct reader_entry *entry, uint64_t offset, uint8_t *buffer, uint64_t count, struct error *err)
+{
+    if (offset % sizeof(float) || count % sizeof(float))
+        return fail(err, ERR_USAGE, "%" PRIu64 " bytes at byte %" PRIu64 " are not whole elements", count,
+            offset);
+    for (uint64_t at = 0; at < count; at += sizeof(float)) {
+        float value;
+        memcpy(&value, buffer + at, sizeof value);
+        value += entry->addend;
+        memcpy(buffer + at, &value, sizeof value);
+    }
+    return OK;
+}
+
 enum status container_read(struct container *container, const struct tensor *tensor, uint64_t offset,
     void *buffer, uint64_t count, struct error *err)
 {
@@ -311,6 +327,7 @@ enum status container_read(struct container *container, const struct tensor *ten
         status = read_interleaved(container, entry, offset, buffer, count, err);
     else
         status = file_read_at(container->files[entry->file].file, entry->offset + offset, buffer, count, err);
+    if (!status && entry->addend != 0) status = add_number(entry, offset, buffer, count, err);
     return status ? fail_within(err, status, "tensor %s", tensor->name) : OK;
 }
 
@@ -350,7 +367,7 @@ enum status container_map(struct container *container, struct error *err)
         struct reader_entry *entry = &container->entries[i];
         const uint8_t *data = container->files[entry->file].file->map + entry->offset;
         entry->tensor.data = data;
-        if (!entry->head && (uintptr_t)data % alignment_of(&entry->tensor) == 0) continue;
+        if (!entry->head && entry->addend == 0 && (uintptr_t)data % alignment_of(&entry->tensor) == 0) continue;
         status = copy_entry(container, entry, err);
         if (status) return status;
     }

@@ -1,4 +1,4 @@
-/* Seeing a container in another way: other names, documents that were made, rows in another order. The functions are declared
+/* Seeing a container in another way: other names, documents that were made, rows in another order, other numbers. The functions are declared
  * in container.h. */
 #include <inttypes.h>
 #include <string.h>
@@ -68,5 +68,16 @@ enum status container_interleave(
         return fail(err, ERR_FORMAT, "tensor %s: %" PRIu64 " rows are not whole heads of %" PRIu64,
             tensor->name, tensor->shape[0], head);
     if (tensor->bytes) entry->head = head; /* nothing has no order */
+    return OK;
+}
+
+enum status container_shift(struct container *container, uint64_t index, float addend, struct error *err)
+{
+    struct reader_entry *entry = &container->entries[index];
+    const struct tensor *tensor = &entry->tensor;
+
+    if (tensor->storage != STORAGE_DENSE || tensor->dtype != DTYPE_F32)
+        return fail(err, ERR_UNSUPPORTED, "tensor %s: is not F32", tensor->name);
+    entry->addend = addend;
     return OK;
 }

@@ -22,8 +22,9 @@ struct reader_entry {
     uint64_t offset;      /* from the start of the file */
     uint32_t file;        /* number of the file */
     uint32_t crc;         /* .nbl: the recorded CRC-32 of the tensor's bytes */
-    void *copy;    /* its bytes in memory, where the map was not aligned for them, or rows are interleaved */
+    void *copy;    /* its bytes in memory, where the map was not aligned for them, or they are changed as follows */
     uint64_t head; /* rows whose halves are interleaved (container_interleave); 0: rows lie in order */
+    float addend;  /* added to every element (container_shift); 0: they are as stored */
 };
 
 /* Another name for a tensor. */

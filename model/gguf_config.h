@@ -3,9 +3,11 @@
 #define NIBBLE_MODEL_GGUF_CONFIG_H
 
 #include "formats/container.h"
+#include "model/layers.h"
 
 /* What else follows from the metadata. */
 struct gguf_config {
+    const struct architecture *architecture;
     bool interleaved;   /* rows of q and k lie with the halves of every head interleaved */
     uint64_t head_size; /* 0 where it is not known: config_parse will say what is wrong */
     uint64_t vocabulary;

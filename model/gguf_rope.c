@@ -19,11 +19,11 @@ struct scratch {
 
 static bool agrees(const struct scratch *scratch, const struct rope_config *rope)
 {
-    struct model_config config = {.head_size = (uint32_t)(2 * scratch->half), .rope = *rope};
+    const struct model_config config = {.rotary = (uint32_t)(2 * scratch->half)};
+    const struct rope_config plain = {.theta = rope->theta};
 
-    rope_frequencies(scratch->stretched, &config, 0);
-    config.rope.kind = ROPE_DEFAULT;
-    rope_frequencies(scratch->plain, &config, 0);
+    rope_frequencies(scratch->stretched, &config, rope, 0);
+    rope_frequencies(scratch->plain, &config, &plain, 0);
     for (uint64_t i = 0; i < scratch->half; i++) {
         const double expected = (double)scratch->plain[i] / scratch->stretched[i];
         if (!(fabs(scratch->divisors[i] - expected) <= AGREEMENT * expected)) return false;
