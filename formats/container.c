@@ -301,8 +301,8 @@ static enum status add_number(
     const struct reader_entry *entry, uint64_t offset, uint8_t *buffer, uint64_t count, struct error *err)
 {
     if (offset % sizeof(float) || count % sizeof(float))
-        return fail(err, ERR_USAGE, "%" PRIu64 " bytes at byte %" PRIu64 " are not whole elements", count,
-            offset);
+        return fail(
+            err, ERR_USAGE, "%" PRIu64 " bytes at byte %" PRIu64 " are not whole elements", count, offset);
     for (uint64_t at = 0; at < count; at += sizeof(float)) {
         float value;
         memcpy(&value, buffer + at, sizeof value);
@@ -367,7 +367,8 @@ enum status container_map(struct container *container, struct error *err)
         struct reader_entry *entry = &container->entries[i];
         const uint8_t *data = container->files[entry->file].file->map + entry->offset;
         entry->tensor.data = data;
-        if (!entry->head && entry->addend == 0 && (uintptr_t)data % alignment_of(&entry->tensor) == 0) continue;
+        if (!entry->head && entry->addend == 0 && (uintptr_t)data % alignment_of(&entry->tensor) == 0)
+            continue;
         status = copy_entry(container, entry, err);
         if (status) return status;
     }

@@ -106,7 +106,6 @@ enum status container_interleave(
 
 /* Add a number to every element of tensor number `index` when it is read or mapped: a file that stores 1 + w is seen as w. Before
  * container_map only. ERR_UNSUPPORTED: it is not F32. */
-enum status container_shift(
-    struct container *container, uint64_t index, float addend, struct error *err);
+enum status container_shift(struct container *container, uint64_t index, float addend, struct error *err);
 
 #endif

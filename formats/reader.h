@@ -22,7 +22,7 @@ struct reader_entry {
     uint64_t offset;      /* from the start of the file */
     uint32_t file;        /* number of the file */
     uint32_t crc;         /* .nbl: the recorded CRC-32 of the tensor's bytes */
-    void *copy;    /* its bytes in memory, where the map was not aligned for them, or they are changed as follows */
+    void *copy;    /* its bytes in memory, where the map is not aligned for them or does not show them so */
     uint64_t head; /* rows whose halves are interleaved (container_interleave); 0: rows lie in order */
     float addend;  /* added to every element (container_shift); 0: they are as stored */
 };

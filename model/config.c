@@ -305,9 +305,9 @@ static enum status parse_period(uint64_t *out, const struct source *in, struct e
     enum status status =
         json_get_u64(in->root, in->what, "_sliding_window_pattern", 1, CONFIG_LAYER_LIMIT, out, err);
 
-    return status ? status
-                  : json_get_u64(
-                        in->root, in->what, "sliding_window_pattern", 1, CONFIG_LAYER_LIMIT, out, err);
+    return status
+               ? status
+               : json_get_u64(in->root, in->what, "sliding_window_pattern", 1, CONFIG_LAYER_LIMIT, out, err);
 }
 
 /* sliding_window: null means none, absent means the class's default. LlamaForCausalLM has no such thing and
@@ -332,7 +332,11 @@ static enum status parse_window(struct model_config *out, const struct source *i
     if (use || in->architecture->window_by_default) out->window = (uint32_t)window;
     for (uint32_t layer = 0; out->window && layer < out->layers; layer++)
         set_slides(out, layer, layer >= first && (!period || (layer + 1) % period != 0));
-    return types ? parse_layer_types(out, in, types, err) : OK;
+    if (types) return parse_layer_types(out, in, types, err);
+    if (!out->window && period > 1)
+        return fail(err, ERR_FORMAT, "%s: sliding_window is null, but layers of %s slide", in->what,
+            in->architecture->name);
+    return OK;
 }
 
 /* ---- rope ---- */
@@ -487,8 +491,8 @@ static enum status parse_rope_parameters(struct rope_config *rope, const struct 
 }
 
 /* How layers that slide rotate. Their theta stands alone in older configurations, inside the parameters in newer ones. */
-static enum status parse_sliding_rope(struct model_config *out, const struct source *in,
-    const struct json_value *object, struct error *err)
+static enum status parse_sliding_rope(
+    struct model_config *out, const struct source *in, const struct json_value *object, struct error *err)
 {
     struct rope_config *rope = &out->sliding_rope;
     enum status status = parse_rope_parameters(rope, out, in, object, err);
@@ -498,8 +502,8 @@ static enum status parse_sliding_rope(struct model_config *out, const struct sou
         status = json_get_number(
             in->root, in->what, "rope_local_base_freq", THETA_MINIMUM, THETA_MAXIMUM, &rope->theta, err);
     if (!status)
-        status = json_get_number(
-            object, in->what, "rope_theta", THETA_MINIMUM, THETA_MAXIMUM, &rope->theta, err);
+        status =
+            json_get_number(object, in->what, "rope_theta", THETA_MINIMUM, THETA_MAXIMUM, &rope->theta, err);
     if (!status && rope->kind == ROPE_DYNAMIC)
         status = fail(
             err, ERR_UNSUPPORTED, "%s: rope_type dynamic of layers that slide is not supported", in->what);

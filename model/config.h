@@ -37,15 +37,15 @@ struct model_config {
     bool output_bias;    /* o carries a bias */
     bool mlp_bias;
     enum activation activation;
-    float embedding_scale;       /* embeddings are multiplied by it */
-    float score_scale;           /* queries times keys are multiplied by it */
-    float score_softcap;         /* scores become c tanh(score / c); 0: they stay */
-    float logit_softcap;         /* logits likewise */
-    uint32_t rotary;             /* channels of a head that rotate: its first; even */
+    float embedding_scale;                           /* embeddings are multiplied by it */
+    float score_scale;                               /* queries times keys are multiplied by it */
+    float score_softcap;                             /* scores become c tanh(score / c); 0: they stay */
+    float logit_softcap;                             /* logits likewise */
+    uint32_t rotary;                                 /* channels of a head that rotate: its first; even */
     uint32_t window;                                 /* sliding window in tokens; 0: none */
     uint32_t window_layers[CONFIG_LAYER_LIMIT / 32]; /* bit i: layer i slides */
     struct rope_config rope;
-    struct rope_config sliding_rope; /* of layers that slide, where the architecture has them rotate otherwise */
+    struct rope_config sliding_rope;  /* of layers that slide, where they rotate otherwise */
     int64_t bos;                      /* token id, or -1 */
     int64_t stops[CONFIG_STOP_LIMIT]; /* end-of-sequence ids */
     uint32_t stop_count;

@@ -75,8 +75,7 @@ static enum status prepare_heads(const struct decoder_layer *layer, const struct
     enum status status = OK;
 
     if (gain)
-        status = backend->norm(
-            backend->state, x, x, floats / gain->shape[0], gain->shape[0], &norm, err);
+        status = backend->norm(backend->state, x, x, floats / gain->shape[0], gain->shape[0], &norm, err);
     if (status) return status;
     return backend->rope(backend->state, x, call->sequences, call->length, heads, config->head_size,
         config->rotary, call->cosine + table, call->sine + table, err);
@@ -174,8 +173,8 @@ enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *
 
 /* ---- halves of a layer ---- */
 
-enum status decoder_add_output(const struct decoder_layer *layer, float *x, const float *input, float *scratch,
-    uint64_t tokens, enum role weight, struct error *err)
+enum status decoder_add_output(const struct decoder_layer *layer, float *x, const float *input,
+    float *scratch, uint64_t tokens, enum role weight, struct error *err)
 {
     const struct backend *backend = layer->backend;
     enum role norm = weight == ROLE_O ? ROLE_ATTENTION_POST_NORM : ROLE_MLP_POST_NORM;
@@ -220,8 +219,7 @@ enum status decoder_logits(const struct backend *backend, const struct model_con
     enum status status = backend->linear(backend->state, logits, y, tokens, once[ROLE_HEAD], NULL, err);
 
     if (status || config->logit_softcap == 0) return status;
-    return backend->softcap(
-        backend->state, logits, config->logit_softcap, tokens * config->vocabulary, err);
+    return backend->softcap(backend->state, logits, config->logit_softcap, tokens * config->vocabulary, err);
 }
 
 /* ---- checks ---- */

@@ -50,8 +50,8 @@ enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *
 
 /* x += norm(weight input), what ends either half of a layer: `weight` is ROLE_O or ROLE_DOWN, the norm the one that follows it
  * where the architecture has one. input [tokens][cols], x [tokens][hidden], scratch [tokens][hidden]. */
-enum status decoder_add_output(const struct decoder_layer *layer, float *x, const float *input, float *scratch,
-    uint64_t tokens, enum role weight, struct error *err);
+enum status decoder_add_output(const struct decoder_layer *layer, float *x, const float *input,
+    float *scratch, uint64_t tokens, enum role weight, struct error *err);
 
 /* The two halves of a layer: x += o(attention(norm(x))), and x += down(activation(gate(norm(x))) * up(norm(x))). x [tokens][hidden]
  * is the residual stream, normed [tokens][hidden] scratch; tokens of the attention: sequences * length. */

@@ -268,9 +268,8 @@ static enum status run_embedding(
     const struct model *model = session->model;
     enum status status;
 
-    status = model->backend.embed(
-        model->backend.state, block->x, tokens, block->tokens, model->tensors.once[ROLE_EMBEDDING],
-        model->config.embedding_scale, err);
+    status = model->backend.embed(model->backend.state, block->x, tokens, block->tokens,
+        model->tensors.once[ROLE_EMBEDDING], model->config.embedding_scale, err);
     if (!status) status = check_finite(block, model->config.hidden, err);
     if (!status) status = observe(session, block, SESSION_EMBEDDING, err);
     return status ? fail_within(err, status, "embedding") : OK;

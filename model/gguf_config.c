@@ -59,10 +59,8 @@ static enum status find_family(struct source *in, struct error *err)
     }
     if (in->family) return OK;
     for (size_t i = 0; i < sizeof families / sizeof *families && used < sizeof known; i++)
-        used += (size_t)snprintf(
-            known + used, sizeof known - used, "%s%s", i ? ", " : "", families[i].name);
-    return fail(err, ERR_UNSUPPORTED,
-        "general.architecture: %s is not run or converted (known: %s)",
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", families[i].name);
+    return fail(err, ERR_UNSUPPORTED, "general.architecture: %s is not run or converted (known: %s)",
         error_quote(quoted, sizeof quoted, name, bytes < 64 ? bytes : 64), known);
 }
 

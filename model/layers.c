@@ -104,8 +104,8 @@ char *layers_architectures(char *out, uint64_t out_bytes)
     uint64_t used = 0;
 
     for (size_t i = 0; i < sizeof architectures / sizeof *architectures && used < out_bytes; i++)
-        used += (uint64_t)snprintf(
-            out + used, out_bytes - used, "%s%s", i ? ", " : "", architectures[i].name);
+        used +=
+            (uint64_t)snprintf(out + used, out_bytes - used, "%s%s", i ? ", " : "", architectures[i].name);
     return out;
 }
 
@@ -292,7 +292,8 @@ static const struct tensor *find_tensor(
     if (shared) role = ROLE_EMBEDDING;
     tensor = container_find(container, layers_name(name, sizeof name, config->architecture, role, layer));
     if (!tensor && shared)
-        tensor = container_find(container, layers_name(name, sizeof name, config->architecture, ROLE_HEAD, layer));
+        tensor =
+            container_find(container, layers_name(name, sizeof name, config->architecture, ROLE_HEAD, layer));
     return tensor;
 }
 

@@ -49,30 +49,35 @@ enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_PROJECTION };
 
 /* One architecture: its name in config.json and what distinguishes it from Llama. */
 struct architecture {
-    const char *name;         /* "LlamaForCausalLM" */
-    const char *model_type;   /* "llama" */
-    const char *const *names; /* [ROLE_COUNT] tensors' names where they differ from Llama's, NULL entries: nowhere; or NULL */
+    const char *name;       /* "LlamaForCausalLM" */
+    const char *model_type; /* "llama" */
+    const char *const *
+        names; /* [ROLE_COUNT] tensors' names where they differ from Llama's, NULL entries: nowhere; or NULL */
 
-    bool tied_by_default; /* without tie_word_embeddings */
+    bool tied_by_default;  /* without tie_word_embeddings */
     bool scaled_embedding; /* Gemma: embeddings are multiplied by sqrt(hidden) */
 
-    bool centered_norm; /* StableLM: LayerNorm with biases, and layer_norm_eps; else RMSNorm and rms_norm_eps */
-    bool no_pre_norm;   /* OLMo2: attention and the feed-forward block see the stream as it is */
-    bool post_norm;     /* Gemma, OLMo2: what they give is normed before it is added */
-    float gain_offset;  /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
+    bool
+        centered_norm; /* StableLM: LayerNorm with biases, and layer_norm_eps; else RMSNorm and rms_norm_eps */
+    bool no_pre_norm;  /* OLMo2: attention and the feed-forward block see the stream as it is */
+    bool post_norm;    /* Gemma, OLMo2: what they give is normed before it is added */
+    float gain_offset; /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
 
-    bool qkv_bias_always;                        /* Qwen2: q, k, v carry biases whatever the configuration says */
+    bool qkv_bias_always; /* Qwen2: q, k, v carry biases whatever the configuration says */
     bool attention_bias_option, mlp_bias_option; /* attention_bias, mlp_bias may be true */
     enum qk_norm qk_norm;
-    uint32_t default_head_size;    /* without head_dim; 0: hidden / heads */
-    double default_query_scalar;   /* Gemma: scores are divided by the root of query_pre_attn_scalar; 0: of the heads' size */
-    bool score_softcap, logit_softcap; /* Gemma: attn_logit_softcapping, final_logit_softcapping mean something */
+    uint32_t default_head_size; /* without head_dim; 0: hidden / heads */
+    double
+        default_query_scalar; /* Gemma: scores are divided by the root of query_pre_attn_scalar; 0: of the heads' size */
+    bool score_softcap,
+        logit_softcap; /* Gemma: attn_logit_softcapping, final_logit_softcapping mean something */
     double default_score_softcap, default_logit_softcap; /* without them; 0: none */
-    bool window_by_default;        /* Mistral: sliding_window applies to every layer when set */
-    bool window_option;            /* Qwen: use_sliding_window and max_window_layers or layer_types decide */
-    uint32_t default_window_period; /* Gemma: each so many layers the last does not slide; layer_types may say otherwise */
-    bool sliding_rope;             /* Gemma 3: layers that slide rotate by rope_local_base_freq */
-    double default_theta;          /* without rope_theta; 0: 10000 */
+    bool window_by_default; /* Mistral: sliding_window applies to every layer when set */
+    bool window_option;     /* Qwen: use_sliding_window and max_window_layers or layer_types decide */
+    uint32_t
+        default_window_period; /* Gemma: each so many layers the last does not slide; layer_types may say otherwise */
+    bool sliding_rope;         /* Gemma 3: layers that slide rotate by rope_local_base_freq */
+    double default_theta; /* without rope_theta; 0: 10000 */
 
     bool activation_apart; /* Gemma: hidden_activation, not hidden_act */
     enum activation default_activation;

@@ -208,8 +208,7 @@ static void turn(struct probes *probes, uint64_t index)
 {
     uint64_t length = probes->dynamic ? probes->calibration->lengths[sample_of(probes, index)] : 1;
 
-    rope_tables(
-        probes->cosine, probes->sine, probes->frequencies, probes->config, length, 0, probes->length);
+    rope_tables(probes->cosine, probes->sine, probes->frequencies, probes->config, length, 0, probes->length);
 }
 
 /* `count` samples, one after the other in x, of which `index` is the first's number (it only matters where samples go alone). */
@@ -307,8 +306,8 @@ static enum status predict(struct verdict *verdict, float *logits, uint64_t toke
 {
     struct probes *probes = verdict->probes;
     const struct model_config *config = probes->config;
-    enum status status = decoder_final_norm(
-        &probes->backend, config, verdict->bound, probes->x, probes->x, tokens, err);
+    enum status status =
+        decoder_final_norm(&probes->backend, config, verdict->bound, probes->x, probes->x, tokens, err);
 
     if (status) return status;
     return decoder_logits(&probes->backend, config, verdict->bound, logits, probes->x, tokens, err);

@@ -18,8 +18,7 @@ static void plain_frequencies(float *frequencies, uint32_t half, float theta)
 
 /* "NTK-aware" scaling that depends on the length: the base grows so that the lowest frequency stretches by
  * factor * length / context - (factor - 1), and the highest not at all. Shorter sequences are left alone. */
-static float dynamic_theta(
-    const struct model_config *config, const struct rope_config *rope, uint64_t length)
+static float dynamic_theta(const struct model_config *config, const struct rope_config *rope, uint64_t length)
 {
     double size = config->rotary, context = config->context, factor = rope->factor;
     double reached = (double)length > context ? (double)length : context;

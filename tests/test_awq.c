@@ -636,8 +636,8 @@ static void check_fold(struct layer *layer, enum stage stage, uint64_t *state)
 /* Every stage of every architecture, with and without biases, one fold on top of the other. */
 static void test_folding_is_exact(void)
 {
-    const char *architectures[] = {
-        "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Gemma3ForCausalLM"};
+    const char *architectures[] = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM",
+        "Qwen3ForCausalLM", "Gemma3ForCausalLM"};
     uint64_t state = 16;
     for (size_t i = 0; i < 2 * sizeof architectures / sizeof *architectures; i++) {
         struct layer layer = make_layer(architectures[i / 2], i % 2, &state);

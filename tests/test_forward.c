@@ -737,7 +737,8 @@ static void test_gelu_and_softcap(void)
         up[i] = testing_normal(&state);
         scores[i] = 40 * testing_normal(&state);
     }
-    gate[0] = 100, gate[1] = -100, gate[2] = 0, gate[3] = NAN, scores[0] = 1e6f, scores[1] = -1e6f, scores[2] = NAN;
+    gate[0] = 100, gate[1] = -100, gate[2] = 0, gate[3] = NAN, scores[0] = 1e6f, scores[1] = -1e6f,
+    scores[2] = NAN;
     for (uint64_t n = 61; n <= 64; n++) { /* whole lanes and parts of them */
         float bent[64], capped[64];
 

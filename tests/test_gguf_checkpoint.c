@@ -608,8 +608,7 @@ static void refusals(void)
         enum status status;
         const char *says;
     } cases[] = {
-        {"llama", {.architecture = "bert"}, ERR_UNSUPPORTED,
-            "bert is not run or converted (known: llama"},
+        {"llama", {.architecture = "bert"}, ERR_UNSUPPORTED, "bert is not run or converted (known: llama"},
         {"llama", {.architecture = ""}, ERR_FORMAT, "general.architecture is missing"},
         {"llama", {.skip = "block_count"}, ERR_FORMAT, "llama.block_count is missing"},
         {"llama", {.skip = "context_length"}, ERR_FORMAT, "llama.context_length is missing"},

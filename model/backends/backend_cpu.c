@@ -20,7 +20,7 @@ struct cpu {
     struct pool *pool;
     struct matmul *matmul;
     float *gain, *bias; /* [max_cols]: of the norm in progress */
-    float *tile_rows; /* [workers][TILE_ROWS][max_cols]: decoded rows of a quantized embedding */
+    float *tile_rows;   /* [workers][TILE_ROWS][max_cols]: decoded rows of a quantized embedding */
     uint64_t max_cols;
     float *attention; /* [workers][cpu_attention_scratch(call)] */
     uint64_t attention_capacity;
@@ -374,14 +374,13 @@ static enum status gate_task(void *context, uint64_t index, unsigned worker, str
     return OK;
 }
 
-static enum status cpu_gate(void *state, enum activation activation, float *gate, const float *up,
-    uint64_t count, struct error *err)
+static enum status cpu_gate(
+    void *state, enum activation activation, float *gate, const float *up, uint64_t count, struct error *err)
 {
     struct cpu *cpu = state;
     struct elementwise call = {.x = gate, .y = up, .count = count, .activation = activation};
 
-    return cpu_parallel(
-        cpu->pool, tasks_for(count, TASK_FLOATS), EXP_WORK * count, gate_task, &call, err);
+    return cpu_parallel(cpu->pool, tasks_for(count, TASK_FLOATS), EXP_WORK * count, gate_task, &call, err);
 }
 
 static enum status softcap_task(void *context, uint64_t index, unsigned worker, struct error *err)
@@ -400,8 +399,7 @@ static enum status cpu_softcap(void *state, float *x, float cap, uint64_t count,
     struct cpu *cpu = state;
     struct elementwise call = {.x = x, .count = count, .cap = cap};
 
-    return cpu_parallel(
-        cpu->pool, tasks_for(count, TASK_FLOATS), EXP_WORK * count, softcap_task, &call, err);
+    return cpu_parallel(cpu->pool, tasks_for(count, TASK_FLOATS), EXP_WORK * count, softcap_task, &call, err);
 }
 
 static enum status add_task(void *context, uint64_t index, unsigned worker, struct error *err)
