@@ -1,0 +1,1 @@
+#include "tensor/block_fit.h"
