@@ -15,7 +15,7 @@
 #include "tensor/dtype.h"
 #include "tensor/kernels/kernels.h"
 
-enum { ROUNDS = 3, PICKS_MOST = 16, BUNDLES_MOST = BLOCK_SUBS_MOST / BLOCK_LANES };
+enum { ROUNDS = 3, BUNDLES_MOST = BLOCK_SUBS_MOST / BLOCK_LANES };
 
 /* How a type is searched. */
 struct search {
@@ -75,6 +75,9 @@ static struct block_grid grid_of(enum block_type type)
         .levels = form->levels,
         .offset = form->offset,
         .below_zero = form->min_most > 0,
+        .scale_least = (float)form->scale_least,
+        .scale_most = (float)form->scale_most,
+        .min_most = (float)form->min_most,
         .tries = search->tries,
         .refits = search->refits,
         .try_inverse = search->inverse,
@@ -91,18 +94,6 @@ struct bundle {
     struct block_lanes lanes;
     float steps[BLOCK_LANES], offsets[BLOCK_LANES]; /* the best lines */
 };
-
-/* Candidates for every lane, and which was taken. */
-struct picks {
-    uint32_t count, best[BLOCK_LANES];
-    float steps[PICKS_MOST][BLOCK_LANES], offsets[PICKS_MOST][BLOCK_LANES], errors[BLOCK_LANES];
-};
-
-static void pick(struct picks *picks, const struct bundle *bundle)
-{
-    kernels()->block_pick(picks->best, picks->errors, &bundle->grid, &bundle->lanes, picks->steps[0],
-        picks->offsets[0], picks->count);
-}
 
 /* 1 / the greatest importance of each of `count` stretches, or all importances 1 if it is 0. */
 static float part_of(const float *importance, uint32_t n)
@@ -155,14 +146,15 @@ static uint16_t beside(uint16_t half, uint32_t which)
 /* d of every lane, the best of three. */
 static void choose_halves(uint16_t d[BLOCK_LANES], const struct bundle *bundle)
 {
-    struct picks picks = {.count = 3};
+    float steps[3][BLOCK_LANES];
+    uint32_t best[BLOCK_LANES];
     for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
-        for (uint32_t k = 0; k < picks.count; k++)
-            picks.steps[k][lane] = dtype_f16_to_f32(beside(d[lane], k));
+        for (uint32_t k = 0; k < 3; k++)
+            steps[k][lane] = dtype_f16_to_f32(beside(d[lane], k));
     }
-    pick(&picks, bundle);
+    kernels()->block_pick(best, &bundle->grid, &bundle->lanes, steps[0], 3);
     for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
-        d[lane] = beside(d[lane], picks.best[lane]);
+        d[lane] = beside(d[lane], best[lane]);
 }
 
 /* Up to BLOCK_LANES blocks. False if a line does not fit half precision. */
@@ -190,12 +182,6 @@ static bool fit_small(struct block_parts *out, struct bundle *bundle, const floa
 
 /* ---- blocks with integer scales ---- */
 
-static int32_t clamped(float x, int32_t least, int32_t most)
-{
-    if (!(x > (float)least)) return least;
-    return x < (float)most ? (int32_t)lrintf(x) : most;
-}
-
 /* What of a block is not codes. */
 struct scales {
     float d, m; /* values of half precision */
@@ -204,42 +190,18 @@ struct scales {
     double error;
 };
 
-/* Candidate k of a sub-block whose best line is given: three scales, and with each the three minima around the one that leaves the middle
- * of the line in its place. */
-static void candidate(int32_t *scale, int32_t *min, uint32_t k, const struct bundle *bundle,
-    const struct scales *scales, uint32_t lane)
-{
-    const struct block_form *form = bundle->form;
-    const float step = bundle->steps[lane], offset = bundle->offsets[lane];
-    const float ratio = scales->d != 0 ? step / scales->d : 0;
-    const int32_t nearest = clamped(ratio, form->scale_least, form->scale_most);
-    *scale = clamped((float)(nearest + (int32_t)(k % 3) - 1), form->scale_least, form->scale_most);
-    *min = 0;
-    if (!form->min_most || scales->m == 0) return;
-    const float middle = (bundle->grid.lowest + bundle->grid.highest) / 2;
-    const float moved = offset + (step - scales->d * (float)*scale) * middle;
-    const int32_t at = clamped(-moved / scales->m, 0, form->min_most);
-    *min = clamped((float)(at + (int32_t)(k / 3) - 1), 0, form->min_most);
-}
-
 /* Choose scale and min of every lane, sub-blocks first .. first + BLOCK_LANES - 1; the error is added. */
 static void choose_integers(struct scales *scales, const struct bundle *bundle, uint32_t first)
 {
-    struct picks picks = {.count = bundle->form->min_most ? 9 : 3};
-    int32_t scale, min;
+    struct block_halves halves = {.d = scales->d, .m = scales->m};
+    struct block_integers integers;
+    memcpy(halves.steps, bundle->steps, sizeof halves.steps);
+    memcpy(halves.offsets, bundle->offsets, sizeof halves.offsets);
+    kernels()->block_choose(&integers, &bundle->grid, &bundle->lanes, &halves);
     for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
-        for (uint32_t k = 0; k < picks.count; k++) {
-            candidate(&scale, &min, k, bundle, scales, lane);
-            picks.steps[k][lane] = scales->d * (float)scale;
-            picks.offsets[k][lane] = -(scales->m * (float)min);
-        }
-    }
-    pick(&picks, bundle);
-    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
-        candidate(&scale, &min, picks.best[lane], bundle, scales, lane);
-        scales->scale[first + lane] = (int16_t)scale;
-        scales->min[first + lane] = (uint8_t)min;
-        scales->error += (double)picks.errors[lane];
+        scales->scale[first + lane] = (int16_t)integers.scale[lane];
+        scales->min[first + lane] = (uint8_t)integers.min[lane];
+        scales->error += (double)integers.error[lane];
     }
 }
 
@@ -342,8 +304,9 @@ static bool fit_some(struct block_parts *out, enum block_type type, const float 
     const struct block_form *form = block_form(type);
     const uint32_t count = form->subs == 1 ? 1 : form->subs / BLOCK_LANES;
     struct bundle bundles[BUNDLES_MOST];
-    float parts[BLOCK_LANES], padded[2][BLOCK_LANES * BLOCK_LANE_WEIGHTS] = {{0}};
+    float parts[BLOCK_LANES], padded[2][BLOCK_LANES * BLOCK_LANE_WEIGHTS];
     if (form->subs == 1 && blocks < BLOCK_LANES) {
+        memset(padded, 0, sizeof padded);
         memcpy(padded[0], weights, blocks * form->weights * sizeof *weights);
         if (importance) memcpy(padded[1], importance, blocks * form->weights * sizeof *importance);
         weights = padded[0];

@@ -148,30 +148,65 @@ const struct block_form *block_form(enum block_type type)
 
 /* ---- codes ---- */
 
+/* Called with constants, so that the loops have known lengths. */
+#define PLANE_INLINE static inline __attribute__((always_inline))
+
+PLANE_INLINE void take_span(
+    uint8_t *codes, const uint8_t *block, uint32_t weights, uint32_t width, uint32_t span, uint32_t shift)
+{
+    const uint32_t bytes = span * width / 8, mask = (1u << width) - 1;
+    for (uint32_t begin = 0; begin < weights; begin += span, block += bytes) {
+        for (uint32_t part = 0; part < 8 / width; part++) {
+            for (uint32_t i = 0; i < bytes; i++)
+                codes[begin + part * bytes + i] |= (uint8_t)((block[i] >> part * width & mask) << shift);
+        }
+    }
+}
+
+PLANE_INLINE void put_span(
+    uint8_t *block, const uint8_t *codes, uint32_t weights, uint32_t width, uint32_t span, uint32_t shift)
+{
+    const uint32_t bytes = span * width / 8, mask = (1u << width) - 1;
+    for (uint32_t begin = 0; begin < weights; begin += span, block += bytes) {
+        for (uint32_t part = 0; part < 8 / width; part++) {
+            for (uint32_t i = 0; i < bytes; i++)
+                block[i] |= (uint8_t)((codes[begin + part * bytes + i] >> shift & mask) << part * width);
+        }
+    }
+}
+
+/* CASE(width, span) for the planes of the table. */
+#define CHOOSE_PLANE(CASE)                                                                                   \
+    switch (plane->width * 1000 + plane->span) {                                                             \
+        CASE(8, 32)                                                                                          \
+        CASE(4, 32)                                                                                          \
+        CASE(4, 64)                                                                                          \
+        CASE(4, 128)                                                                                         \
+        CASE(2, 128)                                                                                         \
+        CASE(1, 256)                                                                                         \
+        CASE(1, 8)                                                                                           \
+    }
+
 static void take_plane(
     uint8_t *codes, const uint8_t *block, const struct plane *plane, uint32_t weights, uint32_t shift)
 {
-    const uint32_t bytes = plane->span * plane->width / 8, mask = (1u << plane->width) - 1;
-    const uint8_t *from = block + plane->at;
-    for (uint32_t begin = 0; begin < weights; begin += bytes) {
-        const uint32_t at = begin % plane->span / bytes * plane->width;
-        for (uint32_t i = 0; i < bytes; i++)
-            codes[begin + i] |= (uint8_t)((from[i] >> at & mask) << shift);
-        if ((begin + bytes) % plane->span == 0) from += bytes;
-    }
+#define CASE(width, span)                                                                                    \
+    case width * 1000 + span:                                                                                \
+        take_span(codes, block + plane->at, weights, width, span, shift);                                    \
+        return;
+    CHOOSE_PLANE(CASE)
+#undef CASE
 }
 
 static void put_plane(
     uint8_t *block, const uint8_t *codes, const struct plane *plane, uint32_t weights, uint32_t shift)
 {
-    const uint32_t bytes = plane->span * plane->width / 8, mask = (1u << plane->width) - 1;
-    uint8_t *to = block + plane->at;
-    for (uint32_t begin = 0; begin < weights; begin += bytes) {
-        const uint32_t at = begin % plane->span / bytes * plane->width;
-        for (uint32_t i = 0; i < bytes; i++)
-            to[i] |= (uint8_t)((codes[begin + i] >> shift & mask) << at);
-        if ((begin + bytes) % plane->span == 0) to += bytes;
-    }
+#define CASE(width, span)                                                                                    \
+    case width * 1000 + span:                                                                                \
+        put_span(block + plane->at, codes, weights, width, span, shift);                                     \
+        return;
+    CHOOSE_PLANE(CASE)
+#undef CASE
 }
 
 static uint16_t take_half(const uint8_t *at)

@@ -65,26 +65,23 @@ LANES_INLINE void lanes_better(struct lanes_best *best, lanes error, lanes step,
 
 /* ---- lines through zero ---- */
 
-/* Round with 1 / step = inverse, then take the step that fits these codes best (least squares):
- * with r = x / step - level, sum w (r - delta level)^2 is least at delta = sum w r level / sum w level^2. */
+/* Round with 1 / step = inverse, then take the step that fits these levels best: the error
+ * sum w (x - step level)^2 is least at step = sum w level x / sum w level^2, and is then sum w x^2 less step sum w level x.
+ * `error` leaves sum w x^2 out. */
 LANES_INLINE void lanes_try_zero(struct lanes_best *best, struct lanes_grid grid,
     const struct block_lanes *in, uint32_t at, uint32_t n, lanes inverse)
 {
-    const lanes zero = lanes_all(0), one = lanes_all(1);
-    lanes squares = zero, mixed = zero, errors = zero;
+    const lanes zero = lanes_all(0);
+    lanes squares = zero, mixed = zero;
     for (uint32_t i = 0; i < n; i++) {
-        const lanes t = lanes_mul(lanes_load(in->x[i] + at), inverse), w = lanes_load(in->w[i] + at);
-        const lanes level = lanes_level(grid, t), rest = lanes_sub(t, level);
-        const lanes w_level = lanes_mul(w, level), w_rest = lanes_mul(w, rest);
+        const lanes x = lanes_load(in->x[i] + at), level = lanes_level(grid, lanes_mul(x, inverse));
+        const lanes w_level = lanes_mul(lanes_load(in->w[i] + at), level);
         squares = lanes_add(squares, lanes_mul(w_level, level));
-        mixed = lanes_add(mixed, lanes_mul(w_level, rest));
-        errors = lanes_add(errors, lanes_mul(w_rest, rest));
+        mixed = lanes_add(mixed, lanes_mul(w_level, x));
     }
     const lanes_mask some = lanes_above(squares, zero);
-    const lanes delta = lanes_choose(some, lanes_div(mixed, lanes_choose(some, squares, one)), zero);
-    const lanes step = lanes_inverse(inverse);
-    const lanes error = lanes_mul(lanes_mul(lanes_sub(errors, lanes_mul(delta, mixed)), step), step);
-    lanes_better(best, error, lanes_add(step, lanes_mul(step, delta)), zero);
+    const lanes step = lanes_choose(some, lanes_div(mixed, lanes_choose(some, squares, lanes_all(1))), zero);
+    lanes_better(best, lanes_sub(zero, lanes_mul(step, mixed)), step, zero);
 }
 
 LANES_INLINE struct lanes_best lanes_search_zero(
@@ -100,12 +97,11 @@ LANES_INLINE struct lanes_best lanes_search_zero(
     const lanes_mask some = lanes_above(most, lanes_all(LANES_TINY));
     const lanes per = lanes_choose(some, lanes_div(one, lanes_choose(some, extreme, one)), zero);
     const struct lanes_grid of = lanes_grid_of(grid);
-    struct lanes_best best = {lanes_all(INFINITY), zero, zero};
+    struct lanes_best best = {zero, zero, zero};
     for (uint32_t k = 0; k < grid->tries; k++)
         lanes_try_zero(&best, of, in, at, n, lanes_mul(per, lanes_all(grid->try_inverse[k])));
     for (uint32_t k = 0; k < grid->refits; k++)
         lanes_try_zero(&best, of, in, at, n, lanes_inverse(best.step));
-    best.step = lanes_choose(some, best.step, zero);
     return best;
 }
 
@@ -222,25 +218,68 @@ LANES_INLINE lanes lanes_error(
     return error;
 }
 
-static void LANES_KERNEL(block_pick)(uint32_t *best, float *errors, const struct block_grid *grid,
-    const struct block_lanes *in, const float *steps, const float *offsets, uint32_t count)
+static void LANES_KERNEL(block_pick)(uint32_t *best, const struct block_grid *grid,
+    const struct block_lanes *in, const float *steps, uint32_t count)
 {
     const struct lanes_grid of = lanes_grid_of(grid);
     for (uint32_t at = 0; at < BLOCK_LANES; at += LANES_WIDTH) {
         lanes least = lanes_all(INFINITY), which = lanes_all(0);
         for (uint32_t k = 0; k < count; k++) {
-            const lanes error = lanes_error(of, in, at, grid->n, lanes_load(steps + k * BLOCK_LANES + at),
-                lanes_load(offsets + k * BLOCK_LANES + at));
+            const lanes step = lanes_load(steps + k * BLOCK_LANES + at);
+            const lanes error = lanes_error(of, in, at, grid->n, step, lanes_all(0));
             const lanes_mask better = lanes_above(least, error);
             least = lanes_choose(better, error, least);
             which = lanes_choose(better, lanes_all((float)k), which);
         }
         float picked[LANES_WIDTH];
         lanes_store(picked, which);
-        lanes_store(errors + at, least);
         for (uint32_t lane = 0; lane < LANES_WIDTH; lane++)
             best[at + lane] = (uint32_t)picked[lane];
     }
+}
+
+/* A whole number no less and no more than these. */
+LANES_INLINE lanes lanes_within(lanes x, lanes least, lanes most)
+{
+    return lanes_min(lanes_max(x, least), most);
+}
+
+/* Three scales around the nearest; with each, where there are minima, the three around the one that leaves the middle of the line in
+ * its place. */
+LANES_INLINE void lanes_integers(struct block_integers *out, const struct block_grid *grid,
+    const struct block_lanes *in, const struct block_halves *halves, uint32_t at, uint32_t n)
+{
+    const struct lanes_grid of = lanes_grid_of(grid);
+    const lanes d = lanes_all(halves->d), m = lanes_all(halves->m);
+    const lanes per_d = lanes_inverse(d), per_m = lanes_inverse(m), zero = lanes_all(0);
+    const lanes least_scale = lanes_all(grid->scale_least), most_scale = lanes_all(grid->scale_most);
+    const lanes most_min = lanes_all(grid->min_most), middle = lanes_all((grid->lowest + grid->highest) / 2);
+    const lanes step = lanes_load(halves->steps + at), offset = lanes_load(halves->offsets + at);
+    const lanes nearest = lanes_round(lanes_within(lanes_mul(step, per_d), least_scale, most_scale));
+    const uint32_t minima = grid->below_zero ? 3 : 1;
+    lanes error = lanes_all(INFINITY), best_scale = zero, best_min = zero;
+    for (uint32_t k = 0; k < 3 * minima; k++) {
+        const lanes other = lanes_add(nearest, lanes_all((float)(k / minima) - 1));
+        const lanes scale = lanes_within(other, least_scale, most_scale), line = lanes_mul(d, scale);
+        const lanes moved = lanes_add(offset, lanes_mul(lanes_sub(step, line), middle));
+        lanes min = lanes_round(lanes_within(lanes_mul(lanes_sub(zero, moved), per_m), zero, most_min));
+        if (minima > 1) min = lanes_within(lanes_add(min, lanes_all((float)(k % 3) - 1)), zero, most_min);
+        const lanes now = lanes_error(of, in, at, n, line, lanes_sub(zero, lanes_mul(m, min)));
+        const lanes_mask better = lanes_above(error, now);
+        error = lanes_choose(better, now, error);
+        best_scale = lanes_choose(better, scale, best_scale);
+        best_min = lanes_choose(better, min, best_min);
+    }
+    lanes_store(out->scale + at, best_scale);
+    lanes_store(out->min + at, best_min);
+    lanes_store(out->error + at, error);
+}
+
+static void LANES_KERNEL(block_choose)(struct block_integers *out, const struct block_grid *grid,
+    const struct block_lanes *in, const struct block_halves *halves)
+{
+    for (uint32_t at = 0; at < BLOCK_LANES; at += LANES_WIDTH)
+        lanes_integers(out, grid, in, halves, at, grid->n);
 }
 
 static void LANES_KERNEL(block_sums)(struct block_sums *out, const struct block_grid *grid,

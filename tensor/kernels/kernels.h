@@ -34,9 +34,18 @@ struct block_grid {
     float lowest, highest;   /* level; all whole numbers between */
     const int8_t *levels;    /* [16] rising: these levels instead; or NULL */
     bool offset, below_zero; /* lines have an offset, and not above zero; then levels begin with 0 */
+    float scale_least, scale_most, min_most; /* of the whole numbers that steps and offsets are made of */
     uint32_t tries, refits;
     const float *try_inverse; /* [tries] 1 / step, times the extreme weight, or with an offset the range */
     const float *try_begin;   /* [tries] with an offset: where it lies, in parts of the range above the least */
+};
+/* What sub-blocks are chosen for: d and dmin, and of each the line it would have without them. */
+struct block_halves {
+    float d, m, steps[BLOCK_LANES], offsets[BLOCK_LANES];
+};
+struct block_integers {
+    float scale[BLOCK_LANES], min[BLOCK_LANES]; /* step = d scale, offset = -(dmin min) */
+    float error[BLOCK_LANES];
 };
 /* Sums over the weights x of a sub-block, l the level of x: what least squares over sub-blocks need. */
 struct block_sums {
@@ -75,9 +84,12 @@ struct block_sums {
                              const float *per, uint32_t n))                                                            \
     /* steps, offsets [BLOCK_LANES]: of each lane the line with the least error; same bits */                          \
     KERNEL(block_search, (float *steps, float *offsets, const struct block_grid *grid, const struct block_lanes *in))  \
-    /* of each lane the first of the lines steps[k][lane], offsets[k][lane] with the least error; same bits */         \
-    KERNEL(block_pick, (uint32_t *best, float *errors, const struct block_grid *grid, const struct block_lanes *in,    \
-                           const float *steps, const float *offsets, uint32_t count))                                  \
+    /* of each lane the first of the steps [count][BLOCK_LANES] with the least error, lines through zero; same bits */   \
+    KERNEL(block_pick, (uint32_t *best, const struct block_grid *grid, const struct block_lanes *in,                   \
+                           const float *steps, uint32_t count))                                                        \
+    /* of each lane the whole numbers near its line that have the least error; same bits */                            \
+    KERNEL(block_choose, (struct block_integers *out, const struct block_grid *grid, const struct block_lanes *in,     \
+                             const struct block_halves *halves))                                                       \
     /* the sums of each lane under its line; same bits */                                                              \
     KERNEL(block_sums, (struct block_sums *out, const struct block_grid *grid, const struct block_lanes *in,           \
                            const float *steps, const float *offsets))                                                  \
@@ -134,6 +146,7 @@ void kernels_override_avx2(struct kernels *table);
 void kernels_override_tiles_avx2(struct kernels *table);
 void kernels_override_exp_avx2(struct kernels *table);
 void kernels_override_cache_avx2(struct kernels *table);
+void kernels_override_blocks_avx2(struct kernels *table);
 void kernels_override_avx512(struct kernels *table);
 
 #endif
