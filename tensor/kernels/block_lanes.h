@@ -258,8 +258,8 @@ LANES_INLINE void lanes_integers(struct block_integers *out, const struct block_
     const lanes nearest = lanes_round(lanes_within(lanes_mul(step, per_d), least_scale, most_scale));
     const uint32_t minima = grid->below_zero ? 3 : 1;
     lanes error = lanes_all(INFINITY), best_scale = zero, best_min = zero;
-    for (uint32_t k = 0; k < 3 * minima; k++) {
-        const lanes other = lanes_add(nearest, lanes_all((float)(k / minima) - 1));
+    for (uint32_t k = 0; k < (2 * grid->reach + 1) * minima; k++) {
+        const lanes other = lanes_add(nearest, lanes_all((float)(k / minima) - (float)grid->reach));
         const lanes scale = lanes_within(other, least_scale, most_scale), line = lanes_mul(d, scale);
         const lanes moved = lanes_add(offset, lanes_mul(lanes_sub(step, line), middle));
         lanes min = lanes_round(lanes_within(lanes_mul(lanes_sub(zero, moved), per_m), zero, most_min));

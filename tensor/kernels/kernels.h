@@ -35,6 +35,7 @@ struct block_grid {
     const int8_t *levels;    /* [16] rising: these levels instead; or NULL */
     bool offset, below_zero; /* lines have an offset, and not above zero; then levels begin with 0 */
     float scale_least, scale_most, min_most; /* of the whole numbers that steps and offsets are made of */
+    uint32_t reach; /* of a choice of scales: how far it goes on each side of the nearest */
     uint32_t tries, refits;
     const float *try_inverse; /* [tries] 1 / step, times the extreme weight, or with an offset the range */
     const float *try_begin;   /* [tries] with an offset: where it lies, in parts of the range above the least */
