@@ -19,58 +19,64 @@ enum { BUNDLES_MOST = BLOCK_SUBS_MOST / BLOCK_LANES, HALVES_MOST = 16 };
 
 /* How much is tried: less where nothing is known of the inputs, so that conversion keeps up with the disk. */
 struct effort {
-    uint32_t tries, rounds; /* first guesses; rounds of step 2 */
+    uint32_t tries;  /* first guesses */
+    uint32_t rounds; /* of step 2 */
+    uint32_t
+        reach; /* integer scales on each side of the nearest; or, if there are none, steps besides the line's own */
 };
 
 /* How a type is searched. */
 struct search {
     const float *inverse, *begin; /* first guesses: see struct block_grid */
     uint32_t refits;
-    uint32_t reach; /* integer scales on each side of the nearest, or steps in half precision beside the line's */
     struct effort plain, weighted;
 };
 
 /* First guesses, in the order of what each adds to those before it, measured on real and on random weights (normal, Laplace, Student's
  * t with 4 degrees of freedom). Through zero: the level at which the extreme weight lies. */
-static const float levels_q3[] = {-4.2f, -3.15f, -4.75f, -3.8f, -4.45f, -3.45f, 2.85f, -4.0f, 4.9f, -4.95f, 4.0f, 2.4f};
-static const float levels_q4[] = {-8.2f, -7.2f, -8.7f, -7.8f, 6.6f, -9.1f, -8.5f, 6.1f, -9.9f, 8.7f, 9.7f, 8.0f, 5.4f,
-    -9.5f, 6.9f, -7.4f};
-static const float levels_q5[] = {-16.2f, -15.0f, 14.0f, -15.8f, -16.6f, 13.0f, -15.4f, -17.0f, -18.4f, 12.0f, 10.4f,
-    -17.6f, -19.6f, 16.6f, 14.4f, 11.0f};
+static const float levels_q3[] = {
+    -4.2f, -3.15f, -4.75f, -3.8f, -4.45f, -3.45f, 2.85f, -4.0f, 4.9f, -4.95f, 4.0f, 2.4f};
+static const float levels_q4[] = {
+    -8.2f, -7.2f, -8.7f, -7.8f, 6.6f, -9.1f, -8.5f, 6.1f, -9.9f, 8.7f, 9.7f, 8.0f, 5.4f, -9.5f, 6.9f, -7.4f};
+static const float levels_q5[] = {-16.2f, -15.0f, 14.0f, -15.8f, -16.6f, 13.0f, -15.4f, -17.0f, -18.4f, 12.0f,
+    10.4f, -17.6f, -19.6f, 16.6f, 14.4f, 11.0f};
 static const float levels_q6[] = {-32, -31, 31};
 static const float levels_q8[] = {-128};
-static const float levels_nl[] = {-128.6f, 115.9f, -138.1f, -112.7f, -122.2f, 109.5f, 123.8f, -104.8f, -154.0f, 92.1f,
-    139.7f, -90.5f, 150.8f, -98.4f};
+static const float levels_nl[] = {-128.6f, 115.9f, -138.1f, -112.7f, -122.2f, 109.5f, 123.8f, -104.8f,
+    -154.0f, 92.1f, 139.7f, -90.5f, 150.8f, -98.4f};
 
 /* With an offset: how many steps the range has, and where the line begins, in parts of the range. */
-static const float steps_2[] = {3.57f, 3.45f, 3.53f, 4.48f, 3.41f, 3.85f, 3.45f, 3.41f, 3.66f, 4.69f, 4.41f, 3.8f};
+static const float steps_2[] = {
+    3.57f, 3.45f, 3.53f, 4.48f, 3.41f, 3.85f, 3.45f, 3.41f, 3.66f, 4.69f, 4.41f, 3.8f};
 static const float begin_2[] = {.08f, .14f, 0, .18f, .02f, 0, .1f, .18f, .24f, .14f, .24f, .24f};
-static const float steps_4[] = {15.62f, 15.62f, 15.15f, 14.42f, 15.15f, 15.62f, 14.15f, 14.85f, 16.3f, 16.67f, 17.05f,
-    16.67f, 17.05f, 14.71f, 17.44f, 17.86f};
-static const float begin_4[] = {.02f, 0, .02f, .02f, 0, .04f, 0, 0, 0, .08f, .06f, .1f, .04f, .04f, .02f, .14f};
-static const float steps_5[] = {31, 30.1f, 31.31f, 31.63f, 29.25f, 30.69f, 30.69f, 31.63f, 29.81f, 32.29f, 32.63f,
-    32.29f, 32.98f, 33.7f, 31.31f, 32.98f};
+static const float steps_4[] = {15.62f, 15.62f, 15.15f, 14.42f, 15.15f, 15.62f, 14.15f, 14.85f, 16.3f, 16.67f,
+    17.05f, 16.67f, 17.05f, 14.71f, 17.44f, 17.86f};
+static const float begin_4[] = {
+    .02f, 0, .02f, .02f, 0, .04f, 0, 0, 0, .08f, .06f, .1f, .04f, .04f, .02f, .14f};
+static const float steps_5[] = {31, 30.1f, 31.31f, 31.63f, 29.25f, 30.69f, 30.69f, 31.63f, 29.81f, 32.29f,
+    32.63f, 32.29f, 32.98f, 33.7f, 31.31f, 32.98f};
 static const float begin_5[] = {0, 0, 0, .02f, 0, .02f, 0, 0, .02f, .02f, .04f, 0, .06f, 0, .02f, .02f};
 
 static const struct search searches[BLOCK_COUNT] = {
-    [BLOCK_Q4_0] = {levels_q4, NULL, 1, 0, {5, 1}, {16, 1}},
-    [BLOCK_Q4_1] = {steps_4, begin_4, 1, 0, {8, 1}, {16, 1}},
-    [BLOCK_Q5_0] = {levels_q5, NULL, 1, 0, {6, 1}, {16, 1}},
-    [BLOCK_Q5_1] = {steps_5, begin_5, 1, 0, {8, 1}, {16, 1}},
-    [BLOCK_Q8_0] = {levels_q8, NULL, 0, 3, {1, 1}, {1, 1}},
-    [BLOCK_Q2_K] = {steps_2, begin_2, 1, 1, {5, 2}, {12, 3}},
-    [BLOCK_Q3_K] = {levels_q3, NULL, 1, 1, {5, 2}, {12, 3}},
-    [BLOCK_Q4_K] = {steps_4, begin_4, 1, 1, {8, 2}, {16, 3}},
-    [BLOCK_Q5_K] = {steps_5, begin_5, 1, 1, {8, 2}, {16, 3}},
-    [BLOCK_Q6_K] = {levels_q6, NULL, 1, 6, {2, 1}, {3, 2}},
-    [BLOCK_IQ4_NL] = {levels_nl, NULL, 1, 0, {6, 1}, {14, 1}},
-    [BLOCK_IQ4_XS] = {levels_nl, NULL, 1, 1, {6, 2}, {14, 3}},
+    [BLOCK_Q4_0] = {levels_q4, NULL, 1, {5, 1, 0}, {16, 1, 0}},
+    [BLOCK_Q4_1] = {steps_4, begin_4, 1, {8, 1, 0}, {16, 1, 0}},
+    [BLOCK_Q5_0] = {levels_q5, NULL, 1, {6, 1, 0}, {16, 1, 0}},
+    [BLOCK_Q5_1] = {steps_5, begin_5, 1, {8, 1, 0}, {16, 1, 0}},
+    [BLOCK_Q8_0] = {levels_q8, NULL, 0, {1, 1, 3}, {1, 1, 12}},
+    [BLOCK_Q2_K] = {steps_2, begin_2, 1, {5, 2, 1}, {12, 3, 1}},
+    [BLOCK_Q3_K] = {levels_q3, NULL, 1, {5, 2, 1}, {12, 3, 1}},
+    [BLOCK_Q4_K] = {steps_4, begin_4, 1, {8, 2, 1}, {16, 3, 1}},
+    [BLOCK_Q5_K] = {steps_5, begin_5, 1, {8, 2, 1}, {16, 3, 1}},
+    [BLOCK_Q6_K] = {levels_q6, NULL, 1, {2, 1, 6}, {3, 2, 6}},
+    [BLOCK_IQ4_NL] = {levels_nl, NULL, 1, {6, 1, 0}, {14, 1, 0}},
+    [BLOCK_IQ4_XS] = {levels_nl, NULL, 1, {6, 2, 1}, {14, 3, 1}},
 };
 
 static struct block_grid grid_of(enum block_type type, bool weighted)
 {
     const struct block_form *form = block_form(type);
     const struct search *search = &searches[type];
+    const struct effort *effort = weighted ? &search->weighted : &search->plain;
     return (struct block_grid){
         .n = form->sub,
         .lowest = (float)form->lowest,
@@ -81,8 +87,8 @@ static struct block_grid grid_of(enum block_type type, bool weighted)
         .scale_least = (float)form->scale_least,
         .scale_most = (float)form->scale_most,
         .min_most = (float)form->min_most,
-        .reach = search->reach,
-        .tries = weighted ? search->weighted.tries : search->plain.tries,
+        .reach = effort->reach,
+        .tries = effort->tries,
         .refits = search->refits,
         .try_inverse = search->inverse,
         .try_begin = search->begin,
@@ -140,16 +146,16 @@ static void encode(struct block_parts *parts, const struct bundle *bundle, uint3
 
 /* ---- blocks without integer scales ---- */
 
-/* Steps in half precision, beside the best line's: codes are so many here that each rounds the weights anew, and the error is
- * that of the step as it is stored. */
+/* The best line's step and larger ones, each as it is stored. Where codes are that many, each step rounds the weights anew, and
+ * one of them is lucky. */
 static void choose_halves(struct bundle *bundle)
 {
-    const uint32_t reach = searches[bundle->type].reach, count = 2 * reach + 1;
+    const uint32_t count = bundle->grid.reach + 1;
     float steps[HALVES_MOST][BLOCK_LANES];
     uint16_t halves[HALVES_MOST][BLOCK_LANES];
     uint32_t best[BLOCK_LANES];
     for (uint32_t k = 0; k < count; k++) {
-        const float factor = 1 + ((float)k - (float)reach) * (1.0f / 256);
+        const float factor = 1 + (float)k / 128;
         for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
             steps[k][lane] = bundle->steps[lane] * factor;
     }
@@ -166,7 +172,7 @@ static bool fit_small(struct block_parts *out, struct bundle *bundle, const floa
     uint16_t d[BLOCK_LANES];
     bool fit = true;
     search(bundle);
-    if (searches[bundle->type].reach) choose_halves(bundle);
+    if (bundle->grid.reach) choose_halves(bundle);
     for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
         d[lane] = dtype_f32_to_f16(bundle->steps[lane]);
     for (uint32_t lane = 0; lane < blocks; lane++) {

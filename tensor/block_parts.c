@@ -209,6 +209,13 @@ static void put_plane(
 #undef CASE
 }
 
+/* The 32 codes of a block that has one byte for each. */
+static void flip(uint8_t *codes, uint8_t bits)
+{
+    for (int i = 0; i < 32; i++)
+        codes[i] ^= bits;
+}
+
 static uint16_t take_half(const uint8_t *at)
 {
     return (uint16_t)(at[0] | at[1] << 8);
@@ -231,8 +238,7 @@ void block_parts_take(struct block_parts *out, enum block_type type, const uint8
     if (layout->take_scales) layout->take_scales(out, block);
     take_plane(out->codes, block, &layout->low, form->weights, 0);
     if (layout->high.width) take_plane(out->codes, block, &layout->high, form->weights, layout->low.width);
-    for (uint32_t i = 0; layout->flipped && i < form->weights; i++)
-        out->codes[i] ^= layout->flipped;
+    if (layout->flipped) flip(out->codes, layout->flipped);
 }
 
 void block_parts_put(uint8_t *block, enum block_type type, const struct block_parts *parts)
@@ -245,8 +251,7 @@ void block_parts_put(uint8_t *block, enum block_type type, const struct block_pa
     if (layout->put_scales) layout->put_scales(block, parts);
     put_plane(block, parts->codes, &layout->low, form->weights, 0);
     if (layout->high.width) put_plane(block, parts->codes, &layout->high, form->weights, layout->low.width);
-    for (uint32_t i = 0; layout->flipped && i < form->weights; i++)
-        block[layout->low.at + i] ^= layout->flipped;
+    if (layout->flipped) flip(block + layout->low.at, layout->flipped);
 }
 
 /* ---- values ---- */

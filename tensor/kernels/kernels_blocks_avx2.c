@@ -25,35 +25,46 @@ typedef __m256 lanes_mask;
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Halfway between level k and the next. */
-#define HALFWAY(k) ((float)(levels[k] + levels[(k) + 1]) / 2)
+/* 16 levels, and the points halfway between them in the order of a bisection. */
+typedef struct {
+    __m256 first, second, third, last, low, high;
+} lanes_table;
 
-/* The codes of the nearest of 16 levels: four steps of bisection, each looks its point up by the bits found so far. */
-INLINE __m256i nearest_codes(const int8_t *levels, __m256 x)
+INLINE lanes_table lanes_table_of(const int8_t *levels)
 {
-    const __m256 second = _mm256_setr_ps(HALFWAY(3), HALFWAY(11), 0, 0, 0, 0, 0, 0);
-    const __m256 third = _mm256_setr_ps(HALFWAY(1), HALFWAY(5), HALFWAY(9), HALFWAY(13), 0, 0, 0, 0);
-    const __m256 last = _mm256_setr_ps(
-        HALFWAY(0), HALFWAY(2), HALFWAY(4), HALFWAY(6), HALFWAY(8), HALFWAY(10), HALFWAY(12), HALFWAY(14));
-    __m256i code = _mm256_srli_epi32(_mm256_castps_si256(lanes_above(x, lanes_all(HALFWAY(7)))), 31);
-#define BISECT(points)                                                                                       \
-    code = _mm256_sub_epi32(_mm256_add_epi32(code, code),                                                    \
-        _mm256_castps_si256(lanes_above(x, _mm256_permutevar8x32_ps(points, code))))
-    BISECT(second);
-    BISECT(third);
-    BISECT(last);
-#undef BISECT
-    return code;
+#define HALFWAY(k) ((float)(levels[k] + levels[(k) + 1]) / 2)
+    const __m128i all = _mm_loadu_si128((const __m128i *)(const void *)levels);
+    return (lanes_table){
+        .first = _mm256_set1_ps(HALFWAY(7)),
+        .second = _mm256_setr_ps(HALFWAY(3), HALFWAY(11), 0, 0, 0, 0, 0, 0),
+        .third = _mm256_setr_ps(HALFWAY(1), HALFWAY(5), HALFWAY(9), HALFWAY(13), 0, 0, 0, 0),
+        .last = _mm256_setr_ps(HALFWAY(0), HALFWAY(2), HALFWAY(4), HALFWAY(6), HALFWAY(8), HALFWAY(10),
+            HALFWAY(12), HALFWAY(14)),
+        .low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(all)),
+        .high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(all, 8))),
+    };
+#undef HALFWAY
 }
 
-INLINE __m256 lanes_nearest(const int8_t *levels, __m256 x)
+/* One more bit of the codes: the point to compare with is found by the bits so far. */
+INLINE __m256i bisect(__m256i code, __m256 points, __m256 x)
 {
-    const __m128i all = _mm_loadu_si128((const __m128i *)(const void *)levels);
-    const __m256 low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(all));
-    const __m256 high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(all, 8)));
-    const __m256i code = nearest_codes(levels, x);
-    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code), _mm256_permutevar8x32_ps(high, code),
-        _mm256_castsi256_ps(_mm256_slli_epi32(code, 28))); /* by bit 3 */
+    const __m256 above = lanes_above(x, _mm256_permutevar8x32_ps(points, code));
+    return _mm256_sub_epi32(_mm256_add_epi32(code, code), _mm256_castps_si256(above));
+}
+
+INLINE __m256i nearest_codes(const lanes_table *table, __m256 x)
+{
+    const __m256i code = _mm256_srli_epi32(_mm256_castps_si256(lanes_above(x, table->first)), 31);
+    return bisect(bisect(bisect(code, table->second, x), table->third, x), table->last, x);
+}
+
+INLINE __m256 lanes_nearest(const lanes_table *table, __m256 x)
+{
+    const __m256i code = nearest_codes(table, x);
+    const __m256 low = _mm256_permutevar8x32_ps(table->low, code);
+    const __m256 high = _mm256_permutevar8x32_ps(table->high, code);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(code, 28))); /* by bit 3 */
 }
 
 #include "tensor/kernels/block_lanes.h"
@@ -104,25 +115,37 @@ static void avx2_block_gather(struct block_lanes *out, bool *finite, const float
 }
 
 /* Codes of eight weights. */
-INLINE __m256i codes_of(struct lanes_grid grid, const float *weights, __m256 inverse, __m256 offset)
+INLINE __m256i codes_of(const struct lanes_fit *fit, const float *weights, __m256 inverse, __m256 offset)
 {
     const __m256 t = lanes_mul(lanes_sub(lanes_load(weights), offset), inverse);
-    if (grid.levels) return nearest_codes(grid.levels, t);
-    return _mm256_cvtps_epi32(lanes_sub(lanes_level(grid, t), grid.lowest));
+    if (fit->table) return nearest_codes(&fit->levels, t);
+    const __m256 level = lanes_within(t, fit->lowest, fit->highest);
+    return _mm256_sub_epi32(_mm256_cvtps_epi32(level), _mm256_cvtps_epi32(fit->lowest));
+}
+
+INLINE void put_codes(
+    uint8_t *codes, const struct lanes_fit *fit, const float *weights, float step, float offset)
+{
+    const __m256 inverse = lanes_inverse(lanes_all(step), 0), base = lanes_all(offset);
+    for (uint32_t i = 0; i < fit->n; i += 16) {
+        const __m256i low = codes_of(fit, weights + i, inverse, base);
+        const __m256i high = codes_of(fit, weights + i + 8, inverse, base);
+        const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+        _mm_storeu_si128((__m128i *)(void *)(codes + i),
+            _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+    }
 }
 
 static void avx2_block_codes(
     uint8_t *codes, const struct block_grid *grid, const float *weights, float step, float offset)
 {
-    const struct lanes_grid of = lanes_grid_of(grid);
-    const __m256 inverse = lanes_inverse(lanes_all(step)), base = lanes_all(offset);
-    for (uint32_t i = 0; i < grid->n; i += 16) {
-        const __m256i low = codes_of(of, weights + i, inverse, base);
-        const __m256i high = codes_of(of, weights + i + 8, inverse, base);
-        const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
-        _mm_storeu_si128((__m128i *)(void *)(codes + i),
-            _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
-    }
+#define RUN(n, table)                                                                                        \
+    do {                                                                                                     \
+        const struct lanes_fit fit = lanes_fit_of(grid, NULL, 0, n, table);                                  \
+        put_codes(codes, &fit, weights, step, offset);                                                       \
+    } while (0)
+    LANES_CHOOSE(grid, RUN)
+#undef RUN
 }
 
 void kernels_override_blocks_avx2(struct kernels *table)

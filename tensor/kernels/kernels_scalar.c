@@ -383,12 +383,20 @@ static float lanes_round(float x)
     return (float)lrintf(x);
 }
 
-static float lanes_nearest(const int8_t *levels, float x)
+typedef const int8_t *lanes_table;
+#define lanes_table_of(levels) (levels)
+
+static uint32_t nearest_code(const int8_t *levels, float x)
 {
-    int code = 0;
+    uint32_t code = 0;
     for (int k = 0; k < 15; k++)
         code += x > (float)(levels[k] + levels[k + 1]) / 2;
-    return (float)levels[code];
+    return code;
+}
+
+static float lanes_nearest(const lanes_table *table, float x)
+{
+    return (float)(*table)[nearest_code(*table, x)];
 }
 
 #include "tensor/kernels/block_lanes.h"
@@ -396,14 +404,13 @@ static float lanes_nearest(const int8_t *levels, float x)
 static void scalar_block_codes(
     uint8_t *codes, const struct block_grid *grid, const float *weights, float step, float offset)
 {
-    const float inverse = lanes_inverse(step);
+    const float inverse = lanes_inverse(step, 0);
     for (uint32_t i = 0; i < grid->n; i++) {
         const float t = (weights[i] - offset) * inverse;
-        int code = 0;
-        for (int k = 0; grid->levels && k < 15; k++)
-            code += t > (float)(grid->levels[k] + grid->levels[k + 1]) / 2;
-        if (!grid->levels) code = (int)(lanes_level(lanes_grid_of(grid), t) - grid->lowest);
-        codes[i] = (uint8_t)code;
+        if (grid->levels)
+            codes[i] = (uint8_t)nearest_code(grid->levels, t);
+        else
+            codes[i] = (uint8_t)(lrintf(lanes_within(t, grid->lowest, grid->highest)) - lrintf(grid->lowest));
     }
 }
 
