@@ -35,15 +35,15 @@ struct search {
 /* First guesses, in the order of what each adds to those before it, measured on real and on random weights (normal, Laplace, Student's
  * t with 4 degrees of freedom). Through zero: the level at which the extreme weight lies. */
 static const float levels_q3[] = {
-    -4.2f, -3.15f, -4.75f, -3.8f, -4.45f, -3.45f, 2.85f, -4.0f, 4.9f, -4.95f, 4.0f, 2.4f};
+    -4, -3.15f, -4.75f, -3.8f, -4.45f, -3.45f, 2.85f, -4.2f, 4.9f, -4.95f, 4.0f, 2.4f};
 static const float levels_q4[] = {
-    -8.2f, -7.2f, -8.7f, -7.8f, 6.6f, -9.1f, -8.5f, 6.1f, -9.9f, 8.7f, 9.7f, 8.0f, 5.4f, -9.5f, 6.9f, -7.4f};
-static const float levels_q5[] = {-16.2f, -15.0f, 14.0f, -15.8f, -16.6f, 13.0f, -15.4f, -17.0f, -18.4f, 12.0f,
+    -8, -7.2f, -8.7f, -7.8f, 6.6f, -9.1f, -8.5f, 6.1f, -9.9f, 8.7f, 9.7f, 8.0f, 5.4f, -9.5f, 6.9f, -7.4f};
+static const float levels_q5[] = {-16, -15.0f, 14.0f, -15.8f, -16.6f, 13.0f, -15.4f, -17.0f, -18.4f, 12.0f,
     10.4f, -17.6f, -19.6f, 16.6f, 14.4f, 11.0f};
 static const float levels_q6[] = {-32, -31, 31};
 static const float levels_q8[] = {-128};
-static const float levels_nl[] = {-128.6f, 115.9f, -138.1f, -112.7f, -122.2f, 109.5f, 123.8f, -104.8f,
-    -154.0f, 92.1f, 139.7f, -90.5f, 150.8f, -98.4f};
+static const float levels_nl[] = {-127, 115.9f, -138.1f, -112.7f, -122.2f, 109.5f, 123.8f, -104.8f, -154.0f,
+    92.1f, 139.7f, -90.5f, 150.8f, -98.4f};
 
 /* With an offset: how many steps the range has, and where the line begins, in parts of the range. */
 static const float steps_2[] = {
@@ -114,17 +114,17 @@ static float part_of(const float *importance, uint32_t n)
     return most > 0x1p-100f ? 1 / most : 0;
 }
 
-/* Weights [BLOCK_LANES][n] into lanes; parts [BLOCK_LANES]: part_of the block of each. False if one is not finite. */
+/* Weights [BLOCK_LANES][n] into lanes; parts [BLOCK_LANES]: part_of the block of each. False if one is too large, or not finite. */
 static bool gather(struct bundle *bundle, enum block_type type, const float *weights, const float *importance,
     const float *parts)
 {
-    bool finite;
+    bool within;
     bundle->type = type;
     bundle->form = block_form(type);
     bundle->grid = grid_of(type, importance != NULL);
     bundle->rounds = importance ? searches[type].weighted.rounds : searches[type].plain.rounds;
-    kernels()->block_gather(&bundle->lanes, &finite, weights, importance, parts, bundle->grid.n);
-    return finite;
+    kernels()->block_gather(&bundle->lanes, &within, weights, importance, parts, bundle->grid.n);
+    return within;
 }
 
 static void search(struct bundle *bundle)
@@ -144,6 +144,19 @@ static void encode(struct block_parts *parts, const struct bundle *bundle, uint3
         parts->codes + sub * bundle->grid.n, &bundle->grid, weights, line.step, line.offset);
 }
 
+/* Half precision, where only 0 becomes 0: the smallest step serves weights below it better than none. */
+static uint16_t half_of(float x)
+{
+    const uint16_t half = dtype_f32_to_f16(x);
+    if ((half & 0x7fff) == 0 && x != 0) return half | 1;
+    return half & 0x7fff ? half : 0;
+}
+
+static float rounded(float x)
+{
+    return dtype_f16_to_f32(half_of(x));
+}
+
 /* ---- blocks without integer scales ---- */
 
 /* The best line's step and larger ones, each as it is stored. Where codes are that many, each step rounds the weights anew, and
@@ -160,6 +173,8 @@ static void choose_halves(struct bundle *bundle)
             steps[k][lane] = bundle->steps[lane] * factor;
     }
     kernels()->f32_to_f16(halves[0], steps[0], count * BLOCK_LANES);
+    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
+        halves[0][lane] = half_of(steps[0][lane]);
     kernels()->f16_to_f32(steps[0], halves[0], count * BLOCK_LANES);
     kernels()->block_pick(best, &bundle->grid, &bundle->lanes, steps[0], count);
     for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
@@ -169,15 +184,12 @@ static void choose_halves(struct bundle *bundle)
 /* Up to BLOCK_LANES blocks. False if a line does not fit half precision. */
 static bool fit_small(struct block_parts *out, struct bundle *bundle, const float *weights, uint32_t blocks)
 {
-    uint16_t d[BLOCK_LANES];
     bool fit = true;
     search(bundle);
     if (bundle->grid.reach) choose_halves(bundle);
-    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
-        d[lane] = dtype_f32_to_f16(bundle->steps[lane]);
     for (uint32_t lane = 0; lane < blocks; lane++) {
-        out[lane].d = d[lane];
-        out[lane].m = bundle->form->offset ? dtype_f32_to_f16(bundle->offsets[lane]) : 0;
+        out[lane].d = half_of(bundle->steps[lane]);
+        out[lane].m = dtype_f32_to_f16(bundle->offsets[lane] + 0.0f);
         out[lane].scale[0] = 1;
         out[lane].min[0] = 0;
         if (!fits(out[lane].d) || !fits(out[lane].m)) {
@@ -250,11 +262,11 @@ static void solve(struct scales *scales, const struct normal *normal)
     } else if (normal->dd > 0 && normal->mm == 0) {
         d = normal->dx / normal->dd;
     }
-    scales->d = dtype_f16_to_f32(dtype_f32_to_f16((float)d));
-    scales->m = dtype_f16_to_f32(dtype_f32_to_f16((float)(m > 0 ? m : 0)));
+    scales->d = rounded((float)d);
+    scales->m = m > 0 ? rounded((float)m) : 0;
 }
 
-/* d that brings the largest step to the end of the scales' range, and dmin likewise. */
+/* d that brings the largest step to the end of the scales' range, but for what a choice may reach beyond it, and dmin likewise. */
 static void first_guess(struct scales *scales, const struct bundle *bundles, uint32_t count)
 {
     const struct block_form *form = bundles->form;
@@ -265,9 +277,10 @@ static void first_guess(struct scales *scales, const struct bundle *bundles, uin
         if (fabsf(bundle->steps[lane]) > fabsf(step)) step = bundle->steps[lane];
         if (-bundle->offsets[lane] > offset) offset = -bundle->offsets[lane];
     }
-    const int32_t end = form->scale_least < 0 ? form->scale_least : form->scale_most;
-    scales->d = dtype_f16_to_f32(dtype_f32_to_f16(step / (float)end));
-    scales->m = form->min_most ? dtype_f16_to_f32(dtype_f32_to_f16(offset / (float)form->min_most)) : 0;
+    const int32_t end =
+        form->scale_least < 0 ? form->scale_least + (int32_t)bundles->grid.reach - 1 : form->scale_most;
+    scales->d = rounded(step / (float)end);
+    scales->m = form->min_most ? rounded(offset / (float)form->min_most) : 0;
 }
 
 static void put_scales(struct block_parts *out, const struct scales *scales)
@@ -306,9 +319,9 @@ static bool fit_large(struct block_parts *out, struct bundle *bundles, uint32_t 
 
 /* ---- what block_fit.h offers ---- */
 
-/* One large block, or up to BLOCK_LANES small ones; *finite: whether all weights are. */
+/* One large block, or up to BLOCK_LANES small ones; *within: whether no weight is too large or not finite. */
 static bool fit_some(struct block_parts *out, enum block_type type, const float *weights,
-    const float *importance, uint32_t blocks, bool *finite)
+    const float *importance, uint32_t blocks, bool *within)
 {
     const struct block_form *form = block_form(type);
     const uint32_t count = form->subs == 1 ? 1 : form->subs / BLOCK_LANES;
@@ -327,20 +340,20 @@ static bool fit_some(struct block_parts *out, enum block_type type, const float 
         else
             parts[lane] = parts[0];
     }
-    *finite = true;
-    for (uint32_t i = 0; i < count && *finite; i++) {
+    *within = true;
+    for (uint32_t i = 0; i < count && *within; i++) {
         const uint64_t first = (uint64_t)i * BLOCK_LANES * form->sub;
-        *finite = gather(&bundles[i], type, weights + first, importance ? importance + first : NULL, parts);
+        *within = gather(&bundles[i], type, weights + first, importance ? importance + first : NULL, parts);
     }
-    if (!*finite) return false;
+    if (!*within) return false;
     return form->subs == 1 ? fit_small(out, bundles, weights, blocks)
                            : fit_large(out, bundles, count, weights);
 }
 
 bool block_fit(struct block_parts *out, enum block_type type, const float *weights, const float *importance)
 {
-    bool finite;
-    return fit_some(out, type, weights, importance, 1, &finite);
+    bool within;
+    return fit_some(out, type, weights, importance, 1, &within);
 }
 
 void block_fit_sub(struct block_parts *parts, enum block_type type, uint32_t sub, const float *weights,
@@ -394,8 +407,8 @@ bool block_fit_rows(uint8_t *out, enum block_type type, const float *weights, ui
             const uint64_t left = (cols - *col) / form->weights;
             const uint32_t blocks = left < most ? (uint32_t)left : most;
             const float *part = importance ? importance + *col : NULL;
-            bool finite;
-            if (!fit_some(parts, type, weights + *col, part, blocks, &finite)) {
+            bool within;
+            if (!fit_some(parts, type, weights + *col, part, blocks, &within)) {
                 *col += fault_at(type, weights + *col, part, blocks);
                 return false;
             }

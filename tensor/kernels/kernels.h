@@ -23,7 +23,8 @@ struct grid_candidates {
 
 /* Sub-blocks that are fitted at a time (tensor/block_fit.h), and the weights of the largest. */
 enum { BLOCK_LANES = 8, BLOCK_LANE_WEIGHTS = 32 };
-#define BLOCK_LEAST 0x1p-20f
+#define BLOCK_LEAST 0x1p-20f /* importance that is taken for none */
+#define BLOCK_MOST 0x1p40f   /* weights that no block can hold are larger, or much larger */
 struct block_lanes {
     float x[BLOCK_LANE_WEIGHTS][BLOCK_LANES]; /* [n][lane] weights, finite */
     float w[BLOCK_LANE_WEIGHTS][BLOCK_LANES]; /* their importance, above 0 */
@@ -79,9 +80,9 @@ struct block_sums {
     /* the first candidate with the least squared error; importance: NULL for 1, else not negative; same bits */       \
     KERNEL(grid_search, (uint64_t *best, const struct grid_candidates *candidates, const float *weights,               \
                             const float *importance, uint64_t count))                                                  \
-    /* weights [BLOCK_LANES][n], and their importance times per[lane], at least BLOCK_LEAST (NULL: 1); *finite: whether   \
-     * all weights are; same bits */                                                                                   \
-    KERNEL(block_gather, (struct block_lanes *out, bool *finite, const float *weights, const float *importance,        \
+    /* weights [BLOCK_LANES][n], and their importance times per[lane], at least BLOCK_LEAST (NULL: 1); *within: whether   \
+     * no magnitude is above BLOCK_MOST, or NaN; same bits */                                                          \
+    KERNEL(block_gather, (struct block_lanes *out, bool *within, const float *weights, const float *importance,        \
                              const float *per, uint32_t n))                                                            \
     /* steps, offsets [BLOCK_LANES]: of each lane the line with the least error; same bits */                          \
     KERNEL(block_search, (float *steps, float *offsets, const struct block_grid *grid, const struct block_lanes *in))  \

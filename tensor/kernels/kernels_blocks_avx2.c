@@ -89,10 +89,10 @@ INLINE void transpose(__m256 row[8])
     }
 }
 
-static void avx2_block_gather(struct block_lanes *out, bool *finite, const float *weights,
+static void avx2_block_gather(struct block_lanes *out, bool *within, const float *weights,
     const float *importance, const float *per, uint32_t n)
 {
-    const __m256i size = _mm256_set1_epi32(0x7fffffff), most = _mm256_set1_epi32(0x7f7fffff);
+    const __m256i size = _mm256_set1_epi32(0x7fffffff), most = _mm256_castps_si256(lanes_all(BLOCK_MOST));
     const __m256 parts = importance ? _mm256_loadu_ps(per) : lanes_all(1), least = lanes_all(BLOCK_LEAST);
     __m256i wrong = _mm256_setzero_si256();
     __m256 row[8];
@@ -111,7 +111,7 @@ static void avx2_block_gather(struct block_lanes *out, bool *finite, const float
         for (uint32_t i = 0; i < 8; i++)
             lanes_store(out->w[begin + i], importance ? lanes_max(lanes_mul(row[i], parts), least) : parts);
     }
-    *finite = _mm256_testz_si256(wrong, wrong);
+    *within = _mm256_testz_si256(wrong, wrong);
 }
 
 /* Codes of eight weights. */

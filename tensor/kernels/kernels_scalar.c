@@ -347,16 +347,16 @@ static void scalar_cache_encode4(uint8_t *codes, uint16_t *scale, const float *x
 
 /* ---- sub-blocks ---- */
 
-static void scalar_block_gather(struct block_lanes *out, bool *finite, const float *weights,
+static void scalar_block_gather(struct block_lanes *out, bool *within, const float *weights,
     const float *importance, const float *per, uint32_t n)
 {
-    *finite = true;
+    *within = true;
     for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
         for (uint32_t i = 0; i < n; i++) {
             const float x = weights[lane * n + i], w = importance ? importance[lane * n + i] * per[lane] : 1;
             out->x[i][lane] = x;
             out->w[i][lane] = w > BLOCK_LEAST ? w : BLOCK_LEAST;
-            *finite = *finite && isfinite(x);
+            *within = *within && fabsf(x) <= BLOCK_MOST;
         }
     }
 }
