@@ -63,20 +63,19 @@ static const struct search searches[BLOCK_COUNT] = {
     [BLOCK_Q5_0] = {levels_q5, NULL, 1, {6, 1, 0}, {16, 1, 0}},
     [BLOCK_Q5_1] = {steps_5, begin_5, 1, {8, 1, 0}, {16, 1, 0}},
     [BLOCK_Q8_0] = {levels_q8, NULL, 0, {1, 1, 3}, {1, 1, 12}},
-    [BLOCK_Q2_K] = {steps_2, begin_2, 1, {5, 2, 1}, {12, 3, 1}},
-    [BLOCK_Q3_K] = {levels_q3, NULL, 1, {5, 2, 1}, {12, 3, 1}},
-    [BLOCK_Q4_K] = {steps_4, begin_4, 1, {8, 2, 1}, {16, 3, 1}},
-    [BLOCK_Q5_K] = {steps_5, begin_5, 1, {8, 2, 1}, {16, 3, 1}},
-    [BLOCK_Q6_K] = {levels_q6, NULL, 1, {2, 1, 6}, {3, 2, 6}},
+    [BLOCK_Q2_K] = {steps_2, begin_2, 1, {5, 3, 1}, {12, 4, 1}},
+    [BLOCK_Q3_K] = {levels_q3, NULL, 1, {5, 2, 1}, {12, 4, 1}},
+    [BLOCK_Q4_K] = {steps_4, begin_4, 1, {8, 3, 1}, {16, 4, 1}},
+    [BLOCK_Q5_K] = {steps_5, begin_5, 1, {8, 3, 1}, {16, 4, 1}},
+    [BLOCK_Q6_K] = {levels_q6, NULL, 1, {2, 2, 6}, {3, 3, 6}},
     [BLOCK_IQ4_NL] = {levels_nl, NULL, 1, {6, 1, 0}, {14, 1, 0}},
-    [BLOCK_IQ4_XS] = {levels_nl, NULL, 1, {6, 2, 1}, {14, 3, 1}},
+    [BLOCK_IQ4_XS] = {levels_nl, NULL, 1, {6, 3, 1}, {14, 4, 1}},
 };
 
-static struct block_grid grid_of(enum block_type type, bool weighted)
+static struct block_grid grid_of(enum block_type type, const struct effort *effort)
 {
     const struct block_form *form = block_form(type);
     const struct search *search = &searches[type];
-    const struct effort *effort = weighted ? &search->weighted : &search->plain;
     return (struct block_grid){
         .n = form->sub,
         .lowest = (float)form->lowest,
@@ -87,7 +86,6 @@ static struct block_grid grid_of(enum block_type type, bool weighted)
         .scale_least = (float)form->scale_least,
         .scale_most = (float)form->scale_most,
         .min_most = (float)form->min_most,
-        .reach = effort->reach,
         .tries = effort->tries,
         .refits = search->refits,
         .try_inverse = search->inverse,
@@ -101,7 +99,7 @@ struct bundle {
     enum block_type type;
     const struct block_form *form;
     struct block_grid grid;
-    uint32_t rounds;
+    const struct effort *effort;
     struct block_lanes lanes;
     float steps[BLOCK_LANES], offsets[BLOCK_LANES]; /* the best lines */
 };
@@ -121,8 +119,8 @@ static bool gather(struct bundle *bundle, enum block_type type, const float *wei
     bool within;
     bundle->type = type;
     bundle->form = block_form(type);
-    bundle->grid = grid_of(type, importance != NULL);
-    bundle->rounds = importance ? searches[type].weighted.rounds : searches[type].plain.rounds;
+    bundle->effort = importance ? &searches[type].weighted : &searches[type].plain;
+    bundle->grid = grid_of(type, bundle->effort);
     kernels()->block_gather(&bundle->lanes, &within, weights, importance, parts, bundle->grid.n);
     return within;
 }
@@ -130,18 +128,6 @@ static bool gather(struct bundle *bundle, enum block_type type, const float *wei
 static void search(struct bundle *bundle)
 {
     kernels()->block_search(bundle->steps, bundle->offsets, &bundle->grid, &bundle->lanes);
-}
-
-static bool fits(uint16_t half)
-{
-    return (half & 0x7fff) < 0x7c00;
-}
-
-static void encode(struct block_parts *parts, const struct bundle *bundle, uint32_t sub, const float *weights)
-{
-    const struct block_line line = block_parts_line(bundle->type, parts, sub);
-    kernels()->block_codes(
-        parts->codes + sub * bundle->grid.n, &bundle->grid, weights, line.step, line.offset);
 }
 
 /* Half precision, where only 0 becomes 0: the smallest step serves weights below it better than none. */
@@ -157,48 +143,62 @@ static float rounded(float x)
     return dtype_f16_to_f32(half_of(x));
 }
 
+/* half_of for a bundle, and back; false if one of the first `count` does not fit. */
+static bool round_lanes(uint16_t halves[BLOCK_LANES], float values[BLOCK_LANES], uint32_t count)
+{
+    uint32_t most = 0;
+    kernels()->f32_to_f16(halves, values, BLOCK_LANES);
+    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
+        const uint16_t size = halves[lane] & 0x7fff;
+        if (size == 0) halves[lane] = half_of(values[lane]);
+        if (lane < count && size > most) most = size;
+    }
+    kernels()->f16_to_f32(values, halves, BLOCK_LANES);
+    return most < 0x7c00;
+}
+
 /* ---- blocks without integer scales ---- */
 
 /* The best line's step and larger ones, each as it is stored. Where codes are that many, each step rounds the weights anew, and
  * one of them is lucky. */
 static void choose_halves(struct bundle *bundle)
 {
-    const uint32_t count = bundle->grid.reach + 1;
+    const uint32_t count = bundle->effort->reach + 1;
     float steps[HALVES_MOST][BLOCK_LANES];
-    uint16_t halves[HALVES_MOST][BLOCK_LANES];
+    uint16_t halves[BLOCK_LANES];
     uint32_t best[BLOCK_LANES];
     for (uint32_t k = 0; k < count; k++) {
-        const float factor = 1 + (float)k / 128;
         for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
-            steps[k][lane] = bundle->steps[lane] * factor;
+            steps[k][lane] = bundle->steps[lane] * (1 + (float)k / 128);
+        round_lanes(halves, steps[k], 0);
     }
-    kernels()->f32_to_f16(halves[0], steps[0], count * BLOCK_LANES);
-    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
-        halves[0][lane] = half_of(steps[0][lane]);
-    kernels()->f16_to_f32(steps[0], halves[0], count * BLOCK_LANES);
     kernels()->block_pick(best, &bundle->grid, &bundle->lanes, steps[0], count);
     for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
         bundle->steps[lane] = steps[best[lane]][lane];
 }
 
-/* Up to BLOCK_LANES blocks. False if a line does not fit half precision. */
+/* Up to BLOCK_LANES blocks. False if a line does not fit half precision. An offset too small for it is none. */
 static bool fit_small(struct block_parts *out, struct bundle *bundle, const float *weights, uint32_t blocks)
 {
-    bool fit = true;
+    uint16_t d[BLOCK_LANES], m[BLOCK_LANES] = {0};
+    uint8_t codes[BLOCK_LANES][BLOCK_LANE_WEIGHTS];
     search(bundle);
-    if (bundle->grid.reach) choose_halves(bundle);
-    for (uint32_t lane = 0; lane < blocks; lane++) {
-        out[lane].d = half_of(bundle->steps[lane]);
-        out[lane].m = dtype_f32_to_f16(bundle->offsets[lane] + 0.0f);
+    if (bundle->effort->reach) choose_halves(bundle);
+    bool fits = round_lanes(d, bundle->steps, blocks);
+    if (bundle->form->offset) {
+        for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
+            if (fabsf(bundle->offsets[lane]) < 0x1p-25f) bundle->offsets[lane] = 0;
+        fits = round_lanes(m, bundle->offsets, blocks) && fits;
+    }
+    kernels()->block_codes(codes[0], &bundle->grid, weights, bundle->steps, bundle->offsets, blocks);
+    for (uint32_t lane = 0; fits && lane < blocks; lane++) {
+        out[lane].d = d[lane];
+        out[lane].m = m[lane];
         out[lane].scale[0] = 1;
         out[lane].min[0] = 0;
-        if (!fits(out[lane].d) || !fits(out[lane].m)) {
-            fit = false;
-            continue;
-        }
-        encode(&out[lane], bundle, 0, weights + (uint64_t)lane * bundle->grid.n);
+        memcpy(out[lane].codes, codes[lane], sizeof codes[lane]);
     }
-    return fit;
+    return fits;
 }
 
 /* ---- blocks with integer scales ---- */
@@ -211,11 +211,14 @@ struct scales {
     double error;
 };
 
-/* Choose scale and min of every lane, sub-blocks first .. first + BLOCK_LANES - 1; the error is added. */
-static void choose_integers(struct scales *scales, const struct bundle *bundle, uint32_t first)
+/* Choose scale and min of every lane, sub-blocks first .. first + BLOCK_LANES - 1; the error is added. Where it is not the last
+ * choice, the nearest will do. */
+static void choose_integers(struct scales *scales, const struct bundle *bundle, uint32_t first, bool last)
 {
     struct block_halves halves = {.d = scales->d, .m = scales->m};
     struct block_integers integers;
+    halves.reach = last ? bundle->effort->reach : 0;
+    halves.reach_min = last && bundle->form->min_most ? 1 : 0;
     memcpy(halves.steps, bundle->steps, sizeof halves.steps);
     memcpy(halves.offsets, bundle->offsets, sizeof halves.offsets);
     kernels()->block_choose(&integers, &bundle->grid, &bundle->lanes, &halves);
@@ -278,17 +281,25 @@ static void first_guess(struct scales *scales, const struct bundle *bundles, uin
         if (-bundle->offsets[lane] > offset) offset = -bundle->offsets[lane];
     }
     const int32_t end =
-        form->scale_least < 0 ? form->scale_least + (int32_t)bundles->grid.reach - 1 : form->scale_most;
+        form->scale_least < 0 ? form->scale_least + (int32_t)bundles->effort->reach - 1 : form->scale_most;
     scales->d = rounded(step / (float)end);
     scales->m = form->min_most ? rounded(offset / (float)form->min_most) : 0;
 }
 
-static void put_scales(struct block_parts *out, const struct scales *scales)
+static void finish(
+    struct block_parts *out, const struct bundle *bundle, const struct scales *scales, const float *weights)
 {
+    float steps[BLOCK_SUBS_MOST], offsets[BLOCK_SUBS_MOST];
     out->d = dtype_f32_to_f16(scales->d);
     out->m = dtype_f32_to_f16(scales->m);
     memcpy(out->scale, scales->scale, sizeof out->scale);
     memcpy(out->min, scales->min, sizeof out->min);
+    for (uint32_t sub = 0; sub < bundle->form->subs; sub++) {
+        const struct block_line line = block_parts_line(bundle->type, out, sub);
+        steps[sub] = line.step;
+        offsets[sub] = line.offset;
+    }
+    kernels()->block_codes(out->codes, &bundle->grid, weights, steps, offsets, bundle->form->subs);
 }
 
 /* One block of `count` bundles. */
@@ -299,21 +310,19 @@ static bool fit_large(struct block_parts *out, struct bundle *bundles, uint32_t 
         search(&bundles[i]);
     first_guess(&scales, bundles, count);
     if (!isfinite(scales.d) || !isfinite(scales.m)) return false;
-    for (uint32_t round = 0; round < bundles->rounds; round++) {
+    for (uint32_t left = bundles->effort->rounds; left--;) {
         struct normal normal = {0};
         scales.error = 0;
         for (uint32_t i = 0; i < count; i++)
-            choose_integers(&scales, &bundles[i], i * BLOCK_LANES);
+            choose_integers(&scales, &bundles[i], i * BLOCK_LANES, left <= 0);
         if (scales.error < best.error) best = scales;
-        if (round + 1 == bundles->rounds) break;
+        if (left == 0) break;
         for (uint32_t i = 0; i < count; i++)
             add_normal(&normal, &bundles[i], &scales, i * BLOCK_LANES);
         solve(&scales, &normal);
         if (!isfinite(scales.d) || !isfinite(scales.m)) break;
     }
-    put_scales(out, &best);
-    for (uint32_t sub = 0; sub < bundles->form->subs; sub++)
-        encode(out, bundles, sub, weights + (uint64_t)sub * bundles->grid.n);
+    finish(out, bundles, &best, weights);
     return true;
 }
 
@@ -370,7 +379,7 @@ void block_fit_sub(struct block_parts *parts, enum block_type type, uint32_t sub
             part[lane] = importance ? part_of(importance, form->sub) : 0;
         gather(&bundle, type, padded[0], importance ? padded[1] : NULL, part);
         search(&bundle);
-        choose_integers(&scales, &bundle, 0);
+        choose_integers(&scales, &bundle, 0, true);
         parts->scale[sub] = scales.scale[0];
         parts->min[sub] = scales.min[0];
     }
@@ -379,9 +388,9 @@ void block_fit_sub(struct block_parts *parts, enum block_type type, uint32_t sub
 
 void block_fit_codes(struct block_parts *parts, enum block_type type, uint32_t sub, const float *weights)
 {
-    const struct block_grid grid = grid_of(type, false);
+    const struct block_grid grid = grid_of(type, &searches[type].plain);
     const struct block_line line = block_parts_line(type, parts, sub);
-    kernels()->block_codes(parts->codes + sub * grid.n, &grid, weights, line.step, line.offset);
+    kernels()->block_codes(parts->codes + sub * grid.n, &grid, weights, &line.step, &line.offset, 1);
 }
 
 /* Where in `count` weights lies the first that is not finite, or if all are, the first block that does not fit. */

@@ -50,6 +50,7 @@ static void take_q3_k(struct block_parts *parts, const uint8_t *block)
 
 static void put_q3_k(uint8_t *block, const struct block_parts *parts)
 {
+    memset(block + 96, 0, 12);
     for (int sub = 0; sub < 16; sub++) {
         const int scale = parts->scale[sub] + 32;
         block[96 + sub % 8] |= (uint8_t)((scale & 15) << sub / 8 * 4);
@@ -104,6 +105,7 @@ static void take_iq4_xs(struct block_parts *parts, const uint8_t *block)
 
 static void put_iq4_xs(uint8_t *block, const struct block_parts *parts)
 {
+    memset(block + 2, 0, 6);
     for (int sub = 0; sub < 8; sub++) {
         const int scale = parts->scale[sub] + 32;
         block[4 + sub / 2] |= (uint8_t)((scale & 15) << sub % 2 * 4);
@@ -163,14 +165,17 @@ PLANE_INLINE void take_span(
     }
 }
 
-PLANE_INLINE void put_span(
-    uint8_t *block, const uint8_t *codes, uint32_t weights, uint32_t width, uint32_t span, uint32_t shift)
+/* Every byte belongs to one plane. */
+PLANE_INLINE void put_span(uint8_t *restrict block, const uint8_t *restrict codes, uint32_t weights,
+    uint32_t width, uint32_t span, uint32_t shift, uint32_t flipped)
 {
     const uint32_t bytes = span * width / 8, mask = (1u << width) - 1;
     for (uint32_t begin = 0; begin < weights; begin += span, block += bytes) {
-        for (uint32_t part = 0; part < 8 / width; part++) {
-            for (uint32_t i = 0; i < bytes; i++)
-                block[i] |= (uint8_t)((codes[begin + part * bytes + i] >> shift & mask) << part * width);
+        for (uint32_t i = 0; i < bytes; i++) {
+            uint32_t byte = 0;
+            for (uint32_t part = 0; part < 8 / width; part++)
+                byte |= (codes[begin + part * bytes + i] >> shift & mask) << part * width;
+            block[i] = (uint8_t)(byte ^ flipped);
         }
     }
 }
@@ -198,22 +203,15 @@ static void take_plane(
 #undef CASE
 }
 
-static void put_plane(
-    uint8_t *block, const uint8_t *codes, const struct plane *plane, uint32_t weights, uint32_t shift)
+static void put_plane(uint8_t *block, const uint8_t *codes, const struct plane *plane, uint32_t weights,
+    uint32_t shift, uint32_t flipped)
 {
 #define CASE(width, span)                                                                                    \
     case width * 1000 + span:                                                                                \
-        put_span(block + plane->at, codes, weights, width, span, shift);                                     \
+        put_span(block + plane->at, codes, weights, width, span, shift, flipped);                            \
         return;
     CHOOSE_PLANE(CASE)
 #undef CASE
-}
-
-/* The 32 codes of a block that has one byte for each. */
-static void flip(uint8_t *codes, uint8_t bits)
-{
-    for (int i = 0; i < 32; i++)
-        codes[i] ^= bits;
 }
 
 static uint16_t take_half(const uint8_t *at)
@@ -238,20 +236,20 @@ void block_parts_take(struct block_parts *out, enum block_type type, const uint8
     if (layout->take_scales) layout->take_scales(out, block);
     take_plane(out->codes, block, &layout->low, form->weights, 0);
     if (layout->high.width) take_plane(out->codes, block, &layout->high, form->weights, layout->low.width);
-    if (layout->flipped) flip(out->codes, layout->flipped);
+    for (uint32_t i = 0; layout->flipped && i < form->weights; i++)
+        out->codes[i] ^= layout->flipped;
 }
 
 void block_parts_put(uint8_t *block, enum block_type type, const struct block_parts *parts)
 {
     const struct layout *layout = &table[type];
     const struct block_form *form = &layout->form;
-    memset(block, 0, block_info(type)->bytes);
     put_half(block + layout->d, parts->d);
     if (form->offset) put_half(block + layout->m, parts->m);
     if (layout->put_scales) layout->put_scales(block, parts);
-    put_plane(block, parts->codes, &layout->low, form->weights, 0);
-    if (layout->high.width) put_plane(block, parts->codes, &layout->high, form->weights, layout->low.width);
-    if (layout->flipped) flip(block + layout->low.at, layout->flipped);
+    put_plane(block, parts->codes, &layout->low, form->weights, 0, layout->flipped);
+    if (layout->high.width)
+        put_plane(block, parts->codes, &layout->high, form->weights, layout->low.width, 0);
 }
 
 /* ---- values ---- */

@@ -273,8 +273,7 @@ static void LANES_KERNEL(block_pick)(uint32_t *best, const struct block_grid *gr
     }
 }
 
-/* Scales around the nearest; with each, where there are minima, the three around the one that leaves the middle of the line in its
- * place. */
+/* Scales around the nearest; with each, minima around the one that leaves the middle of the line in its place. */
 LANES_INLINE void lanes_choose_integers(
     struct block_integers *out, const struct lanes_fit *fit, const struct block_halves *halves)
 {
@@ -285,16 +284,16 @@ LANES_INLINE void lanes_choose_integers(
     const lanes most_min = lanes_all(grid->min_most), middle = lanes_all((grid->lowest + grid->highest) / 2);
     const lanes step = lanes_load(halves->steps + fit->at), offset = lanes_load(halves->offsets + fit->at);
     const lanes nearest = lanes_round(lanes_within(lanes_mul(step, per_d), least, most));
-    const uint32_t minima = grid->below_zero ? 3 : 1;
+    const uint32_t minima = 2 * halves->reach_min + 1, scales = 2 * halves->reach + 1;
     lanes error = lanes_all(INFINITY), best_scale = zero, best_min = zero;
-    for (uint32_t k = 0; k < (2 * grid->reach + 1) * minima; k++) {
-        const lanes moved = lanes_all((float)(k / minima) - (float)grid->reach);
-        const lanes scale = lanes_within(lanes_add(nearest, moved), least, most),
+    for (uint32_t k = 0; k < scales * minima; k++) {
+        const lanes beside = lanes_all((float)(k / minima) - (float)halves->reach);
+        const lanes below = lanes_all((float)(k % minima) - (float)halves->reach_min);
+        const lanes scale = lanes_within(lanes_add(nearest, beside), least, most),
                     new_step = lanes_mul(d, scale);
         const lanes begin = lanes_add(offset, lanes_mul(lanes_sub(step, new_step), middle));
-        const lanes wanted = lanes_mul(lanes_sub(zero, begin), per_m);
-        lanes min = lanes_round(lanes_within(wanted, zero, most_min));
-        if (minima > 1) min = lanes_within(lanes_add(min, lanes_all((float)(k % 3) - 1)), zero, most_min);
+        const lanes fitting = lanes_within(lanes_mul(lanes_sub(zero, begin), per_m), zero, most_min);
+        const lanes min = lanes_within(lanes_add(lanes_round(fitting), below), zero, most_min);
         const lanes now = lanes_error(fit, new_step, lanes_sub(zero, lanes_mul(m, min)));
         const lanes_mask better = lanes_above(error, now);
         error = lanes_choose(better, now, error);

@@ -36,7 +36,6 @@ struct block_grid {
     const int8_t *levels;    /* [16] rising: these levels instead; or NULL */
     bool offset, below_zero; /* lines have an offset, and not above zero; then levels begin with 0 */
     float scale_least, scale_most, min_most; /* of the whole numbers that steps and offsets are made of */
-    uint32_t reach; /* of a choice of scales: how far it goes on each side of the nearest */
     uint32_t tries, refits;
     const float *try_inverse; /* [tries] 1 / step, times the extreme weight, or with an offset the range */
     const float *try_begin;   /* [tries] with an offset: where it lies, in parts of the range above the least */
@@ -44,6 +43,7 @@ struct block_grid {
 /* What sub-blocks are chosen for: d and dmin, and of each the line it would have without them. */
 struct block_halves {
     float d, m, steps[BLOCK_LANES], offsets[BLOCK_LANES];
+    uint32_t reach, reach_min; /* how far a choice goes on each side of the nearest scale, and of the min that fits it */
 };
 struct block_integers {
     float scale[BLOCK_LANES], min[BLOCK_LANES]; /* step = d scale, offset = -(dmin min) */
@@ -95,9 +95,9 @@ struct block_sums {
     /* the sums of each lane under its line; same bits */                                                              \
     KERNEL(block_sums, (struct block_sums *out, const struct block_grid *grid, const struct block_lanes *in,           \
                            const float *steps, const float *offsets))                                                  \
-    /* codes (from 0) of n consecutive weights under a line; same bits */                                              \
-    KERNEL(block_codes, (uint8_t *codes, const struct block_grid *grid, const float *weights, float step,              \
-                            float offset))                                                                             \
+    /* codes (from 0) [count][n] of weights [count][n] under the line of each n; same bits */                          \
+    KERNEL(block_codes, (uint8_t *codes, const struct block_grid *grid, const float *weights, const float *steps,      \
+                            const float *offsets, uint64_t count))                                                     \
     /* whole blocks of a tile (tensor/tiles.h): all 8 rows and 32 columns of each; same bits */                        \
     KERNEL(blocks_pack, (uint8_t *out, const uint8_t *codes, uint64_t stride, uint64_t blocks, uint32_t bits))         \
     KERNEL(blocks_unpack, (uint8_t *out, uint64_t stride, const uint8_t *codes, uint64_t blocks, uint32_t bits))       \

@@ -123,26 +123,28 @@ INLINE __m256i codes_of(const struct lanes_fit *fit, const float *weights, __m25
     return _mm256_sub_epi32(_mm256_cvtps_epi32(level), _mm256_cvtps_epi32(fit->lowest));
 }
 
-INLINE void put_codes(
-    uint8_t *codes, const struct lanes_fit *fit, const float *weights, float step, float offset)
+INLINE void put_codes(uint8_t *codes, const struct lanes_fit *fit, const float *weights, const float *steps,
+    const float *offsets, uint64_t count)
 {
-    const __m256 inverse = lanes_inverse(lanes_all(step), 0), base = lanes_all(offset);
-    for (uint32_t i = 0; i < fit->n; i += 16) {
-        const __m256i low = codes_of(fit, weights + i, inverse, base);
-        const __m256i high = codes_of(fit, weights + i + 8, inverse, base);
-        const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
-        _mm_storeu_si128((__m128i *)(void *)(codes + i),
-            _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+    for (uint64_t lane = 0; lane < count; lane++, weights += fit->n, codes += fit->n) {
+        const __m256 inverse = lanes_inverse(lanes_all(steps[lane]), 0), offset = lanes_all(offsets[lane]);
+        for (uint32_t i = 0; i < fit->n; i += 16) {
+            const __m256i low = codes_of(fit, weights + i, inverse, offset);
+            const __m256i high = codes_of(fit, weights + i + 8, inverse, offset);
+            const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+            _mm_storeu_si128((__m128i *)(void *)(codes + i),
+                _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+        }
     }
 }
 
-static void avx2_block_codes(
-    uint8_t *codes, const struct block_grid *grid, const float *weights, float step, float offset)
+static void avx2_block_codes(uint8_t *codes, const struct block_grid *grid, const float *weights,
+    const float *steps, const float *offsets, uint64_t count)
 {
 #define RUN(n, table)                                                                                        \
     do {                                                                                                     \
         const struct lanes_fit fit = lanes_fit_of(grid, NULL, 0, n, table);                                  \
-        put_codes(codes, &fit, weights, step, offset);                                                       \
+        put_codes(codes, &fit, weights, steps, offsets, count);                                              \
     } while (0)
     LANES_CHOOSE(grid, RUN)
 #undef RUN

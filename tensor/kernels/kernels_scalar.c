@@ -401,12 +401,11 @@ static float lanes_nearest(const lanes_table *table, float x)
 
 #include "tensor/kernels/block_lanes.h"
 
-static void scalar_block_codes(
-    uint8_t *codes, const struct block_grid *grid, const float *weights, float step, float offset)
+static void scalar_block_codes(uint8_t *codes, const struct block_grid *grid, const float *weights,
+    const float *steps, const float *offsets, uint64_t count)
 {
-    const float inverse = lanes_inverse(step, 0);
-    for (uint32_t i = 0; i < grid->n; i++) {
-        const float t = (weights[i] - offset) * inverse;
+    for (uint64_t i = 0; i < count * grid->n; i++) {
+        const float t = (weights[i] - offsets[i / grid->n]) * lanes_inverse(steps[i / grid->n], 0);
         if (grid->levels)
             codes[i] = (uint8_t)nearest_code(grid->levels, t);
         else
