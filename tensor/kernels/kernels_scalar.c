@@ -404,12 +404,14 @@ static float lanes_nearest(const lanes_table *table, float x)
 static void scalar_block_codes(uint8_t *codes, const struct block_grid *grid, const float *weights,
     const float *steps, const float *offsets, uint64_t count)
 {
-    for (uint64_t i = 0; i < count * grid->n; i++) {
-        const float t = (weights[i] - offsets[i / grid->n]) * lanes_inverse(steps[i / grid->n], 0);
-        if (grid->levels)
-            codes[i] = (uint8_t)nearest_code(grid->levels, t);
-        else
-            codes[i] = (uint8_t)(lrintf(lanes_within(t, grid->lowest, grid->highest)) - lrintf(grid->lowest));
+    for (uint64_t lane = 0; lane < count; lane++, weights += grid->n, codes += grid->n) {
+        const float inverse = lanes_inverse(steps[lane], 0);
+        for (uint32_t i = 0; i < grid->n; i++) {
+            const float t = (weights[i] - offsets[lane]) * inverse;
+            const float level = lanes_within(t, grid->lowest, grid->highest);
+            codes[i] = (uint8_t)(grid->levels ? nearest_code(grid->levels, t)
+                                              : (uint32_t)(lrintf(level) - lrintf(grid->lowest)));
+        }
     }
 }
 
