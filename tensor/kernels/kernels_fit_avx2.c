@@ -150,7 +150,7 @@ static void avx2_block_codes(uint8_t *codes, const struct block_grid *grid, cons
 #undef RUN
 }
 
-void kernels_override_blocks_avx2(struct kernels *table)
+void kernels_override_fit_avx2(struct kernels *table)
 {
     table->block_gather = avx2_block_gather;
     table->block_search = avx2_block_search;
@@ -162,7 +162,7 @@ void kernels_override_blocks_avx2(struct kernels *table)
 
 #else
 
-void kernels_override_blocks_avx2(struct kernels *table)
+void kernels_override_fit_avx2(struct kernels *table)
 {
     (void)table;
 }
