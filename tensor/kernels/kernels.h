@@ -104,6 +104,10 @@ struct block_sums {
     /* blocks [begin, end) of a tile to floats; out is where row 0 of block `begin` goes; same bits */                 \
     KERNEL(blocks_decode, (const struct tiles_layout *layout, float *out, uint64_t stride, const uint8_t *codes,       \
                               const uint16_t *scales, const uint8_t *zeros, uint64_t begin, uint64_t end))             \
+    /* consecutive blocks of GGUF's types (tensor/blocks.h) to floats; same bits */                                     \
+    KERNEL(block_decode, (float *out, enum block_type type, const void *data, uint64_t blocks))                        \
+    /* the sum of their values times x; the very bits of dot_f32 with what they decode to */                            \
+    KERNEL(block_dot, (float *sum, enum block_type type, const void *data, const float *x, uint64_t blocks))           \
     /* tiles_dot with one token; close */                                                                              \
     KERNEL(tile_dot, (const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,       \
                          const uint8_t *zeros, const float *x))                                                        \
@@ -124,7 +128,11 @@ struct block_sums {
     /* x[i] = e^(x[i] - shift) and their sum; close, with results below e^-87 anything from 0 to that */               \
     KERNEL(exp_sum, (float *sum, float *x, float shift, uint64_t n))                                                   \
     /* gate[i] = gate[i] / (1 + e^-gate[i]) * up[i]; close */                                                          \
-    KERNEL(silu_multiply, (float *gate, const float *up, uint64_t n))
+    KERNEL(silu_multiply, (float *gate, const float *up, uint64_t n))                                                  \
+    /* the same with e^-(sqrt(8/pi) (g + 0.044715 g^3)), g = gate[i]: GELU by its tanh formula; close */               \
+    KERNEL(gelu_multiply, (float *gate, const float *up, uint64_t n))                                                  \
+    /* x[i] = cap * tanh(x[i] / cap), to within 1e-6 of cap; close */                                                  \
+    KERNEL(softcap, (float *x, float cap, uint64_t n))
 /* clang-format on */
 
 struct kernels {
@@ -149,6 +157,8 @@ void kernels_override_tiles_avx2(struct kernels *table);
 void kernels_override_exp_avx2(struct kernels *table);
 void kernels_override_cache_avx2(struct kernels *table);
 void kernels_override_fit_avx2(struct kernels *table);
+void kernels_override_blocks_avx2(struct kernels *table);
+void kernels_override_blocks_avx512(struct kernels *table);
 void kernels_override_avx512(struct kernels *table);
 
 #endif

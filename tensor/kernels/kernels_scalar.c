@@ -415,7 +415,30 @@ static void scalar_block_codes(uint8_t *codes, const struct block_grid *grid, co
     }
 }
 
-/* ---- softmax and SiLU ---- */
+/* ---- GGUF's blocks ---- */
+
+static void scalar_block_decode(float *out, enum block_type type, const void *data, uint64_t blocks)
+{
+    const struct block_info *info = block_info(type);
+    for (uint64_t i = 0; i < blocks; i++)
+        info->decode(out + i * info->weights, (const uint8_t *)data + i * info->bytes);
+}
+
+static void scalar_block_dot(
+    float *sum, enum block_type type, const void *data, const float *x, uint64_t blocks)
+{
+    const struct block_info *info = block_info(type);
+    float values[BLOCK_WEIGHTS_MOST];
+    double total = 0;
+    for (uint64_t i = 0; i < blocks; i++) {
+        info->decode(values, (const uint8_t *)data + i * info->bytes);
+        for (uint32_t j = 0; j < info->weights; j++)
+            total += (double)values[j] * x[i * info->weights + j];
+    }
+    *sum = (float)total;
+}
+
+/* ---- softmax and activations ---- */
 
 static void scalar_maximum(float *out, const float *x, uint64_t n)
 {
@@ -438,6 +461,22 @@ static void scalar_silu_multiply(float *gate, const float *up, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++)
         gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+}
+
+/* (1 + tanh(u)) / 2 = 1 / (1 + e^-2u). */
+static void scalar_gelu_multiply(float *gate, const float *up, uint64_t n)
+{
+    const float slope = 1.5957691216057308f; /* sqrt(8 / pi) */
+    for (uint64_t i = 0; i < n; i++) {
+        float g = gate[i], bent = slope * (g + 0.044715f * g * g * g);
+        gate[i] = g / (1 + expf(-bent)) * up[i];
+    }
+}
+
+static void scalar_softcap(float *x, float cap, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++)
+        x[i] = cap * tanhf(x[i] / cap);
 }
 
 #define KERNEL_ENTRY(name, arguments) .name = scalar_##name,
