@@ -62,7 +62,7 @@ static const struct search searches[BLOCK_COUNT] = {
     [BLOCK_Q4_1] = {steps_4, begin_4, 1, {8, 1, 0}, {16, 1, 0}},
     [BLOCK_Q5_0] = {levels_q5, NULL, 1, {6, 1, 0}, {16, 1, 0}},
     [BLOCK_Q5_1] = {steps_5, begin_5, 1, {8, 1, 0}, {16, 1, 0}},
-    [BLOCK_Q8_0] = {levels_q8, NULL, 0, {1, 1, 3}, {1, 1, 12}},
+    [BLOCK_Q8_0] = {levels_q8, NULL, 0, {1, 1, 2}, {1, 1, 12}},
     [BLOCK_Q2_K] = {steps_2, begin_2, 1, {5, 3, 1}, {12, 4, 1}},
     [BLOCK_Q3_K] = {levels_q3, NULL, 1, {5, 2, 1}, {12, 4, 1}},
     [BLOCK_Q4_K] = {steps_4, begin_4, 1, {8, 3, 1}, {16, 4, 1}},
@@ -393,7 +393,15 @@ void block_fit_codes(struct block_parts *parts, enum block_type type, uint32_t s
     kernels()->block_codes(parts->codes + sub * grid.n, &grid, weights, &line.step, &line.offset, 1);
 }
 
-/* Where in `count` weights lies the first that is not finite, or if all are, the first block that does not fit. */
+static uint64_t largest(const float *weights, uint32_t count)
+{
+    uint64_t at = 0;
+    for (uint32_t i = 1; i < count; i++)
+        if (fabsf(weights[i]) > fabsf(weights[at])) at = i;
+    return at;
+}
+
+/* Where the first weight lies that is not finite, or if all are, the largest of the first block that does not fit. */
 static uint64_t fault_at(enum block_type type, const float *weights, const float *importance, uint32_t blocks)
 {
     const uint32_t size = block_form(type)->weights;
@@ -401,7 +409,8 @@ static uint64_t fault_at(enum block_type type, const float *weights, const float
     for (uint64_t i = 0; i < (uint64_t)blocks * size; i++)
         if (!isfinite(weights[i])) return i;
     for (uint64_t i = 0; i < (uint64_t)blocks * size; i += size)
-        if (!block_fit(&parts, type, weights + i, importance ? importance + i : NULL)) return i;
+        if (!block_fit(&parts, type, weights + i, importance ? importance + i : NULL))
+            return i + largest(weights + i, size);
     return 0;
 }
 

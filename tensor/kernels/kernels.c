@@ -44,8 +44,8 @@ static void override_avx2(struct kernels *table)
     kernels_override_tiles_avx2(table);
     kernels_override_exp_avx2(table);
     kernels_override_cache_avx2(table);
-    kernels_override_blocks_avx2(table);
     kernels_override_fit_avx2(table);
+    kernels_override_blocks_avx2(table);
 }
 
 static void override_avx512(struct kernels *table)

@@ -156,9 +156,9 @@ void kernels_override_avx2(struct kernels *table);
 void kernels_override_tiles_avx2(struct kernels *table);
 void kernels_override_exp_avx2(struct kernels *table);
 void kernels_override_cache_avx2(struct kernels *table);
+void kernels_override_fit_avx2(struct kernels *table);
 void kernels_override_blocks_avx2(struct kernels *table);
 void kernels_override_blocks_avx512(struct kernels *table);
-void kernels_override_fit_avx2(struct kernels *table);
 void kernels_override_avx512(struct kernels *table);
 
 #endif

@@ -345,29 +345,6 @@ static void scalar_cache_encode4(uint8_t *codes, uint16_t *scale, const float *x
         codes[i] = (uint8_t)(best[i] | best[i + n / 2] << 4);
 }
 
-/* ---- GGUF's blocks ---- */
-
-static void scalar_block_decode(float *out, enum block_type type, const void *data, uint64_t blocks)
-{
-    const struct block_info *info = block_info(type);
-    for (uint64_t i = 0; i < blocks; i++)
-        info->decode(out + i * info->weights, (const uint8_t *)data + i * info->bytes);
-}
-
-static void scalar_block_dot(
-    float *sum, enum block_type type, const void *data, const float *x, uint64_t blocks)
-{
-    const struct block_info *info = block_info(type);
-    float values[BLOCK_WEIGHTS_MOST];
-    double total = 0;
-    for (uint64_t i = 0; i < blocks; i++) {
-        info->decode(values, (const uint8_t *)data + i * info->bytes);
-        for (uint32_t j = 0; j < info->weights; j++)
-            total += (double)values[j] * x[i * info->weights + j];
-    }
-    *sum = (float)total;
-}
-
 /* ---- sub-blocks ---- */
 
 static void scalar_block_gather(struct block_lanes *out, bool *within, const float *weights,
@@ -427,13 +404,38 @@ static float lanes_nearest(const lanes_table *table, float x)
 static void scalar_block_codes(uint8_t *codes, const struct block_grid *grid, const float *weights,
     const float *steps, const float *offsets, uint64_t count)
 {
-    for (uint64_t i = 0; i < count * grid->n; i++) {
-        const float t = (weights[i] - offsets[i / grid->n]) * lanes_inverse(steps[i / grid->n], 0);
-        if (grid->levels)
-            codes[i] = (uint8_t)nearest_code(grid->levels, t);
-        else
-            codes[i] = (uint8_t)(lrintf(lanes_within(t, grid->lowest, grid->highest)) - lrintf(grid->lowest));
+    for (uint64_t lane = 0; lane < count; lane++, weights += grid->n, codes += grid->n) {
+        const float inverse = lanes_inverse(steps[lane], 0);
+        for (uint32_t i = 0; i < grid->n; i++) {
+            const float t = (weights[i] - offsets[lane]) * inverse;
+            const float level = lanes_within(t, grid->lowest, grid->highest);
+            codes[i] = (uint8_t)(grid->levels ? nearest_code(grid->levels, t)
+                                              : (uint32_t)(lrintf(level) - lrintf(grid->lowest)));
+        }
     }
+}
+
+/* ---- GGUF's blocks ---- */
+
+static void scalar_block_decode(float *out, enum block_type type, const void *data, uint64_t blocks)
+{
+    const struct block_info *info = block_info(type);
+    for (uint64_t i = 0; i < blocks; i++)
+        info->decode(out + i * info->weights, (const uint8_t *)data + i * info->bytes);
+}
+
+static void scalar_block_dot(
+    float *sum, enum block_type type, const void *data, const float *x, uint64_t blocks)
+{
+    const struct block_info *info = block_info(type);
+    float values[BLOCK_WEIGHTS_MOST];
+    double total = 0;
+    for (uint64_t i = 0; i < blocks; i++) {
+        info->decode(values, (const uint8_t *)data + i * info->bytes);
+        for (uint32_t j = 0; j < info->weights; j++)
+            total += (double)values[j] * x[i * info->weights + j];
+    }
+    *sum = (float)total;
 }
 
 /* ---- softmax and activations ---- */
