@@ -14,7 +14,7 @@
 #define AT(field) offsetof(struct convert_options, field)
 
 static const struct operand operands[] = {
-    {"INPUT", AT(input), "A Hugging Face folder, a .safetensors, .nbl or GGUF file."},
+    {"INPUT", AT(input), "A Hugging Face folder, a .safetensors, PyTorch, .nbl, GGUF or llama2.c file."},
     {"OUTPUT", AT(output), "The .nbl file to write. It appears complete or not at all."},
 };
 
