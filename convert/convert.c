@@ -16,7 +16,8 @@
 
 static const struct operand operands[] = {
     {"INPUT", AT(input),
-        "A Hugging Face folder, a .safetensors, .nbl or GGUF file; of a split GGUF file the first part."},
+        "A Hugging Face folder, a .safetensors, PyTorch, .nbl, GGUF or llama2.c file; of a split GGUF file "
+        "the first part."},
     {"OUTPUT", AT(output),
         "The file to write: NAME.gguf is a GGUF file, any other name a .nbl file. It appears complete or not "
         "at all."},
