@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "formats/bytes.h"
+#include "formats/packed_read.h"
 #include "formats/reader.h"
 #include "formats/safetensors.h"
 
@@ -142,7 +143,28 @@ static enum status open_folder(struct container *container, const char *folder, 
     return status;
 }
 
+/* What is packed is seen; what no packed matrix has taken must be of a type that is known. */
+static enum status see_packed(
+    struct container *container, const struct container_options *options, struct error *err)
+{
+    enum status status = packed_see(container, options->gptq_zeros, err);
+
+    for (uint64_t i = 0; i < container->entry_count && !status; i++) {
+        const struct reader_entry *entry = &container->entries[i];
+        if (entry->foreign)
+            status = fail(err, ERR_UNSUPPORTED, "%s: tensor %s: type %s is not supported",
+                container->files[entry->file].file->path, entry->tensor.name, entry->foreign);
+    }
+    return status;
+}
+
 enum status container_open(struct container **out, const char *path, struct error *err)
+{
+    return container_open_with(out, path, &(struct container_options){0}, err);
+}
+
+enum status container_open_with(
+    struct container **out, const char *path, const struct container_options *options, struct error *err)
 {
     struct container *container = memory_new(1, sizeof *container, err);
     enum status status = ERR_MEMORY;
@@ -153,6 +175,7 @@ enum status container_open(struct container **out, const char *path, struct erro
     if (!container->path) goto done;
     status =
         file_kind(path) == FILE_FOLDER ? open_folder(container, path, err) : open_file(container, path, err);
+    if (!status && container->folder) status = see_packed(container, options, err);
     if (status) goto done;
     *out = container;
     container = NULL;
@@ -164,8 +187,10 @@ done:
 void container_close(struct container *container)
 {
     if (!container) return;
-    for (uint64_t i = 0; i < container->entry_count; i++)
+    for (uint64_t i = 0; i < container->entry_count; i++) {
         memory_free(container->entries[i].copy);
+        packed_free(container->entries[i].packed);
+    }
     for (uint64_t i = 0; i < container->document_count; i++)
         memory_free(container->documents[i].text);
     for (uint64_t i = 0; i < container->file_count; i++)
@@ -239,6 +264,14 @@ uint64_t container_index(const struct container *container, const struct tensor 
     return index;
 }
 
+const char *container_packed(const struct container *container, const struct tensor *tensor, const char **why)
+{
+    const struct packed *packed = container->entries[container_index(container, tensor)].packed;
+
+    *why = packed ? packed->decoded : NULL;
+    return packed ? packed->layout->name : NULL;
+}
+
 const struct metadata *container_metadata(const struct container *container)
 {
     return &container->metadata;
@@ -307,7 +340,9 @@ enum status container_read(struct container *container, const struct tensor *ten
         return fail(err, ERR_USAGE,
             "tensor %s: %" PRIu64 " bytes wanted at byte %" PRIu64 ", it has %" PRIu64, tensor->name, count,
             offset, tensor->bytes);
-    if (entry->head)
+    if (entry->packed)
+        status = packed_read(container, entry, offset, buffer, count, err);
+    else if (entry->head)
         status = read_interleaved(container, entry, offset, buffer, count, err);
     else
         status = file_read_at(container->files[entry->file].file, entry->offset + offset, buffer, count, err);
@@ -350,7 +385,7 @@ enum status container_map(struct container *container, struct error *err)
         struct reader_entry *entry = &container->entries[i];
         const uint8_t *data = container->files[entry->file].file->map + entry->offset;
         entry->tensor.data = data;
-        if (!entry->head && (uintptr_t)data % alignment_of(&entry->tensor) == 0) continue;
+        if (!entry->packed && !entry->head && (uintptr_t)data % alignment_of(&entry->tensor) == 0) continue;
         status = copy_entry(container, entry, err);
         if (status) return status;
     }
@@ -397,10 +432,12 @@ static enum status document_beside(
 enum status container_document(
     struct container *container, const char *name, char **out, uint64_t *bytes, struct error *err)
 {
+    enum status status;
+
     *out = NULL;
     *bytes = 0;
-    return container->folder ? document_beside(container, name, out, bytes, err)
-                             : document_inside(container, name, out, bytes, err);
+    status = document_inside(container, name, out, bytes, err); /* or attached */
+    return status || *out || !container->folder ? status : document_beside(container, name, out, bytes, err);
 }
 
 /* ---- sources ---- */

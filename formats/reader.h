@@ -22,7 +22,10 @@ struct reader_entry {
     uint64_t offset;      /* from the start of the file */
     uint32_t file;        /* number of the file */
     uint32_t crc;         /* .nbl: the recorded CRC-32 of the tensor's bytes */
-    void *copy;    /* its bytes in memory, where the map was not aligned for them, or rows are interleaved */
+    void *copy; /* its bytes in memory, where the map was not aligned for them, or rows are interleaved */
+    const char *
+        foreign; /* the file's name of a type that only parts of packed matrices may have; tensor.dtype is another */
+    struct packed *packed; /* owned; not NULL: the tensor is computed from parts (formats/packed_read.h) */
     uint64_t head; /* rows whose halves are interleaved (container_interleave); 0: rows lie in order */
 };
 
