@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "formats/measure.h"
+#include "tensor/tile_blocks.h"
 
 #define CHUNK_ELEMENTS (UINT64_C(1) << 18) /* a worker's buffers are then about 3 MB: stay in the cache */
 #define CHUNK_BYTES (UINT64_C(1) << 20)    /* where bytes are not converted */
@@ -105,6 +106,12 @@ static enum status plan_move(struct move *move, struct error *err)
         move->kind = MOVE_DECODE;
         plan_units(move, source->elements / weights, CHUNK_ELEMENTS / weights);
         return OK;
+    }
+    if (source->storage == STORAGE_TILES && target->storage == STORAGE_BLOCKS &&
+        target->block == tile_blocks_type(source->scheme, source->shape[1]) &&
+        memcmp(source->shape, target->shape, sizeof source->shape) == 0) {
+        move->kind = MOVE_REPACK;
+        return plan_rows(move, source, err);
     }
     return impossible(move, err);
 }
@@ -229,7 +236,8 @@ uint64_t moves_tiles(uint64_t rows)
 
 bool moves_in_parts(const struct move *move, enum move_side side)
 {
-    return move->kind == (side == MOVE_SOURCE ? MOVE_UNPACK : MOVE_PACK);
+    return side == MOVE_SOURCE ? move->kind == MOVE_UNPACK || move->kind == MOVE_REPACK
+                               : move->kind == MOVE_PACK;
 }
 
 uint64_t moves_unit_bytes(const struct move *move, enum move_side side)
@@ -245,6 +253,8 @@ uint64_t moves_unit_bytes(const struct move *move, enum move_side side)
     case MOVE_DECODE:
         return side == MOVE_SOURCE ? block_info(move->source->block)->bytes
                                    : block_info(move->source->block)->weights * dtype_info(dtype)->bytes;
+    case MOVE_REPACK: /* its other side lies in parts */
+        return moves_row_bytes(&move->target);
     case MOVE_PACK:
     case MOVE_UNPACK:
         break;
