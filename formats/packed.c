@@ -6,19 +6,42 @@
 #define BITS(bits) (1u << (bits))
 #define GPTQ_BITS (BITS(2) | BITS(3) | BITS(4) | BITS(8))
 #define ALL_BITS (GPTQ_BITS | BITS(5) | BITS(6))
-#define GPTQ_TENSORS                                                                                         \
-    "gptq", "qweight", "scales", "qzeros", "g_idx", NULL, {false, true}, {true, false}, true, true
+#define GPTQ                                                                                                 \
+    .method = "gptq", .codes = "qweight", .scales = "scales", .zeros = "qzeros", .order = "g_idx",           \
+    .code_plane = {.words_first = true}, .zero_plane = {.along_rows = true}, .scales_first = true,           \
+    .always_order = true, .always_zeros = true, .bits_mask = GPTQ_BITS
 
 static const struct packed_layout layouts[PACKED_KINDS] = {
-    [PACKED_GPTQ] = {"gptq", GPTQ_TENSORS, .zero_less = 1, .bits_mask = GPTQ_BITS},
-    [PACKED_GPTQ_V2] = {"gptq-v2", GPTQ_TENSORS, .bits_mask = GPTQ_BITS},
-    [PACKED_AWQ] = {"awq", "awq", "qweight", "scales", "qzeros", NULL, NULL, {true, false}, {true, false},
-        true, true, .interleaved = true, .bits_mask = BITS(4)},
-    [PACKED_COMPRESSED] = {"compressed-tensors", "compressed-tensors", "weight_packed", "weight_scale",
-        "weight_zero_point", "weight_g_idx", "weight_shape", {false, false}, {true, true},
+    [PACKED_GPTQ] = {.name = "gptq", GPTQ, .zero_less = 1},
+    [PACKED_GPTQ_V2] = {.name = "gptq-v2", GPTQ},
+    [PACKED_AWQ] = {.name = "awq",
+        .method = "awq",
+        .codes = "qweight",
+        .scales = "scales",
+        .zeros = "qzeros",
+        .code_plane = {.along_rows = true},
+        .zero_plane = {.along_rows = true},
+        .scales_first = true,
+        .always_zeros = true,
+        .interleaved = true,
+        .bits_mask = BITS(4)},
+    [PACKED_COMPRESSED] = {.name = "compressed-tensors",
+        .method = "compressed-tensors",
+        .codes = "weight_packed",
+        .scales = "weight_scale",
+        .zeros = "weight_zero_point",
+        .order = "weight_g_idx",
+        .shape = "weight_shape",
+        .zero_plane = {.along_rows = true, .words_first = true},
         .bits_mask = ALL_BITS},
-    [PACKED_MLX] = {"mlx", "mlx", "weight", "scales", "biases", NULL, NULL, {false, false}, {false, false},
-        .always_zeros = true, .biases = true, .bits_mask = ALL_BITS},
+    [PACKED_MLX] = {.name = "mlx",
+        .method = "mlx",
+        .codes = "weight",
+        .scales = "scales",
+        .zeros = "biases",
+        .always_zeros = true,
+        .biases = true,
+        .bits_mask = ALL_BITS},
 };
 
 const struct packed_layout *packed_layout(enum packed_kind kind)

@@ -37,6 +37,7 @@ struct packed_layout {
     const char *shape; /* int64 [2]: rows, cols; NULL: none */
     struct packed_plane code_plane, zero_plane;
     bool scales_first;  /* scales are [groups, rows] */
+    bool always_order;  /* the group of each column is stored also where it is column / group */
     bool always_zeros;  /* zero-points are stored also where all are those of symmetric quantization */
     bool biases;        /* mlx: floating-point biases in place of zero-points */
     bool interleaved;   /* AWQ's order of the codes of a word */
