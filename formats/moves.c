@@ -73,6 +73,14 @@ static enum status impossible(const struct move *move, struct error *err)
         measure_shape_text(to, target->rank, target->shape));
 }
 
+/* Elements of a chunk that cuts no row. A row of a matrix that is too long for one is a chunk. */
+static uint64_t whole_rows(const struct tensor *tensor)
+{
+    uint64_t cols = tensor->rank == 2 && tensor->shape[1] ? tensor->shape[1] : 1;
+
+    return cols > CHUNK_ELEMENTS ? cols : CHUNK_ELEMENTS / cols * cols;
+}
+
 /* How a tensor moves, and in what chunks. */
 static enum status plan_move(struct move *move, struct error *err)
 {
@@ -81,7 +89,7 @@ static enum status plan_move(struct move *move, struct error *err)
 
     if (status) return status;
     if (source->elements != target->elements) return impossible(move, err);
-    if (same_storage(source, target)) {
+    if (same_storage(source, target) && !(move->item->patch && is_float(source))) {
         bool same_shape = memcmp(source->shape, target->shape, sizeof source->shape) == 0;
         if (source->storage == STORAGE_TILES && !same_shape) return impossible(move, err);
         move->kind = MOVE_COPY;
@@ -91,6 +99,7 @@ static enum status plan_move(struct move *move, struct error *err)
     if (is_float(source) && is_float(target)) {
         move->kind = MOVE_CAST;
         plan_units(move, source->elements, CHUNK_ELEMENTS);
+        if (move->item->patch) move->chunk_units = whole_rows(source);
         return OK;
     }
     if (is_float(source) && target->storage == STORAGE_TILES && move->item->encode) {

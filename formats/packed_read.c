@@ -22,14 +22,13 @@ void packed_free(struct packed *packed)
 static enum status read_rectangle(struct container *container, const struct reader_entry *entry, void *out,
     uint64_t line, uint64_t lines, uint64_t width, uint64_t begin, uint64_t end, struct error *err)
 {
-    struct file *file = container->files[entry->file].file;
     const uint64_t element = dtype_info(entry->tensor.dtype)->bytes, bytes = (end - begin) * element;
     enum status status = OK;
 
     if (begin == 0 && end == width)
-        return file_read_at(file, entry->offset + line * width * element, out, lines * bytes, err);
+        return container_read(container, &entry->tensor, line * width * element, out, lines * bytes, err);
     for (uint64_t i = 0; i < lines && !status; i++)
-        status = file_read_at(file, entry->offset + ((line + i) * width + begin) * element,
+        status = container_read(container, &entry->tensor, ((line + i) * width + begin) * element,
             (uint8_t *)out + i * bytes, bytes, err);
     return status;
 }

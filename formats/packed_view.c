@@ -398,6 +398,7 @@ static enum status see_matrix(struct view *view, uint64_t index, uint64_t stem, 
         return fail_within(err, status, "tensor %s", entry->tensor.name);
     }
     entry->packed = packed;
+    entry->compute = packed_read;
     entry->foreign = NULL;
     view->found++;
     return OK;

@@ -239,12 +239,24 @@ static enum status read_floats(
     return status;
 }
 
+/* Elements [first, first + count), whole rows, through the item's patch. */
+static void patch(const struct chunk *chunk, float *floats, uint64_t first, uint64_t count)
+{
+    const struct transfer_item *item = chunk->move->item;
+    const struct tensor *source = chunk->move->source;
+    uint64_t cols = source->rank == 2 ? source->shape[1] : 1;
+
+    if (item->patch && count) item->patch(item->patch_context, floats, first / cols, count / cols);
+}
+
 static enum status cast_chunk(struct job *job, const struct chunk *chunk, struct error *err)
 {
     float *floats;
     enum status status = read_floats(chunk, &floats, chunk->begin, chunk->count, err);
 
-    return status ? status : write_floats(job, chunk, floats, chunk->begin, chunk->count, err);
+    if (status) return status;
+    patch(chunk, floats, chunk->begin, chunk->count);
+    return write_floats(job, chunk, floats, chunk->begin, chunk->count, err);
 }
 
 static enum status pack_chunk(struct job *job, const struct chunk *chunk, struct error *err)
@@ -257,6 +269,7 @@ static enum status pack_chunk(struct job *job, const struct chunk *chunk, struct
     enum status status = read_floats(chunk, &floats, chunk->begin * cols, chunk->count * cols, err);
 
     if (status) return status;
+    patch(chunk, floats, chunk->begin * cols, chunk->count * cols);
     moves_parts(parts, &move->layout, tiles);
     status = move->item->encode(&move->target, move->item->context, out,
         (uint16_t *)(void *)(out + parts[1].in_buffer),
