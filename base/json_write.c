@@ -194,6 +194,20 @@ void json_write_members(
     }
 }
 
+/* 1.0 stays 1.0: readers that know types tell it from 1. */
+static void write_parsed_number(struct json_writer *writer, const struct json_value *value)
+{
+    char text[40];
+
+    if (value->is_u64) {
+        json_write_u64(writer, value->u64);
+        return;
+    }
+    number_write(text, value->number);
+    if (value->number >= 0 && text[strspn(text, "0123456789")] == 0) strcat(text, ".0");
+    write_word(writer, text);
+}
+
 /* What was parsed is at most JSON_DEPTH_LIMIT deep: that bounds the recursion. */
 void json_write_value(struct json_writer *writer, const struct json_value *value)
 {
@@ -210,10 +224,7 @@ void json_write_value(struct json_writer *writer, const struct json_value *value
         json_write_string(writer, value->text.bytes, value->text.count);
         break;
     case JSON_NUMBER:
-        if (value->is_u64)
-            json_write_u64(writer, value->u64);
-        else
-            json_write_number(writer, value->number);
+        write_parsed_number(writer, value);
         break;
     case JSON_ARRAY:
         json_open_array(writer);
