@@ -16,7 +16,7 @@
 
 static const struct operand operands[] = {
     {"INPUT", AT(input),
-        "A Hugging Face folder, a .safetensors, .nbl or GGUF file (of a split one the first part)."},
+        "A Hugging Face folder, a .safetensors, .nbl or GGUF file; of a split GGUF file the first part."},
     {"OUTPUT", AT(output),
         "The file to write: NAME.gguf is a GGUF file, any other name a .nbl file; or the folder, where "
         "--format "

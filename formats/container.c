@@ -435,12 +435,12 @@ static enum status document_beside(
 enum status container_document(
     struct container *container, const char *name, char **out, uint64_t *bytes, struct error *err)
 {
-    enum status status;
-
     *out = NULL;
     *bytes = 0;
-    status = document_inside(container, name, out, bytes, err); /* or attached */
-    return status || *out || !container->folder ? status : document_beside(container, name, out, bytes, err);
+    enum status status = document_inside(container, name, out, bytes, err);
+
+    if (status || *out || !container->folder) return status;
+    return document_beside(container, name, out, bytes, err);
 }
 
 /* ---- sources ---- */

@@ -81,8 +81,8 @@ enum status container_read(struct container *container, const struct tensor *ten
 bool container_checksum(const struct container *container, const struct tensor *tensor, uint32_t *crc);
 
 /* Map every file read-only; afterwards every tensor's data is set. A tensor whose data is not aligned to its
- * element (safetensors promises nothing), whose rows are interleaved or which is computed (transposed, or codes of llama2.c),
- * is read into memory that the container owns. */
+ * element (safetensors promises nothing), whose rows are interleaved or which is computed (transposed, shifted, or codes of
+ * llama2.c), is read into memory that the container owns. */
 enum status container_map(struct container *container, struct error *err);
 
 /* An attached document by file name ("config.json"): *out NULL if there is none. Owner of *out: the caller,
@@ -126,5 +126,9 @@ enum status container_absorb(struct container *container, struct container *from
  * ERR_UNSUPPORTED: a tensor that is not rank 1 or 2, tiles, or blocks of rank 1. */
 enum status container_interleave(
     struct container *container, uint64_t index, uint64_t head, struct error *err);
+
+/* Add a number to every element of tensor number `index` when it is read or mapped: a file that stores 1 + w is seen as w. Before
+ * container_map only. ERR_UNSUPPORTED: it is not F32. */
+enum status container_shift(struct container *container, uint64_t index, float addend, struct error *err);
 
 #endif

@@ -469,7 +469,8 @@ static enum status push_name(struct machine *m, const char *module, uint64_t mod
         return push_new(
             m, (struct value){.kind = KIND_NAME, .is.meaning = found.meaning, .of.type = found.type}, err);
     return BROKEN(m, err,
-        "unpickling would import %s.%s, which no tensor needs: refused, nothing was run; save the state dict "
+        "unpickling would import %s.%s, which plain tensors do not need: refused, nothing was run; save the "
+        "state dict "
         "alone, or as safetensors",
         error_quote(module_shown, sizeof module_shown, module, module_bytes),
         error_quote(name_shown, sizeof name_shown, name, name_bytes));

@@ -77,7 +77,11 @@ struct grid_candidates {
     /* x[i] = e^(x[i] - shift) and their sum; close, with results below e^-87 anything from 0 to that */               \
     KERNEL(exp_sum, (float *sum, float *x, float shift, uint64_t n))                                                   \
     /* gate[i] = gate[i] / (1 + e^-gate[i]) * up[i]; close */                                                          \
-    KERNEL(silu_multiply, (float *gate, const float *up, uint64_t n))
+    KERNEL(silu_multiply, (float *gate, const float *up, uint64_t n))                                                  \
+    /* the same with e^-(sqrt(8/pi) (g + 0.044715 g^3)), g = gate[i]: GELU by its tanh formula; close */               \
+    KERNEL(gelu_multiply, (float *gate, const float *up, uint64_t n))                                                  \
+    /* x[i] = cap * tanh(x[i] / cap), to within 1e-6 of cap; close */                                                  \
+    KERNEL(softcap, (float *x, float cap, uint64_t n))
 /* clang-format on */
 
 struct kernels {

@@ -368,7 +368,7 @@ static void scalar_block_dot(
     *sum = (float)total;
 }
 
-/* ---- softmax and SiLU ---- */
+/* ---- softmax and activations ---- */
 
 static void scalar_maximum(float *out, const float *x, uint64_t n)
 {
@@ -391,6 +391,22 @@ static void scalar_silu_multiply(float *gate, const float *up, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++)
         gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+}
+
+/* (1 + tanh(u)) / 2 = 1 / (1 + e^-2u). */
+static void scalar_gelu_multiply(float *gate, const float *up, uint64_t n)
+{
+    const float slope = 1.5957691216057308f; /* sqrt(8 / pi) */
+    for (uint64_t i = 0; i < n; i++) {
+        float g = gate[i], bent = slope * (g + 0.044715f * g * g * g);
+        gate[i] = g / (1 + expf(-bent)) * up[i];
+    }
+}
+
+static void scalar_softcap(float *x, float cap, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++)
+        x[i] = cap * tanhf(x[i] / cap);
 }
 
 #define KERNEL_ENTRY(name, arguments) .name = scalar_##name,
