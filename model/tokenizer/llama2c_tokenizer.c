@@ -7,7 +7,7 @@
 #include "base/memory.h"
 #include "formats/bytes.h"
 #include "model/tokenizer/gguf_tokenizer.h"
-#include "model/tokenizer/gguf_tokens.h"
+#include "model/tokenizer/token_list.h"
 
 #define SPACE "\xE2\x96\x81" /* U+2581, SentencePiece's space */
 
@@ -25,11 +25,11 @@ static bool is_byte(const uint8_t *text, uint64_t count)
     return count == 6 && memcmp(text, "<0x", 3) == 0 && text[5] == '>';
 }
 
-static enum gguf_token_type type_of(uint64_t id, const uint8_t *text, uint64_t count)
+static enum token_type type_of(uint64_t id, const uint8_t *text, uint64_t count)
 {
-    if (id == UNKNOWN) return GGUF_TOKEN_UNKNOWN;
-    if (id < SPECIALS) return GGUF_TOKEN_CONTROL;
-    return is_byte(text, count) ? GGUF_TOKEN_BYTE : GGUF_TOKEN_NORMAL;
+    if (id == UNKNOWN) return TOKEN_UNKNOWN;
+    if (id < SPECIALS) return TOKEN_CONTROL;
+    return is_byte(text, count) ? TOKEN_BYTE : TOKEN_NORMAL;
 }
 
 /* Append one token's text, spaces replaced. */

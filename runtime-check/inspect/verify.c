@@ -9,6 +9,7 @@
 #include "formats/nbl.h"
 #include "formats/pytorch.h"
 #include "model/checkpoint.h"
+#include "model/slice.h"
 #include "tensor/tiles.h"
 
 enum {
@@ -184,18 +185,20 @@ static enum status check_finite(struct container *container, struct pool *pool, 
     return status;
 }
 
-/* Where a configuration is attached, the tensors must be the architecture's. */
+/* Where a configuration is attached, the tensors must be the architecture's. A slice is held to its own bytes only. */
 static enum status check_architecture(
     struct container *container, struct fault_counter *counter, struct error *err)
 {
     uint64_t dropped_count = 0;
-    bool found = false;
+    bool found = false, is_slice = false;
+    struct slice slice;
     struct model_config config;
     struct model_tensors tensors = {0};
     struct dropped_tensor *dropped = NULL;
     struct error fault;
-    enum status status = checkpoint_read_config(&config, &found, container, &fault);
-    if (!status && found) {
+    enum status status = slice_read(&slice, &is_slice, container, &fault);
+    if (!status) status = checkpoint_read_config(&config, &found, container, &fault);
+    if (!status && found && !is_slice) {
         status = layers_bind(&tensors, &dropped, &dropped_count, container, &config, &fault);
     }
     layers_release(&tensors);
