@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "formats/measure.h"
+#include "tensor/tile_blocks.h"
 
 #define CHUNK_ELEMENTS (UINT64_C(1) << 18) /* a worker's buffers are then about 3 MB: stay in the cache */
 #define CHUNK_BYTES (UINT64_C(1) << 20)    /* where bytes are not converted */
@@ -72,6 +73,14 @@ static enum status impossible(const struct move *move, struct error *err)
         measure_shape_text(to, target->rank, target->shape));
 }
 
+/* Elements of a chunk that cuts no row. A row of a matrix that is too long for one is a chunk. */
+static uint64_t whole_rows(const struct tensor *tensor)
+{
+    uint64_t cols = tensor->rank == 2 && tensor->shape[1] ? tensor->shape[1] : 1;
+
+    return cols > CHUNK_ELEMENTS ? cols : CHUNK_ELEMENTS / cols * cols;
+}
+
 /* How a tensor moves, and in what chunks. */
 static enum status plan_move(struct move *move, struct error *err)
 {
@@ -80,7 +89,7 @@ static enum status plan_move(struct move *move, struct error *err)
 
     if (status) return status;
     if (source->elements != target->elements) return impossible(move, err);
-    if (same_storage(source, target)) {
+    if (same_storage(source, target) && !(move->item->patch && is_float(source))) {
         bool same_shape = memcmp(source->shape, target->shape, sizeof source->shape) == 0;
         if (source->storage == STORAGE_TILES && !same_shape) return impossible(move, err);
         move->kind = MOVE_COPY;
@@ -90,6 +99,7 @@ static enum status plan_move(struct move *move, struct error *err)
     if (is_float(source) && is_float(target)) {
         move->kind = MOVE_CAST;
         plan_units(move, source->elements, CHUNK_ELEMENTS);
+        if (move->item->patch) move->chunk_units = whole_rows(source);
         return OK;
     }
     if (is_float(source) && target->storage == STORAGE_TILES && move->item->encode) {
@@ -105,6 +115,12 @@ static enum status plan_move(struct move *move, struct error *err)
         move->kind = MOVE_DECODE;
         plan_units(move, source->elements / weights, CHUNK_ELEMENTS / weights);
         return OK;
+    }
+    if (source->storage == STORAGE_TILES && target->storage == STORAGE_BLOCKS &&
+        target->block == tile_blocks_type(source->scheme, source->shape[1]) &&
+        memcmp(source->shape, target->shape, sizeof source->shape) == 0) {
+        move->kind = MOVE_REPACK;
+        return plan_rows(move, source, err);
     }
     return impossible(move, err);
 }
@@ -229,7 +245,8 @@ uint64_t moves_tiles(uint64_t rows)
 
 bool moves_in_parts(const struct move *move, enum move_side side)
 {
-    return move->kind == (side == MOVE_SOURCE ? MOVE_UNPACK : MOVE_PACK);
+    return side == MOVE_SOURCE ? move->kind == MOVE_UNPACK || move->kind == MOVE_REPACK
+                               : move->kind == MOVE_PACK;
 }
 
 uint64_t moves_unit_bytes(const struct move *move, enum move_side side)
@@ -245,6 +262,8 @@ uint64_t moves_unit_bytes(const struct move *move, enum move_side side)
     case MOVE_DECODE:
         return side == MOVE_SOURCE ? block_info(move->source->block)->bytes
                                    : block_info(move->source->block)->weights * dtype_info(dtype)->bytes;
+    case MOVE_REPACK: /* its other side lies in parts */
+        return moves_row_bytes(&move->target);
     case MOVE_PACK:
     case MOVE_UNPACK:
         break;

@@ -12,13 +12,14 @@ enum move_kind {
     MOVE_CAST,   /* DENSE to DENSE of another floating type */
     MOVE_PACK,   /* DENSE to TILES, through the item's encoder */
     MOVE_UNPACK, /* TILES to DENSE */
-    MOVE_DECODE  /* BLOCKS to DENSE */
+    MOVE_DECODE, /* BLOCKS to DENSE */
+    MOVE_REPACK  /* TILES to the BLOCKS that they are (tensor/tile_blocks.h) */
 };
 
 /* Which end of a move. */
 enum move_side { MOVE_SOURCE, MOVE_TARGET };
 
-/* One tensor on its way. Units are bytes for READ and COPY, elements for CAST, rows for PACK and UNPACK,
+/* One tensor on its way. Units are bytes for READ and COPY, elements for CAST, rows for PACK, UNPACK and REPACK,
  * blocks for DECODE. */
 struct move {
     enum move_kind kind;
@@ -28,7 +29,7 @@ struct move {
     struct tensor target;  /* measured */
     uint64_t target_index; /* in the writer */
     uint64_t head; /* the writer wants rows interleaved (writer_head), else 0; chunks are whole heads */
-    struct tiles_layout layout; /* of the tiled side of PACK and UNPACK */
+    struct tiles_layout layout; /* of the tiled side of PACK, UNPACK and REPACK */
     uint64_t units, chunk_units;
     uint64_t first_chunk; /* its first, counted over all moves */
 };

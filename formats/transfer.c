@@ -12,6 +12,7 @@
 #include "formats/cast.h"
 #include "formats/measure.h"
 #include "formats/moves.h"
+#include "tensor/tile_blocks.h"
 
 /* The checksums of one chunk: by parts where tiles are, else in [0]. */
 struct chunk_crcs {
@@ -81,6 +82,10 @@ static struct buffer_sizes sizes_of(const struct move *move)
             .out = units * moves_unit_bytes(move, MOVE_TARGET)};
     case MOVE_UNPACK:
         return (struct buffer_sizes){.raw = part_bytes, .floats = float_bytes, .out = target_bytes};
+    case MOVE_REPACK:
+        return (struct buffer_sizes){.raw = part_bytes,
+            .out = units * moves_row_bytes(&move->target),
+            .scratch = TILE_ROWS * move->layout.cols};
     case MOVE_PACK:
         break;
     }
@@ -94,7 +99,8 @@ static struct buffer_sizes sizes_of(const struct move *move)
 static uint64_t head_bytes(const struct move *move)
 {
     if (!move->head) return 0;
-    if (move->kind == MOVE_COPY) return move->head * moves_row_bytes(&move->target);
+    if (move->kind == MOVE_COPY || move->kind == MOVE_REPACK)
+        return move->head * moves_row_bytes(&move->target);
     return move->head * (move->target.rank == 2 ? move->target.shape[1] : 1) * sizeof(float);
 }
 
@@ -233,12 +239,24 @@ static enum status read_floats(
     return status;
 }
 
+/* Elements [first, first + count), whole rows, through the item's patch. */
+static void patch(const struct chunk *chunk, float *floats, uint64_t first, uint64_t count)
+{
+    const struct transfer_item *item = chunk->move->item;
+    const struct tensor *source = chunk->move->source;
+    uint64_t cols = source->rank == 2 ? source->shape[1] : 1;
+
+    if (item->patch && count) item->patch(item->patch_context, floats, first / cols, count / cols);
+}
+
 static enum status cast_chunk(struct job *job, const struct chunk *chunk, struct error *err)
 {
     float *floats;
     enum status status = read_floats(chunk, &floats, chunk->begin, chunk->count, err);
 
-    return status ? status : write_floats(job, chunk, floats, chunk->begin, chunk->count, err);
+    if (status) return status;
+    patch(chunk, floats, chunk->begin, chunk->count);
+    return write_floats(job, chunk, floats, chunk->begin, chunk->count, err);
 }
 
 static enum status pack_chunk(struct job *job, const struct chunk *chunk, struct error *err)
@@ -251,6 +269,7 @@ static enum status pack_chunk(struct job *job, const struct chunk *chunk, struct
     enum status status = read_floats(chunk, &floats, chunk->begin * cols, chunk->count * cols, err);
 
     if (status) return status;
+    patch(chunk, floats, chunk->begin * cols, chunk->count * cols);
     moves_parts(parts, &move->layout, tiles);
     status = move->item->encode(&move->target, move->item->context, out,
         (uint16_t *)(void *)(out + parts[1].in_buffer),
@@ -263,28 +282,64 @@ static enum status pack_chunk(struct job *job, const struct chunk *chunk, struct
     return status;
 }
 
+/* The tiles of a chunk, as stored, in the worker's memory, where `parts` says. */
+static enum status read_tiles(
+    const struct chunk *chunk, struct move_part parts[MOVE_PARTS], struct error *err)
+{
+    uint64_t tile = chunk->begin / TILE_ROWS, tiles = moves_tiles(chunk->count);
+    enum status status = OK;
+
+    moves_parts(parts, &chunk->move->layout, tiles);
+    for (unsigned i = 0; i < MOVE_PARTS && !status; i++)
+        status = read_part(chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
+            chunk->buffers->raw + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
+    return status;
+}
+
+/* Part `part` of tile number `tile` of what read_tiles has read. */
+static const void *tile_part(
+    const struct chunk *chunk, const struct move_part parts[MOVE_PARTS], unsigned part, uint64_t tile)
+{
+    return chunk->buffers->raw + parts[part].in_buffer + tile * parts[part].tile_bytes;
+}
+
+static uint64_t rows_of_tile(const struct chunk *chunk, uint64_t tile)
+{
+    uint64_t left = chunk->count - tile * TILE_ROWS;
+
+    return left < TILE_ROWS ? left : TILE_ROWS;
+}
+
 static enum status unpack_chunk(struct job *job, const struct chunk *chunk, struct error *err)
 {
     const struct tiles_layout *layout = &chunk->move->layout;
-    uint64_t tile = chunk->begin / TILE_ROWS, tiles = moves_tiles(chunk->count), cols = layout->cols;
-    uint8_t *raw = chunk->buffers->raw;
     float *floats = chunk->buffers->floats;
     struct move_part parts[MOVE_PARTS];
-    enum status status = OK;
+    enum status status = read_tiles(chunk, parts, err);
 
-    moves_parts(parts, layout, tiles);
-    for (unsigned i = 0; i < MOVE_PARTS && !status; i++)
-        status = read_part(chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
-            raw + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
     if (status) return status;
-    for (uint64_t i = 0; i < tiles; i++) {
-        uint64_t row = i * TILE_ROWS, rows = chunk->count - row < TILE_ROWS ? chunk->count - row : TILE_ROWS;
-        const uint8_t *scales = raw + parts[1].in_buffer + i * parts[1].tile_bytes;
-        const uint8_t *zeros = raw + parts[2].in_buffer + i * parts[2].tile_bytes;
-        tiles_decode_tile(layout, floats + row * cols, cols, raw + i * parts[0].tile_bytes,
-            (const uint16_t *)(const void *)scales, layout->asymmetric ? zeros : NULL, rows);
-    }
-    return write_floats(job, chunk, floats, chunk->begin * cols, chunk->count * cols, err);
+    for (uint64_t i = 0; i < moves_tiles(chunk->count); i++)
+        tiles_decode_tile(layout, floats + i * TILE_ROWS * layout->cols, layout->cols,
+            tile_part(chunk, parts, 0, i), tile_part(chunk, parts, 1, i),
+            layout->asymmetric ? tile_part(chunk, parts, 2, i) : NULL, rows_of_tile(chunk, i));
+    return write_floats(job, chunk, floats, chunk->begin * layout->cols, chunk->count * layout->cols, err);
+}
+
+static enum status repack_chunk(struct job *job, const struct chunk *chunk, struct error *err)
+{
+    const struct move *move = chunk->move;
+    const uint64_t row_bytes = moves_row_bytes(&move->target), bytes = chunk->count * row_bytes;
+    uint8_t *out = chunk->buffers->out;
+    struct move_part parts[MOVE_PARTS];
+    enum status status = read_tiles(chunk, parts, err);
+
+    if (status) return status;
+    for (uint64_t i = 0; i < moves_tiles(chunk->count); i++)
+        tile_blocks_put(out + i * TILE_ROWS * row_bytes, move->target.block, &move->layout,
+            tile_part(chunk, parts, 0, i), tile_part(chunk, parts, 1, i), rows_of_tile(chunk, i),
+            chunk->buffers->scratch);
+    interleave(chunk, out, bytes);
+    return write_part(job, chunk, 0, chunk->begin * row_bytes, out, bytes, err);
 }
 
 static enum status decode_chunk(struct job *job, const struct chunk *chunk, struct error *err)
@@ -327,6 +382,9 @@ static enum status run_chunk(void *context, uint64_t index, unsigned worker, str
         break;
     case MOVE_DECODE:
         status = decode_chunk(job, &chunk, err);
+        break;
+    case MOVE_REPACK:
+        status = repack_chunk(job, &chunk, err);
         break;
     }
     progress_add(job->progress, moves_source_bytes(move, chunk.count));

@@ -20,6 +20,10 @@ typedef enum status (*transfer_encoder)(const struct tensor *target, void *conte
     uint16_t *scales, uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count,
     uint8_t *scratch, struct error *err);
 
+/* Changes rows of a tensor on their way, as floats, before they are encoded or rounded: rows [row_count][cols], of a vector [row_count].
+ * Called from any worker; must depend on its arguments only. */
+typedef void (*transfer_patch)(void *context, float *rows, uint64_t row_begin, uint64_t row_count);
+
 /* One tensor to move. */
 struct transfer_item {
     struct container *from; /* where source lies; NULL: the container transfer_run is called with */
@@ -27,12 +31,14 @@ struct transfer_item {
     struct tensor target;    /* name, storage, dtype, scheme, shape wanted */
     transfer_encoder encode; /* STORAGE_TILES targets from DENSE sources; else NULL */
     void *context;           /* handed to encode */
+    transfer_patch patch;    /* DENSE sources and targets that are not copied; else NULL */
+    void *patch_context;     /* handed to patch */
 };
 
 /* Move all items: declares them in writer (in order), begins it, fills every byte and checksum. Same storage,
  * type and scheme: bytes are copied untouched. DENSE to DENSE of another floating type: decoded and rounded
  * to nearest; a finite value that becomes infinite is ERR_NUMERIC naming tensor and index. TILES to DENSE
- * and BLOCKS to DENSE decode. Integer types only copy.
+ * and BLOCKS to DENSE decode; TILES become BLOCKS where they are exactly that (tensor/tile_blocks.h). Integer types only copy.
  *
  *   source_crcs  [container_count]  out: CRC-32 of each source tensor's bytes, also of those no item names
  *                                   (they are read for it), as container_write_sources wants them; not of

@@ -15,18 +15,25 @@ struct checkpoint {
     struct model_tensors tensors;
     struct dropped_tensor *dropped; /* [dropped_count] */
     uint64_t dropped_count;
-    const char *
-        tokenizer_made_of; /* the file that tokenizer.json was made of; NULL: it is there, or there is none */
-    struct error no_tokenizer; /* why there is none although there are files of one; code OK: no such case */
+    /* The file that tokenizer.json was made of; NULL: it is there, or there is none. */
+    const char *tokenizer_made_of;
+    /* Why there is none although there are files of one; code OK: no such case. */
+    struct error no_tokenizer;
 };
 
 /* Parse the configuration attached to a container; *found is false (and *out unset) where there is none. */
 enum status checkpoint_read_config(
     struct model_config *out, bool *found, struct container *container, struct error *err);
 
-/* Open a folder, .safetensors, .nbl or GGUF file (seen through model/gguf_checkpoint.h) and hold its tensors against its configuration: missing, misshapen and unknown ones
+/* Open a folder, a .safetensors, .nbl or PyTorch file, a GGUF file or a llama2.c model (seen through model/gguf_checkpoint.h and
+ * model/llama2c_checkpoint.h) and hold its tensors against its configuration: missing, misshapen and unknown ones
  * are errors (layers_bind). Nothing is mapped. Release with checkpoint_close, also after an error. */
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err);
+
+/* The same for a model that lies in slices (model/slice.h): one of them, and the paths of all others. With none it is
+ * checkpoint_open. */
+enum status checkpoint_open_slices(struct checkpoint *out, const char *path, const char *const *others,
+    uint64_t other_count, struct error *err);
 void checkpoint_close(struct checkpoint *checkpoint);
 
 /* The tokenizer of a container's tokenizer.json, which is made of other files where they are all there is (tokenizer_files.h); *out is
