@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "formats/measure.h"
+#include "tensor/tile_blocks.h"
 
 #define CHUNK_ELEMENTS (UINT64_C(1) << 18) /* a worker's buffers are then about 3 MB: stay in the cache */
 #define CHUNK_BYTES (UINT64_C(1) << 20)    /* where bytes are not converted */
@@ -98,6 +99,13 @@ static bool can_be_encoded(const struct tensor *source, const struct tensor *tar
     return is_float(source) || (source->storage != STORAGE_DENSE && same_shape(source, target));
 }
 
+/* Tiles that say what the blocks wanted say. */
+static bool are_blocks(const struct tensor *source, const struct tensor *target)
+{
+    return source->storage == STORAGE_TILES && target->storage == STORAGE_BLOCKS &&
+           same_shape(source, target) && target->block == tile_blocks_type(source->scheme, source->shape[1]);
+}
+
 /* How a tensor moves, and in what chunks. */
 static enum status plan_move(struct move *move, struct error *err)
 {
@@ -117,7 +125,8 @@ static enum status plan_move(struct move *move, struct error *err)
         plan_units(move, source->elements, CHUNK_ELEMENTS);
         return OK;
     }
-    if (move->item->encode && can_be_encoded(source, target)) return plan_rows(move, target, err);
+    if (move->item->encode ? can_be_encoded(source, target) : are_blocks(source, target))
+        return plan_rows(move, target, err);
     if (source->storage == STORAGE_TILES && is_float(target)) return plan_rows(move, source, err);
     if (source->storage == STORAGE_BLOCKS && is_float(target)) {
         const uint32_t weights = block_info(source->block)->weights;

@@ -11,7 +11,7 @@ enum move_kind {
     MOVE_COPY,   /* bytes untouched */
     MOVE_CAST,   /* DENSE to DENSE of another floating type */
     MOVE_DECODE, /* BLOCKS to DENSE */
-    MOVE_ROWS    /* TILES to DENSE; anything to TILES or BLOCKS, through the item's encoder */
+    MOVE_ROWS /* TILES to DENSE or to the BLOCKS that they are; anything to TILES or BLOCKS through the item's encoder */
 };
 
 /* Which end of a move. */

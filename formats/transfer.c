@@ -12,6 +12,7 @@
 #include "formats/cast.h"
 #include "formats/measure.h"
 #include "formats/moves.h"
+#include "tensor/tile_blocks.h"
 
 /* The checksums of one chunk: by parts where tiles are, else in [0]. */
 struct chunk_crcs {
@@ -80,6 +81,8 @@ static struct buffer_sizes sizes_of(const struct move *move)
     /* The encoder's codes, scales and zero-points, unpacked. */
     if (moves_in_parts(move, MOVE_TARGET))
         sizes.scratch = round_up(elements) + units * move->layout[MOVE_TARGET].groups * 4;
+    else if (moves_in_parts(move, MOVE_SOURCE))
+        sizes.scratch = TILE_ROWS * move->cols; /* of tile_blocks_put */
     return sizes;
 }
 
@@ -239,27 +242,45 @@ static enum status cast_chunk(struct job *job, const struct chunk *chunk, struct
     return status ? status : write_floats(job, chunk, floats, chunk->begin, chunk->count, err);
 }
 
-/* Rows of tiles as floats. */
-static enum status read_tiles(const struct chunk *chunk, float *floats, struct error *err)
+/* The tiles of a chunk, as stored, in the worker's memory, where `parts` says. */
+static enum status read_tiles(
+    const struct chunk *chunk, struct move_part parts[MOVE_PARTS], struct error *err)
 {
-    const struct tiles_layout *layout = &chunk->move->layout[MOVE_SOURCE];
-    uint64_t tile = chunk->begin / TILE_ROWS, tiles = moves_tiles(chunk->count), cols = layout->cols;
-    uint8_t *raw = chunk->buffers->raw;
-    struct move_part parts[MOVE_PARTS];
+    uint64_t tile = chunk->begin / TILE_ROWS, tiles = moves_tiles(chunk->count);
     enum status status = OK;
 
-    moves_parts(parts, layout, tiles);
+    moves_parts(parts, &chunk->move->layout[MOVE_SOURCE], tiles);
     for (unsigned i = 0; i < MOVE_PARTS && !status; i++)
         status = read_part(chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
-            raw + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
+            chunk->buffers->raw + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
+    return status;
+}
+
+/* Part `part` of tile number `tile` of what read_tiles has read. */
+static const void *tile_part(
+    const struct chunk *chunk, const struct move_part parts[MOVE_PARTS], unsigned part, uint64_t tile)
+{
+    return chunk->buffers->raw + parts[part].in_buffer + tile * parts[part].tile_bytes;
+}
+
+static uint64_t rows_of_tile(const struct chunk *chunk, uint64_t tile)
+{
+    uint64_t left = chunk->count - tile * TILE_ROWS;
+
+    return left < TILE_ROWS ? left : TILE_ROWS;
+}
+
+static enum status decode_tiles(const struct chunk *chunk, float *floats, struct error *err)
+{
+    const struct tiles_layout *layout = &chunk->move->layout[MOVE_SOURCE];
+    struct move_part parts[MOVE_PARTS];
+    enum status status = read_tiles(chunk, parts, err);
+
     if (status) return status;
-    for (uint64_t i = 0; i < tiles; i++) {
-        uint64_t row = i * TILE_ROWS, rows = chunk->count - row < TILE_ROWS ? chunk->count - row : TILE_ROWS;
-        const uint8_t *scales = raw + parts[1].in_buffer + i * parts[1].tile_bytes;
-        const uint8_t *zeros = raw + parts[2].in_buffer + i * parts[2].tile_bytes;
-        tiles_decode_tile(layout, floats + row * cols, cols, raw + i * parts[0].tile_bytes,
-            (const uint16_t *)(const void *)scales, layout->asymmetric ? zeros : NULL, rows);
-    }
+    for (uint64_t i = 0; i < moves_tiles(chunk->count); i++)
+        tiles_decode_tile(layout, floats + i * TILE_ROWS * layout->cols, layout->cols,
+            tile_part(chunk, parts, 0, i), tile_part(chunk, parts, 1, i),
+            layout->asymmetric ? tile_part(chunk, parts, 2, i) : NULL, rows_of_tile(chunk, i));
     return OK;
 }
 
@@ -282,7 +303,7 @@ static enum status read_rows(const struct chunk *chunk, float **floats, struct e
     uint64_t cols = chunk->move->cols, blocks;
 
     *floats = chunk->buffers->floats;
-    if (source->storage == STORAGE_TILES) return read_tiles(chunk, *floats, err);
+    if (source->storage == STORAGE_TILES) return decode_tiles(chunk, *floats, err);
     if (source->storage == STORAGE_DENSE)
         return read_floats(chunk, floats, chunk->begin * cols, chunk->count * cols, err);
     blocks = cols / block_info(source->block)->weights;
@@ -322,12 +343,31 @@ static enum status encode_blocks(struct job *job, const struct chunk *chunk, flo
     return write_part(job, chunk, 0, chunk->begin * row, out, bytes, err);
 }
 
+static enum status repack_tiles(struct job *job, const struct chunk *chunk, struct error *err)
+{
+    const struct move *move = chunk->move;
+    uint64_t row = moves_unit_bytes(move, MOVE_TARGET), bytes = chunk->count * row;
+    uint8_t *out = chunk->buffers->out;
+    struct move_part parts[MOVE_PARTS];
+    enum status status = read_tiles(chunk, parts, err);
+
+    if (status) return status;
+    for (uint64_t i = 0; i < moves_tiles(chunk->count); i++)
+        tile_blocks_put(out + i * TILE_ROWS * row, move->target.block, &move->layout[MOVE_SOURCE],
+            tile_part(chunk, parts, 0, i), tile_part(chunk, parts, 1, i), rows_of_tile(chunk, i),
+            chunk->buffers->scratch);
+    interleave(chunk, out, bytes);
+    return write_part(job, chunk, 0, chunk->begin * row, out, bytes, err);
+}
+
 static enum status rows_chunk(struct job *job, const struct chunk *chunk, struct error *err)
 {
     const struct move *move = chunk->move;
     float *floats;
-    enum status status = read_rows(chunk, &floats, err);
+    enum status status;
 
+    if (move->target.storage == STORAGE_BLOCKS && !move->item->encode) return repack_tiles(job, chunk, err);
+    status = read_rows(chunk, &floats, err);
     if (status) return status;
     if (move->target.storage == STORAGE_TILES) return encode_tiles(job, chunk, floats, err);
     if (move->target.storage == STORAGE_BLOCKS) return encode_blocks(job, chunk, floats, err);

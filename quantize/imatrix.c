@@ -3,7 +3,7 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -61,10 +61,11 @@ struct rest {
 static enum status take_bytes(
     struct rest *rest, uint64_t bytes, const char *what, const uint8_t **out, struct error *err)
 {
-    if (bytes > rest->bytes)
-        return fail(err, ERR_FORMAT, "offset %" PRIu64 ": truncated: %s takes %" PRIu64 " bytes, %" PRIu64 " are left",
-            rest->offset, what, bytes, rest->bytes);
     *out = rest->at;
+    if (bytes > rest->bytes)
+        return fail(err, ERR_FORMAT,
+            "offset %" PRIu64 ": truncated: %s takes %" PRIu64 " bytes, %" PRIu64 " are left", rest->offset,
+            what, bytes, rest->bytes);
     rest->at += bytes;
     rest->offset += bytes;
     rest->bytes -= bytes;
@@ -77,6 +78,7 @@ static enum status take_number(
 {
     const uint8_t *at;
     uint64_t offset = rest->offset;
+    *out = 0;
     enum status status = take_bytes(rest, 4, what, &at, err);
     if (status != OK) return status;
     *out = bytes_get_u32(at);
@@ -88,7 +90,7 @@ static enum status take_number(
 static enum status read_entry(struct imatrix *out, struct rest *rest, struct error *err)
 {
     char name[CONTAINER_NAME_LIMIT + 1];
-    const uint8_t *text, *sums;
+    const uint8_t *text = NULL, *sums = NULL;
     uint64_t bytes, calls, cols;
     enum status status = take_number(rest, 1, CONTAINER_NAME_LIMIT, "the length of a name", &bytes, err);
     if (status == OK) status = take_bytes(rest, bytes, "a name", &text, err);
@@ -116,15 +118,16 @@ static enum status read_trailer(struct rest *rest, struct error *err)
     status = take_number(rest, 0, INT32_MAX, "the length of the text's name", &bytes, err);
     if (status == OK) status = take_bytes(rest, bytes, "the text's name", &text, err);
     if (status != OK || rest->bytes == 0) return status;
-    return fail(err, ERR_FORMAT, "offset %" PRIu64 ": %" PRIu64 " bytes are left over", rest->offset, rest->bytes);
+    return fail(
+        err, ERR_FORMAT, "offset %" PRIu64 ": %" PRIu64 " bytes are left over", rest->offset, rest->bytes);
 }
 
 static enum status read_dat(struct imatrix *out, const struct file *file, struct error *err)
 {
     struct rest rest = {file->map, file->bytes, 0};
     uint64_t count;
-    enum status status = take_number(
-        &rest, 1, file->bytes / ENTRY_LEAST, "no GGUF file, and as an older one its count of entries", &count, err);
+    enum status status = take_number(&rest, 1, file->bytes / ENTRY_LEAST,
+        "no GGUF file, and as an older one its count of entries", &count, err);
     if (status != OK) return status;
     out->entries = memory_new(count, sizeof *out->entries, err);
     if (!out->entries) return ERR_MEMORY;

@@ -12,7 +12,8 @@ struct imatrix_entry {
     enum role role;
     uint32_t layer;
     uint64_t cols;
-    float *means; /* [cols] mean squares of the inputs, finite and not negative, not all 0; multiplied by any constant */
+    float *
+        means; /* [cols] mean squares of the inputs, finite and not negative, not all 0; multiplied by any constant */
 };
 
 struct imatrix {

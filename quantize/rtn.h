@@ -11,10 +11,11 @@
 /* What one tensor's encoder needs and leaves. */
 struct rtn_tensor {
     enum grid_range range;
-    struct rtn_sums *sums; /* [tiles] out, or NULL: not measured */
+    const float *importance; /* [cols] of the columns, or NULL: all alike */
+    struct rtn_sums *sums;   /* [rows] out, those of a tile at its first row; or NULL: not measured */
 };
 
-/* The sums of squares of one tile of 8 rows. */
+/* The sums of squares of one row of blocks, or of one tile of 8 rows. */
 struct rtn_sums {
     double error; /* weight minus what its code decodes to */
     double power; /* weight */
@@ -23,6 +24,11 @@ struct rtn_sums {
 /* A transfer_encoder; context is a struct rtn_tensor. ERR_NUMERIC: a weight is not finite, or its scale does
  * not fit half precision; the text names row and column. */
 enum status rtn_encode(const struct tensor *target, void *context, uint8_t *codes, uint16_t *scales,
+    uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch,
+    struct error *err);
+
+/* The same into blocks. */
+enum status rtn_encode_blocks(const struct tensor *target, void *context, uint8_t *blocks, uint16_t *scales,
     uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch,
     struct error *err);
 
