@@ -161,7 +161,7 @@ static enum status write_output(struct convert_result *result, const struct tran
     const char *const recorded[][2] = {{"type", options->type}};
     struct container *container = result->input.container;
     struct writer *writer = NULL;
-    enum status status = destination_create(&writer, &destination, &result->input, err);
+    enum status status = destination_create(&writer, &destination, &result->input, report, err);
     if (status == OK) status = provenance_reserve(writer, container, convert_command.name, recorded, 1, err);
     if (status == OK)
         status = transfer_run(

@@ -13,6 +13,7 @@ enum { KEY_LIMIT = 65535 };
 void metadata_builder_free(struct metadata_builder *builder)
 {
     memory_free(builder->bytes);
+    memory_free(builder->begins);
     json_keys_free(&builder->keys);
     memset(builder, 0, sizeof *builder);
 }
@@ -83,9 +84,12 @@ static bool begin_pair(
         return false;
     }
     if (json_keys_add(&builder->keys, key, bytes, added, &builder->error) || !*added) return false;
+    if (memory_grow(&builder->begins, &builder->pair_capacity, builder->pairs + 1, sizeof *builder->begins,
+            &builder->error))
+        return false;
+    builder->begins[builder->pairs++] = builder->count;
     put_string(builder, key, bytes);
     put_number(builder, type, 4);
-    builder->pairs++;
     return true;
 }
 
@@ -169,6 +173,20 @@ void metadata_builder_f32s(
     if (!begin_array(builder, key, METADATA_F32, count)) return;
     for (uint64_t i = 0; i < count; i++)
         put_number(builder, float_bits(values[i]), 4);
+}
+
+bool metadata_builder_find_u32(const struct metadata_builder *builder, const char *key, uint32_t *value)
+{
+    const uint64_t bytes = strlen(key);
+
+    for (uint64_t i = 0; i < builder->pairs && !builder->error.code; i++) {
+        const uint8_t *at = builder->bytes + builder->begins[i];
+        if (bytes_get_u64(at) != bytes || memcmp(at + 8, key, bytes) != 0) continue;
+        if (bytes_get_u32(at + 8 + bytes) != METADATA_U32) return false;
+        *value = bytes_get_u32(at + 8 + bytes + 4);
+        return true;
+    }
+    return false;
 }
 
 /* ---- carried over ---- */

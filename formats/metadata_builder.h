@@ -16,7 +16,8 @@
 struct metadata_builder {
     uint8_t *bytes; /* [count] the pairs so far, one after the other */
     uint64_t count, capacity;
-    uint64_t pairs;
+    uint64_t *begins; /* [pairs] where each begins */
+    uint64_t pairs, pair_capacity;
     struct json_keys keys; /* of the pairs */
     struct error error;    /* the first; code OK: none */
 };
@@ -43,6 +44,9 @@ void metadata_builder_i32s(
     struct metadata_builder *builder, const char *key, const int32_t *values, uint64_t count);
 void metadata_builder_f32s(
     struct metadata_builder *builder, const char *key, const float *values, uint64_t count);
+
+/* The value of a pair that was added as a u32; false if there is none. */
+bool metadata_builder_find_u32(const struct metadata_builder *builder, const char *key, uint32_t *value);
 
 /* A pair of another file as it is there; passed over if its key is here already. */
 void metadata_builder_carry(struct metadata_builder *builder, const struct metadata_item *item);

@@ -6,24 +6,24 @@
 #include "model/gguf_export.h"
 
 static enum status create_nbl(struct writer **out, const struct destination *destination,
-    const struct checkpoint *input, struct error *err)
+    const struct checkpoint *input, const struct report *report, struct error *err)
 {
-    (void)input;
+    (void)input, (void)report;
     return nbl_writer_create(out, destination->path, destination->force, err);
 }
 
 static enum status create_gguf(struct writer **out, const struct destination *destination,
-    const struct checkpoint *input, struct error *err)
+    const struct checkpoint *input, const struct report *report, struct error *err)
 {
     return gguf_export_create(out, input, destination->path, destination->force, destination->split_bytes,
-        destination->file_type, err);
+        destination->file_type, report, err);
 }
 
 static const struct format {
     const char *name, *ending;
     bool splits; /* may be written in parts */
     enum status (*create)(struct writer **out, const struct destination *destination,
-        const struct checkpoint *input, struct error *err);
+        const struct checkpoint *input, const struct report *report, struct error *err);
     enum status (*target)(struct tensor *target, struct error *err); /* NULL: takes every tensor as it is */
 } formats[] = {
     {"nbl", ".nbl", false, create_nbl, NULL},
@@ -64,7 +64,7 @@ enum status destination_target(
 }
 
 enum status destination_create(struct writer **out, const struct destination *destination,
-    const struct checkpoint *input, struct error *err)
+    const struct checkpoint *input, const struct report *report, struct error *err)
 {
-    return format_of(destination)->create(out, destination, input, err);
+    return format_of(destination)->create(out, destination, input, report, err);
 }

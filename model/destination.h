@@ -38,6 +38,6 @@ enum status destination_target(
 
 /* Make the writer of the format for tensors of `input`, which must outlive it. */
 enum status destination_create(struct writer **out, const struct destination *destination,
-    const struct checkpoint *input, struct error *err);
+    const struct checkpoint *input, const struct report *report, struct error *err);
 
 #endif

@@ -11,16 +11,17 @@
 #include "model/gguf_config.h"
 #include "model/gguf_names.h"
 #include "model/gguf_rope.h"
+#include "model/tokenizer/gguf_tokenizer_export.h"
 #include "tensor/tile_blocks.h"
 
 enum { KEY_BYTES = 128 };
 
 /* What is written, and from what. */
-struct export
-{
+struct key_writer {
     const struct checkpoint *input;
     const struct model_config *config;
     const struct gguf_family *family;
+    const struct report *report;
     struct metadata_builder metadata;
 };
 
@@ -71,20 +72,20 @@ enum status gguf_export_target(struct tensor *target, struct error *err)
 /* ---- keys ---- */
 
 /* "llama.block_count" */
-static const char *key_of(char key[KEY_BYTES], const struct export *out, const char *suffix)
+static const char *key_of(char key[KEY_BYTES], const struct key_writer *out, const char *suffix)
 {
     snprintf(key, KEY_BYTES, "%s.%s", out->family->name, suffix);
     return key;
 }
 
-static void put_size(struct export *out, const char *suffix, uint64_t value)
+static void put_size(struct key_writer *out, const char *suffix, uint64_t value)
 {
     char key[KEY_BYTES];
 
     metadata_builder_u32(&out->metadata, key_of(key, out, suffix), (uint32_t)value);
 }
 
-static void put_number(struct export *out, const char *suffix, double value)
+static void put_number(struct key_writer *out, const char *suffix, double value)
 {
     char key[KEY_BYTES];
 
@@ -92,7 +93,7 @@ static void put_number(struct export *out, const char *suffix, double value)
 }
 
 /* The last part of the name that config.json gives the model. */
-static void put_name(struct export *out, const struct json_value *config)
+static void put_name(struct key_writer *out, const struct json_value *config)
 {
     const struct json_value *value = json_member(config, "_name_or_path");
     uint64_t end, begin;
@@ -106,7 +107,7 @@ static void put_name(struct export *out, const struct json_value *config)
         metadata_builder_string(&out->metadata, "general.name", value->text.bytes + begin, end - begin);
 }
 
-static enum status put_general(struct export *out, struct error *err)
+static enum status put_general(struct key_writer *out, struct error *err)
 {
     const struct metadata *source = container_metadata(out->input->container);
     const struct metadata_item *name = metadata_find(source, "general.name");
@@ -129,7 +130,7 @@ static enum status put_general(struct export *out, struct error *err)
     return status;
 }
 
-static void put_sizes(struct export *out)
+static void put_sizes(struct key_writer *out)
 {
     const struct model_config *config = out->config;
 
@@ -149,7 +150,7 @@ static void put_sizes(struct export *out)
     put_size(out, "rope.dimension_count", config->head_size);
 }
 
-static enum status put_window(struct export *out, struct error *err)
+static enum status put_window(struct key_writer *out, struct error *err)
 {
     if (!out->config->window) return OK;
     if (!out->family->sliding)
@@ -173,7 +174,7 @@ static enum status check_yarn(const struct rope_config *rope, struct error *err)
         "defaults has no place in GGUF files");
 }
 
-static enum status put_rope(struct export *out, struct error *err)
+static enum status put_rope(struct key_writer *out, struct error *err)
 {
     const struct rope_config *rope = &out->config->rope;
     char key[KEY_BYTES];
@@ -216,25 +217,32 @@ static enum status add_factors(struct writer *writer, const struct model_config 
 
 /* ---- tokens ---- */
 
-/* The ids of config.json. */
-static enum status put_tokens(struct export *out, struct error *err)
+/* The ids of config.json that the tokenizer's keys do not have yet. */
+static void put_tokens(struct key_writer *out)
 {
     static const char *const stops[] = {
         "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
     const struct model_config *config = out->config;
+    uint32_t id = 0;
+    size_t next = 0;
 
-    if (config->stop_count > sizeof stops / sizeof *stops)
-        return fail(err, ERR_UNSUPPORTED,
-            "config.json: eos_token_id: GGUF has room for 3 ids, there are %" PRIu32, config->stop_count);
-    if (config->bos >= 0)
+    if (config->bos >= 0 && !metadata_builder_find_u32(&out->metadata, "tokenizer.ggml.bos_token_id", &id))
         metadata_builder_u32(&out->metadata, "tokenizer.ggml.bos_token_id", (uint32_t)config->bos);
-    for (uint32_t i = 0; i < config->stop_count; i++)
-        metadata_builder_u32(&out->metadata, stops[i], (uint32_t)config->stops[i]);
-    return OK;
+    const bool ended = metadata_builder_find_u32(&out->metadata, stops[0], &id);
+    if (ended) next = 1;
+    for (uint32_t i = 0; i < config->stop_count; i++) {
+        if (ended && config->stops[i] == (int64_t)id) continue;
+        if (next < sizeof stops / sizeof *stops)
+            metadata_builder_u32(&out->metadata, stops[next++], (uint32_t)config->stops[i]);
+        else
+            report_note(out->report,
+                "end-of-sequence id %" PRId64 " of config.json is left out: GGUF has room for 3",
+                config->stops[i]);
+    }
 }
 
 /* "chat_template" of tokenizer_config.json where it is one text: carried as inert bytes. */
-static enum status put_template(struct export *out, struct error *err)
+static enum status put_template(struct key_writer *out, struct error *err)
 {
     struct json_document *document = NULL;
     const struct json_value *template = NULL;
@@ -253,16 +261,21 @@ static enum status put_template(struct export *out, struct error *err)
     return status;
 }
 
-static enum status put_tokenizer(struct export *out, struct error *err)
+static enum status put_tokenizer(struct key_writer *out, struct error *err)
 {
-    enum status status = put_tokens(out, err);
+    char note[GGUF_TOKENIZER_NOTE];
+    enum status status =
+        gguf_tokenizer_export(&out->metadata, out->input->container, out->config->vocabulary, note, err);
 
-    return status ? status : put_template(out, err);
+    if (status) return status;
+    if (*note) report_note(out->report, "%s", note);
+    put_tokens(out);
+    return put_template(out, err);
 }
 
 /* ---- carried over ---- */
 
-static void carry(struct export *out)
+static void carry(struct key_writer *out)
 {
     const struct metadata *source = container_metadata(out->input->container);
     static const char *const ours[] = {
@@ -279,7 +292,7 @@ static void carry(struct export *out)
 
 /* ---- all of it ---- */
 
-static enum status put_metadata(struct export *out, struct error *err)
+static enum status put_metadata(struct key_writer *out, struct error *err)
 {
     const bool from_gguf = container_metadata(out->input->container)->count > 0;
     enum status status = OK;
@@ -298,26 +311,26 @@ static enum status put_metadata(struct export *out, struct error *err)
 }
 
 enum status gguf_export_create(struct writer **out, const struct checkpoint *input, const char *path,
-    bool force, uint64_t split_bytes, uint32_t file_type, struct error *err)
+    bool force, uint64_t split_bytes, uint32_t file_type, const struct report *report, struct error *err)
 {
-    struct export export = {.input = input, .config = &input->config};
+    struct key_writer keys = {.input = input, .config = &input->config, .report = report};
     struct gguf_writer_options options = {.force = force, .split_bytes = split_bytes, .file_type = file_type};
     uint64_t source_type = file_type;
     enum status status;
 
     *out = NULL;
-    export.family = gguf_config_family(input->config.architecture);
-    status = put_metadata(&export, err);
+    keys.family = gguf_config_family(input->config.architecture);
+    status = put_metadata(&keys, err);
     if (!status && file_type == GGUF_TYPES_FILE_ANY)
         status = metadata_get_u64(
             container_metadata(input->container), "general.file_type", 0, UINT32_MAX, &source_type, err);
     if (status) {
-        metadata_builder_free(&export.metadata);
+        metadata_builder_free(&keys.metadata);
         return fail_within(err, status, "%s", container_path(input->container));
     }
     options.file_type = (uint32_t)source_type;
     options.naming = (struct gguf_naming){.name = name_tensor, .context = (void *)(uintptr_t)&input->config};
-    status = gguf_writer_create(out, path, &options, &export.metadata, err);
+    status = gguf_writer_create(out, path, &options, &keys.metadata, err);
     if (!status) status = add_factors(*out, &input->config, err);
     if (status) {
         writer_abandon(*out);

@@ -10,13 +10,13 @@
 
 /* Make the writer (formats/gguf_writer.h) for tensors that have the names of `input`, which must outlive it.
  *   file_type  what general.file_type says if it agrees with the tensors; GGUF_TYPES_FILE_ANY: what the source says, if that does
+ *   report     takes notes: what llama.cpp will do otherwise, end-of-sequence ids beyond the three that GGUF has room for
  *
  * A source that is a GGUF file itself hands over every key that is not written here anew (the tokenizer's as they are, general.*),
  * but for split.* and general.alignment. ERR_UNSUPPORTED names what has no place in GGUF: an architecture, a sliding window
- * where GGUF's architecture has none, rope_type dynamic, parameters of yarn other than the defaults, more than three
- * end-of-sequence ids, a tokenizer that model/tokenizer/gguf_tokenizer_export.h does not know. */
+ * where GGUF's architecture has none, rope_type dynamic, parameters of yarn other than the defaults, a tokenizer that model/tokenizer/gguf_tokenizer_export.h does not know. */
 enum status gguf_export_create(struct writer **out, const struct checkpoint *input, const char *path,
-    bool force, uint64_t split_bytes, uint32_t file_type, struct error *err);
+    bool force, uint64_t split_bytes, uint32_t file_type, const struct report *report, struct error *err);
 
 /* Change what a tensor is to become into what llama.cpp reads: vectors are F32; tiles that are exactly blocks (symmetric, 4, 5 or 8
  * bits, groups of a multiple of 32) are those blocks, Q4_0, Q5_0 or Q8_0. ERR_UNSUPPORTED: other tiles. */

@@ -557,7 +557,7 @@ static void refusals(void)
         {"llama", {.skip = "attention.head_count", .add = per_layer}, ERR_UNSUPPORTED,
             "llama.attention.head_count: one value for every layer"},
         {"llama", {.add = experts}, ERR_UNSUPPORTED, "llama.expert_count: 8"},
-        {"llama", {.add = part}, ERR_UNSUPPORTED, "split.count: is one of 3 files"},
+        {"llama", {.add = part}, ERR_FORMAT, "split.no is missing"},
         {"llama", {.add = longrope}, ERR_UNSUPPORTED, "llama.rope.scaling.type: longrope"},
         {"llama", {.skip = "rope.dimension_count", .add = other_rotation}, ERR_UNSUPPORTED,
             "llama.rope.dimension_count: 4 with heads of"},
