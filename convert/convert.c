@@ -29,6 +29,21 @@ static const struct option options_table[] = {
         "4, 5 or 8 bits, groups of a multiple of 32: Q4_0, Q5_0, Q8_0). Norms and biases always keep "
         "theirs; in a GGUF file they are F32.",
         "Conversion"},
+    {"lora", OPTION_LIST, AT(lora), 0, 0, NULL, "DIR[:SCALE]", NULL,
+        "Merge a LoRA adapter (a PEFT folder: adapter_config.json, adapter_model.safetensors) into the "
+        "weights, its "
+        "effect multiplied by SCALE (1 if not given). May be repeated; adapters are added in order.",
+        NULL},
+    {"layers", OPTION_TEXT, AT(layers), 0, 0, NULL, "FIRST-LAST", "all",
+        "Write a slice: these layers only (counted from 0), with the embedding if they begin at 0, and the "
+        "final norm "
+        "and the head if they end with the last one. A .nbl file that inspect and verify read, and --join "
+        "takes.",
+        "Slices"},
+    {"join", OPTION_LIST, AT(join), 0, 0, NULL, "SLICE", NULL,
+        "A further slice of the model that INPUT is a slice of. Given for every other one, OUTPUT is the "
+        "whole model.",
+        NULL},
     DESTINATION_OPTIONS(struct convert_options),
     COMMON_OPTIONS(struct convert_options),
 };
@@ -44,7 +59,10 @@ const struct command convert_command = {
                "  nibble-convert model-q4_k.gguf decoded.nbl --type f16\n"
                "  nibble-convert model/ model-f16.gguf --type f16\n"
                "  nibble-convert model-int4-g32.nbl model-q4_0.gguf\n"
-               "  nibble-convert model/ model.gguf --split-size 2G\n",
+               "  nibble-convert model/ model.gguf --split-size 2G\n"
+               "  nibble-convert model/ front.nbl --layers 0-11\n"
+               "  nibble-convert front.nbl whole.nbl --join back.nbl\n"
+               "  nibble-convert model/ merged.nbl --lora adapter/ --lora style/:0.5\n",
     .operands = operands,
     .operand_count = sizeof operands / sizeof *operands,
     .options = options_table,
@@ -54,6 +72,12 @@ const struct command convert_command = {
 struct convert_options convert_defaults(void)
 {
     return (struct convert_options){.type = "keep"};
+}
+
+void convert_options_free(struct convert_options *options)
+{
+    options_list_free(&options->lora);
+    options_list_free(&options->join);
 }
 
 /* The element type asked for; false for keep. */
@@ -98,6 +122,7 @@ static struct destination destination_of(const struct convert_options *options)
     return (struct destination){.path = options->output,
         .format = options->format,
         .force = options->force,
+        .slice = options->layers != NULL,
         .split_bytes = options->split_size,
         .file_type = GGUF_TYPES_FILE_ANY};
 }
@@ -112,8 +137,10 @@ static enum status plan_items(struct convert_result *result, struct transfer_ite
     for (uint64_t i = 0; i < container_count(result->input.container); i++) {
         const struct tensor *source = container_tensor(result->input.container, i);
         if (checkpoint_is_dropped(&result->input, source)) continue;
+        if (!slice_has(&result->slice, &result->input.config, &result->input.tensors, source)) continue;
         struct transfer_item *item = &items[result->tensors++];
         *item = plan_item(source, cast, type);
+        merge_item(result->merge, item);
         enum status status = destination_target(&destination, &item->target, err);
         if (status != OK) return status;
         result->tensors_cast += is_cast(item);
@@ -153,23 +180,41 @@ static enum status note_parts(struct convert_result *result, const struct writer
     return status;
 }
 
+static enum status fill_output(struct writer *writer, struct convert_result *result,
+    const struct transfer_item *items, uint32_t *source_crcs, struct pool *pool,
+    const struct convert_options *options, const struct report *report, struct error *err)
+{
+    struct container *container = result->input.container;
+    const char *tool = convert_command.name;
+    const char *recorded[3][2] = {{"type", options->type}};
+    uint64_t count = 1;
+    if (options->layers)
+        memcpy(recorded[count++], (const char *[2]){"layers", options->layers}, sizeof *recorded);
+    if (result->merge)
+        memcpy(recorded[count++], (const char *[2]){"lora", merge_text(result->merge)}, sizeof *recorded);
+    enum status status =
+        provenance_reserve(writer, container, tool, (const char *const(*)[2])recorded, count, err);
+    if (status == OK)
+        status = transfer_run(
+            container, writer, items, result->tensors, source_crcs, pool, report, "converting", err);
+    if (status == OK && slice_has(&result->slice, &result->input.config, &result->input.tensors,
+                            result->input.tensors.once[ROLE_EMBEDDING]))
+        status = checkpoint_write_aliases(&result->input, writer, err);
+    if (status == OK && options->layers) status = slice_write(&result->slice, writer, err);
+    if (status == OK)
+        status = provenance_attach(
+            writer, container, tool, (const char *const(*)[2])recorded, count, source_crcs, err);
+    return status == OK ? note_parts(result, writer, err) : status;
+}
+
 static enum status write_output(struct convert_result *result, const struct transfer_item *items,
     uint32_t *source_crcs, struct pool *pool, const struct convert_options *options,
     const struct report *report, struct error *err)
 {
     const struct destination destination = destination_of(options);
-    const char *const recorded[][2] = {{"type", options->type}};
-    struct container *container = result->input.container;
     struct writer *writer = NULL;
     enum status status = destination_create(&writer, &destination, &result->input, report, err);
-    if (status == OK) status = provenance_reserve(writer, container, convert_command.name, recorded, 1, err);
-    if (status == OK)
-        status = transfer_run(
-            container, writer, items, result->tensors, source_crcs, pool, report, "converting", err);
-    if (status == OK) status = checkpoint_write_aliases(&result->input, writer, err);
-    if (status == OK)
-        status = provenance_attach(writer, container, convert_command.name, recorded, 1, source_crcs, err);
-    if (status == OK) status = note_parts(result, writer, err);
+    if (status == OK) status = fill_output(writer, result, items, source_crcs, pool, options, report, err);
     if (status != OK) {
         writer_abandon(writer);
         return status;
@@ -209,6 +254,14 @@ done:
     return status;
 }
 
+static enum status find_slice(
+    struct convert_result *result, const struct convert_options *options, struct error *err)
+{
+    const uint32_t layers = result->input.config.layers;
+    result->slice = (struct slice){0, layers - 1, layers};
+    return options->layers ? slice_parse(&result->slice, options->layers, layers, err) : OK;
+}
+
 enum status convert_run(struct convert_result *out, const struct convert_options *options, struct error *err)
 {
     struct report report = {options->common.quiet, options->common.verbose};
@@ -217,8 +270,12 @@ enum status convert_run(struct convert_result *out, const struct convert_options
     const struct destination destination = destination_of(options);
     enum status status = destination_check(&destination, err);
     if (status == OK) status = checkpoint_refuse_output(options->input, options->output, err);
-    if (status == OK) status = checkpoint_open(&out->input, options->input, err);
+    if (status == OK)
+        status = checkpoint_open_slices(
+            &out->input, options->input, options->join.values, options->join.count, err);
+    if (status == OK) status = find_slice(out, options, err);
     if (status == OK) status = refuse_input(out->input.container, options->output, err);
+    if (status == OK) status = merge_open(&out->merge, &options->lora, &out->input, err);
     if (status != OK) return status;
     out->bytes_in = container_bytes(out->input.container);
     checkpoint_note_dropped(&out->input, &report);
@@ -229,6 +286,7 @@ enum status convert_run(struct convert_result *out, const struct convert_options
 
 void convert_release(struct convert_result *result)
 {
+    merge_close(result->merge);
     checkpoint_close(&result->input);
     for (uint64_t i = 0; i < result->part_count; i++)
         memory_free(result->parts[i]);

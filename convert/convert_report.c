@@ -20,6 +20,13 @@ static void print_people(const struct convert_result *result, const struct conve
     if (result->part_count) printf("parts            %" PRIu64 "\n", result->part_count);
     printf("tensors          %" PRIu64 ": %" PRIu64 " cast, %" PRIu64 " copied\n", result->tensors,
         result->tensors_cast, result->tensors - result->tensors_cast);
+    if (options->layers)
+        printf("slice            layers %" PRIu32 " to %" PRIu32 " of %" PRIu32 "\n", result->slice.first,
+            result->slice.last, result->slice.layers);
+    if (result->merge)
+        printf("merged           %" PRIu64 " tensors changed by %" PRIu64 " adapter%s\n",
+            merge_count(result->merge), merge_adapters(result->merge),
+            merge_adapters(result->merge) == 1 ? "" : "s");
     printf("weights          %" PRIu64 "\n", result->weights);
     printf("size             %s -> %s\n", report_bytes(in, result->bytes_in),
         report_bytes(out, result->bytes_out));
@@ -53,6 +60,7 @@ static enum status print_json(
     json_put_text(&json, "type", options->type);
     json_put_u64(&json, "tensors", result->tensors);
     json_put_u64(&json, "tensors_cast", result->tensors_cast);
+    json_put_u64(&json, "tensors_merged", merge_count(result->merge));
     json_put_u64(&json, "weights", result->weights);
     json_put_u64(&json, "bytes_in", result->bytes_in);
     json_put_u64(&json, "bytes_out", result->bytes_out);

@@ -3,11 +3,15 @@
 
 #include <dirent.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "formats/llama2c.h"
 #include "model/gguf_checkpoint.h"
+#include "model/llama2c_checkpoint.h"
+#include "model/slice.h"
 
 enum status checkpoint_read_config(
     struct model_config *out, bool *found, struct container *container, struct error *err)
@@ -25,12 +29,29 @@ enum status checkpoint_read_config(
     return status;
 }
 
+/* Files that say by themselves what their tensors are, in words of their own. */
+static enum status translate(struct container *container, struct error *err)
+{
+    if (container_metadata(container)->count == 0) return OK;
+    if (strcmp(container_format(container), LLAMA2C_FORMAT) == 0) return llama2c_checkpoint(container, err);
+    return gguf_checkpoint(container, err);
+}
+
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err)
+{
+    return checkpoint_open_slices(out, path, NULL, 0, err);
+}
+
+enum status checkpoint_open_slices(struct checkpoint *out, const char *path, const char *const *others,
+    uint64_t other_count, struct error *err)
 {
     bool found = false;
     *out = (struct checkpoint){0};
     enum status status = container_open(&out->container, path, err);
-    if (!status && container_metadata(out->container)->count) status = gguf_checkpoint(out->container, err);
+    if (!status)
+        status = other_count ? slice_join(out->container, others, other_count, err)
+                             : slice_refuse(out->container, err);
+    if (!status) status = translate(out->container, err);
     if (!status) status = checkpoint_read_config(&out->config, &found, out->container, err);
     if (!status && !found) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
     if (!status) {

@@ -21,9 +21,15 @@ struct checkpoint {
 enum status checkpoint_read_config(
     struct model_config *out, bool *found, struct container *container, struct error *err);
 
-/* Open a folder, .safetensors, .nbl or GGUF file (seen through model/gguf_checkpoint.h) and hold its tensors against its configuration: missing, misshapen and unknown ones
+/* Open a folder, a .safetensors, .nbl or PyTorch file, a GGUF file or a llama2.c model (seen through model/gguf_checkpoint.h and
+ * model/llama2c_checkpoint.h) and hold its tensors against its configuration: missing, misshapen and unknown ones
  * are errors (layers_bind). Nothing is mapped. Release with checkpoint_close, also after an error. */
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err);
+
+/* The same for a model that lies in slices (model/slice.h): one of them, and the paths of all others. With none it is
+ * checkpoint_open. */
+enum status checkpoint_open_slices(struct checkpoint *out, const char *path, const char *const *others,
+    uint64_t other_count, struct error *err);
 void checkpoint_close(struct checkpoint *checkpoint);
 
 /* The tokenizer of a container's tokenizer.json; *out is NULL where there is none. Owner: the caller, tokenizer_free. */

@@ -22,12 +22,13 @@ static enum status create_gguf(struct writer **out, const struct destination *de
 static const struct format {
     const char *name, *ending;
     bool splits; /* may be written in parts */
+    bool slices; /* can say that it has some layers only */
     enum status (*create)(struct writer **out, const struct destination *destination,
         const struct checkpoint *input, const struct report *report, struct error *err);
     enum status (*target)(struct tensor *target, struct error *err); /* NULL: takes every tensor as it is */
 } formats[] = {
-    {"nbl", ".nbl", false, create_nbl, NULL},
-    {"gguf", ".gguf", true, create_gguf, gguf_export_target},
+    {"nbl", ".nbl", false, true, create_nbl, NULL},
+    {"gguf", ".gguf", true, false, create_gguf, gguf_export_target},
 };
 
 /* The first row where nothing says otherwise. */
@@ -51,6 +52,9 @@ enum status destination_check(const struct destination *destination, struct erro
 
     if (destination->split_bytes && !format->splits)
         return fail(err, ERR_USAGE, "--split-size: %s files are written whole; --format gguf has parts",
+            format->name);
+    if (destination->slice && !format->slices)
+        return fail(err, ERR_USAGE, "--layers: a %s file cannot be a slice of a model; --format nbl can",
             format->name);
     return OK;
 }

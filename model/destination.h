@@ -10,6 +10,7 @@ struct destination {
     const char *path;
     const char *format;   /* of DESTINATION_FORMATS; NULL: by the path's ending, .gguf or else .nbl */
     bool force;           /* replace what is there */
+    bool slice;           /* some layers only (model/slice.h) */
     uint64_t split_bytes; /* GGUF: parts of at most so many bytes; 0: one file */
     uint32_t file_type;   /* GGUF: general.file_type (model/gguf_export.h), or GGUF_TYPES_FILE_ANY */
 };
