@@ -57,6 +57,8 @@ static char *storage_text(char out[64], const struct plan_tensor *planned)
     if (!planned->recipe.keep) return settings_recipe_text(out, &planned->recipe);
     if (target->storage == STORAGE_TILES) {
         snprintf(out, 64, "kept, %" PRIu32 " bits", target->scheme.bits);
+    } else if (target->storage == STORAGE_BLOCKS) {
+        snprintf(out, 64, "kept, %s", block_info(target->block)->name);
     } else if (target->dtype == source->dtype && source->storage == STORAGE_DENSE) {
         snprintf(out, 64, "kept, %s", dtype_info(target->dtype)->name);
     } else {

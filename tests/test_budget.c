@@ -290,7 +290,7 @@ static void test_edited(void)
     struct quantize_options options = fresh_options();
     const char *override[] = {"down_proj=bits:6"};
     options.override = (struct option_list){.values = override, .count = 1};
-    options.type = "f16";
+    options.kept_type = "f16";
     write_bits(&options, Q_PROJ " 8\n" DOWN_PROJ " 3 # the file wins\n"
                                 "model.layers.0.mlp.up_proj.weight keep\n"
                                 "lm_head.weight 5\n");

@@ -274,7 +274,7 @@ static void test_models(void)
                 options_for(folder, testing_path("out-%u.nbl", awq), awq ? "awq+gptq" : "gptq");
             options.embedding = "8";
             options.report_error = true;
-            options.type = i == 1 ? "f16" : "keep";
+            options.kept_type = i == 1 ? "f16" : "keep";
             check_run(&options);
         }
     }

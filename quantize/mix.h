@@ -1,0 +1,56 @@
+/* What --type may be: a block type for every matrix, or a mix, which gives more bits to the matrices that suffer most. Names and rules
+ * are those of llama-quantize, so that a file has the types, and the size, that people expect of its name. */
+#ifndef NIBBLE_QUANTIZE_MIX_H
+#define NIBBLE_QUANTIZE_MIX_H
+
+#include "model/layers.h"
+#include "tensor/blocks.h"
+
+/* THE table of names: MIX(name, block type of a matrix that no rule names, whose rules). Three are second names, as there. */
+#define MIX_LIST(MIX)                                                                                        \
+    MIX("q4_0", Q4_0, "q4_0")                                                                                \
+    MIX("q4_1", Q4_1, "q4_1")                                                                                \
+    MIX("q5_0", Q5_0, "q5_0")                                                                                \
+    MIX("q5_1", Q5_1, "q5_1")                                                                                \
+    MIX("q8_0", Q8_0, "q8_0")                                                                                \
+    MIX("q2_k", Q2_K, "q2_k")                                                                                \
+    MIX("q2_k_s", Q2_K, "q2_k_s")                                                                            \
+    MIX("q3_k", Q3_K, "q3_k_m")                                                                              \
+    MIX("q3_k_s", Q3_K, "q3_k_s")                                                                            \
+    MIX("q3_k_m", Q3_K, "q3_k_m")                                                                            \
+    MIX("q3_k_l", Q3_K, "q3_k_l")                                                                            \
+    MIX("q4_k", Q4_K, "q4_k_m")                                                                              \
+    MIX("q4_k_s", Q4_K, "q4_k_s")                                                                            \
+    MIX("q4_k_m", Q4_K, "q4_k_m")                                                                            \
+    MIX("q5_k", Q5_K, "q5_k_m")                                                                              \
+    MIX("q5_k_s", Q5_K, "q5_k_s")                                                                            \
+    MIX("q5_k_m", Q5_K, "q5_k_m")                                                                            \
+    MIX("q6_k", Q6_K, "q6_k")                                                                                \
+    MIX("iq4_nl", IQ4_NL, "iq4_nl")                                                                          \
+    MIX("iq4_xs", IQ4_XS, "iq4_xs")
+
+/* The block types that can be written, as command lines spell them, for a matrix by itself. */
+#define MIX_BLOCKS "q4_0|q4_1|q5_0|q5_1|q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs"
+
+struct mix {
+    const char *name;
+    enum block_type base;
+    const char *rules; /* the name whose rules apply */
+};
+
+/* The row of a name; NULL if there is none. */
+const struct mix *mix_find(const char *name);
+
+/* The block type of one matrix.
+ *   role, layer  a linear layer's, ROLE_EMBEDDING or ROLE_HEAD; the embedding of a tied model is its head too
+ *   informed     what the inputs are like is known: calibration, or an importance matrix */
+enum block_type mix_type(
+    const struct mix *mix, enum role role, uint32_t layer, const struct model_config *config, bool informed);
+
+/* One of MIX_BLOCKS; BLOCK_NONE for every other name. */
+enum block_type mix_block(const char *name);
+
+/* The type of the next more bits whose blocks are shorter, for rows that the blocks of `type` do not divide; BLOCK_NONE: there is none. */
+enum block_type mix_shorter(enum block_type type);
+
+#endif
