@@ -21,6 +21,28 @@ struct grid_candidates {
     float zero[GRID_CANDIDATES];    /* a whole number */
 };
 
+/* Sub-blocks that are fitted at a time (tensor/block_fit.h), and the weights of the largest. */
+enum { BLOCK_LANES = 8, BLOCK_LANE_WEIGHTS = 32 };
+#define BLOCK_LEAST 0x1p-20f
+struct block_lanes {
+    float x[BLOCK_LANE_WEIGHTS][BLOCK_LANES]; /* [n][lane] weights, finite */
+    float w[BLOCK_LANE_WEIGHTS][BLOCK_LANES]; /* their importance, above 0 */
+};
+/* What sub-blocks may hold, value = step * level + offset, and which lines a search begins with. */
+struct block_grid {
+    uint32_t n;              /* weights of a sub-block */
+    float lowest, highest;   /* level; all whole numbers between */
+    const int8_t *levels;    /* [16] rising: these levels instead; or NULL */
+    bool offset, below_zero; /* lines have an offset, and not above zero; then levels begin with 0 */
+    uint32_t tries, refits;
+    const float *try_inverse; /* [tries] 1 / step, times the extreme weight, or with an offset the range */
+    const float *try_begin;   /* [tries] with an offset: where it lies, in parts of the range above the least */
+};
+/* Sums over the weights x of a sub-block, l the level of x: what least squares over sub-blocks need. */
+struct block_sums {
+    float w[BLOCK_LANES], wx[BLOCK_LANES], wl[BLOCK_LANES], wll[BLOCK_LANES], wlx[BLOCK_LANES];
+};
+
 /* KERNEL(name, (arguments)): the list is the table. See kernels_scalar.c for what each one means.
  * "Same bits": every kernel set must give identical results; "close": within a bound relative to sum |a_i b_i|. */
 /* clang-format off */
@@ -47,6 +69,21 @@ struct grid_candidates {
     /* the first candidate with the least squared error; importance: NULL for 1, else not negative; same bits */       \
     KERNEL(grid_search, (uint64_t *best, const struct grid_candidates *candidates, const float *weights,               \
                             const float *importance, uint64_t count))                                                  \
+    /* weights [BLOCK_LANES][n], and their importance times per[lane], at least BLOCK_LEAST (NULL: 1); *finite: whether   \
+     * all weights are; same bits */                                                                                   \
+    KERNEL(block_gather, (struct block_lanes *out, bool *finite, const float *weights, const float *importance,        \
+                             const float *per, uint32_t n))                                                            \
+    /* steps, offsets [BLOCK_LANES]: of each lane the line with the least error; same bits */                          \
+    KERNEL(block_search, (float *steps, float *offsets, const struct block_grid *grid, const struct block_lanes *in))  \
+    /* of each lane the first of the lines steps[k][lane], offsets[k][lane] with the least error; same bits */         \
+    KERNEL(block_pick, (uint32_t *best, float *errors, const struct block_grid *grid, const struct block_lanes *in,    \
+                           const float *steps, const float *offsets, uint32_t count))                                  \
+    /* the sums of each lane under its line; same bits */                                                              \
+    KERNEL(block_sums, (struct block_sums *out, const struct block_grid *grid, const struct block_lanes *in,           \
+                           const float *steps, const float *offsets))                                                  \
+    /* codes (from 0) of n consecutive weights under a line; same bits */                                              \
+    KERNEL(block_codes, (uint8_t *codes, const struct block_grid *grid, const float *weights, float step,              \
+                            float offset))                                                                             \
     /* whole blocks of a tile (tensor/tiles.h): all 8 rows and 32 columns of each; same bits */                        \
     KERNEL(blocks_pack, (uint8_t *out, const uint8_t *codes, uint64_t stride, uint64_t blocks, uint32_t bits))         \
     KERNEL(blocks_unpack, (uint8_t *out, uint64_t stride, const uint8_t *codes, uint64_t blocks, uint32_t bits))       \

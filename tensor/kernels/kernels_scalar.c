@@ -345,6 +345,68 @@ static void scalar_cache_encode4(uint8_t *codes, uint16_t *scale, const float *x
         codes[i] = (uint8_t)(best[i] | best[i + n / 2] << 4);
 }
 
+/* ---- sub-blocks ---- */
+
+static void scalar_block_gather(struct block_lanes *out, bool *finite, const float *weights,
+    const float *importance, const float *per, uint32_t n)
+{
+    *finite = true;
+    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
+        for (uint32_t i = 0; i < n; i++) {
+            const float x = weights[lane * n + i], w = importance ? importance[lane * n + i] * per[lane] : 1;
+            out->x[i][lane] = x;
+            out->w[i][lane] = w > BLOCK_LEAST ? w : BLOCK_LEAST;
+            *finite = *finite && isfinite(x);
+        }
+    }
+}
+
+/* A lane of its own: what block_lanes.h says of lanes, for one float. */
+typedef float lanes;
+typedef bool lanes_mask;
+#define LANES_WIDTH 1
+#define LANES_KERNEL(name) scalar_##name
+#define lanes_load(at) (*(at))
+#define lanes_store(at, x) (*(at) = (x))
+#define lanes_all(x) ((float)(x))
+#define lanes_add(a, b) ((a) + (b))
+#define lanes_sub(a, b) ((a) - (b))
+#define lanes_mul(a, b) ((a) * (b))
+#define lanes_div(a, b) ((a) / (b))
+#define lanes_min(a, b) ((a) < (b) ? (a) : (b))
+#define lanes_max(a, b) ((a) > (b) ? (a) : (b))
+#define lanes_above(a, b) ((a) > (b))
+#define lanes_choose(mask, a, b) ((mask) ? (a) : (b))
+
+static float lanes_round(float x)
+{
+    return (float)lrintf(x);
+}
+
+static float lanes_nearest(const int8_t *levels, float x)
+{
+    int code = 0;
+    for (int k = 0; k < 15; k++)
+        code += x > (float)(levels[k] + levels[k + 1]) / 2;
+    return (float)levels[code];
+}
+
+#include "tensor/kernels/block_lanes.h"
+
+static void scalar_block_codes(
+    uint8_t *codes, const struct block_grid *grid, const float *weights, float step, float offset)
+{
+    const float inverse = lanes_inverse(step);
+    for (uint32_t i = 0; i < grid->n; i++) {
+        const float t = (weights[i] - offset) * inverse;
+        int code = 0;
+        for (int k = 0; grid->levels && k < 15; k++)
+            code += t > (float)(grid->levels[k] + grid->levels[k + 1]) / 2;
+        if (!grid->levels) code = (int)(lanes_level(lanes_grid_of(grid), t) - grid->lowest);
+        codes[i] = (uint8_t)code;
+    }
+}
+
 /* ---- softmax and SiLU ---- */
 
 static void scalar_maximum(float *out, const float *x, uint64_t n)
