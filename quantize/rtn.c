@@ -14,19 +14,43 @@
 #define LANES 8   /* independent sums: the order of additions is fixed, and they vectorize */
 #define PIECE 256 /* columns decoded at a time */
 
+/* Add `count` weights before and after. */
+static void add_squares(
+    double error[LANES], double power[LANES], const float *before, const float *after, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        double weight = before[i], difference = weight - after[i];
+        error[i % LANES] += difference * difference;
+        power[i % LANES] += weight * weight;
+    }
+}
+
+static struct rtn_sums sum_lanes(const double error[LANES], const double power[LANES])
+{
+    struct rtn_sums sums = {0};
+    for (int lane = 0; lane < LANES; lane++) {
+        sums.error += error[lane];
+        sums.power += power[lane];
+    }
+    return sums;
+}
+
+struct rtn_sums rtn_sums_of(const float *before, const float *after, uint64_t count)
+{
+    double error[LANES] = {0}, power[LANES] = {0};
+    add_squares(error, power, before, after, count);
+    return sum_lanes(error, power);
+}
+
 /* Add one stretch of a row whose columns share a grid. */
-static void add_squares(double error[LANES], double power[LANES], const float *weights, const uint8_t *codes,
+static void add_group(double error[LANES], double power[LANES], const float *weights, const uint8_t *codes,
     uint64_t count, struct grid grid)
 {
     float decoded[PIECE];
     for (uint64_t begin = 0; begin < count; begin += PIECE) {
         uint64_t piece = count - begin < PIECE ? count - begin : PIECE;
         grid_decode(decoded, codes + begin, piece, grid);
-        for (uint64_t i = 0; i < piece; i++) {
-            double weight = weights[begin + i], difference = weight - decoded[i];
-            error[i % LANES] += difference * difference;
-            power[i % LANES] += weight * weight;
-        }
+        add_squares(error, power, weights + begin, decoded, piece);
     }
 }
 
@@ -34,16 +58,11 @@ struct rtn_sums rtn_tile_sums(const struct tiles_layout *layout, const float *ro
     const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros)
 {
     double error[LANES] = {0}, power[LANES] = {0};
-    struct rtn_sums sums = {0};
     for (uint64_t at = 0; at < row_count * layout->groups; at++) {
         struct grid grid = {scales[at], zeros ? zeros[at] : (uint8_t)(1u << (layout->bits - 1))};
-        add_squares(error, power, rows + at * layout->group, codes + at * layout->group, layout->group, grid);
+        add_group(error, power, rows + at * layout->group, codes + at * layout->group, layout->group, grid);
     }
-    for (int lane = 0; lane < LANES; lane++) {
-        sums.error += error[lane];
-        sums.power += power[lane];
-    }
-    return sums;
+    return sum_lanes(error, power);
 }
 
 /* ---- the encoder ---- */

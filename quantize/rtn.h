@@ -32,6 +32,9 @@ enum status rtn_encode(const struct tensor *target, void *context, uint8_t *code
 struct rtn_sums rtn_tile_sums(const struct tiles_layout *layout, const float *rows, uint64_t row_count,
     const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros);
 
+/* The same of any weights before and after. */
+struct rtn_sums rtn_sums_of(const float *before, const float *after, uint64_t count);
+
 /* How a tensor of the plan moves: rounded to nearest, cast or copied. Release all with rtn_release, which first adds up what was
  * measured into the plan if the move succeeded.
  *   tensor, tensors  [plan->count], zeroed, must outlive the move */

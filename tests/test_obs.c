@@ -101,7 +101,7 @@ static void place(enum obs_order kind)
     static double diagonal[COLS_MOST];
     for (uint64_t j = 0; j < cols; j++)
         diagonal[j] = sample.hessian[j * cols + j];
-    REQUIRE(obs_order(sample.order, kind, diagonal, cols, sample.shape.group, NULL) == OK, NULL);
+    REQUIRE(obs_order(sample.order, kind, diagonal, cols, &sample.shape.group, 1, NULL) == OK, NULL);
     for (uint64_t j = 0; j < cols; j++) {
         for (uint64_t k = 0; k < cols; k++)
             sample.damped_exact[j * cols + k] = sample.hessian[sample.order[j] * cols + sample.order[k]];
@@ -587,14 +587,16 @@ static void every_allocation_may_fail(void)
     memory_fail_at(0, 0);
     CHECK(nth > 5 && nth < 100, NULL);
     memory_fail_at(1, 0);
-    CHECK(obs_order(sample.order, OBS_ORDER_STATIC, sample.damped_exact, 48, 16, NULL) == ERR_MEMORY, NULL);
+    CHECK(obs_order(sample.order, OBS_ORDER_STATIC, sample.damped_exact, 48, &(uint64_t){16}, 1, NULL) ==
+              ERR_MEMORY,
+        NULL);
     memory_fail_at(0, 0);
 }
 
 static void scratch_is_foreseen(void)
 {
-    CHECK(obs_bytes(4096, 128, 2) > 2 * 256 * 4096 * 9, NULL);
-    CHECK(obs_bytes(4096, 128, 2) < 2 * 256 * 4096 * 15, NULL);
+    CHECK(obs_bytes(4096, 128, BLOCK_NONE, 2) > 2 * 256 * 4096 * 9, NULL);
+    CHECK(obs_bytes(4096, 128, BLOCK_NONE, 2) < 2 * 256 * 4096 * 15, NULL);
 }
 
 static void orders_are_what_they_say(void)
@@ -604,7 +606,7 @@ static void orders_are_what_they_say(void)
         {0, 1, 2, 3, 4, 5, 6, 7}, {4, 7, 1, 6, 2, 3, 0, 5}, {4, 5, 7, 6, 1, 0, 2, 3}};
     for (int kind = 0; kind < ORDERS; kind++) {
         uint32_t order[8];
-        REQUIRE(obs_order(order, (enum obs_order)kind, diagonal, 8, 2, NULL) == OK, NULL);
+        REQUIRE(obs_order(order, (enum obs_order)kind, diagonal, 8, &(uint64_t){2}, 1, NULL) == OK, NULL);
         CHECK(memcmp(order, expected[kind], sizeof order) == 0, NULL);
     }
 }
