@@ -1,4 +1,4 @@
-/* From a container to a .nbl file: open and account for every tensor, move, attach what belongs to the file,
+/* From a container to a file: open and account for every tensor, move, attach what belongs to the file,
  * commit. */
 #include "convert/convert.h"
 
@@ -8,33 +8,43 @@
 #include "base/memory.h"
 #include "formats/provenance.h"
 #include "formats/transfer.h"
+#include "model/destination.h"
 
 /* ---- options ---- */
 
 #define AT(field) offsetof(struct convert_options, field)
 
 static const struct operand operands[] = {
-    {"INPUT", AT(input), "A Hugging Face folder, a .safetensors, .nbl or GGUF file."},
-    {"OUTPUT", AT(output), "The .nbl file to write. It appears complete or not at all."},
+    {"INPUT", AT(input),
+        "A Hugging Face folder, a .safetensors, .nbl or GGUF file (of a split one the first part)."},
+    {"OUTPUT", AT(output),
+        "The file to write: NAME.gguf is a GGUF file, any other name a .nbl file. It appears complete or not "
+        "at all."},
 };
 
 static const struct option options_table[] = {
     {"type", OPTION_CHOICE, AT(type), 0, 0, "keep|f32|f16|bf16", "TYPE", "keep",
-        "Element type of weight matrices; quantized ones are decoded to it. Norms and biases always keep "
-        "theirs.",
+        "Element type of weight matrices; quantized ones are decoded to it. keep: as they are; quantized "
+        "matrices of a .nbl file go into a GGUF file where a block type says exactly the same (symmetric, "
+        "4, 5 or 8 bits, groups of a multiple of 32: Q4_0, Q5_0, Q8_0). Norms and biases always keep "
+        "theirs; in a GGUF file they are F32.",
         "Conversion"},
-    {"force", OPTION_FLAG, AT(force), 0, 0, NULL, NULL, NULL, "Replace OUTPUT if it exists.", NULL},
+    DESTINATION_OPTIONS(struct convert_options),
     COMMON_OPTIONS(struct convert_options),
 };
 
 const struct command convert_command = {
     .name = "nibble-convert",
-    .summary = "Write a model as one .nbl file: weights, configuration, tokenizer and where they came from.",
+    .summary =
+        "Write a model as one .nbl or GGUF file: weights, configuration, tokenizer and where they came from.",
     .details = "Examples:\n"
                "  nibble-convert model/ model.nbl\n"
                "  nibble-convert model/model.safetensors model.nbl --type f16\n"
                "  nibble-convert model-int4.nbl decoded.nbl --type f16\n"
-               "  nibble-convert model-q4_k.gguf decoded.nbl --type f16\n",
+               "  nibble-convert model-q4_k.gguf decoded.nbl --type f16\n"
+               "  nibble-convert model/ model-f16.gguf --type f16\n"
+               "  nibble-convert model-int4-g32.nbl model-q4_0.gguf\n"
+               "  nibble-convert model/ model.gguf --split-size 2G\n",
     .operands = operands,
     .operand_count = sizeof operands / sizeof *operands,
     .options = options_table,
@@ -83,10 +93,20 @@ static bool is_cast(const struct transfer_item *item)
     return item->target.storage != item->source->storage || item->target.dtype != item->source->dtype;
 }
 
-/* One item per tensor that is not dropped; counts them in result. items has room for all. */
-static void plan_items(struct convert_result *result, struct transfer_item *items,
-    const struct convert_options *options, const struct report *report)
+static struct destination destination_of(const struct convert_options *options)
 {
+    return (struct destination){.path = options->output,
+        .format = options->format,
+        .force = options->force,
+        .split_bytes = options->split_size,
+        .file_type = GGUF_TYPES_FILE_ANY};
+}
+
+/* One item per tensor that is not dropped; counts them in result. items has room for all. */
+static enum status plan_items(struct convert_result *result, struct transfer_item *items,
+    const struct convert_options *options, const struct report *report, struct error *err)
+{
+    const struct destination destination = destination_of(options);
     enum dtype type = DTYPE_F32;
     bool cast = wanted_type(&type, options);
     for (uint64_t i = 0; i < container_count(result->input.container); i++) {
@@ -94,35 +114,75 @@ static void plan_items(struct convert_result *result, struct transfer_item *item
         if (checkpoint_is_dropped(&result->input, source)) continue;
         struct transfer_item *item = &items[result->tensors++];
         *item = plan_item(source, cast, type);
+        enum status status = destination_target(&destination, &item->target, err);
+        if (status != OK) return status;
         result->tensors_cast += is_cast(item);
         report_detail(report, "%s: %s%s%s", source->name, type_name(source), is_cast(item) ? " -> " : "",
             is_cast(item) ? type_name(&item->target) : "");
         result->weights += source->elements;
         result->tensor_bytes += transfer_target_bytes(&item->target);
     }
+    return OK;
 }
 
 /* ---- the output ---- */
+
+/* ERR_USAGE if a file that is to appear is one of the input's. */
+static enum status refuse_input(struct container *container, const char *path, struct error *err)
+{
+    for (uint64_t i = 0; i < container_file_count(container); i++) {
+        if (file_same(container_file(container, i).path, path))
+            return fail(err, ERR_USAGE, "%s: is a file of the input; name another output", path);
+    }
+    return OK;
+}
+
+/* Remember the paths of the parts, which the writer owns. */
+static enum status note_parts(struct convert_result *result, const struct writer *writer, struct error *err)
+{
+    enum status status = OK;
+    for (const char *path; status == OK && (path = writer_file(writer, result->part_count)) != NULL;) {
+        status = refuse_input(result->input.container, path, err);
+        if (status == OK)
+            status = memory_grow(
+                &result->parts, &result->part_capacity, result->part_count + 1, sizeof *result->parts, err);
+        if (status != OK) return status;
+        result->parts[result->part_count] = memory_text(path, strlen(path), err);
+        if (!result->parts[result->part_count++]) return ERR_MEMORY;
+    }
+    return status;
+}
 
 static enum status write_output(struct convert_result *result, const struct transfer_item *items,
     uint32_t *source_crcs, struct pool *pool, const struct convert_options *options,
     const struct report *report, struct error *err)
 {
-    struct writer *writer = NULL;
+    const struct destination destination = destination_of(options);
     const char *const recorded[][2] = {{"type", options->type}};
-    enum status status = nbl_writer_create(&writer, options->output, options->force, err);
+    struct container *container = result->input.container;
+    struct writer *writer = NULL;
+    enum status status = destination_create(&writer, &destination, &result->input, report, err);
+    if (status == OK) status = provenance_reserve(writer, container, convert_command.name, recorded, 1, err);
     if (status == OK)
-        status = transfer_run(result->input.container, writer, items, result->tensors, source_crcs, pool,
-            report, "converting", err);
+        status = transfer_run(
+            container, writer, items, result->tensors, source_crcs, pool, report, "converting", err);
     if (status == OK) status = checkpoint_write_aliases(&result->input, writer, err);
     if (status == OK)
-        status = provenance_attach(
-            writer, result->input.container, convert_command.name, recorded, 1, source_crcs, err);
+        status = provenance_attach(writer, container, convert_command.name, recorded, 1, source_crcs, err);
+    if (status == OK) status = note_parts(result, writer, err);
     if (status != OK) {
         writer_abandon(writer);
         return status;
     }
     return writer_commit(writer, err);
+}
+
+static uint64_t output_bytes(const struct convert_result *result, const char *output)
+{
+    uint64_t bytes = result->part_count ? 0 : file_size(output);
+    for (uint64_t i = 0; i < result->part_count; i++)
+        bytes += file_size(result->parts[i]);
+    return bytes;
 }
 
 /* ---- all of it ---- */
@@ -136,12 +196,12 @@ static enum status convert_opened(struct convert_result *result, const struct co
     uint32_t *source_crcs = memory_new(count, sizeof *source_crcs, err);
     enum status status = ERR_MEMORY;
     if (!items || !source_crcs) goto done;
-    plan_items(result, items, options, report);
-    status = pool_create(&pool, (unsigned)options->common.threads, err);
+    status = plan_items(result, items, options, report, err);
+    if (status == OK) status = pool_create(&pool, (unsigned)options->common.threads, err);
     if (status != OK) goto done;
     result->threads = pool_workers(pool);
     status = write_output(result, items, source_crcs, pool, options, report, err);
-    if (status == OK) result->bytes_out = file_size(options->output);
+    if (status == OK) result->bytes_out = output_bytes(result, options->output);
 done:
     pool_free(pool);
     memory_free(source_crcs);
@@ -154,8 +214,11 @@ enum status convert_run(struct convert_result *out, const struct convert_options
     struct report report = {options->common.quiet, options->common.verbose};
     double start = report_seconds();
     *out = (struct convert_result){0};
-    enum status status = checkpoint_refuse_output(options->input, options->output, err);
+    const struct destination destination = destination_of(options);
+    enum status status = destination_check(&destination, err);
+    if (status == OK) status = checkpoint_refuse_output(options->input, options->output, err);
     if (status == OK) status = checkpoint_open(&out->input, options->input, err);
+    if (status == OK) status = refuse_input(out->input.container, options->output, err);
     if (status != OK) return status;
     out->bytes_in = container_bytes(out->input.container);
     checkpoint_note_dropped(&out->input, &report);
@@ -167,5 +230,8 @@ enum status convert_run(struct convert_result *out, const struct convert_options
 void convert_release(struct convert_result *result)
 {
     checkpoint_close(&result->input);
+    for (uint64_t i = 0; i < result->part_count; i++)
+        memory_free(result->parts[i]);
+    memory_free(result->parts);
     *result = (struct convert_result){0};
 }

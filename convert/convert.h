@@ -1,4 +1,4 @@
-/* Converting a model: any container to one .nbl file, every tensor accounted for, bytes copied or cast. */
+/* Converting a model: any container to a .nbl or GGUF file, every tensor accounted for, bytes copied or cast. */
 #ifndef NIBBLE_CONVERT_CONVERT_H
 #define NIBBLE_CONVERT_CONVERT_H
 
@@ -9,7 +9,9 @@
 struct convert_options {
     struct common_options common;
     const char *input, *output;
-    const char *type; /* "keep", "f32", "f16", "bf16" */
+    const char *type;   /* "keep", "f32", "f16", "bf16" */
+    const char *format; /* as in model/destination.h */
+    uint64_t split_size;
     bool force;
 };
 
@@ -23,12 +25,14 @@ struct convert_result {
     uint64_t tensors, tensors_cast;
     uint64_t weights, tensor_bytes; /* elements and bytes of the tensors written */
     uint64_t bytes_in, bytes_out;   /* of the files that hold tensors */
+    char **parts;                   /* [part_count] paths of the parts of a split output; 0: one file */
+    uint64_t part_count, part_capacity;
     unsigned threads;
     double seconds;
 };
 
 /* Do what the options say. With a type other than keep, matrices of floating point and quantized matrices
- * become that type; vectors (norms, biases) keep theirs, because they take no room and carry much. Errors:
+ * become that type; vectors (norms, biases) keep theirs, because they take no room and carry much; in GGUF files they are F32. Errors:
  * those of reading and writing; ERR_FORMAT: a tensor is missing, misshapen or unknown to the architecture;
  * ERR_NUMERIC: a weight would overflow to infinity. The output is the same for any number of threads, and on
  * an error it is not touched. Release *out with convert_release, also after an error. */

@@ -16,7 +16,8 @@ static double bits_per_weight(const struct convert_result *result)
 static void print_people(const struct convert_result *result, const struct convert_options *options)
 {
     char in[16], out[16], duration[24], memory[16];
-    printf("output           %s\n", options->output);
+    printf("output           %s\n", result->part_count ? result->parts[0] : options->output);
+    if (result->part_count) printf("parts            %" PRIu64 "\n", result->part_count);
     printf("tensors          %" PRIu64 ": %" PRIu64 " cast, %" PRIu64 " copied\n", result->tensors,
         result->tensors_cast, result->tensors - result->tensors_cast);
     printf("weights          %" PRIu64 "\n", result->weights);
@@ -26,6 +27,15 @@ static void print_people(const struct convert_result *result, const struct conve
     printf("time             %s, %u thread%s, %s kernels\n", report_duration(duration, result->seconds),
         result->threads, result->threads == 1 ? "" : "s", kernels()->name);
     printf("peak memory      %s\n", report_bytes(memory, memory_peak_bytes()));
+}
+
+static void write_parts(struct json_writer *json, const struct convert_result *result)
+{
+    json_write_key(json, "parts");
+    json_open_array(json);
+    for (uint64_t i = 0; i < result->part_count; i++)
+        json_write_text(json, result->parts[i]);
+    json_close_array(json);
 }
 
 static enum status print_json(
@@ -39,6 +49,7 @@ static enum status print_json(
     json_put_text(&json, "version", NIBBLE_VERSION);
     json_put_text(&json, "input", options->input);
     json_put_text(&json, "output", options->output);
+    if (result->part_count) write_parts(&json, result);
     json_put_text(&json, "type", options->type);
     json_put_u64(&json, "tensors", result->tensors);
     json_put_u64(&json, "tensors_cast", result->tensors_cast);

@@ -442,10 +442,10 @@ enum status container_write_sources(
     json_open_array(writer);
     for (uint64_t i = 0; i < container->file_count; i++) {
         const struct reader_file *file = &container->files[i];
-        uint32_t crc = file->head_crc;
-        enum status status = container->has_gaps ? read_crc(&crc, file->file, err) : OK;
+        uint32_t crc = tensor_crcs ? file->head_crc : 0;
+        enum status status = container->has_gaps && tensor_crcs ? read_crc(&crc, file->file, err) : OK;
         if (status) return status;
-        if (!container->has_gaps && !container->records_checksums)
+        if (!container->has_gaps && !container->records_checksums && tensor_crcs)
             crc = whole_crc(container, (uint32_t)i, tensor_crcs, &next);
         json_open_object(writer);
         json_put_text(writer, "file", file->name);

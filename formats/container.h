@@ -79,7 +79,7 @@ enum status container_document(
  * each whole file in eight hexadecimal digits, computed without reading anything again from the CRC-32 of
  * every tensor's bytes (tensor_crcs [container_count], which the caller computed while reading). For .nbl the
  * recorded header checksum, which covers every tensor's checksum, stands for the file. A GGUF file has gaps between its
- * tensors and is read once more. */
+ * tensors and is read once more. tensor_crcs NULL: zeros stand for all checksums and nothing is read. */
 enum status container_write_sources(
     struct container *container, const uint32_t *tensor_crcs, struct json_writer *writer, struct error *err);
 

@@ -1,4 +1,4 @@
-/* Reading a GGUF file (version 3): header, metadata, tensor table. The whole head is walked once through a cursor that knows
+/* Reading a GGUF file (versions 2 and 3): header, metadata, tensor table. The whole head is walked once through a cursor that knows
  * where the file ends; a count is compared with the bytes that remain before anything is allocated for it.
  *
  *   "GGUF" | version: u32 | tensors: u64 | pairs: u64
@@ -14,6 +14,7 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "formats/bytes.h"
+#include "formats/gguf_parts.h"
 #include "formats/gguf_types.h"
 #include "formats/measure.h"
 #include "formats/reader.h"
@@ -33,7 +34,9 @@ enum {
 /* The part of the file that is not read yet. */
 struct pass {
     struct container *container;
+    struct metadata *metadata; /* where pairs go */
     struct file *file;
+    uint64_t first_entry; /* of the container's: this file's first tensor */
     uint64_t at;
     uint64_t alignment;
 };
@@ -161,7 +164,7 @@ static enum status take_key(const char **out, struct pass *pass, struct error *e
 
 static enum status read_pair(struct pass *pass, struct error *err)
 {
-    struct metadata *metadata = &pass->container->metadata;
+    struct metadata *metadata = pass->metadata;
     struct metadata_item item = {0};
     enum status status = take_key(&item.key, pass, err);
 
@@ -177,7 +180,7 @@ static enum status read_pair(struct pass *pass, struct error *err)
 
 static enum status read_metadata(struct pass *pass, uint64_t pairs, struct error *err)
 {
-    struct metadata *metadata = &pass->container->metadata;
+    struct metadata *metadata = pass->metadata;
     const struct names_entry *twice;
     enum status status = OK;
 
@@ -271,7 +274,7 @@ static enum status place_tensors(struct pass *pass, struct error *err)
     uint64_t data, end;
 
     if (checked_align(&data, pass->at, pass->alignment)) return fail(err, ERR_FORMAT, "the head is too long");
-    for (uint64_t i = 0; i < pass->container->entry_count; i++) {
+    for (uint64_t i = pass->first_entry; i < pass->container->entry_count; i++) {
         struct reader_entry *entry = &pass->container->entries[i];
         if (checked_add(&entry->offset, entry->offset, data) ||
             checked_add(&end, entry->offset, entry->tensor.bytes) || end > pass->file->bytes)
@@ -297,8 +300,11 @@ static enum status read_tensors(struct pass *pass, uint64_t tensors, struct erro
 static enum status read_head(uint64_t *tensors, uint64_t *pairs, struct pass *pass, struct error *err)
 {
     uint32_t version = 0;
-    enum status status = take(pass, 4, "the signature", err) ? OK : ERR_FORMAT;
+    const uint8_t *signature = take(pass, 4, "the signature", err);
+    enum status status = signature ? OK : ERR_FORMAT;
 
+    if (!status && memcmp(signature, "GGUF", 4) != 0)
+        status = fail(err, ERR_FORMAT, "is no GGUF file: it does not begin with GGUF");
     if (!status) status = take_u32(&version, pass, "the version", err);
     if (status) return status;
     if (version >> 16 && !(version & 0xFFFF))
@@ -319,21 +325,32 @@ static enum status read_all(struct pass *pass, struct error *err)
     enum status status = read_head(&tensors, &pairs, pass, err);
 
     if (!status) status = read_metadata(pass, pairs, err);
-    if (!status) status = read_tensors(pass, tensors, err);
-    return status ? status : reader_index_tensors(pass->container, err);
+    return status ? status : read_tensors(pass, tensors, err);
 }
 
-enum status gguf_read(struct container *container, const char *path, struct error *err)
+enum status gguf_parts_file(
+    struct container *container, const char *path, struct metadata *metadata, struct error *err)
 {
-    struct pass pass = {.container = container, .alignment = 32};
+    struct pass pass = {
+        .container = container, .metadata = metadata, .first_entry = container->entry_count, .alignment = 32};
     enum status status = reader_add_file(container, path, reader_base_name(path), err);
 
     if (status) return status;
     pass.file = container->files[container->file_count - 1].file;
-    container->has_gaps = true;
     status = file_map(pass.file, err);
     if (!status) status = read_all(&pass, err);
     if (status) return fail_within(err, status, "%s", path);
     container->files[container->file_count - 1].head_bytes = pass.at;
     return OK;
+}
+
+enum status gguf_read(struct container *container, const char *path, struct error *err)
+{
+    enum status status = gguf_parts_file(container, path, &container->metadata, err);
+
+    container->has_gaps = true;
+    if (!status) status = gguf_parts_read(container, path, err);
+    if (status) return status;
+    status = reader_index_tensors(container, err);
+    return status ? fail_within(err, status, "%s", path) : OK;
 }

@@ -141,16 +141,13 @@ static enum status write_history(struct json_writer *out, struct container *cont
 
 /* ---- the document ---- */
 
-enum status provenance_attach(struct writer *writer, struct container *container, const char *tool,
+/* tensor_crcs NULL: zeros stand for the checksums, so that the length is known. Owner of *text: the caller, memory_free. */
+static enum status write_text(char **text, uint64_t *bytes, struct container *container, const char *tool,
     const char *const (*options)[2], uint64_t option_count, const uint32_t *tensor_crcs, struct error *err)
 {
     struct json_writer out = {.indent = 2};
     enum status status;
-    char *text = NULL;
-    uint64_t bytes;
 
-    status = provenance_carry(writer, container, err);
-    if (status) return status;
     json_open_object(&out);
     json_put_text(&out, "tool", tool);
     json_put_text(&out, "version", NIBBLE_VERSION);
@@ -163,9 +160,32 @@ enum status provenance_attach(struct writer *writer, struct container *container
     status = container_write_sources(container, tensor_crcs, &out, err);
     if (!status) status = write_history(&out, container, err);
     json_close_object(&out);
-    if (!status) status = json_writer_take(&out, &text, &bytes, err);
+    if (!status) status = json_writer_take(&out, text, bytes, err);
+    json_writer_free(&out);
+    return status;
+}
+
+enum status provenance_reserve(struct writer *writer, struct container *container, const char *tool,
+    const char *const (*options)[2], uint64_t option_count, struct error *err)
+{
+    char *text = NULL;
+    uint64_t bytes;
+    enum status status = write_text(&text, &bytes, container, tool, options, option_count, NULL, err);
+
+    if (!status) status = writer_reserve(writer, DOCUMENT_NAME, bytes, err);
+    memory_free(text);
+    return status;
+}
+
+enum status provenance_attach(struct writer *writer, struct container *container, const char *tool,
+    const char *const (*options)[2], uint64_t option_count, const uint32_t *tensor_crcs, struct error *err)
+{
+    char *text = NULL;
+    uint64_t bytes;
+    enum status status = provenance_carry(writer, container, err);
+
+    if (!status) status = write_text(&text, &bytes, container, tool, options, option_count, tensor_crcs, err);
     if (!status) status = writer_document(writer, DOCUMENT_NAME, text, bytes, err);
     memory_free(text);
-    json_writer_free(&out);
     return status;
 }

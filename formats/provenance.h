@@ -27,4 +27,9 @@ enum status provenance_carry(struct writer *writer, struct container *container,
 enum status provenance_attach(struct writer *writer, struct container *container, const char *tool,
     const char *const (*options)[2], uint64_t option_count, const uint32_t *tensor_crcs, struct error *err);
 
+/* Make room for that "provenance.json" in a format that needs it (writer_reserve): its length does not depend on the checksums. The
+ * same arguments as provenance_attach will get, before writer_begin. */
+enum status provenance_reserve(struct writer *writer, struct container *container, const char *tool,
+    const char *const (*options)[2], uint64_t option_count, struct error *err);
+
 #endif

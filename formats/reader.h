@@ -89,7 +89,7 @@ enum status safetensors_read(struct container *container, const char *path, stru
 /* Read a folder's shards through its index (model.safetensors.index.json). */
 enum status shards_read(struct container *container, const char *folder, struct error *err);
 
-/* Read one GGUF file. */
+/* Read one GGUF file, or all parts of a split one through the first (formats/gguf_parts.h). */
 enum status gguf_read(struct container *container, const char *path, struct error *err);
 
 /* Read one .nbl file. */

@@ -34,10 +34,20 @@ uint64_t writer_head(const struct writer *writer, uint64_t index)
     return writer->kind->head ? writer->kind->head(writer, index) : 0;
 }
 
+enum status writer_reserve(struct writer *writer, const char *name, uint64_t bytes, struct error *err)
+{
+    return writer->kind->reserve ? writer->kind->reserve(writer, name, bytes, err) : OK;
+}
+
 enum status writer_document(
     struct writer *writer, const char *name, const char *bytes, uint64_t count, struct error *err)
 {
     return writer->kind->document(writer, name, bytes, count, err);
+}
+
+const char *writer_file(const struct writer *writer, uint64_t index)
+{
+    return writer->kind->file ? writer->kind->file(writer, index) : NULL;
 }
 
 enum status writer_commit(struct writer *writer, struct error *err)

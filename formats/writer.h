@@ -34,9 +34,17 @@ void writer_checksum(struct writer *writer, uint64_t index, uint32_t crc);
  * (container_interleave says how). After writer_add. */
 uint64_t writer_head(const struct writer *writer, uint64_t index);
 
+/* Make room for a document of at most `bytes` bytes that will be attached later. Before writer_begin; for formats that must know
+ * where everything lies before the data are written. The others do nothing. */
+enum status writer_reserve(struct writer *writer, const char *name, uint64_t bytes, struct error *err);
+
 /* Attach a document (bytes are copied). Names are unique. At any time before commit. */
 enum status writer_document(
     struct writer *writer, const char *name, const char *bytes, uint64_t count, struct error *err);
+
+/* The path of file number `index` that will appear, for formats that may write several; NULL past the last, and always where
+ * there is only the one that was asked for. After writer_begin; owner: the writer. */
+const char *writer_file(const struct writer *writer, uint64_t index);
 
 /* Write what is left, make it durable, and let it appear. Frees the writer, also on error. */
 enum status writer_commit(struct writer *writer, struct error *err);
@@ -45,7 +53,8 @@ void writer_abandon(struct writer *writer);
 
 /* ---- for those who make one ---- */
 
-/* What a format does; the comments above say what each must do. `head` may be NULL: rows in their order. */
+/* What a format does; the comments above say what each must do. NULL may be: `head` (rows in their order),
+ * `reserve` and `file`. */
 struct writer_kind {
     const char *name; /* "nbl", "GGUF" */
     enum status (*add)(struct writer *, const struct tensor *, uint64_t *index, struct error *);
@@ -55,8 +64,10 @@ struct writer_kind {
         struct writer *, uint64_t index, uint64_t offset, const void *bytes, uint64_t count, struct error *);
     void (*checksum)(struct writer *, uint64_t index, uint32_t crc);
     uint64_t (*head)(const struct writer *, uint64_t index);
+    enum status (*reserve)(struct writer *, const char *name, uint64_t bytes, struct error *);
     enum status (*document)(
         struct writer *, const char *name, const char *bytes, uint64_t count, struct error *);
+    const char *(*file)(const struct writer *, uint64_t index);
     enum status (*commit)(struct writer *, struct error *);
     void (*abandon)(struct writer *);
 };

@@ -2,6 +2,8 @@
 #include "model/gguf_checkpoint.h"
 
 #include "base/memory.h"
+#include "formats/gguf_writer.h"
+#include "formats/provenance.h"
 #include "model/gguf_config.h"
 #include "model/gguf_names.h"
 #include "model/tokenizer/gguf_tokenizer.h"
@@ -30,6 +32,42 @@ static enum status rename_tensors(
     return status ? status : container_reindex(container, err);
 }
 
+/* A string among the metadata as a document; the spaces at the end of what was reserved are taken off. */
+static enum status attach_provenance(struct container *container, struct error *err)
+{
+    const char *text = NULL;
+    uint64_t bytes = 0;
+    char *copy;
+    enum status status =
+        metadata_get_string(container_metadata(container), GGUF_WRITER_PROVENANCE, &text, &bytes, err);
+
+    if (status || !text) return status;
+    while (bytes && text[bytes - 1] == ' ')
+        bytes--;
+    copy = memory_text(text, bytes, err);
+    return copy ? container_attach(container, PROVENANCE_DOCUMENT, copy, bytes, err) : ERR_MEMORY;
+}
+
+/* The chat template, which is carried as inert text and never evaluated, in its place in a Hugging Face folder. */
+static enum status attach_template(struct container *container, struct error *err)
+{
+    struct json_writer json = {.indent = 2};
+    const char *template = NULL;
+    char *text = NULL;
+    uint64_t bytes = 0;
+    enum status status =
+        metadata_get_string(container_metadata(container), "tokenizer.chat_template", &template, &bytes, err);
+
+    if (status || !template) return status;
+    json_open_object(&json);
+    json_write_key(&json, "chat_template");
+    json_write_string(&json, template, bytes);
+    json_close_object(&json);
+    status = json_writer_take(&json, &text, &bytes, err);
+    json_writer_free(&json);
+    return status ? status : container_attach(container, "tokenizer_config.json", text, bytes, err);
+}
+
 static enum status see_as_checkpoint(struct container *container, struct error *err)
 {
     struct gguf_config config;
@@ -41,6 +79,8 @@ static enum status see_as_checkpoint(struct container *container, struct error *
     if (status) return status;
     status = gguf_tokenizer_write(&text, &bytes, container_metadata(container), err);
     if (!status && text) status = container_attach(container, "tokenizer.json", text, bytes, err);
+    if (!status) status = attach_template(container, err);
+    if (!status) status = attach_provenance(container, err);
     return status ? status : rename_tensors(container, &config, err);
 }
 

@@ -9,8 +9,8 @@
 
 #include "formats/container.h"
 
-/* Change an opened GGUF container, before it is mapped: tensors get the names of model/layers.h, config.json is attached, and
- * tokenizer.json where the file has tokens. ERR_UNSUPPORTED: an architecture, a feature of it, rotary factors that no formula
+/* Change an opened GGUF container, before it is mapped: tensors get the names of model/layers.h, config.json is attached, and,
+ * where the file has them, tokenizer.json, the chat template (tokenizer_config.json) and nibble's provenance.json. ERR_UNSUPPORTED: an architecture, a feature of it, rotary factors that no formula
  * here explains, a kind of tokenizer. ERR_FORMAT: a missing or impossible value. Both name the file and the key or tensor. */
 enum status gguf_checkpoint(struct container *container, struct error *err);
 

@@ -14,20 +14,27 @@
 enum { KEY_BYTES = 128 };
 
 /* One row per architecture. */
-static const struct family {
-    const char *name, *architecture;
-    const char *sliding; /* the architecture where there is a sliding window; NULL: such files are refused */
-    bool interleaved;
-} families[] = {
+static const struct gguf_family families[] = {
     {"llama", "LlamaForCausalLM", "MistralForCausalLM", true},
     {"qwen2", "Qwen2ForCausalLM", NULL, false},
     {"qwen3", "Qwen3ForCausalLM", NULL, false},
 };
 
+const struct gguf_family *gguf_config_family(const struct architecture *architecture)
+{
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        const struct gguf_family *family = &families[i];
+        if (strcmp(family->architecture, architecture->name) == 0 ||
+            (family->sliding && strcmp(family->sliding, architecture->name) == 0))
+            return family;
+    }
+    return NULL;
+}
+
 struct source {
     struct container *container;
     const struct metadata *metadata;
-    const struct family *family;
+    const struct gguf_family *family;
     const struct architecture *architecture;
     struct json_writer json;
 };
@@ -58,17 +65,6 @@ static enum status find_family(struct source *in, struct error *err)
     return fail(err, ERR_UNSUPPORTED,
         "general.architecture: %s is not run or converted (known: llama, qwen2, qwen3)",
         error_quote(quoted, sizeof quoted, name, bytes < 64 ? bytes : 64));
-}
-
-/* A part of a split file has a part of the tensors. */
-static enum status refuse_part(const struct source *in, struct error *err)
-{
-    uint64_t parts = 1;
-    enum status status = metadata_get_u64(in->metadata, "split.count", 0, INT64_MAX, &parts, err);
-
-    if (status || parts <= 1) return status;
-    return fail(err, ERR_UNSUPPORTED,
-        "split.count: is one of %" PRIu64 " files; join them first (llama-gguf-split --merge)", parts);
 }
 
 /* Keys under which the same tensors would mean something else, unless they hold the number that means nothing. */
@@ -362,7 +358,6 @@ enum status gguf_config_write(
 
     *out = (struct gguf_config){0};
     *text = NULL;
-    if (!status) status = refuse_part(&in, err);
     if (!status) status = refuse_features(&in, err);
     if (!status) status = put_all(&in, out, err);
     if (!status) out->interleaved = in.family->interleaved;

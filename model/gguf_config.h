@@ -3,6 +3,17 @@
 #define NIBBLE_MODEL_GGUF_CONFIG_H
 
 #include "formats/container.h"
+#include "model/layers.h"
+
+/* One architecture as GGUF knows it. */
+struct gguf_family {
+    const char *name, *architecture; /* "llama", "LlamaForCausalLM" */
+    const char *sliding; /* the architecture where there is a sliding window; NULL: such files are refused */
+    bool interleaved;    /* rows of q and k lie with the halves of every head interleaved */
+};
+
+/* The family of an architecture of this project; NULL if GGUF has no name for it here. */
+const struct gguf_family *gguf_config_family(const struct architecture *architecture);
 
 /* What else follows from the metadata. */
 struct gguf_config {

@@ -60,11 +60,18 @@ bool gguf_names_role(const char *name, enum role *role, uint32_t *layer)
     return false;
 }
 
+char *gguf_names_write(char *out, uint64_t out_bytes, enum role role, uint32_t layer)
+{
+    if (role < ROLE_PER_LAYER)
+        snprintf(out, out_bytes, "%s", names[role]);
+    else
+        snprintf(out, out_bytes, LAYER_PREFIX "%" PRIu32 ".%s", layer, names[role]);
+    return out;
+}
+
 const struct tensor *gguf_names_find(const struct container *container, enum role role, uint32_t layer)
 {
     char name[64];
 
-    if (role < ROLE_PER_LAYER) return container_find(container, names[role]);
-    snprintf(name, sizeof name, LAYER_PREFIX "%" PRIu32 ".%s", layer, names[role]);
-    return container_find(container, name);
+    return container_find(container, gguf_names_write(name, sizeof name, role, layer));
 }

@@ -8,6 +8,9 @@
  * other name; *layer is 0 for what exists once. */
 bool gguf_names_role(const char *name, enum role *role, uint32_t *layer);
 
+/* That name: out [out_bytes], at least 64. Returns out. */
+char *gguf_names_write(char *out, uint64_t out_bytes, enum role role, uint32_t layer);
+
 /* The tensor of a role under its GGUF name, or NULL. */
 const struct tensor *gguf_names_find(const struct container *container, enum role role, uint32_t layer);
 

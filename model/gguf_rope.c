@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "model/rope.h"
 
+#define PI 3.14159265358979323846
 #define AGREEMENT 1e-4
 #define CONTEXT_LEAST 16
 #define CONTEXT_MOST (1 << 24)
@@ -71,4 +72,25 @@ enum status gguf_rope_solve(struct rope_config *rope, struct container *containe
             rope->factor);
     memory_free(floats);
     return status;
+}
+
+void gguf_rope_factors(float *factors, const struct model_config *config)
+{
+    const struct rope_config *rope = &config->rope;
+    const float context = (float)rope->original_context, factor = (float)rope->factor;
+    const float low = (float)rope->low_freq_factor, high = (float)rope->high_freq_factor;
+    struct model_config plain = *config;
+
+    plain.rope.kind = ROPE_DEFAULT;
+    rope_frequencies(factors, &plain, 0);
+    for (uint32_t i = 0; i < config->head_size / 2; i++) {
+        const float wavelength = (float)(2 * PI) / factors[i];
+        const float smooth = (context / wavelength - low) / (high - low);
+        if (wavelength < context / high)
+            factors[i] = 1;
+        else if (wavelength > context / low)
+            factors[i] = factor;
+        else
+            factors[i] = 1 / ((1 - smooth) / factor + smooth);
+    }
 }

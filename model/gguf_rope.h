@@ -13,4 +13,7 @@
 enum status gguf_rope_solve(struct rope_config *rope, struct container *container,
     const struct tensor *factors, uint64_t head_size, struct error *err);
 
+/* The divisors of a configuration of ROPE_LLAMA3: out [head_size / 2], in the single precision of llama.cpp's converter. */
+void gguf_rope_factors(float *factors, const struct model_config *config);
+
 #endif

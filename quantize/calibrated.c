@@ -359,6 +359,7 @@ static enum status write_output(struct quantize_job *job, struct error *err)
         items[i] = (struct transfer_item){
             .from = from, .source = container_find(from, planned->target.name), .target = planned->target};
     }
+    if (status == OK) status = quantize_reserve(job, err);
     if (status == OK)
         status = transfer_run(job->input->container, job->writer, items, plan->count, job->source_crcs,
             job->pool, job->report, "writing", err);

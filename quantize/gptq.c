@@ -125,13 +125,13 @@ struct packing {
     const struct tensor *before; /* the weights as they were */
     uint8_t *out;                /* [layout.bytes] */
     struct rtn_sums *sums;       /* [tiles] */
-    float *floats;               /* [workers][2][8][cols] */
+    float *floats;               /* [workers][8][cols] */
 };
 
 /* Up to 8 rows as they were: [rows][cols]. */
 static float *rows_before(const struct packing *packing, unsigned worker, uint64_t row, uint64_t rows)
 {
-    float *out = packing->floats + worker * 2 * TILE_ROWS * packing->target->shape[1];
+    float *out = packing->floats + worker * TILE_ROWS * packing->target->shape[1];
     layer_decode_rows(out, packing->before, row, rows);
     return out;
 }
@@ -159,12 +159,18 @@ static enum status pack_tile(void *context, uint64_t index, unsigned worker, str
 static enum status measure_blocks(void *context, uint64_t index, unsigned worker, struct error *err)
 {
     struct packing *packing = context;
-    uint64_t row = index * TILE_ROWS, cols = packing->target->shape[1];
-    uint64_t left = packing->target->shape[0] - row, count = left < TILE_ROWS ? left : TILE_ROWS;
-    float *before = rows_before(packing, worker, row, count), *after = before + TILE_ROWS * cols;
+    const struct tensor *target = packing->target;
+    const struct block_info *info = block_info(target->block);
+    uint64_t row = index * TILE_ROWS, cols = target->shape[1], bytes = cols / info->weights * info->bytes;
+    uint64_t count = target->shape[0] - row < TILE_ROWS ? target->shape[0] - row : TILE_ROWS;
+    const float *before = rows_before(packing, worker, row, count);
     (void)err;
-    blocks_decode(after, packing->target->block, packing->result->blocks, row * cols, count * cols);
-    packing->sums[index] = rtn_sums_of(before, after, count * cols);
+    for (uint64_t i = 0; i < count; i++) {
+        struct rtn_sums sums =
+            rtn_row_sums(target->block, packing->result->blocks + (row + i) * bytes, before + i * cols, cols);
+        packing->sums[index].error += sums.error;
+        packing->sums[index].power += sums.power;
+    }
     return OK;
 }
 
@@ -183,7 +189,7 @@ static enum status pack(struct calibrated *work, struct layer *layer, struct pla
         packing.out = memory_new(packing.layout.bytes, 1, err);
     }
     packing.sums = memory_new(tiles, sizeof *packing.sums, err);
-    packing.floats = memory_new(pool_workers(work->pool) * 2 * TILE_ROWS * cols, sizeof(float), err);
+    packing.floats = memory_new(pool_workers(work->pool) * TILE_ROWS * cols, sizeof(float), err);
     status = (packing.out || result->blocks) && packing.sums && packing.floats ? OK : ERR_MEMORY;
     if (status == OK)
         status = pool_run(work->pool, tiles, result->blocks ? measure_blocks : pack_tile, &packing, err);

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
-#define ROW(name, base, rules) {name, BLOCK_##base, rules},
+#define ROW(name, base, rules, file_type) {name, BLOCK_##base, rules, file_type},
 
 static const struct mix mixes[] = {MIX_LIST(ROW)};
 

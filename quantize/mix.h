@@ -6,28 +6,29 @@
 #include "model/layers.h"
 #include "tensor/blocks.h"
 
-/* THE table of names: MIX(name, block type of a matrix that no rule names, whose rules). Three are second names, as there. */
+/* THE table of names: MIX(name, block type of a matrix that no rule names, whose rules, number of such files in
+ * GGUF). Three are second names, as there. */
 #define MIX_LIST(MIX)                                                                                        \
-    MIX("q4_0", Q4_0, "q4_0")                                                                                \
-    MIX("q4_1", Q4_1, "q4_1")                                                                                \
-    MIX("q5_0", Q5_0, "q5_0")                                                                                \
-    MIX("q5_1", Q5_1, "q5_1")                                                                                \
-    MIX("q8_0", Q8_0, "q8_0")                                                                                \
-    MIX("q2_k", Q2_K, "q2_k")                                                                                \
-    MIX("q2_k_s", Q2_K, "q2_k_s")                                                                            \
-    MIX("q3_k", Q3_K, "q3_k_m")                                                                              \
-    MIX("q3_k_s", Q3_K, "q3_k_s")                                                                            \
-    MIX("q3_k_m", Q3_K, "q3_k_m")                                                                            \
-    MIX("q3_k_l", Q3_K, "q3_k_l")                                                                            \
-    MIX("q4_k", Q4_K, "q4_k_m")                                                                              \
-    MIX("q4_k_s", Q4_K, "q4_k_s")                                                                            \
-    MIX("q4_k_m", Q4_K, "q4_k_m")                                                                            \
-    MIX("q5_k", Q5_K, "q5_k_m")                                                                              \
-    MIX("q5_k_s", Q5_K, "q5_k_s")                                                                            \
-    MIX("q5_k_m", Q5_K, "q5_k_m")                                                                            \
-    MIX("q6_k", Q6_K, "q6_k")                                                                                \
-    MIX("iq4_nl", IQ4_NL, "iq4_nl")                                                                          \
-    MIX("iq4_xs", IQ4_XS, "iq4_xs")
+    MIX("q4_0", Q4_0, "q4_0", 2)                                                                             \
+    MIX("q4_1", Q4_1, "q4_1", 3)                                                                             \
+    MIX("q5_0", Q5_0, "q5_0", 8)                                                                             \
+    MIX("q5_1", Q5_1, "q5_1", 9)                                                                             \
+    MIX("q8_0", Q8_0, "q8_0", 7)                                                                             \
+    MIX("q2_k", Q2_K, "q2_k", 10)                                                                            \
+    MIX("q2_k_s", Q2_K, "q2_k_s", 21)                                                                        \
+    MIX("q3_k", Q3_K, "q3_k_m", 12)                                                                          \
+    MIX("q3_k_s", Q3_K, "q3_k_s", 11)                                                                        \
+    MIX("q3_k_m", Q3_K, "q3_k_m", 12)                                                                        \
+    MIX("q3_k_l", Q3_K, "q3_k_l", 13)                                                                        \
+    MIX("q4_k", Q4_K, "q4_k_m", 15)                                                                          \
+    MIX("q4_k_s", Q4_K, "q4_k_s", 14)                                                                        \
+    MIX("q4_k_m", Q4_K, "q4_k_m", 15)                                                                        \
+    MIX("q5_k", Q5_K, "q5_k_m", 17)                                                                          \
+    MIX("q5_k_s", Q5_K, "q5_k_s", 16)                                                                        \
+    MIX("q5_k_m", Q5_K, "q5_k_m", 17)                                                                        \
+    MIX("q6_k", Q6_K, "q6_k", 18)                                                                            \
+    MIX("iq4_nl", IQ4_NL, "iq4_nl", 25)                                                                      \
+    MIX("iq4_xs", IQ4_XS, "iq4_xs", 30)
 
 /* The block types that can be written, as command lines spell them, for a matrix by itself. */
 #define MIX_BLOCKS "q4_0|q4_1|q5_0|q5_1|q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs"
@@ -35,7 +36,8 @@
 struct mix {
     const char *name;
     enum block_type base;
-    const char *rules; /* the name whose rules apply */
+    const char *rules;  /* the name whose rules apply */
+    uint32_t file_type; /* general.file_type (formats/gguf_types.h) */
 };
 
 /* The row of a name; NULL if there is none. */

@@ -115,6 +115,11 @@ enum status pairs_create(struct pairs *out, const struct quantize_options *optio
     return OK;
 }
 
+void pairs_add_imatrix(struct pairs *pairs, uint32_t crc32)
+{
+    add_text(pairs, "importance matrix crc32", "%08" PRIx32, crc32);
+}
+
 void pairs_free(struct pairs *pairs)
 {
     memory_free(pairs->list);

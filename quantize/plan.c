@@ -346,12 +346,19 @@ enum status plan_set_bits(struct plan *plan, struct plan_tensor *planned, const 
     return status;
 }
 
+void plan_set_target(struct plan *plan, struct plan_tensor *planned, const struct tensor *target)
+{
+    planned->target = *target;
+    planned->bytes = transfer_target_bytes(target);
+    add_up(plan);
+}
+
 void plan_widen(struct plan *plan, struct plan_tensor *planned)
 {
+    struct tensor target = planned->target;
+    target.dtype = DTYPE_F32;
     planned->rewritten = true;
-    planned->target.dtype = DTYPE_F32;
-    planned->bytes = transfer_target_bytes(&planned->target);
-    add_up(plan);
+    plan_set_target(plan, planned, &target);
 }
 
 void plan_free(struct plan *plan)

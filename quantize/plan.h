@@ -28,6 +28,7 @@ struct plan_tensor {
     enum role role;              /* ROLE_COUNT: none */
     uint32_t layer;              /* of a role that every layer has */
     struct recipe recipe;        /* keep: not quantized */
+    const float *column_weights; /* [cols] of an importance matrix, not owned; NULL: none */
     bool pinned;                 /* a rule gives its bits or type: a budget leaves them */
     bool fallback;     /* the blocks it should have do not divide its rows: it has others, or is kept */
     bool requantized;  /* its source is quantized already */
@@ -63,5 +64,8 @@ void plan_free(struct plan *plan);
 enum status plan_set_bits(struct plan *plan, struct plan_tensor *planned, const struct settings *settings,
     uint32_t bits, struct error *err);
 void plan_widen(struct plan *plan, struct plan_tensor *planned);
+
+/* Store a tensor as `target` says (its storage and type; what its values are stays); sums follow. */
+void plan_set_target(struct plan *plan, struct plan_tensor *planned, const struct tensor *target);
 
 #endif

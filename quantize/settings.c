@@ -7,22 +7,25 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/destination.h"
 
 /* ---- the table ---- */
 
 #define BITS_CHOICES "2|3|4|5|6|8"
 #define TYPE_CHOICES MIX_BLOCKS "|" DTYPE_CHOICES
 #define DTYPE_CHOICES "f32|f16|bf16"
-#define MIX_CHOICE(name, base, rules) "|" name
+#define MIX_CHOICE(name, base, rules, file_type) "|" name
 #define METHOD_CHOICE(name, help, ...) "|" name
 #define METHOD_HELP(name, help, ...) name ": " help ". "
 #define METHOD_ROW(name, help, ...) {name, help, __VA_ARGS__},
 #define AT(field) offsetof(struct quantize_options, field)
 
 static const struct operand operands[] = {
-    {"INPUT", AT(input), "A Hugging Face folder, a .safetensors file or a .nbl file."},
+    {"INPUT", AT(input),
+        "A Hugging Face folder, a .safetensors, .nbl or GGUF file (of a split one the first part)."},
     {"OUTPUT", AT(output),
-        "The file to write: .nbl, or .gguf, which needs --type. It appears complete or not at all."},
+        "The file to write: NAME.gguf is a GGUF file, which needs --type, any other name a .nbl file. It "
+        "appears complete or not at all."},
 };
 
 static const struct option options_table[] = {
@@ -140,8 +143,9 @@ static const struct option options_table[] = {
         "Write the choice as a text file, one line a matrix, to look at and edit.", NULL},
     {"allocation", OPTION_TEXT, AT(allocation), 0, 0, NULL, "FILE", NULL,
         "Take the bits of every matrix from such a file instead of measuring.", NULL},
+    DESTINATION_OPTIONS(struct quantize_options),
     {"dry-run", OPTION_FLAG, AT(dry_run), 0, 0, NULL, NULL, NULL,
-        "Print what would become of every tensor and the size of the file; write nothing.", "Output"},
+        "Print what would become of every tensor and the size of the file; write nothing.", NULL},
     {"report-error", OPTION_FLAG, AT(report_error), 0, 0, NULL, NULL, NULL,
         "Also report the relative root mean square error of the quantized weights.", NULL},
     {"report", OPTION_TEXT, AT(report), 0, 0, NULL, "FILE", NULL,
@@ -155,7 +159,6 @@ static const struct option options_table[] = {
         "command "
         "would continue.",
         NULL},
-    {"force", OPTION_FLAG, AT(force), 0, 0, NULL, NULL, NULL, "Replace OUTPUT if it exists.", NULL},
     COMMON_OPTIONS(struct quantize_options),
 };
 

@@ -53,7 +53,8 @@ const struct method *settings_method(const char *name);
 /* The command line as it was parsed. */
 struct quantize_options {
     struct common_options common;
-    const char *input, *output;
+    const char *input, *output, *format;
+    uint64_t split_size;                                       /* 0: one file */
     const char *method, *range, *embedding, *head, *kept_type; /* NULL: the default */
     struct option_list keep, override;
     bool dry_run, force, report_error, allow_requantize;

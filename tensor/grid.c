@@ -253,8 +253,8 @@ static enum status group_fault(const float *weights, uint64_t group, uint64_t ro
 }
 
 enum status grid_quantize_rows(uint8_t *codes, uint16_t *scales, uint8_t *zeros, const float *weights,
-    uint64_t rows, uint64_t cols, struct scheme scheme, enum grid_range range,
-    const float *importance, uint64_t *fault_row, uint64_t *fault_col, struct error *err)
+    uint64_t rows, uint64_t cols, struct scheme scheme, enum grid_range range, const float *importance,
+    uint64_t *fault_row, uint64_t *fault_col, struct error *err)
 {
     uint64_t group = scheme.group, groups = cols / group;
     struct batch batch;

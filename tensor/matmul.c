@@ -162,6 +162,20 @@ static void dot_rows(const struct product *product, enum dtype dtype, const void
     }
 }
 
+/* One token: blocks are multiplied as they are read. The bits are those of decoding first. */
+static void dot_blocks(const struct product *product, uint64_t row, uint64_t count, const float *bias)
+{
+    const struct tensor *weight = product->weight;
+    const struct block_info *info = block_info(weight->block);
+    const uint64_t blocks = product->cols / info->weights;
+    const uint8_t *data = (const uint8_t *)weight->data + row * blocks * info->bytes;
+    for (uint64_t r = 0; r < count; r++, data += blocks * info->bytes) {
+        float sum;
+        kernels()->block_dot(&sum, weight->block, data, product->x, blocks);
+        product->y[row + r] = sum + bias[r];
+    }
+}
+
 static enum status dot_task(void *context, uint64_t index, unsigned worker, struct error *err)
 {
     (void)err;
@@ -173,6 +187,8 @@ static enum status dot_task(void *context, uint64_t index, unsigned worker, stru
         for (uint64_t r = row; r < end; r += DENSE_ROWS)
             dot_rows(product, product->weight->dtype, dense_row(product, r), r, least(end - r, DENSE_ROWS),
                 bias + (r - row));
+    } else if (product->weight->storage == STORAGE_BLOCKS && product->tokens == 1) {
+        dot_blocks(product, row, end - row, bias);
     } else if (product->weight->storage == STORAGE_BLOCKS) {
         float *decoded = product->panels[worker];
         for (uint64_t r = row; r < end; r += DENSE_ROWS) {

@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "tensor/blocks.h"
+#include "tensor/kernels/kernels.h"
 #include "tests/support/testing.h"
 
 static void values_are_the_reference(void)
@@ -54,11 +55,40 @@ static void parts(void)
     }
 }
 
+/* Every kernel set decodes to the same bits, and its products are those of its dot_f32 with what the blocks decode to. */
+static void kernel_sets(void)
+{
+    static const char *const sets[] = {"scalar", "avx2", "avx512"};
+    enum { BLOCKS = 5 };
+    uint8_t blocks[BLOCKS * BLOCK_BYTES_MOST];
+    float values[2][BLOCKS * BLOCK_WEIGHTS_MOST], x[BLOCKS * BLOCK_WEIGHTS_MOST];
+    uint64_t seed = 1;
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++)
+        x[i] = testing_normal(&seed);
+    for (size_t i = 0; i < sizeof blocks; i++)
+        blocks[i] = (uint8_t)(testing_random(&seed) & 0xBB); /* no half of these bytes is infinite */
+    for (size_t set = 0; set < sizeof sets / sizeof *sets; set++) {
+        if (kernels_select(sets[set], NULL) != OK) continue; /* this CPU lacks the set */
+        for (int type = BLOCK_NONE + 1; type < BLOCK_COUNT; type++) {
+            const uint64_t count = BLOCKS * block_info((enum block_type)type)->weights;
+            float product, expected;
+            kernels_scalar.block_decode(values[0], (enum block_type)type, blocks, BLOCKS);
+            blocks_decode(values[1], (enum block_type)type, blocks, 0, count);
+            CU_ASSERT(memcmp(values[0], values[1], count * sizeof **values) == 0);
+            kernels()->block_dot(&product, (enum block_type)type, blocks, x, BLOCKS);
+            kernels()->dot_f32(&expected, values[0], x, count);
+            CU_ASSERT(memcmp(&product, &expected, sizeof product) == 0);
+        }
+    }
+    CU_ASSERT(kernels_select(NULL, NULL) == OK);
+}
+
 int main(void)
 {
     static const struct test_case cases[] = {
         {"values are the reference's", values_are_the_reference},
         {"parts", parts},
+        {"kernel sets", kernel_sets},
     };
     return TESTING_RUN("blocks", cases);
 }

@@ -13,6 +13,7 @@
 #include "formats/container.h"
 #include "model/tokenizer/tokenizer.h"
 #include "tests/support/gguf_file.h"
+#include "tests/support/golden_texts.h"
 #include "tests/support/testing.h"
 
 enum { TOKENS_MOST = 2048 };
@@ -30,18 +31,6 @@ struct parts {
 static struct parts parts; /* of one tokenizer at a time */
 
 /* ---- taking apart ---- */
-
-static struct json_document *parse_file(const char *path)
-{
-    struct json_document *document = NULL;
-    struct error err = {0};
-    uint64_t bytes;
-    char *text = testing_read(path, &bytes);
-
-    REQUIRE(json_parse(&document, path, text, bytes, &err) == OK, &err);
-    memory_free(text);
-    return document;
-}
 
 static void set_token(uint64_t id, const char *text, int32_t type)
 {
@@ -141,48 +130,13 @@ static const char *write_parts(const struct row *row)
 
 /* ---- golden ---- */
 
-static bool same_ids(const struct json_value *expected, const uint32_t *ids, uint64_t count)
-{
-    const struct json_value *id = expected->children;
-
-    if (expected->count != count) return false;
-    for (uint64_t i = 0; i < count; i++, id = id->next) {
-        if (id->u64 != ids[i]) return false;
-    }
-    return true;
-}
-
-static void check_text(
-    const struct tokenizer *tokenizer, const struct json_value *one, bool special, const char *name)
-{
-    const struct json_value *text = json_member(one, "text");
-    const struct json_value *expected = json_member(one, special ? "ids_with_special" : "ids");
-    const struct json_value *decoded = json_member(one, special ? "decoded_skip" : "decoded");
-    struct error err = {0};
-    char quoted[120], message[200], *back = NULL;
-    uint32_t *ids = NULL;
-    uint64_t count = 0, bytes = 0;
-
-    error_quote(quoted, sizeof quoted, text->text.bytes, text->text.count);
-    snprintf(message, sizeof message, "%s: \"%s\"", name, quoted);
-    bool ok =
-        tokenizer_encode(tokenizer, &ids, &count, text->text.bytes, text->text.count, special, &err) == OK &&
-        same_ids(expected, ids, count) &&
-        tokenizer_decode(tokenizer, &back, &bytes, ids, count, special, &err) == OK;
-    if (ok && decoded && !special)
-        ok = bytes == decoded->text.count && memcmp(back, decoded->text.bytes, bytes) == 0;
-    testing_check(ok, message, &err, __FILE__, __LINE__);
-    memory_free(back);
-    memory_free(ids);
-}
-
 static void check_row(const struct row *row)
 {
     char relative[128];
     snprintf(relative, sizeof relative, "golden/tokenizer/%s.json", row->name);
-    struct json_document *document = parse_file(testing_source(relative));
+    struct json_document *document = golden_texts_parse(testing_source(relative));
     snprintf(relative, sizeof relative, "golden/tokenizer/%s.cases.json", row->name);
-    struct json_document *cases = parse_file(testing_source(relative));
+    struct json_document *cases = golden_texts_parse(testing_source(relative));
     uint64_t texts = 0;
 
     memset(&parts, 0, sizeof parts);
@@ -190,8 +144,8 @@ static void check_row(const struct row *row)
     take_merges(json_root(document));
     struct tokenizer *tokenizer = tokenizer_of(write_parts(row));
     for (const struct json_value *one = json_root(cases)->children; one; one = one->next, texts++) {
-        check_text(tokenizer, one, false, row->name);
-        check_text(tokenizer, one, true, row->name);
+        golden_texts_check_one(tokenizer, one, false, row->name);
+        golden_texts_check_one(tokenizer, one, true, row->name);
     }
     CU_ASSERT_TRUE(texts > 100);
     tokenizer_free(tokenizer);

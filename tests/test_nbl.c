@@ -19,7 +19,7 @@
 
 /* ---- a small model with all there is ---- */
 
-enum { DENSE, TILES, SYMMETRIC, ASYMMETRIC, EMPTY, ONE, TENSORS };
+enum { DENSE, TILES, SYMMETRIC, ASYMMETRIC, EMPTY, ONE, BLOCKS, TENSORS };
 
 static const struct tensor model[TENSORS] = {
     {.name = "dense", .dtype = DTYPE_F32, .rank = 2, .shape = {3, 5}},
@@ -43,6 +43,7 @@ static const struct tensor model[TENSORS] = {
         .scheme = {5, 40, true}},
     {.name = "none", .dtype = DTYPE_F16, .rank = 2, .shape = {0, 4}},
     {.name = "\xC3\xA4n", .dtype = DTYPE_BF16, .rank = 0},
+    {.name = "blocks", .storage = STORAGE_BLOCKS, .block = BLOCK_Q8_0, .rank = 2, .shape = {2, 64}},
 };
 
 static struct tiles_layout layout_of(const struct tensor *tensor)
@@ -79,7 +80,7 @@ static void fill_tiles(uint8_t *out, const struct tensor *tensor, uint64_t *seed
 /* The bytes of each tensor, the same in every run. */
 static uint8_t *data_of(unsigned index, uint64_t *bytes)
 {
-    static const uint64_t dense_bytes[TENSORS] = {[DENSE] = 60, [EMPTY] = 0, [ONE] = 2};
+    static const uint64_t dense_bytes[TENSORS] = {[DENSE] = 60, [EMPTY] = 0, [ONE] = 2, [BLOCKS] = 136};
     uint64_t seed = 100 + index;
     uint8_t *data;
 
@@ -346,7 +347,7 @@ static const struct edit {
     {"N4", "version", IN_HEADER, 0, 8, E("\2"), false, ERR_UNSUPPORTED, "version 2"},
     {"N5", "file-bytes", IN_HEADER, 0, 18, E("\7"), false, ERR_FORMAT, "the header says"},
     {"N6", "table-offset", IN_HEADER, 0, 32, E("\x81"), false, ERR_FORMAT, "table offset 129"},
-    {"N7", "too-many-tensors", IN_HEADER, 0, 24, E("\7"), false, ERR_FORMAT, "7 tensors do not fit"},
+    {"N7", "too-many-tensors", IN_HEADER, 0, 24, E("\x08"), false, ERR_FORMAT, "8 tensors do not fit"},
     {"N7", "count-2-63", IN_HEADER, 0, 31, E("\x80"), false, ERR_FORMAT, "tensors do not fit"},
     {"N7", "too-few-tensors", IN_HEADER, 0, 24, E("\1"), false, ERR_FORMAT, "bytes of names for 1 tensors"},
     {"N8", "data-offset", IN_HEADER, 0, 50, E("\2"), false, ERR_FORMAT, "data offset"},
@@ -356,15 +357,21 @@ static const struct edit {
     {"N11", "header-reserved", IN_HEADER, 0, 123, E("\1"), false, ERR_FORMAT, "reserved bytes at byte 80"},
     {"N13", "padding-of-table", IN_HEADER, 0, 65535, E("\1"), true, ERR_CHECK, "padding at byte 65535"},
     {"N14", "name-offset", IN_RECORD, 1, 0, E("\4"), false, ERR_FORMAT, "tensor 1: its name is at 4"},
-    {"N14", "name-bytes", IN_RECORD, 5, 8, E("\4"), false, ERR_FORMAT, "tensor 5: its name is at"},
-    {"N14", "name-unused", IN_RECORD, 5, 8, E("\2"), false, ERR_FORMAT,
+    {"N14", "name-bytes", IN_RECORD, BLOCKS, 8, E("\7"), false, ERR_FORMAT, "tensor 6: its name is at"},
+    {"N14", "name-unused", IN_RECORD, BLOCKS, 8, E("\5"), false, ERR_FORMAT,
         "1 bytes of the table belong to no name"},
     {"N15", "name-empty", IN_RECORD, 0, 8, E("\0"), false, ERR_FORMAT, "name is empty"},
     {"N15", "name-zero", IN_NAMES, 0, 1, E("\0"), false, ERR_FORMAT, "U+0000"},
     {"N15", "name-utf8", IN_NAMES, 0, 1, E("\xFF"), false, ERR_FORMAT, "not UTF-8"},
     {"N16", "name-twice", IN_NAMES, 0, 0, E("tiles"), false, ERR_FORMAT, "duplicate tensor tiles"},
     {"N17", "type", IN_RECORD, 0, 12, E("\x0A"), false, ERR_FORMAT, "type 10 is unknown"},
-    {"N18", "storage", IN_RECORD, 0, 14, E("\2"), false, ERR_FORMAT, "storage 2 is unknown"},
+    {"N18", "storage", IN_RECORD, 0, 14, E("\3"), false, ERR_FORMAT, "storage 3 is unknown"},
+    {"N38", "no-block", IN_RECORD, 0, 14, E("\2"), false, ERR_FORMAT, "block type 0 is unknown"},
+    {"N38", "block", IN_RECORD, BLOCKS, 82, E("\1"), false, ERR_FORMAT, "block type 1 is unknown"},
+    {"N38", "block-bytes", IN_RECORD, BLOCKS, 82, E("\2"), false, ERR_FORMAT, "136 bytes in the table"},
+    {"N38", "block-weights", IN_RECORD, BLOCKS, 82, E("\x0C"), false, ERR_FORMAT, "rows of 64 do not divide"},
+    {"N38", "block-bits", IN_RECORD, BLOCKS, 80, E("\4"), false, ERR_FORMAT, "block storage with a quant"},
+    {"N38", "block-dtype", IN_RECORD, BLOCKS, 12, E("\1"), false, ERR_FORMAT, "block storage of type F16"},
     {"N19", "rank-9", IN_RECORD, 0, 15, E("\x09"), false, ERR_FORMAT, "rank 9"},
     {"N19", "dimension-unused", IN_RECORD, 0, 32, E("\1"), false, ERR_FORMAT, "dimensions beyond rank 2"},
     {"N20", "elements", IN_RECORD, 0, 23, E("\x80"), false, ERR_FORMAT, "2^63 elements"},
@@ -385,7 +392,8 @@ static const struct edit {
     {"N22", "tiles-group", IN_RECORD, 1, 84, E("\x08"), false, ERR_FORMAT, "groups of 8"},
     {"N22", "tiles-group-0", IN_RECORD, 1, 84, E("\0"), false, ERR_FORMAT, "groups of 0"},
     {"N22", "tiles-bytes", IN_RECORD, 1, 96, E("\xC0"), false, ERR_FORMAT, "192 bytes in the table"},
-    {"N23", "reserved-82", IN_RECORD, 0, 82, E("\1"), false, ERR_FORMAT, "reserved bytes of the record"},
+    {"N23", "block-82", IN_RECORD, 0, 82, E("\1"), false, ERR_FORMAT, "block type 1 without block storage"},
+    {"N23", "reserved-83", IN_RECORD, 0, 83, E("\1"), false, ERR_FORMAT, "reserved bytes of the record"},
     {"N23", "reserved-127", IN_RECORD, 0, 127, E("\1"), false, ERR_FORMAT, "reserved bytes of the record"},
     {"N24", "offset-hole", IN_RECORD, 1, 88, E("\x80"), false, ERR_FORMAT, "they belong at byte 65600"},
     {"N24", "offset-overlap", IN_RECORD, 1, 88, E("\x00"), false, ERR_FORMAT, "they belong at byte 65600"},
@@ -411,8 +419,8 @@ static const struct edit {
         "alias none: the name is in use"},
     {"N31", "alias-twice", IN_METADATA, 0, 85, E("tied"), false, ERR_FORMAT,
         "alias tied: the name is in use"},
-    {"N32", "alias-target", IN_METADATA, 0, 61, E("\6"), false, ERR_FORMAT,
-        "alias tied: stands for tensor 6 of 6"},
+    {"N32", "alias-target", IN_METADATA, 0, 61, E("\7"), false, ERR_FORMAT,
+        "alias tied: stands for tensor 7 of 7"},
     {"N33", "gap", IN_TENSOR, 1, 96, E("\1"), true, ERR_CHECK, "tensor tiles: the gap at byte 96"},
     {"N33", "second-gap", IN_TENSOR, 1, 191, E("\1"), true, ERR_CHECK, "tensor tiles: the gap at byte 191"},
     {"N34", "scale-infinite", IN_TENSOR, 1, 128, E("\x00\x7C"), true, ERR_CHECK,

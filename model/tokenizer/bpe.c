@@ -24,6 +24,7 @@ struct bpe_scratch {
     uint64_t before_capacity, after_capacity;
     uint64_t *heap; /* rank << 32 | position of the left symbol */
     uint64_t heap_count, heap_capacity;
+    uint32_t last_rank; /* of the merge made last */
     struct cached *cache;
     uint64_t cache_slots;
     bool
@@ -128,14 +129,15 @@ static enum status start_merging(const struct bpe *bpe, struct bpe_scratch *scra
 }
 
 /* Replace the symbol at a position and its right neighbour by their product, and offer the two new pairs. */
-static enum status merge_at(
-    const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t left, uint32_t product, struct error *err)
+static enum status merge_at(const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t left,
+    const struct bpe_merge *merge, struct error *err)
 {
     uint32_t right = scratch->after[left], after = scratch->after[right], before = scratch->before[left];
     enum status status = OK;
 
-    scratch->symbols[left] = product;
+    scratch->symbols[left] = merge->product;
     scratch->symbols[right] = NO_ENTRY;
+    scratch->last_rank = merge->rank;
     scratch->after[left] = after;
     if (after != NO_ENTRY) scratch->before[after] = left;
     if (before != NO_ENTRY) status = offer(bpe, scratch, before, left, err);
@@ -156,7 +158,7 @@ static enum status merge_chunk(const struct bpe *bpe, struct bpe_scratch *scratc
         if (scratch->symbols[left] == NO_ENTRY || scratch->after[left] == NO_ENTRY) continue;
         uint32_t right = scratch->symbols[scratch->after[left]];
         const struct bpe_merge *merge = bpe_find_merge(bpe, scratch->symbols[left], right);
-        if (merge && merge->rank == top >> 32) status = merge_at(bpe, scratch, left, merge->product, err);
+        if (merge && merge->rank == top >> 32) status = merge_at(bpe, scratch, left, merge, err);
     }
     for (uint64_t i = 0; i < scratch->count; i++) {
         if (scratch->symbols[i] != NO_ENTRY) scratch->symbols[kept++] = scratch->symbols[i];
@@ -234,6 +236,15 @@ static bool may_join(const struct bpe *bpe, uint32_t left, uint32_t right)
     return false;
 }
 
+static enum status push_symbol(struct bpe_scratch *scratch, uint32_t symbol, struct error *err)
+{
+    if (scratch->count == scratch->capacity &&
+        memory_grow(&scratch->symbols, &scratch->capacity, scratch->count + 64, sizeof symbol, err) != OK)
+        return ERR_MEMORY;
+    scratch->symbols[scratch->count++] = symbol;
+    return OK;
+}
+
 static enum status add_symbol(const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t symbol,
     struct id_list *out, struct error *err)
 {
@@ -241,10 +252,7 @@ static enum status add_symbol(const struct bpe *bpe, struct bpe_scratch *scratch
 
     if (scratch->count > 0 && !may_join(bpe, scratch->symbols[scratch->count - 1], symbol))
         status = end_chunk(bpe, scratch, out, err);
-    if (status == OK && scratch->count == scratch->capacity)
-        status = memory_grow(&scratch->symbols, &scratch->capacity, scratch->count + 64, sizeof symbol, err);
-    if (status == OK) scratch->symbols[scratch->count++] = symbol;
-    return status;
+    return status == OK ? push_symbol(scratch, symbol, err) : status;
 }
 
 /* ---- characters ---- */
@@ -287,14 +295,21 @@ static enum status add_unknown(const struct bpe *bpe, struct bpe_scratch *scratc
     return status;
 }
 
+/* The token of a character, or NO_ENTRY. */
+static uint32_t symbol_of(const struct bpe *bpe, const char *character, unsigned length)
+{
+    const uint32_t point = utf8_code_point(character, length);
+
+    return point < BPE_DIRECT ? bpe->direct[point]
+                              : vocabulary_find_model(bpe->vocabulary, character, length);
+}
+
 static enum status add_character(const struct bpe *bpe, struct bpe_scratch *scratch, const char *character,
     unsigned length, struct id_list *out, struct error *err)
 {
-    uint32_t point = utf8_code_point(character, length), symbol;
+    const uint32_t symbol = symbol_of(bpe, character, length);
     enum status status;
 
-    symbol =
-        point < BPE_DIRECT ? bpe->direct[point] : vocabulary_find_model(bpe->vocabulary, character, length);
     if (symbol == NO_ENTRY) return add_unknown(bpe, scratch, character, length, out, err);
     status = end_unknown(bpe, scratch, out, err);
     return status == OK ? add_symbol(bpe, scratch, symbol, out, err) : status;
@@ -318,4 +333,38 @@ enum status bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const
     }
     if (status == OK) status = end_unknown(bpe, scratch, out, err);
     return status == OK ? end_chunk(bpe, scratch, out, err) : status;
+}
+
+/* ---- how a word is made ---- */
+
+static enum status end_run(
+    const struct bpe *bpe, struct bpe_scratch *scratch, uint64_t *symbols, struct error *err)
+{
+    enum status status = merge_chunk(bpe, scratch, err);
+
+    *symbols += scratch->count;
+    scratch->count = 0;
+    return status;
+}
+
+enum status bpe_trace(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word, uint64_t bytes,
+    uint64_t *symbols, uint32_t *rank, struct error *err)
+{
+    enum status status = OK;
+
+    *symbols = scratch->count = 0;
+    for (uint64_t at = 0; at < bytes && status == OK;) {
+        const unsigned length = unicode_length(word[at]);
+        const uint32_t symbol = symbol_of(bpe, word + at, length);
+        at += length;
+        if (symbol != NO_ENTRY) {
+            status = push_symbol(scratch, symbol, err);
+            continue;
+        }
+        status = end_run(bpe, scratch, symbols, err);
+        ++*symbols;
+    }
+    if (status == OK) status = end_run(bpe, scratch, symbols, err);
+    *rank = scratch->last_rank;
+    return status;
 }

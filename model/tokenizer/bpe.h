@@ -52,4 +52,11 @@ void bpe_scratch_free(struct bpe_scratch *scratch);
 enum status bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word, uint64_t bytes,
     struct id_list *out, struct error *err);
 
+/* How merges alone (not ignore_merges) make a word of its characters.
+ *   symbols  out: what is left when no merge applies any more; a character without a token counts as one symbol
+ *   rank     out: of the last merge; without meaning where there was none
+ * Word and errors as for bpe_encode. */
+enum status bpe_trace(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word, uint64_t bytes,
+    uint64_t *symbols, uint32_t *rank, struct error *err);
+
 #endif

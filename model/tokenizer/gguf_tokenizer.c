@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "model/tokenizer/gguf_merges.h"
+#include "model/tokenizer/gguf_pre.h"
 
 #define SPACE "\xE2\x96\x81" /* U+2581, SentencePiece's space */
 #define MODEL "tokenizer.ggml.model"
@@ -15,53 +16,18 @@
 
 /* ---- pre-tokenizers ---- */
 
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
-#define LETTERS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
-#define REST " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define LLAMA3 CONTRACTIONS LETTERS "\\p{N}{1,3}|" REST
-#define QWEN2 CONTRACTIONS LETTERS "\\p{N}|" REST
-#define TEKKEN                                                                                               \
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|"             \
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}|"      \
-    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-
-enum { PATTERNS_MOST = 4 };
-
-/* One row per name: matches of each pattern stand alone, one pattern after the other. */
-static const struct pre {
-    const char *name;
-    const char *patterns[PATTERNS_MOST];
-    bool nfc, ignore_merges, add_bos; /* add_bos: unless the file says so itself */
-} pres[] = {
-    {"default", {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}, false, false, false},
-    {"gpt-2", {GPT2}, false, false, false},
-    {"llama-bpe", {LLAMA3}, false, true, true},
-    {"llama3", {LLAMA3}, false, true, true},
-    {"llama-v3", {LLAMA3}, false, true, true},
-    {"qwen2", {QWEN2}, true, false, false},
-    {"deepseek-r1-qwen", {QWEN2}, true, false, false},
-    {"smollm", {"\\p{N}", GPT2}, false, false, false},
-    {"tekken", {TEKKEN}, false, true, true},
-};
-
-static enum status find_pre(const struct pre **out, const struct metadata *metadata, struct error *err)
+static enum status find_pre(const struct gguf_pre **out, const struct metadata *metadata, struct error *err)
 {
     const char *name = "default";
     uint64_t bytes = strlen(name);
-    char quoted[64];
+    char quoted[64], names[GGUF_PRE_NAMES];
     enum status status = metadata_get_string(metadata, PRE, &name, &bytes, err);
 
     if (status) return status;
-    for (size_t i = 0; i < sizeof pres / sizeof *pres; i++) {
-        if (strlen(pres[i].name) != bytes || memcmp(pres[i].name, name, bytes) != 0) continue;
-        *out = &pres[i];
-        return OK;
-    }
-    return fail(err, ERR_UNSUPPORTED,
-        PRE ": %s is not known (known: default, gpt-2, llama-bpe, llama3, llama-v3, qwen2, deepseek-r1-qwen, "
-            "smollm, tekken)",
-        error_quote(quoted, sizeof quoted, name, bytes < 64 ? bytes : 64));
+    *out = gguf_pre_find(name, bytes);
+    if (*out) return OK;
+    return fail(err, ERR_UNSUPPORTED, PRE ": %s is not known (known: %s)",
+        error_quote(quoted, sizeof quoted, name, bytes < 64 ? bytes : 64), gguf_pre_names(names));
 }
 
 /* ---- what is read ---- */
@@ -75,7 +41,7 @@ struct named {
 struct source {
     const struct metadata *metadata;
     struct gguf_tokens tokens;
-    const struct pre *pre; /* gpt2; NULL: SentencePiece */
+    const struct gguf_pre *pre; /* gpt2; NULL: SentencePiece */
     struct named before, after, unknown;
     bool prefix_space; /* SentencePiece: a space goes before the text */
     struct json_writer json;
@@ -316,7 +282,7 @@ static void put_pre_tokenizer(struct source *in)
     open_step(&in->json, "Sequence");
     json_write_key(&in->json, "pretokenizers");
     json_open_array(&in->json);
-    for (int i = 0; i < PATTERNS_MOST && in->pre->patterns[i]; i++)
+    for (int i = 0; i < GGUF_PRE_PATTERNS && in->pre->patterns[i]; i++)
         put_split(&in->json, in->pre->patterns[i]);
     put_byte_level(&in->json);
     json_close_array(&in->json);

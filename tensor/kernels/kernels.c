@@ -44,12 +44,14 @@ static void override_avx2(struct kernels *table)
     kernels_override_tiles_avx2(table);
     kernels_override_exp_avx2(table);
     kernels_override_cache_avx2(table);
+    kernels_override_blocks_avx2(table);
 }
 
 static void override_avx512(struct kernels *table)
 {
     override_avx2(table);
     kernels_override_avx512(table);
+    kernels_override_blocks_avx512(table);
 }
 
 /* Every set this program knows, the best last. */

@@ -407,6 +407,29 @@ static void scalar_block_codes(
     }
 }
 
+/* ---- GGUF's blocks ---- */
+
+static void scalar_block_decode(float *out, enum block_type type, const void *data, uint64_t blocks)
+{
+    const struct block_info *info = block_info(type);
+    for (uint64_t i = 0; i < blocks; i++)
+        info->decode(out + i * info->weights, (const uint8_t *)data + i * info->bytes);
+}
+
+static void scalar_block_dot(
+    float *sum, enum block_type type, const void *data, const float *x, uint64_t blocks)
+{
+    const struct block_info *info = block_info(type);
+    float values[BLOCK_WEIGHTS_MOST];
+    double total = 0;
+    for (uint64_t i = 0; i < blocks; i++) {
+        info->decode(values, (const uint8_t *)data + i * info->bytes);
+        for (uint32_t j = 0; j < info->weights; j++)
+            total += (double)values[j] * x[i * info->weights + j];
+    }
+    *sum = (float)total;
+}
+
 /* ---- softmax and SiLU ---- */
 
 static void scalar_maximum(float *out, const float *x, uint64_t n)

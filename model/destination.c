@@ -1,0 +1,70 @@
+/* See destination.h. */
+#include "model/destination.h"
+
+#include <string.h>
+
+#include "model/gguf_export.h"
+
+static enum status create_nbl(struct writer **out, const struct destination *destination,
+    const struct checkpoint *input, const struct report *report, struct error *err)
+{
+    (void)input, (void)report;
+    return nbl_writer_create(out, destination->path, destination->force, err);
+}
+
+static enum status create_gguf(struct writer **out, const struct destination *destination,
+    const struct checkpoint *input, const struct report *report, struct error *err)
+{
+    return gguf_export_create(out, input, destination->path, destination->force, destination->split_bytes,
+        destination->file_type, report, err);
+}
+
+static const struct format {
+    const char *name, *ending;
+    bool splits; /* may be written in parts */
+    enum status (*create)(struct writer **out, const struct destination *destination,
+        const struct checkpoint *input, const struct report *report, struct error *err);
+    enum status (*target)(struct tensor *target, struct error *err); /* NULL: takes every tensor as it is */
+} formats[] = {
+    {"nbl", ".nbl", false, create_nbl, NULL},
+    {"gguf", ".gguf", true, create_gguf, gguf_export_target},
+};
+
+/* The first row where nothing says otherwise. */
+static const struct format *format_of(const struct destination *destination)
+{
+    const size_t bytes = strlen(destination->path);
+
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        const size_t ending = strlen(formats[i].ending);
+        if (destination->format
+                ? strcmp(destination->format, formats[i].name) == 0
+                : bytes > ending && strcmp(destination->path + bytes - ending, formats[i].ending) == 0)
+            return &formats[i];
+    }
+    return &formats[0];
+}
+
+enum status destination_check(const struct destination *destination, struct error *err)
+{
+    const struct format *format = format_of(destination);
+
+    if (destination->split_bytes && !format->splits)
+        return fail(err, ERR_USAGE, "--split-size: %s files are written whole; --format gguf has parts",
+            format->name);
+    return OK;
+}
+
+enum status destination_target(
+    const struct destination *destination, struct tensor *target, struct error *err)
+{
+    const struct format *format = format_of(destination);
+
+    return format->target ? format->target(target, err) : OK;
+}
+
+enum status destination_create(struct writer **out, const struct destination *destination,
+    const struct checkpoint *input, const struct report *report, struct error *err)
+{
+    return format_of(destination)->create(out, destination, input, report, err);
+}

@@ -1,0 +1,43 @@
+/* Where a tool writes a model, and as what: THE table of output formats lies in destination.c; one row to add one. */
+#ifndef NIBBLE_MODEL_DESTINATION_H
+#define NIBBLE_MODEL_DESTINATION_H
+
+#include "base/options.h"
+#include "formats/gguf_types.h"
+#include "model/checkpoint.h"
+
+struct destination {
+    const char *path;
+    const char *format;   /* of DESTINATION_FORMATS; NULL: by the path's ending, .gguf or else .nbl */
+    bool force;           /* replace what is there */
+    uint64_t split_bytes; /* GGUF: parts of at most so many bytes; 0: one file */
+    uint32_t file_type;   /* GGUF: general.file_type (model/gguf_export.h), or GGUF_TYPES_FILE_ANY */
+};
+
+#define DESTINATION_FORMATS "nbl|gguf"
+
+/* The options behind it, for the table of a tool whose structure has `const char *format`, `uint64_t split_size` and `bool force`. */
+#define DESTINATION_OPTIONS(type)                                                                            \
+    {"format", OPTION_CHOICE, offsetof(type, format), 0, 0, DESTINATION_FORMATS, "FORMAT",                   \
+        "by OUTPUT's name: gguf if it ends in .gguf, else nbl", "Format of OUTPUT.", "Output"},              \
+        {"split-size", OPTION_COUNT, offsetof(type, split_size), 1, 9e18, NULL, "BYTES", "one file",         \
+            "Write a GGUF model as parts of at most so many bytes (2G, 500M), called "                       \
+            "NAME-00001-of-00003.gguf; all are read again through the first.",                               \
+            NULL},                                                                                           \
+    {                                                                                                        \
+        "force", OPTION_FLAG, offsetof(type, force), 0, 0, NULL, NULL, NULL, "Replace OUTPUT if it exists.", \
+            NULL                                                                                             \
+    }
+
+/* ERR_USAGE: an option that the format does not have. */
+enum status destination_check(const struct destination *destination, struct error *err);
+
+/* Change what a tensor is to become into what the format holds (gguf_export_target). Errors name the tensor. */
+enum status destination_target(
+    const struct destination *destination, struct tensor *target, struct error *err);
+
+/* Make the writer of the format for tensors of `input`, which must outlive it. */
+enum status destination_create(struct writer **out, const struct destination *destination,
+    const struct checkpoint *input, const struct report *report, struct error *err);
+
+#endif

@@ -1,0 +1,340 @@
+/* See gguf_export.h. Keys come in the order in which llama.cpp's converter writes them, as far as it has one. */
+#include "model/gguf_export.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/memory.h"
+#include "formats/gguf_writer.h"
+#include "model/gguf_config.h"
+#include "model/gguf_names.h"
+#include "model/gguf_rope.h"
+#include "model/tokenizer/gguf_tokenizer_export.h"
+#include "tensor/tile_blocks.h"
+
+enum { KEY_BYTES = 128 };
+
+/* What is written, and from what. */
+struct key_writer {
+    const struct checkpoint *input;
+    const struct model_config *config;
+    const struct gguf_family *family;
+    const struct report *report;
+    struct metadata_builder metadata;
+};
+
+/* ---- tensors ---- */
+
+static bool is_turned(enum role role)
+{
+    return role == ROLE_Q || role == ROLE_K || role == ROLE_Q_BIAS || role == ROLE_K_BIAS;
+}
+
+/* A tied embedding may be stored under the head's name. */
+static enum status name_tensor(void *context, char name[GGUF_WRITER_NAME_BYTES], uint64_t *head,
+    const struct tensor *tensor, struct error *err)
+{
+    const struct model_config *config = context;
+    enum role role;
+    uint32_t layer;
+
+    if (!layers_role_of(config, tensor->name, &role, &layer))
+        return fail(err, ERR_UNSUPPORTED, "tensor %s: has no name in GGUF files", tensor->name);
+    if (config->tied && role == ROLE_HEAD) role = ROLE_EMBEDDING;
+    gguf_names_write(name, GGUF_WRITER_NAME_BYTES, role, layer);
+    *head = is_turned(role) && gguf_config_family(config->architecture)->interleaved ? config->head_size : 0;
+    return OK;
+}
+
+enum status gguf_export_target(struct tensor *target, struct error *err)
+{
+    if (target->storage == STORAGE_TILES) {
+        const enum block_type block = tile_blocks_type(target->scheme, target->shape[1]);
+        if (!block)
+            return fail(err, ERR_UNSUPPORTED,
+                "tensor %s: %s %" PRIu32 "-bit codes in groups of %" PRIu32
+                " are no block type of GGUF (symmetric, 4, 5 or 8 bits, groups of a multiple of 32); decode "
+                "them with "
+                "--type f16, or quantize the original model to a block type",
+                target->name, target->scheme.asymmetric ? "asymmetric" : "symmetric", target->scheme.bits,
+                target->scheme.group);
+        target->storage = STORAGE_BLOCKS;
+        target->dtype = DTYPE_F32;
+        target->scheme = (struct scheme){0};
+        target->block = block;
+    }
+    if (target->rank == 1) target->dtype = DTYPE_F32;
+    return OK;
+}
+
+/* ---- keys ---- */
+
+/* "llama.block_count" */
+static const char *key_of(char key[KEY_BYTES], const struct key_writer *out, const char *suffix)
+{
+    snprintf(key, KEY_BYTES, "%s.%s", out->family->name, suffix);
+    return key;
+}
+
+static void put_size(struct key_writer *out, const char *suffix, uint64_t value)
+{
+    char key[KEY_BYTES];
+
+    metadata_builder_u32(&out->metadata, key_of(key, out, suffix), (uint32_t)value);
+}
+
+static void put_number(struct key_writer *out, const char *suffix, double value)
+{
+    char key[KEY_BYTES];
+
+    metadata_builder_f32(&out->metadata, key_of(key, out, suffix), (float)value);
+}
+
+/* The last part of the name that config.json gives the model. */
+static void put_name(struct key_writer *out, const struct json_value *config)
+{
+    const struct json_value *value = json_member(config, "_name_or_path");
+    uint64_t end, begin;
+
+    if (!value || value->kind != JSON_STRING) return;
+    for (end = value->text.count; end && value->text.bytes[end - 1] == '/';)
+        end--;
+    for (begin = end; begin && value->text.bytes[begin - 1] != '/';)
+        begin--;
+    if (end > begin)
+        metadata_builder_string(&out->metadata, "general.name", value->text.bytes + begin, end - begin);
+}
+
+static enum status put_general(struct key_writer *out, struct error *err)
+{
+    const struct metadata *source = container_metadata(out->input->container);
+    const struct metadata_item *name = metadata_find(source, "general.name");
+    struct json_document *document = NULL;
+    char *text = NULL;
+    uint64_t bytes;
+    enum status status = OK;
+
+    metadata_builder_text(&out->metadata, "general.architecture", out->family->name);
+    metadata_builder_text(&out->metadata, "general.type", "model");
+    if (name) {
+        metadata_builder_carry(&out->metadata, name);
+        return OK;
+    }
+    status = container_document(out->input->container, "config.json", &text, &bytes, err);
+    if (!status && text) status = json_parse(&document, "config.json", text, bytes, err);
+    if (!status && document) put_name(out, json_root(document));
+    json_free(document);
+    memory_free(text);
+    return status;
+}
+
+static void put_sizes(struct key_writer *out)
+{
+    const struct model_config *config = out->config;
+
+    put_size(out, "block_count", config->layers);
+    put_size(out, "context_length", config->context);
+    put_size(out, "embedding_length", config->hidden);
+    put_size(out, "feed_forward_length", config->ffn);
+    put_size(out, "attention.head_count", config->heads);
+    put_size(out, "attention.head_count_kv", config->kv_heads);
+    put_number(out, "rope.freq_base", config->rope.theta);
+    put_number(out, "attention.layer_norm_rms_epsilon", config->norm_epsilon);
+    if ((uint64_t)config->head_size * config->heads != config->hidden) {
+        put_size(out, "attention.key_length", config->head_size);
+        put_size(out, "attention.value_length", config->head_size);
+    }
+    put_size(out, "vocab_size", config->vocabulary);
+    put_size(out, "rope.dimension_count", config->head_size);
+}
+
+static enum status put_window(struct key_writer *out, struct error *err)
+{
+    if (!out->config->window) return OK;
+    if (!out->family->sliding)
+        return fail(err, ERR_UNSUPPORTED,
+            "config.json: sliding_window %" PRIu32 ": GGUF's architecture %s has no place for it",
+            out->config->window, out->family->name);
+    put_size(out, "attention.sliding_window", out->config->window);
+    return OK;
+}
+
+/* ---- rope ---- */
+
+static enum status check_yarn(const struct rope_config *rope, struct error *err)
+{
+    if (rope->beta_fast == 32 && rope->beta_slow == 1 && rope->attention_factor == 0 && rope->mscale == 0 &&
+        rope->mscale_all_dim == 0 && rope->truncate)
+        return OK;
+    return fail(err, ERR_UNSUPPORTED,
+        "config.json: rope_type yarn with other beta_fast, beta_slow, mscale, attention_factor or truncate "
+        "than the "
+        "defaults has no place in GGUF files");
+}
+
+static enum status put_rope(struct key_writer *out, struct error *err)
+{
+    const struct rope_config *rope = &out->config->rope;
+    char key[KEY_BYTES];
+    enum status status = OK;
+
+    switch (rope->kind) {
+    case ROPE_DEFAULT:
+    case ROPE_LLAMA3: /* a tensor of its own */
+        return OK;
+    case ROPE_DYNAMIC:
+        return fail(err, ERR_UNSUPPORTED, "config.json: rope_type dynamic has no place in GGUF files");
+    case ROPE_LINEAR:
+    case ROPE_YARN:
+        break;
+    }
+    if (rope->kind == ROPE_YARN) status = check_yarn(rope, err);
+    metadata_builder_text(
+        &out->metadata, key_of(key, out, "rope.scaling.type"), rope->kind == ROPE_YARN ? "yarn" : "linear");
+    put_number(out, "rope.scaling.factor", rope->factor);
+    if (rope->kind == ROPE_YARN)
+        put_size(out, "rope.scaling.original_context_length", (uint64_t)rope->original_context);
+    return status;
+}
+
+/* The divisors of the frequencies, as a tensor. */
+static enum status add_factors(struct writer *writer, const struct model_config *config, struct error *err)
+{
+    const uint32_t half = config->head_size / 2;
+    float *factors;
+    enum status status;
+
+    if (config->rope.kind != ROPE_LLAMA3) return OK;
+    factors = memory_new(half, sizeof *factors, err);
+    if (!factors) return ERR_MEMORY;
+    gguf_rope_factors(factors, config);
+    status = gguf_writer_floats(writer, LAYERS_ROTARY_FACTORS, factors, half, err);
+    memory_free(factors);
+    return status;
+}
+
+/* ---- tokens ---- */
+
+/* The ids of config.json that the tokenizer's keys do not have yet. */
+static void put_tokens(struct key_writer *out)
+{
+    static const char *const stops[] = {
+        "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+    const struct model_config *config = out->config;
+    uint32_t id = 0;
+    size_t next = 0;
+
+    if (config->bos >= 0 && !metadata_builder_find_u32(&out->metadata, "tokenizer.ggml.bos_token_id", &id))
+        metadata_builder_u32(&out->metadata, "tokenizer.ggml.bos_token_id", (uint32_t)config->bos);
+    const bool ended = metadata_builder_find_u32(&out->metadata, stops[0], &id);
+    if (ended) next = 1;
+    for (uint32_t i = 0; i < config->stop_count; i++) {
+        if (ended && config->stops[i] == (int64_t)id) continue;
+        if (next < sizeof stops / sizeof *stops)
+            metadata_builder_u32(&out->metadata, stops[next++], (uint32_t)config->stops[i]);
+        else
+            report_note(out->report,
+                "end-of-sequence id %" PRId64 " of config.json is left out: GGUF has room for 3",
+                config->stops[i]);
+    }
+}
+
+/* "chat_template" of tokenizer_config.json where it is one text: carried as inert bytes. */
+static enum status put_template(struct key_writer *out, struct error *err)
+{
+    struct json_document *document = NULL;
+    const struct json_value *template = NULL;
+    char *text = NULL;
+    uint64_t bytes;
+    enum status status =
+        container_document(out->input->container, "tokenizer_config.json", &text, &bytes, err);
+
+    if (!status && text) status = json_parse(&document, "tokenizer_config.json", text, bytes, err);
+    if (!status && document) template = json_member(json_root(document), "chat_template");
+    if (template && template->kind == JSON_STRING)
+        metadata_builder_string(
+            &out->metadata, "tokenizer.chat_template", template->text.bytes, template->text.count);
+    json_free(document);
+    memory_free(text);
+    return status;
+}
+
+static enum status put_tokenizer(struct key_writer *out, struct error *err)
+{
+    char note[GGUF_TOKENIZER_NOTE];
+    enum status status =
+        gguf_tokenizer_export(&out->metadata, out->input->container, out->config->vocabulary, note, err);
+
+    if (status) return status;
+    if (*note) report_note(out->report, "%s", note);
+    put_tokens(out);
+    return put_template(out, err);
+}
+
+/* ---- carried over ---- */
+
+static void carry(struct key_writer *out)
+{
+    const struct metadata *source = container_metadata(out->input->container);
+    static const char *const ours[] = {
+        "general.alignment", "general.file_type", "general.quantization_version", GGUF_WRITER_PROVENANCE};
+
+    for (uint64_t i = 0; i < source->count; i++) {
+        const char *key = source->items[i].key;
+        bool skip = strncmp(key, "split.", strlen("split.")) == 0;
+        for (size_t j = 0; j < sizeof ours / sizeof *ours; j++)
+            skip = skip || strcmp(key, ours[j]) == 0;
+        if (!skip) metadata_builder_carry(&out->metadata, &source->items[i]);
+    }
+}
+
+/* ---- all of it ---- */
+
+static enum status put_metadata(struct key_writer *out, struct error *err)
+{
+    const bool from_gguf = container_metadata(out->input->container)->count > 0;
+    enum status status = OK;
+
+    if (!out->family)
+        return fail(err, ERR_UNSUPPORTED, "config.json: %s has no name in GGUF files here",
+            out->config->architecture->name);
+    status = put_general(out, err);
+    if (status) return status;
+    put_sizes(out);
+    status = put_window(out, err);
+    if (!status) status = put_rope(out, err);
+    if (!status && !from_gguf) status = put_tokenizer(out, err);
+    if (!status) carry(out);
+    return status ? status : metadata_builder_status(&out->metadata, err);
+}
+
+enum status gguf_export_create(struct writer **out, const struct checkpoint *input, const char *path,
+    bool force, uint64_t split_bytes, uint32_t file_type, const struct report *report, struct error *err)
+{
+    struct key_writer keys = {.input = input, .config = &input->config, .report = report};
+    struct gguf_writer_options options = {.force = force, .split_bytes = split_bytes, .file_type = file_type};
+    uint64_t source_type = file_type;
+    enum status status;
+
+    *out = NULL;
+    keys.family = gguf_config_family(input->config.architecture);
+    status = put_metadata(&keys, err);
+    if (!status && file_type == GGUF_TYPES_FILE_ANY)
+        status = metadata_get_u64(
+            container_metadata(input->container), "general.file_type", 0, UINT32_MAX, &source_type, err);
+    if (status) {
+        metadata_builder_free(&keys.metadata);
+        return fail_within(err, status, "%s", container_path(input->container));
+    }
+    options.file_type = (uint32_t)source_type;
+    options.naming = (struct gguf_naming){.name = name_tensor, .context = (void *)(uintptr_t)&input->config};
+    status = gguf_writer_create(out, path, &options, &keys.metadata, err);
+    if (!status) status = add_factors(*out, &input->config, err);
+    if (status) {
+        writer_abandon(*out);
+        *out = NULL;
+    }
+    return status;
+}
