@@ -59,7 +59,7 @@ static enum status attach(struct quantize_job *job, struct error *err)
 static enum status write_output(struct quantize_job *job, struct error *err)
 {
     const struct destination destination = destination_of(job->options, job->settings);
-    enum status status = destination_create(&job->writer, &destination, job->input, err);
+    enum status status = destination_create(&job->writer, &destination, job->input, job->report, err);
     if (status == OK) status = job->settings->calibrated ? calibrated_run(job, err) : rtn_run(job, err);
     if (status == OK) status = checkpoint_write_aliases(job->input, job->writer, err);
     if (status == OK) status = attach(job, err);
