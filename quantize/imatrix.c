@@ -127,7 +127,7 @@ static enum status read_dat(struct imatrix *out, const struct file *file, struct
     struct rest rest = {file->map, file->bytes, 0};
     uint64_t count;
     enum status status = take_number(&rest, 1, file->bytes / ENTRY_LEAST,
-        "no GGUF file, and as an older one its count of entries", &count, err);
+        "no GGUF file; as an importance matrix of the older kind its count of entries", &count, err);
     if (status != OK) return status;
     out->entries = memory_new(count, sizeof *out->entries, err);
     if (!out->entries) return ERR_MEMORY;

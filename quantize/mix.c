@@ -4,6 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "tensor/block_parts.h"
+
 #define ROW(name, base, rules, file_type) {name, BLOCK_##base, rules, file_type},
 
 static const struct mix mixes[] = {MIX_LIST(ROW)};
@@ -133,10 +135,8 @@ enum block_type mix_type(
 
 enum block_type mix_block(const char *name)
 {
-    static const enum block_type writable[] = {BLOCK_Q4_0, BLOCK_Q4_1, BLOCK_Q5_0, BLOCK_Q5_1, BLOCK_Q8_0,
-        BLOCK_Q2_K, BLOCK_Q3_K, BLOCK_Q4_K, BLOCK_Q5_K, BLOCK_Q6_K, BLOCK_IQ4_NL, BLOCK_IQ4_XS};
-    for (size_t i = 0; i < sizeof writable / sizeof *writable; i++) {
-        if (strcasecmp(block_info(writable[i])->name, name) == 0) return writable[i];
+    for (enum block_type type = BLOCK_NONE + 1; type < BLOCK_COUNT; type++) {
+        if (block_form(type) && strcasecmp(block_info(type)->name, name) == 0) return type;
     }
     return BLOCK_NONE;
 }

@@ -30,9 +30,6 @@
     MIX("iq4_nl", IQ4_NL, "iq4_nl", 25)                                                                      \
     MIX("iq4_xs", IQ4_XS, "iq4_xs", 30)
 
-/* The block types that can be written, as command lines spell them, for a matrix by itself. */
-#define MIX_BLOCKS "q4_0|q4_1|q5_0|q5_1|q8_0|q2_k|q3_k|q4_k|q5_k|q6_k|iq4_nl|iq4_xs"
-
 struct mix {
     const char *name;
     enum block_type base;
@@ -49,7 +46,7 @@ const struct mix *mix_find(const char *name);
 enum block_type mix_type(
     const struct mix *mix, enum role role, uint32_t layer, const struct model_config *config, bool informed);
 
-/* One of MIX_BLOCKS; BLOCK_NONE for every other name. */
+/* A block type that can be written, as command lines spell it ("q4_k"); BLOCK_NONE for every other name. */
 enum block_type mix_block(const char *name);
 
 /* The type of the next more bits whose blocks are shorter, for rows that the blocks of `type` do not divide; BLOCK_NONE: there is none. */

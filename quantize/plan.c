@@ -224,10 +224,11 @@ static enum status refuse_indivisible(
     const char *others = open > 1 ? " and others" : "";
     if (recipe->block)
         return fail(err, ERR_USAGE,
-            "%s blocks of %" PRIu32 " do not divide the %" PRIu64 " columns of %s%s; choose another type, or "
-            "what such rows become: --fallback auto, or a list as in --fallback q5_0,f16",
-            block_info(recipe->block)->name, unit_of(recipe), first->source->shape[1], first->source->name,
-            others);
+            "%s%s: %" PRIu64 " columns do not divide into %s blocks of %" PRIu32
+            "; choose another type, or say what such matrices become: --fallback auto, or a list as in "
+            "--fallback q5_0,f16",
+            first->source->name, others, first->source->shape[1], block_info(recipe->block)->name,
+            unit_of(recipe));
     return fail(err, ERR_USAGE,
         "group %" PRIu32 " does not divide the %" PRIu64 " columns of %s%s; choose another --group or one of "
         "--indivisible row (one scale per row), %skeep (not quantized)",

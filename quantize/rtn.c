@@ -119,6 +119,17 @@ enum status rtn_encode(const struct tensor *target, void *context, uint8_t *code
     return OK;
 }
 
+/* The column of a row that is to blame for a block that cannot be fitted: the weight that is not finite, or the largest. */
+static uint64_t worst_column(const float *row, uint64_t col, uint32_t block)
+{
+    uint64_t begin = col - col % block, worst = begin;
+    for (uint64_t i = begin; i < begin + block; i++) {
+        if (!isfinite(row[i])) return i;
+        if (fabsf(row[i]) > fabsf(row[worst])) worst = i;
+    }
+    return worst;
+}
+
 enum status rtn_encode_blocks(const struct tensor *target, void *context, uint8_t *blocks, uint16_t *scales,
     uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch,
     struct error *err)
@@ -127,8 +138,10 @@ enum status rtn_encode_blocks(const struct tensor *target, void *context, uint8_
     const struct block_info *info = block_info(target->block);
     uint64_t cols = target->shape[1], row_bytes = cols / info->weights * info->bytes, row, col;
     (void)scales, (void)zeros, (void)scratch; /* of tiles */
-    if (!block_fit_rows(blocks, target->block, rows, row_count, cols, tensor->importance, &row, &col))
+    if (!block_fit_rows(blocks, target->block, rows, row_count, cols, tensor->importance, &row, &col)) {
+        col = worst_column(rows + row * cols, col, info->weights);
         return weight_fault(rows[row * cols + col], row_begin + row, col, err);
+    }
     for (uint64_t i = 0; tensor->sums && i < row_count; i++)
         tensor->sums[row_begin + i] =
             rtn_row_sums(target->block, blocks + i * row_bytes, rows + i * cols, cols);

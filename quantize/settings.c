@@ -12,8 +12,8 @@
 /* ---- the table ---- */
 
 #define BITS_CHOICES "2|3|4|5|6|8"
-#define TYPE_CHOICES MIX_BLOCKS "|" DTYPE_CHOICES
-#define DTYPE_CHOICES "f32|f16|bf16"
+#define TYPES_TEXT                                                                                           \
+    "q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, f32, f16 or bf16"
 #define MIX_CHOICE(name, base, rules, file_type) "|" name
 #define METHOD_CHOICE(name, help, ...) "|" name
 #define METHOD_HELP(name, help, ...) name ": " help ". "
@@ -71,13 +71,13 @@ static const struct option options_table[] = {
         "When a group does not divide a row: stop with a list, use one scale per row, use the largest "
         "multiple of 16 that divides it, or keep the matrix.",
         NULL},
-    {"embedding", OPTION_CHOICE, AT(embedding), 0, 0, "keep|same|" BITS_CHOICES "|" TYPE_CHOICES, "HOW",
-        "keep; with --type, what it says",
+    {"embedding", OPTION_TEXT, AT(embedding), 0, 0, NULL, "HOW", "keep; with --type, what that says",
         "The embedding, which a model with tied weights also uses as its head: keep its type, quantize it "
-        "the same as the linear layers, to so many bits, or store it as a type.",
+        "the "
+        "same as the linear layers, to so many bits (as --bits), or store it as a TYPE: " TYPES_TEXT ".",
         "Which tensors"},
-    {"head", OPTION_CHOICE, AT(head), 0, 0, "keep|same|" BITS_CHOICES "|" TYPE_CHOICES, "HOW",
-        "as --embedding", "The output head of a model whose weights are not tied, likewise.", NULL},
+    {"head", OPTION_TEXT, AT(head), 0, 0, NULL, "HOW", "keep; with --type, what that says",
+        "The output head of a model whose weights are not tied, likewise.", NULL},
     {"keep", OPTION_LIST, AT(keep), 0, 0, NULL, "REGEX", NULL,
         "Do not quantize matrices whose name matches: a POSIX extended expression, found anywhere in the "
         "name. Wins over --override.",
@@ -289,8 +289,9 @@ static enum status recipe_like(struct recipe *out, const struct settings *settin
         if (settings->mix)
             return fail(err, ERR_USAGE, "%s %s: bits are for codes of nibble's own; with --type, name a type",
                 option, how);
-    } else {
-        parse_type(out, how); /* the table has checked that it is one */
+    } else if (!parse_type(out, how)) {
+        return fail(
+            err, ERR_USAGE, "%s %s: keep, same, bits (%s) or %s", option, how, BITS_CHOICES, TYPES_TEXT);
     }
     return OK;
 }
@@ -311,7 +312,7 @@ static enum status parse_change(struct rule *rule, const char *item, size_t byte
     } else if (strncmp(text, "type:", 5) == 0) {
         rule->changes |= CHANGE_TYPE;
         if (!parse_type(recipe, text + 5))
-            return fail(err, ERR_USAGE, "type %s: one of %s", text + 5, TYPE_CHOICES);
+            return fail(err, ERR_USAGE, "type %s: one of %s", text + 5, TYPES_TEXT);
     } else if (strcmp(text, "symmetric") == 0 || strcmp(text, "asymmetric") == 0) {
         rule->changes |= CHANGE_SYMMETRY;
         recipe->asymmetric = *text == 'a';
@@ -457,7 +458,7 @@ static enum status parse_fallback(struct settings *settings, const char *list, s
         snprintf(text, sizeof text, "%.*s", (int)(bytes < sizeof text ? bytes : sizeof text - 1), item);
         if (!parse_type(&settings->fallbacks[settings->fallback_count++], text))
             return fail(
-                err, ERR_USAGE, "--fallback: '%s' is no type: auto, or a list of %s", text, TYPE_CHOICES);
+                err, ERR_USAGE, "--fallback: '%s' is no type; auto, or a list of %s", text, TYPES_TEXT);
         item += bytes;
         if (*item == '\0') return OK;
     }
