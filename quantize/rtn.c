@@ -61,9 +61,7 @@ struct rtn_sums rtn_tile_sums(const struct tiles_layout *layout, const float *ro
     return sum_of(&lanes);
 }
 
-/* The sums of one row of blocks. */
-static struct rtn_sums row_sums(
-    enum block_type type, const uint8_t *blocks, const float *weights, uint64_t cols)
+struct rtn_sums rtn_row_sums(enum block_type type, const uint8_t *blocks, const float *weights, uint64_t cols)
 {
     const struct block_info *info = block_info(type);
     float decoded[BLOCK_WEIGHTS_MOST];
@@ -145,7 +143,8 @@ enum status rtn_encode_blocks(const struct tensor *target, void *context, uint8_
         return weight_fault(rows[row * cols + col], row_begin + row, col, err);
     }
     for (uint64_t i = 0; tensor->sums && i < row_count; i++)
-        tensor->sums[row_begin + i] = row_sums(target->block, blocks + i * row_bytes, rows + i * cols, cols);
+        tensor->sums[row_begin + i] =
+            rtn_row_sums(target->block, blocks + i * row_bytes, rows + i * cols, cols);
     return OK;
 }
 

@@ -38,6 +38,10 @@ enum status rtn_encode_blocks(const struct tensor *target, void *context, uint8_
 struct rtn_sums rtn_tile_sums(const struct tiles_layout *layout, const float *rows, uint64_t row_count,
     const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros);
 
+/* Those of one row of blocks; weights [cols]. */
+struct rtn_sums rtn_row_sums(
+    enum block_type type, const uint8_t *blocks, const float *weights, uint64_t cols);
+
 /* How a tensor of the plan moves: rounded to nearest, cast or copied. Release all with rtn_release, which first adds up what was
  * measured into the plan if the move succeeded.
  *   tensor, tensors  [plan->count], zeroed, must outlive the move */

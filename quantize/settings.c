@@ -534,9 +534,6 @@ static enum status check_calibration(
     bool weighed = (method->range == RANGE_HESSIAN || rules_weigh(settings)) && !options->imatrix;
     settings->calibrated = method->solve || method->rescale || weighed || budget;
     settings->informed = settings->calibrated || options->imatrix;
-    if (settings->mix && settings->calibrated)
-        return fail(
-            err, ERR_UNSUPPORTED, "method %s does not quantize into blocks yet; use rtn", method->name);
     if (settings->calibrated && !options->calibration)
         return fail(err, ERR_USAGE, "%s needs --calibration FILE, a text to observe activations on",
             method->solve || method->rescale ? method->name
