@@ -399,7 +399,15 @@ void block_fit_codes(struct block_parts *parts, enum block_type type, uint32_t s
     kernels()->block_codes(parts->codes + sub * grid.n, &grid, weights, line.step, line.offset);
 }
 
-/* Where in `count` weights lies the first that is not finite, or if all are, the first block that does not fit. */
+static uint64_t largest(const float *weights, uint32_t count)
+{
+    uint64_t at = 0;
+    for (uint32_t i = 1; i < count; i++)
+        if (fabsf(weights[i]) > fabsf(weights[at])) at = i;
+    return at;
+}
+
+/* Where the first weight lies that is not finite, or if all are, the largest of the first block that does not fit. */
 static uint64_t fault_at(enum block_type type, const float *weights, const float *importance, uint32_t blocks)
 {
     const uint32_t size = block_form(type)->weights;
@@ -407,7 +415,8 @@ static uint64_t fault_at(enum block_type type, const float *weights, const float
     for (uint64_t i = 0; i < (uint64_t)blocks * size; i++)
         if (!isfinite(weights[i])) return i;
     for (uint64_t i = 0; i < (uint64_t)blocks * size; i += size)
-        if (!block_fit(&parts, type, weights + i, importance ? importance + i : NULL)) return i;
+        if (!block_fit(&parts, type, weights + i, importance ? importance + i : NULL))
+            return i + largest(weights + i, size);
     return 0;
 }
 
