@@ -94,7 +94,7 @@ static enum status fit_at(const struct strip *strip, uint64_t place, struct erro
     enum status status = OK;
     if (plan->units.together[unit] && obs_first(&plan->units, unit) == place)
         status = fit_part(strip, &plan->units, unit, place, err);
-    if (status == OK && plan->grids->fit_group && plan->groups.together[group] &&
+    if (status == OK && plan->groups.size < plan->units.size && plan->groups.together[group] &&
         obs_first(&plan->groups, group) == place)
         status = fit_part(strip, &plan->groups, group, place, err);
     return status;

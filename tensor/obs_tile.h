@@ -70,7 +70,7 @@ struct obs_grids {
         const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, const struct obs_result *result);
     /* Find the lines of a whole unit, which is together, or those of one group within it.
      *   weights  [size]  in, finite, by place
-     * False: they do not fit half precision. fit_group may be NULL: a unit is a group. */
+     * False: they do not fit half precision. fit_group is for units of several groups. */
     bool (*fit_unit)(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t unit,
         const float *weights);
     bool (*fit_group)(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t group,

@@ -208,7 +208,8 @@ static void it_agrees_with_a_plain_solver(void)
     uint64_t differ = 0, of = 0;
     for (int f = 0; f < FAMILIES; f++) {
         for (int order = 0; order < ORDERS; order++) {
-            struct obs_problem problem = make_problem(families[f], ROWS, COLS, (enum obs_order)order, f + 1);
+            struct obs_problem problem =
+                make_problem(families[f], ROWS, order ? COLS : 256, (enum obs_order)order, f + 1);
             if (f & 1) problem.importance = NULL;
             quantize(&outcome, &problem);
             plain_solve(&other, &problem);
@@ -228,12 +229,12 @@ static void without_a_factor_it_rounds_to_nearest(void)
     for (enum block_type type = BLOCK_NONE + 1; type < BLOCK_COUNT; type++) {
         uint64_t row, col;
         if (!block_form(type)) continue;
-        struct obs_problem problem = make_problem(type, ROWS, COLS, OBS_ORDER_GROUP_AWARE, 7);
+        struct obs_problem problem = make_problem(type, ROWS, 256, OBS_ORDER_GROUP_AWARE, 7);
         problem.factor = NULL;
         if (type & 1) problem.importance = NULL;
         quantize(&outcome, &problem);
         memset(&other, 0, sizeof other);
-        REQUIRE(block_fit_rows(other.blocks, type, sample.target, ROWS, COLS, problem.importance, &row, &col),
+        REQUIRE(block_fit_rows(other.blocks, type, sample.target, ROWS, 256, problem.importance, &row, &col),
             NULL);
         CHECK(memcmp(outcome.blocks, other.blocks, sizeof other.blocks) == 0, NULL);
         CHECK(outcome.result.error == outcome.result.error_nearest, NULL);
@@ -245,7 +246,7 @@ static void solving_beats_rounding(void)
 {
     for (enum block_type type = BLOCK_NONE + 1; type < BLOCK_COUNT; type++) {
         if (!block_form(type)) continue;
-        struct obs_problem problem = make_problem(type, 32, COLS, OBS_ORDER_GROUP_AWARE, 8);
+        struct obs_problem problem = make_problem(type, 16, 256, OBS_ORDER_GROUP_AWARE, 8);
         problem.safeguard = true;
         quantize(&outcome, &problem);
         CHECK(outcome.result.error < 0.8 * outcome.result.error_nearest, NULL);
@@ -277,7 +278,7 @@ static void polishing_only_lowers_errors(void)
     for (enum block_type type = BLOCK_NONE + 1; type < BLOCK_COUNT; type++) {
         if (!block_form(type)) continue;
         for (int order = 0; order < ORDERS; order++) {
-            struct obs_problem problem = make_problem(type, ROWS, COLS, (enum obs_order)order, 20 + type);
+            struct obs_problem problem = make_problem(type, 3, 256, (enum obs_order)order, 20 + type);
             quantize(&other, &problem);
             for (unsigned sweeps = 1; sweeps <= 3; sweeps += 2) {
                 problem.sweeps = sweeps;
