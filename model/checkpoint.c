@@ -65,6 +65,7 @@ enum status checkpoint_open_slices(struct checkpoint *out, const char *path, con
     if (!status) status = attach_tokenizer(out, err);
     if (!status) status = checkpoint_read_config(&out->config, &found, out->container, err);
     if (!status && !found) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
+    if (!status) status = layers_split(out->container, &out->config, err);
     if (!status) {
         status =
             layers_bind(&out->tensors, &out->dropped, &out->dropped_count, out->container, &out->config, err);
