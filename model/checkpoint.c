@@ -47,6 +47,17 @@ static enum status attach_tokenizer(struct checkpoint *out, struct error *err)
     return fail(err, status, "%s", out->no_tokenizer.text);
 }
 
+enum status checkpoint_split(struct container *container, struct error *err)
+{
+    struct model_config config;
+    bool found;
+    enum status status = checkpoint_read_config(&config, &found, container, NULL);
+
+    if (status == ERR_MEMORY || status == ERR_IO)
+        return fail(err, status, "%s: config.json", container_path(container));
+    return status || !found ? OK : layers_split(container, &config, err);
+}
+
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err)
 {
     return checkpoint_open_slices(out, path, NULL, 0, err);
@@ -65,7 +76,6 @@ enum status checkpoint_open_slices(struct checkpoint *out, const char *path, con
     if (!status) status = attach_tokenizer(out, err);
     if (!status) status = checkpoint_read_config(&out->config, &found, out->container, err);
     if (!status && !found) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
-    if (!status) status = layers_split(out->container, &out->config, err);
     if (!status) {
         status =
             layers_bind(&out->tensors, &out->dropped, &out->dropped_count, out->container, &out->config, err);

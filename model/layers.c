@@ -492,6 +492,8 @@ enum status layers_bind(struct model_tensors *out, struct dropped_tensor **dropp
     memset(out, 0, sizeof *out);
     *dropped = NULL;
     *dropped_count = 0;
+    status = layers_split(container, config, err);
+    if (status) return status;
     out->layer = memory_new(config->layers, sizeof *out->layer, err);
     if (!out->layer) status = ERR_MEMORY;
     if (!status) status = bind_roles(out, container, config, err);

@@ -146,7 +146,7 @@ struct dropped_tensor {
  * is mapped or bound. ERR_FORMAT: rows that are not those of the parts. ERR_UNSUPPORTED: as container_split. */
 enum status layers_split(struct container *container, const struct model_config *config, struct error *err);
 
-/* Account for every tensor of a container: bind all roles, check every shape. ERR_FORMAT: a tensor is missing, has another
+/* Account for every tensor of a container: split fused matrices, bind all roles, check every shape. ERR_FORMAT: a tensor is missing, has another
  * shape, or is not part of the architecture; ERR_UNSUPPORTED: it has no floating type. Tensors dropped on purpose (rotary
  * inv_freq buffers; an output head stored beside a tied embedding) are listed in *dropped. An embedding stored only under the head's name (tied, as safetensors
  * aliases do) is found either way.
