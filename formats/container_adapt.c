@@ -156,6 +156,50 @@ enum status container_interleave(
     return OK;
 }
 
+static enum status check_split(const struct container *container, const struct reader_entry *entry,
+    const struct container_part *parts, unsigned count, struct error *err)
+{
+    const struct tensor *tensor = &entry->tensor;
+    uint64_t rows = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        rows += parts[i].rows;
+    if (tensor->rank != 2 || tensor->shape[0] != rows)
+        return fail(err, ERR_FORMAT, "tensor %s: is no matrix of the %" PRIu64 " rows of its parts",
+            tensor->name, rows);
+    if (tensor->storage == STORAGE_TILES || entry->head || entry->compute || container->records_checksums)
+        return fail(
+            err, ERR_UNSUPPORTED, "tensor %s: rows stored like this cannot be taken apart", tensor->name);
+    return OK;
+}
+
+enum status container_split(struct container *container, uint64_t index, const struct container_part *parts,
+    unsigned count, struct error *err)
+{
+    struct reader_entry whole = container->entries[index], *entries;
+    enum status status = check_split(container, &whole, parts, count, err);
+    uint64_t row_bytes;
+
+    if (!status)
+        status = memory_grow(&container->entries, &container->entry_capacity,
+            container->entry_count + count - 1, sizeof whole, err);
+    if (status) return status;
+    row_bytes = whole.tensor.shape[0] ? whole.tensor.bytes / whole.tensor.shape[0] : 0;
+    entries = container->entries + index;
+    memmove(entries + count, entries + 1, (container->entry_count - index - 1) * sizeof whole);
+    container->entry_count += count - 1;
+    for (unsigned i = 0; i < count; i++) {
+        entries[i] = whole;
+        entries[i].tensor.shape[0] = parts[i].rows;
+        entries[i].tensor.elements = parts[i].rows * whole.tensor.shape[1];
+        entries[i].tensor.bytes = parts[i].rows * row_bytes;
+        whole.offset += entries[i].tensor.bytes;
+    }
+    for (unsigned i = 0; i < count && !status; i++)
+        status = container_rename(container, index + i, parts[i].name, err);
+    return status;
+}
+
 /* Whole elements at a time, also where a part of one is wanted. */
 static enum status read_shifted(struct container *container, const struct reader_entry *entry,
     uint64_t offset, uint8_t *buffer, uint64_t count, struct error *err)

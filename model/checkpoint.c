@@ -48,6 +48,17 @@ static enum status attach_tokenizer(struct checkpoint *out, struct error *err)
     return fail(err, status, "%s", out->no_tokenizer.text);
 }
 
+enum status checkpoint_split(struct container *container, struct error *err)
+{
+    struct model_config config;
+    bool found;
+    enum status status = checkpoint_read_config(&config, &found, container, NULL);
+
+    if (status == ERR_MEMORY || status == ERR_IO)
+        return fail(err, status, "%s: config.json", container_path(container));
+    return status || !found ? OK : layers_split(container, &config, err);
+}
+
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err)
 {
     return checkpoint_open_with(out, path, &(struct checkpoint_options){0}, err);

@@ -25,6 +25,10 @@ struct checkpoint {
 enum status checkpoint_read_config(
     struct model_config *out, bool *found, struct container *container, struct error *err);
 
+/* See the fused matrices of a container as checkpoint_open does, if a known configuration is attached: for who compares tensors by
+ * name. Before it is mapped. */
+enum status checkpoint_split(struct container *container, struct error *err);
+
 /* Open a folder, a .safetensors, .nbl or PyTorch file, a GGUF file or a llama2.c model (seen through model/gguf_checkpoint.h and
  * model/llama2c_checkpoint.h) and hold its tensors against its configuration: missing, misshapen and unknown ones
  * are errors (layers_bind). Nothing is mapped. Release with checkpoint_close, also after an error. */

@@ -18,7 +18,6 @@
 #define FACTOR_MINIMUM 1e-3
 #define FACTOR_MAXIMUM 1e6
 #define CONTEXT_MAXIMUM INT32_MAX
-#define WINDOW_DEFAULT 4096 /* of every configuration class that has a window */
 #define WINDOW_LAYERS_DEFAULT 28
 #define HEADS_WIDTH_LIMIT (1u << 22) /* heads * head_size */
 
@@ -207,6 +206,7 @@ static enum status parse_switch(
 static enum status parse_features(struct model_config *out, const struct source *in, struct error *err)
 {
     const struct architecture *known = in->architecture;
+    bool qkv_bias = false, unknown;
     const char *epsilon = known->centered_norm ? "layer_norm_eps" : "rms_norm_eps";
     enum status status = json_get_number(in->root, in->what, epsilon, 1e-30, 1, &out->norm_epsilon, err);
 
@@ -214,11 +214,14 @@ static enum status parse_features(struct model_config *out, const struct source 
     if (!status) status = json_get_bool(in->root, in->what, "tie_word_embeddings", &out->tied, err);
     if (!status)
         status = parse_switch(&out->attention_bias, in, "attention_bias", known->attention_bias_option, err);
+    if (!status) status = parse_switch(&qkv_bias, in, "use_qkv_bias", known->qkv_bias_option, err);
+    if (!status) status = parse_switch(&unknown, in, "use_parallel_residual", false, err);
+    if (!status) status = parse_switch(&unknown, in, "qk_layernorm", false, err);
     if (!status) status = parse_switch(&out->mlp_bias, in, "mlp_bias", known->mlp_bias_option, err);
     if (status) return status;
     if (out->norm_epsilon == 0) return fail(err, ERR_FORMAT, "%s: %s is missing", in->what, epsilon);
     out->output_bias = out->attention_bias;
-    out->attention_bias |= known->qkv_bias_always;
+    out->attention_bias |= known->qkv_bias_always || qkv_bias;
     return OK;
 }
 
@@ -315,7 +318,7 @@ static enum status parse_period(uint64_t *out, const struct source *in, struct e
 static enum status parse_window(struct model_config *out, const struct source *in, struct error *err)
 {
     const struct json_value *types = present(in->root, "layer_types");
-    uint64_t window = json_member(in->root, "sliding_window") ? 0 : WINDOW_DEFAULT;
+    uint64_t window = json_member(in->root, "sliding_window") ? 0 : in->architecture->default_window;
     uint64_t first = WINDOW_LAYERS_DEFAULT; /* layers before it do not slide */
     uint64_t period = in->architecture->default_window_period;
     bool use;
@@ -345,11 +348,8 @@ static const struct rope_name {
     const char *name;
     enum rope_kind kind;
 } rope_names[] = {
-    {"default", ROPE_DEFAULT},
-    {"linear", ROPE_LINEAR},
-    {"dynamic", ROPE_DYNAMIC},
-    {"llama3", ROPE_LLAMA3},
-    {"yarn", ROPE_YARN},
+    {"default", ROPE_DEFAULT}, {"linear", ROPE_LINEAR}, {"dynamic", ROPE_DYNAMIC}, {"llama3", ROPE_LLAMA3},
+    {"yarn", ROPE_YARN}, {"longrope", ROPE_LONGROPE}, {"su", ROPE_LONGROPE}, /* what Phi-3 called it first */
 };
 
 /* The object with the parameters: rope_scaling (classic) if it says anything, else rope_parameters; NULL if
@@ -395,7 +395,8 @@ static enum status parse_rope_kind(
         if (strcmp(name, rope_names[i].name) == 0) return OK;
     }
     return fail(err, ERR_UNSUPPORTED,
-        "%s: rope_type %s is not known (known: default, linear, dynamic, llama3, yarn)", in->what, name);
+        "%s: rope_type %s is not known (known: default, linear, dynamic, llama3, yarn, longrope)", in->what,
+        name);
 }
 
 /* One number of a rope kind. Absent: `absent`, or an error naming the key where absent is 0. */
@@ -465,6 +466,42 @@ static enum status parse_yarn(struct rope_config *rope, const struct source *in,
     return status;
 }
 
+static enum status parse_divisors(float *out, const struct source *in, const struct json_value *object,
+    const char *key, uint32_t count, struct error *err)
+{
+    const struct json_value *list = present(object, key), *item;
+
+    if (!list || list->kind != JSON_ARRAY || list->count != count || count > CONFIG_ROTARY_LIMIT)
+        return fail(err, ERR_FORMAT, "%s: %s is not a list of %" PRIu32 " numbers (at most %d)", in->what,
+            key, count, CONFIG_ROTARY_LIMIT);
+    item = list->children;
+    for (uint32_t i = 0; i < count; i++, item = item->next) {
+        if (item->kind != JSON_NUMBER || !(item->number >= 1e-6 && item->number <= 1e6))
+            return fail(
+                err, ERR_FORMAT, "%s: %s[%" PRIu32 "] is no number from 1e-6 to 1e6", in->what, key, i);
+        out[i] = (float)item->number;
+    }
+    return OK;
+}
+
+/* Absent factor: the ratio of the contexts. */
+static enum status parse_longrope(struct rope_config *rope, const struct source *in,
+    const struct json_value *object, const struct model_config *config, struct error *err)
+{
+    enum status status = parse_original_context(rope, in, object, config->context, err);
+
+    if (!status)
+        status = parse_rope_number(&rope->factor, in, object, "factor", FACTOR_MINIMUM, FACTOR_MAXIMUM,
+            config->context / rope->original_context, err);
+    if (!status)
+        status =
+            json_get_number(object, in->what, "attention_factor", 1e-6, 1e6, &rope->attention_factor, err);
+    if (!status)
+        status = parse_divisors(rope->short_divisors, in, object, "short_factor", config->rotary / 2, err);
+    return status ? status
+                  : parse_divisors(rope->long_divisors, in, object, "long_factor", config->rotary / 2, err);
+}
+
 /* A number that may stand beside the parameters or, with precedence, inside them. */
 static enum status parse_rope_outer(double *out, const struct source *in, const struct json_value *object,
     const char *key, double minimum, double maximum, struct error *err)
@@ -482,10 +519,13 @@ static enum status parse_rope_parameters(struct rope_config *rope, const struct 
 
     rope->factor = 1;
     if (status || rope->kind == ROPE_DEFAULT) return status;
+    if (rope->kind == ROPE_YARN && present(object, "long_factor"))
+        rope->kind = ROPE_LONGROPE; /* as first published */
+    if (rope->kind == ROPE_LONGROPE) return parse_longrope(rope, in, object, out, err);
     if (rope->kind == ROPE_YARN) return parse_yarn(rope, in, object, out->context, err);
     status = parse_rope_number(&rope->factor, in, object, "factor", FACTOR_MINIMUM, FACTOR_MAXIMUM, 0, err);
     if (!status && rope->kind == ROPE_LLAMA3) status = parse_llama3(rope, in, object, out->context, err);
-    if (!status && rope->kind == ROPE_DYNAMIC && out->head_size < 4)
+    if (!status && rope->kind == ROPE_DYNAMIC && out->rotary < 4)
         status = fail(err, ERR_FORMAT, "%s: rope_type dynamic needs a head_dim of at least 4", in->what);
     return status;
 }
@@ -504,9 +544,9 @@ static enum status parse_sliding_rope(
     if (!status)
         status =
             json_get_number(object, in->what, "rope_theta", THETA_MINIMUM, THETA_MAXIMUM, &rope->theta, err);
-    if (!status && rope->kind == ROPE_DYNAMIC)
-        status = fail(
-            err, ERR_UNSUPPORTED, "%s: rope_type dynamic of layers that slide is not supported", in->what);
+    if (!status && (rope->kind == ROPE_DYNAMIC || rope->kind == ROPE_LONGROPE))
+        status = fail(err, ERR_UNSUPPORTED,
+            "%s: rope_type dynamic or longrope of layers that slide is not supported", in->what);
     return status;
 }
 
@@ -514,17 +554,21 @@ static enum status parse_rope(struct model_config *out, const struct source *in,
 {
     struct rope_config *rope = &out->rope;
     const struct json_value *object, *sliding;
-    double rotary = 1;
+    double rotary = in->architecture->default_rotary ? in->architecture->default_rotary : 1;
     enum status status = find_rope(&object, &sliding, in, err);
 
-    out->rotary = out->head_size;
     rope->theta = in->architecture->default_theta ? in->architecture->default_theta : THETA_DEFAULT;
     if (!status)
         status = parse_rope_outer(&rope->theta, in, object, "rope_theta", THETA_MINIMUM, THETA_MAXIMUM, err);
     if (!status) status = parse_rope_outer(&rotary, in, object, "partial_rotary_factor", 0, 1, err);
-    if (!status && rotary != 1)
+    if (!status && rotary != 1 && !in->architecture->partial_rotary)
         status = fail(err, ERR_UNSUPPORTED, "%s: partial_rotary_factor %g: only whole heads are rotated",
             in->what, rotary);
+    out->rotary = (uint32_t)(out->head_size * rotary);
+    if (!status && (out->rotary == 0 || out->rotary % 2))
+        status = fail(err, ERR_FORMAT,
+            "%s: partial_rotary_factor %g rotates %" PRIu32 " of %" PRIu32 " channels, not an even number",
+            in->what, rotary, out->rotary, out->head_size);
     if (!status) status = parse_rope_parameters(rope, out, in, object, err);
     if (status || !in->architecture->sliding_rope) return status;
     return parse_sliding_rope(out, in, sliding, err);

@@ -12,19 +12,24 @@
 #define CONFIG_STOP_LIMIT 16
 
 /* Rope scaling: how rotation frequencies are stretched beyond the trained context. */
-enum rope_kind { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN };
+enum rope_kind { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROPE };
+
+#define CONFIG_ROTARY_LIMIT 256 /* divisors of a LongRoPE */
 
 struct rope_config {
     enum rope_kind kind;
     double theta;
     double factor;
-    double original_context;       /* llama3, yarn */
+    double original_context;       /* llama3, yarn, longrope */
     double low_freq_factor;        /* llama3 */
     double high_freq_factor;       /* llama3 */
     double beta_fast, beta_slow;   /* yarn */
-    double attention_factor;       /* yarn; 0: derived from factor */
+    double attention_factor;       /* yarn, longrope; 0: derived from factor */
     double mscale, mscale_all_dim; /* yarn; 0: absent */
     bool truncate;                 /* yarn: round the correction range (default true) */
+    float short_divisors
+        [CONFIG_ROTARY_LIMIT]; /* longrope: of the frequencies [rotary / 2], up to the original context */
+    float long_divisors[CONFIG_ROTARY_LIMIT]; /* beyond it */
 };
 
 /* One model. Sizes are elements. */

@@ -337,11 +337,12 @@ enum status session_step(
     struct session *session, float *hidden, const uint32_t *tokens, uint64_t length, struct error *err)
 {
     const struct model_config *config = &session->model->config;
-    uint64_t positions = length < BLOCK_TOKENS ? length : BLOCK_TOKENS, count, done;
+    uint64_t positions = length < BLOCK_TOKENS ? length : BLOCK_TOKENS, count, done, reach;
     struct block block;
     enum status status = check_step(session, tokens, length, err);
 
     if (status || !length) return status;
+    reach = rope_reach(config, session->length + length, session->capacity);
     for (done = 0; done < session->sequences * length && !status; done += block.tokens) {
         block.sequence = done / length;
         block.past = session->length + done % length;
@@ -352,8 +353,8 @@ enum status session_step(
         block.tokens = block.sequences * block.length;
         block.first_token = done;
         block.x = hidden + done * config->hidden;
-        rope_tables(session->cosine, session->sine, session->frequencies, config, session->length + length,
-            block.past, block.length);
+        rope_tables(
+            session->cosine, session->sine, session->frequencies, config, reach, block.past, block.length);
         status = run_block(session, &block, tokens + done, err);
     }
     if (!status) session->length += length;

@@ -1,6 +1,9 @@
 /* See gguf_checkpoint.h. */
 #include "model/gguf_checkpoint.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "base/memory.h"
 #include "formats/gguf_writer.h"
 #include "formats/provenance.h"
@@ -23,7 +26,14 @@ static enum status rename_tensors(
         char name[128];
         enum role role;
         uint32_t layer;
-        if (!gguf_names_role(container_tensor(container, i)->name, &role, &layer)) continue;
+        const char *old = container_tensor(container, i)->name;
+        const struct fused_rows *fused = gguf_names_fused(container, config->architecture, old, &layer);
+        if (fused) {
+            snprintf(name, sizeof name, LAYERS_PREFIX "%" PRIu32 ".%s", layer, fused->tensor);
+            status = container_rename(container, i, name, err);
+            continue;
+        }
+        if (!gguf_names_role(old, &role, &layer)) continue;
         if (config->interleaved && is_turned(role))
             status = container_interleave(container, i, config->head_size, err);
         if (layers_role_is_gain(role) && config->architecture->gain_offset != 0) /* GGUF has it added */

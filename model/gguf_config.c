@@ -21,6 +21,18 @@ static const struct gguf_family families[] = {
         .interleaved = true},
     {.name = "qwen2", .architecture = "Qwen2ForCausalLM"},
     {.name = "qwen3", .architecture = "Qwen3ForCausalLM"},
+    {.name = "gemma2",
+        .architecture = "Gemma2ForCausalLM",
+        .sliding = "Gemma2ForCausalLM",
+        .scalar_layers = 46,
+        .window_assumed = true,
+        .read_only = true},
+    {.name = "phi3",
+        .architecture = "Phi3ForCausalLM",
+        .sliding = "Phi3ForCausalLM",
+        .longrope = true,
+        .read_only = true},
+    {.name = "olmo2", .architecture = "Olmo2ForCausalLM", .read_only = true},
     {.name = "gemma3",
         .architecture = "Gemma3ForCausalLM",
         .sliding = "Gemma3ForCausalLM",
@@ -95,6 +107,7 @@ static enum status refuse_features(const struct source *in, struct error *err)
         enum status status = metadata_get_number(
             in->metadata, key_of(key, in, features[i].suffix), -INFINITY, INFINITY, &value, err);
         if (status) return status;
+        if (in->family->longrope && strcmp(features[i].suffix, "rope.scaling.attn_factor") == 0) continue;
         if (value != features[i].nothing)
             return fail(err, ERR_UNSUPPORTED, "%s: %g is not supported", key, value);
     }
@@ -157,6 +170,10 @@ static enum status put_head_size(struct source *in, struct gguf_config *out, str
     for (size_t i = 0; i < sizeof same / sizeof *same && !status && out->head_size; i++) {
         uint64_t value = out->head_size;
         status = get_size(&value, &found, in, same[i], err);
+        if (!status && i == 1 && value < out->head_size && in->architecture->partial_rotary) {
+            json_put_number(&in->json, "partial_rotary_factor", (double)value / (double)out->head_size);
+            continue;
+        }
         if (!status && value != out->head_size)
             status =
                 fail(err, ERR_UNSUPPORTED, "%s.%s: %" PRIu64 " with heads of %" PRIu64 " is not supported",
@@ -225,6 +242,7 @@ static enum status put_pattern(struct source *in, uint64_t window, struct error 
     bool found = true;
     enum status status = OK;
 
+    if (!window && in->family->window_assumed) return OK;
     if (window && item && item->type == METADATA_ARRAY) return put_layer_types(in, item, key, err);
     if (window) status = get_size(&period, &found, in, "attention.sliding_window_pattern", err);
     if (!status && found) json_put_u64(&in->json, "sliding_window_pattern", period);
@@ -327,6 +345,44 @@ static enum status put_factors(
     return status;
 }
 
+/* A tensor of divisors as a list. */
+static enum status put_divisors(struct source *in, const char *tensor, const char *name, struct error *err)
+{
+    const struct tensor *divisors = container_find(in->container, tensor);
+    float values[CONFIG_ROTARY_LIMIT];
+    enum status status;
+
+    if (!divisors || divisors->storage != STORAGE_DENSE || divisors->dtype != DTYPE_F32 ||
+        divisors->elements > CONFIG_ROTARY_LIMIT)
+        return fail(err, ERR_FORMAT, "tensor %s is missing, or not F32 of at most %d elements", tensor,
+            CONFIG_ROTARY_LIMIT);
+    status = container_read(in->container, divisors, 0, values, divisors->bytes, err);
+    if (status) return status;
+    json_write_key(&in->json, name);
+    json_open_array(&in->json);
+    for (uint64_t i = 0; i < divisors->elements; i++)
+        json_write_number(&in->json, (double)values[i]);
+    json_close_array(&in->json);
+    return OK;
+}
+
+static enum status put_longrope(struct source *in, struct error *err)
+{
+    enum status status;
+
+    json_write_key(&in->json, "rope_scaling");
+    json_open_object(&in->json);
+    json_put_text(&in->json, "rope_type", "longrope");
+    status = put_divisors(in, LAYERS_ROTARY_LONG, "long_factor", err);
+    if (!status) status = put_divisors(in, LAYERS_ROTARY_SHORT, "short_factor", err);
+    if (!status) status = put_number(in, "rope.scaling.attn_factor", "attention_factor", false, err);
+    if (!status)
+        status = put_number(
+            in, "rope.scaling.original_context_length", "original_max_position_embeddings", true, err);
+    json_close_object(&in->json);
+    return status;
+}
+
 /* The base of the frequencies of layers that slide. */
 static enum status put_sliding_rope(struct source *in, struct error *err)
 {
@@ -354,9 +410,10 @@ static enum status put_rope(struct source *in, const struct gguf_config *config,
             err, ERR_UNSUPPORTED, "%s is not supported; write rope.scaling.type and factor instead", key);
     if (none) return factors ? put_factors(in, factors, config, err) : OK;
     if (factors) return fail(err, ERR_UNSUPPORTED, "%s and tensor %s at once", key, factors->name);
+    if (bytes == 8 && memcmp(type, "longrope", 8) == 0) return put_longrope(in, err);
     if (bytes == 6 && memcmp(type, "linear", 6) == 0) return put_stretch(in, "linear", err);
     if (bytes == 4 && memcmp(type, "yarn", 4) == 0) return put_stretch(in, "yarn", err);
-    return fail(err, ERR_UNSUPPORTED, "%s: %s is not known (known: none, linear, yarn)", key,
+    return fail(err, ERR_UNSUPPORTED, "%s: %s is not known (known: none, linear, yarn, longrope)", key,
         error_quote(quoted, sizeof quoted, type, bytes < 64 ? bytes : 64));
 }
 

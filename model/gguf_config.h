@@ -11,6 +11,8 @@ struct gguf_family {
     const char *sliding; /* the architecture where there is a sliding window; NULL: such files are refused */
     bool interleaved;    /* rows of q and k lie with the halves of every head interleaved */
     uint64_t scalar_layers; /* Gemma: with so many layers, scores are divided by the root of hidden / heads */
+    bool window_assumed;    /* Gemma 2: without a sliding window it has the usual one */
+    bool longrope;          /* Phi-3: rope.scaling.attn_factor belongs to its LongRoPE */
     bool read_only;         /* such files are read, not written */
 };
 

@@ -185,7 +185,9 @@ static enum status put_rope(struct key_writer *out, struct error *err)
     case ROPE_LLAMA3: /* a tensor of its own */
         return OK;
     case ROPE_DYNAMIC:
-        return fail(err, ERR_UNSUPPORTED, "config.json: rope_type dynamic has no place in GGUF files");
+    case ROPE_LONGROPE:
+        return fail(
+            err, ERR_UNSUPPORTED, "config.json: rope_type dynamic or longrope is not written to GGUF files");
     case ROPE_LINEAR:
     case ROPE_YARN:
         break;

@@ -80,3 +80,16 @@ const struct tensor *gguf_names_find(const struct container *container, enum rol
 
     return container_find(container, gguf_names_write(name, sizeof name, role, layer));
 }
+
+const struct fused_rows *gguf_names_fused(const struct container *container,
+    const struct architecture *architecture, const char *name, uint32_t *layer)
+{
+    const char *suffix = after_layer(name, layer);
+
+    for (unsigned i = 0; suffix && i < architecture->fused_count; i++) {
+        const struct fused_rows *fused = &architecture->fused[i];
+        if (strcmp(suffix, fused->gguf) == 0 && !gguf_names_find(container, fused->parts[0], *layer))
+            return fused;
+    }
+    return NULL;
+}

@@ -11,6 +11,11 @@ bool gguf_names_role(const char *name, enum role *role, uint32_t *layer);
 /* That name: out [out_bytes], at least 64. Returns out. */
 char *gguf_names_write(char *out, uint64_t out_bytes, enum role role, uint32_t layer);
 
+/* The fused matrix that a GGUF tensor of the architecture is ("blk.3.attn_qkv.weight"), or NULL. What GGUF also uses as the name of
+ * a single part is one only in a file that has no tensor of the fused matrix' first part. */
+const struct fused_rows *gguf_names_fused(const struct container *container,
+    const struct architecture *architecture, const char *name, uint32_t *layer);
+
 /* The tensor of a role under its GGUF name, or NULL. */
 const struct tensor *gguf_names_find(const struct container *container, enum role role, uint32_t layer);
 

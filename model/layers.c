@@ -9,11 +9,14 @@
 
 #include "base/memory.h"
 
-#define LAYER_PREFIX "model.layers."
-
 /* Four norms a layer, two of them under names that mean something else in Llama. */
 static const char *const gemma_names[ROLE_COUNT] = {
     [ROLE_MLP_NORM] = "pre_feedforward_layernorm.weight",
+};
+
+static const struct fused_rows phi3_fused[] = {
+    {"self_attn.qkv_proj.weight", "attn_qkv.weight", {ROLE_Q, ROLE_K, ROLE_V}, 3},
+    {"mlp.gate_up_proj.weight", "ffn_up.weight", {ROLE_GATE, ROLE_UP}, 2},
 };
 
 static const struct architecture architectures[] = {
@@ -21,14 +24,41 @@ static const struct architecture architectures[] = {
         .model_type = "llama",
         .attention_bias_option = true,
         .mlp_bias_option = true},
-    {.name = "MistralForCausalLM", .model_type = "mistral", .window_by_default = true},
-    {.name = "Qwen2ForCausalLM", .model_type = "qwen2", .qkv_bias_always = true, .window_option = true},
+    {.name = "MistralForCausalLM",
+        .model_type = "mistral",
+        .default_window = 4096,
+        .window_by_default = true},
+    {.name = "Qwen2ForCausalLM",
+        .model_type = "qwen2",
+        .qkv_bias_always = true,
+        .default_window = 4096,
+        .window_option = true},
     {.name = "Qwen3ForCausalLM",
         .model_type = "qwen3",
         .qk_norm = QK_NORM_HEAD,
+        .default_window = 4096,
         .window_option = true,
         .attention_bias_option = true,
         .default_head_size = 128},
+    {.name = "Gemma2ForCausalLM",
+        .model_type = "gemma2",
+        .names = gemma_names,
+        .tied_by_default = true,
+        .scaled_embedding = true,
+        .post_norm = true,
+        .gain_offset = 1,
+        .attention_bias_option = true,
+        .default_head_size = 256,
+        .default_query_scalar = 256,
+        .score_softcap = true,
+        .logit_softcap = true,
+        .default_score_softcap = 50,
+        .default_logit_softcap = 30,
+        .default_window = 4096,
+        .window_by_default = true,
+        .default_window_period = 2,
+        .activation_apart = true,
+        .default_activation = ACTIVATION_GELU_TANH},
     {.name = "Gemma3ForCausalLM",
         .model_type = "gemma3_text",
         .names = gemma_names,
@@ -41,12 +71,31 @@ static const struct architecture architectures[] = {
         .qk_norm = QK_NORM_HEAD,
         .default_head_size = 256,
         .default_query_scalar = 256,
+        .default_window = 4096,
         .window_by_default = true,
         .default_window_period = 6,
         .sliding_rope = true,
         .default_theta = 1e6,
         .activation_apart = true,
         .default_activation = ACTIVATION_GELU_TANH},
+    {.name = "Phi3ForCausalLM",
+        .model_type = "phi3",
+        .fused = phi3_fused,
+        .fused_count = sizeof phi3_fused / sizeof *phi3_fused,
+        .window_by_default = true,
+        .partial_rotary = true},
+    {.name = "Olmo2ForCausalLM",
+        .model_type = "olmo2",
+        .no_pre_norm = true,
+        .post_norm = true,
+        .attention_bias_option = true,
+        .qk_norm = QK_NORM_PROJECTION},
+    {.name = "StableLmForCausalLM",
+        .model_type = "stablelm",
+        .centered_norm = true,
+        .qkv_bias_option = true,
+        .partial_rotary = true,
+        .default_rotary = 0.25},
 };
 
 /* The short name of a role, and the name of its tensor: whole for what exists once, else after
@@ -204,11 +253,11 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
  * no such start. */
 static const char *after_layer(const struct model_config *config, const char *name, uint32_t *layer)
 {
-    const size_t prefix = strlen(LAYER_PREFIX);
+    const size_t prefix = strlen(LAYERS_PREFIX);
     const char *digit;
     uint32_t number = 0;
 
-    if (strncmp(name, LAYER_PREFIX, prefix) != 0) return NULL;
+    if (strncmp(name, LAYERS_PREFIX, prefix) != 0) return NULL;
     for (digit = name + prefix; *digit >= '0' && *digit <= '9'; digit++) {
         if (digit > name + prefix && number == 0) return NULL; /* a leading zero */
         number = number * 10 + (uint32_t)(*digit - '0');
@@ -244,8 +293,47 @@ char *layers_name(
     if (role < ROLE_PER_LAYER)
         snprintf(out, out_bytes, "%s", tensor);
     else
-        snprintf(out, out_bytes, LAYER_PREFIX "%" PRIu32 ".%s", layer, tensor);
+        snprintf(out, out_bytes, LAYERS_PREFIX "%" PRIu32 ".%s", layer, tensor);
     return out;
+}
+
+/* ---- fused matrices ---- */
+
+static enum status split(struct container *container, uint64_t index, const struct model_config *config,
+    const struct fused_rows *fused, uint32_t layer, struct error *err)
+{
+    char names[3][128];
+    struct container_part parts[3];
+    uint32_t rank;
+
+    for (unsigned i = 0; i < fused->count; i++) {
+        uint64_t shape[2];
+        if (!layers_role_shape(config, fused->parts[i], &rank, shape))
+            return OK; /* layers_bind will refuse it */
+        parts[i].name = layers_name(names[i], sizeof names[i], config->architecture, fused->parts[i], layer);
+        parts[i].rows = shape[0];
+    }
+    return container_split(container, index, parts, fused->count, err);
+}
+
+enum status layers_split(struct container *container, const struct model_config *config, struct error *err)
+{
+    const struct architecture *known = config->architecture;
+    enum status status = OK;
+    bool any = false;
+
+    for (uint64_t i = 0; known->fused_count && i < container_count(container) && !status; i++) {
+        uint32_t layer;
+        const char *suffix = after_layer(config, container_tensor(container, i)->name, &layer);
+        for (unsigned k = 0; suffix && k < known->fused_count; k++) {
+            if (strcmp(suffix, known->fused[k].tensor) != 0) continue;
+            status = split(container, i, config, &known->fused[k], layer, err);
+            any = true;
+            break;
+        }
+    }
+    if (!status && any) status = container_reindex(container, err);
+    return status ? fail_within(err, status, "%s", container_path(container)) : OK;
 }
 
 /* ---- binding ---- */
@@ -349,6 +437,12 @@ static bool is_empty_bias(struct container *container, const struct tensor *tens
     return zeros;
 }
 
+static bool is_rotary(const char *name)
+{
+    return strcmp(name, LAYERS_ROTARY_FACTORS) == 0 || strcmp(name, LAYERS_ROTARY_LONG) == 0 ||
+           strcmp(name, LAYERS_ROTARY_SHORT) == 0;
+}
+
 /* Why a tensor without a role may be left out; NULL if it may not. */
 static const char *drop_reason(
     struct container *container, const struct model_config *config, const struct tensor *tensor)
@@ -358,8 +452,7 @@ static const char *drop_reason(
 
     if (strcmp(tensor->name, "model.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (suffix && strcmp(suffix, "self_attn.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
-    if (container_metadata(container)->count && strcmp(tensor->name, LAYERS_ROTARY_FACTORS) == 0)
-        return "rotary factors, recomputed";
+    if (container_metadata(container)->count && is_rotary(tensor->name)) return "rotary factors, recomputed";
     if (config->tied && strcmp(tensor->name, roles[ROLE_HEAD].tensor) == 0) return "tied to the embedding";
     if (is_empty_bias(container, tensor)) return "a bias of zeros, adds nothing";
     return NULL;
@@ -422,6 +515,8 @@ enum status layers_bind(struct model_tensors *out, struct dropped_tensor **dropp
     memset(out, 0, sizeof *out);
     *dropped = NULL;
     *dropped_count = 0;
+    status = layers_split(container, config, err);
+    if (status) return status;
     out->layer = memory_new(config->layers, sizeof *out->layer, err);
     if (!out->layer) status = ERR_MEMORY;
     if (!status) status = bind_roles(out, container, config, err);

@@ -11,6 +11,12 @@
 
 /* What a GGUF file calls the divisors of its rotation's frequencies [head_size / 2]; they say what the configuration says. */
 #define LAYERS_ROTARY_FACTORS "rope_freqs.weight"
+/* And those of LongRoPE, for long and for short contexts [rotary / 2]. */
+#define LAYERS_ROTARY_LONG "rope_factors_long.weight"
+#define LAYERS_ROTARY_SHORT "rope_factors_short.weight"
+
+/* How the name of a decoder layer's tensor begins, before its number. */
+#define LAYERS_PREFIX "model.layers."
 
 /* The part a tensor plays. Those before ROLE_PER_LAYER exist once. */
 enum role {
@@ -44,6 +50,15 @@ enum role {
     ROLE_COUNT
 };
 
+/* A stored matrix whose rows are those of several roles, one after the other; seen as separate tensors (layers_split). */
+struct fused_rows {
+    const char *tensor; /* after "model.layers.N." */
+    const char
+        *gguf; /* what GGUF calls it, after "blk.N."; alone if a file has no GGUF tensor of the first part */
+    enum role parts[3];
+    unsigned count;
+};
+
 /* How queries and keys are normalised before they are rotated. */
 enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_PROJECTION };
 
@@ -53,6 +68,9 @@ struct architecture {
     const char *model_type; /* "llama" */
     const char *const *
         names; /* [ROLE_COUNT] tensors' names where they differ from Llama's, NULL entries: nowhere; or NULL */
+
+    const struct fused_rows *fused; /* [fused_count] */
+    unsigned fused_count;
 
     bool tied_by_default;  /* without tie_word_embeddings */
     bool scaled_embedding; /* Gemma: embeddings are multiplied by sqrt(hidden) */
@@ -65,6 +83,7 @@ struct architecture {
 
     bool qkv_bias_always; /* Qwen2: q, k, v carry biases whatever the configuration says */
     bool attention_bias_option, mlp_bias_option; /* attention_bias, mlp_bias may be true */
+    bool qkv_bias_option;                        /* StableLM: use_qkv_bias, of q, k and v alone */
     enum qk_norm qk_norm;
     uint32_t default_head_size; /* without head_dim; 0: hidden / heads */
     double
@@ -72,12 +91,15 @@ struct architecture {
     bool score_softcap,
         logit_softcap; /* Gemma: attn_logit_softcapping, final_logit_softcapping mean something */
     double default_score_softcap, default_logit_softcap; /* without them; 0: none */
+    uint32_t default_window;                             /* without sliding_window; 0: none */
     bool window_by_default; /* Mistral: sliding_window applies to every layer when set */
     bool window_option;     /* Qwen: use_sliding_window and max_window_layers or layer_types decide */
     uint32_t
         default_window_period; /* Gemma: each so many layers the last does not slide; layer_types may say otherwise */
     bool sliding_rope;         /* Gemma 3: layers that slide rotate by rope_local_base_freq */
-    double default_theta; /* without rope_theta; 0: 10000 */
+    bool partial_rotary;   /* partial_rotary_factor may be below 1 */
+    double default_rotary; /* without it; 0: 1 */
+    double default_theta;  /* without rope_theta; 0: 10000 */
 
     bool activation_apart; /* Gemma: hidden_activation, not hidden_act */
     enum activation default_activation;
@@ -120,7 +142,11 @@ struct dropped_tensor {
     const char *why; /* "rotary table, recomputed", "tied to the embedding" */
 };
 
-/* Account for every tensor of a container: bind all roles, check every shape. ERR_FORMAT: a tensor is missing, has another
+/* See the fused matrices of the architecture as one tensor per role, under the names that Llama has for them. Before the container
+ * is mapped or bound. ERR_FORMAT: rows that are not those of the parts. ERR_UNSUPPORTED: as container_split. */
+enum status layers_split(struct container *container, const struct model_config *config, struct error *err);
+
+/* Account for every tensor of a container: split fused matrices, bind all roles, check every shape. ERR_FORMAT: a tensor is missing, has another
  * shape, or is not part of the architecture; ERR_UNSUPPORTED: it has no floating type. Tensors dropped on purpose (rotary
  * inv_freq buffers; an output head stored beside a tied embedding; a bias of
  * zeros that belongs to a packed matrix and that the architecture has not) are listed in *dropped. An embedding stored only under the head's name (tied, as safetensors

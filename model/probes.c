@@ -206,7 +206,8 @@ static uint64_t sample_floats(const struct probes *probes)
 /* Tables for the positions of a sample. */
 static void turn(struct probes *probes, uint64_t index)
 {
-    uint64_t length = probes->dynamic ? probes->calibration->lengths[sample_of(probes, index)] : 1;
+    uint64_t length =
+        probes->dynamic ? probes->calibration->lengths[sample_of(probes, index)] : probes->length;
 
     rope_tables(probes->cosine, probes->sine, probes->frequencies, probes->config, length, 0, probes->length);
 }

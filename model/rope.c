@@ -91,6 +91,23 @@ static float yarn_scale(const struct rope_config *rope)
     return (float)yarn_sharpness(rope->factor, 1);
 }
 
+/* LongRoPE (arXiv:2402.13753): every frequency has a divisor of its own, found by search, one for contexts as they were trained
+ * and one for longer ones. */
+static void divide_longrope(float *frequencies, uint32_t half, const struct rope_config *rope, bool beyond)
+{
+    const float *divisors = beyond ? rope->long_divisors : rope->short_divisors;
+
+    for (uint32_t i = 0; i < half; i++)
+        frequencies[i] = 1.0f / (divisors[i] * powf((float)rope->theta, (float)(2 * i) / (float)(2 * half)));
+}
+
+static float longrope_scale(const struct rope_config *rope)
+{
+    if (rope->attention_factor > 0) return (float)rope->attention_factor;
+    if (rope->factor <= 1) return 1;
+    return (float)sqrt(1 + log(rope->factor) / log(rope->original_context));
+}
+
 float rope_frequencies(
     float *frequencies, const struct model_config *config, const struct rope_config *rope, uint64_t length)
 {
@@ -112,6 +129,9 @@ float rope_frequencies(
     case ROPE_YARN:
         stretch_yarn(frequencies, half, rope);
         return yarn_scale(rope);
+    case ROPE_LONGROPE:
+        divide_longrope(frequencies, half, rope, (double)length > rope->original_context);
+        return longrope_scale(rope);
     }
     return 1;
 }
@@ -137,6 +157,11 @@ uint32_t rope_count(const struct model_config *config)
 uint32_t rope_of(const struct model_config *config, uint32_t layer)
 {
     return config->architecture->sliding_rope && config_slides(config, layer);
+}
+
+uint64_t rope_reach(const struct model_config *config, uint64_t length, uint64_t capacity)
+{
+    return config->rope.kind == ROPE_LONGROPE ? capacity : length;
 }
 
 void rope_tables(float *cosine, float *sine, float *frequencies, const struct model_config *config,

@@ -11,10 +11,14 @@
 /* The rotation per position, rounded as transformers' modeling_rope_utils.py does (single precision).
  *   frequencies  [rotary / 2]  out, radians per position
  *   rope         in: of the configuration, or that of its sliding layers
- *   length       in: tokens of the sequence so far; matters to ROPE_DYNAMIC only
- * Returns the factor that cosines and sines are multiplied by: 1 but for YaRN (arXiv:2309.00071, section 3.4). */
+ *   length       in: rope_reach; matters to ROPE_DYNAMIC and ROPE_LONGROPE only
+ * Returns the factor that cosines and sines are multiplied by: 1 but for YaRN (arXiv:2309.00071, section 3.4) and LongRoPE. */
 float rope_frequencies(
     float *frequencies, const struct model_config *config, const struct rope_config *rope, uint64_t length);
+
+/* The length that decides how to rotate: of the sequence so far (dynamic scaling), or the most that it may get (LongRoPE: one set of
+ * divisors for all of a session, so that keys in a cache stay right when it grows past the original context). */
+uint64_t rope_reach(const struct model_config *config, uint64_t length, uint64_t capacity);
 
 /* How many ways of rotating a configuration has: 2 where layers that slide have their own, else 1. */
 uint32_t rope_count(const struct model_config *config);

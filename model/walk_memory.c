@@ -159,7 +159,7 @@ enum status walk_create(struct walk **out, struct checkpoint *input, const struc
     if (!status) status = new_arrays(walk, err);
     if (!status) status = backend_cpu_create(&walk->backend, pool, decoder_widest(config), err);
     if (status) goto done;
-    rope_tables(walk->cosine, walk->sine, walk->frequencies, config, 1, 0, walk->length);
+    rope_tables(walk->cosine, walk->sine, walk->frequencies, config, walk->length, 0, walk->length);
     status = walk_embed(walk, input, err);
     if (status) goto done;
     *out = walk;

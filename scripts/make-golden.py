@@ -670,6 +670,24 @@ GEMMA3 = {
     "rope_scaling": {"rope_type": "linear", "factor": 4.0},
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
     "torch_dtype": "float32"}
+GEMMA2 = {**{k: v for k, v in GEMMA3.items()
+             if k not in ("sliding_window_pattern", "rope_local_base_freq",
+                          "rope_scaling")},
+          "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2",
+          "attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0}
+PHI3 = {**{k: v for k, v in LLAMA.items()
+           if k not in ("attention_bias", "mlp_bias", "rope_scaling")},
+        "architectures": ["Phi3ForCausalLM"], "model_type": "phi3",
+        "sliding_window": None, "pad_token_id": 0,
+        "original_max_position_embeddings": 128}
+OLMO2 = {**{k: v for k, v in LLAMA.items() if k != "mlp_bias"},
+         "architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2"}
+STABLELM = {**{k: v for k, v in LLAMA.items()
+               if k not in ("attention_bias", "mlp_bias", "rms_norm_eps")},
+            "architectures": ["StableLmForCausalLM"], "model_type": "stablelm",
+            "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5,
+            "use_qkv_bias": True, "use_parallel_residual": False,
+            "qk_layernorm": False}
 
 def rope(theta=500.0, **scaling):
     return {"rope_theta": theta, "rope_scaling": scaling}
@@ -733,6 +751,26 @@ LOGITS = {
     "gemma3-parameters": (
         {**GEMMA3, "final_logit_softcapping": 3.0, "attention_bias": True,
          "torch_dtype": "bfloat16"}, 24, {"rewrite_config": True}),
+    "gemma2": (GEMMA2, 40, {"greedy": True}),
+    # The scalar that GGUF takes for granted.
+    "gemma2-plain": ({**GEMMA2, "query_pre_attn_scalar": 16}, 24, {}),
+    "phi3": ({**PHI3, "sliding_window": 8}, 40, {"greedy": True}),
+    "phi3-long": (  # beyond the original context: the long factors
+        {**PHI3, **WIDE_HEAD, "partial_rotary_factor": 0.75,
+         "original_max_position_embeddings": 16,
+         "rope_scaling": {"type": "longrope",
+                          "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+                          "long_factor": [1.0, 1.5, 2.5, 4.0, 6.0, 8.0]}},
+        40, {}),
+    "phi3-short": (  # within it: the short ones
+        {**PHI3, **WIDE_HEAD, "partial_rotary_factor": 0.75,
+         "tie_word_embeddings": True, "original_max_position_embeddings": 32,
+         "rope_scaling": {"type": "longrope",
+                          "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+                          "long_factor": [1.0, 1.5, 2.5, 4.0, 6.0, 8.0]}},
+        24, {}),
+    "olmo2": (OLMO2, 32, {"greedy": True}),
+    "stablelm": (STABLELM, 32, {"greedy": True}),
 }
 
 

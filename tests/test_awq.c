@@ -637,7 +637,7 @@ static void check_fold(struct layer *layer, enum stage stage, uint64_t *state)
 static void test_folding_is_exact(void)
 {
     const char *architectures[] = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM",
-        "Qwen3ForCausalLM", "Gemma3ForCausalLM"};
+        "Qwen3ForCausalLM", "Gemma3ForCausalLM", "Gemma2ForCausalLM", "Phi3ForCausalLM"};
     uint64_t state = 16;
     for (size_t i = 0; i < 2 * sizeof architectures / sizeof *architectures; i++) {
         struct layer layer = make_layer(architectures[i / 2], i % 2, &state);

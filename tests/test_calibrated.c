@@ -362,7 +362,8 @@ static const char *golden_model(const char *name, const char *tokenizer, uint64_
 /* Biases, norms of heads, heads wider than the model: all architectures. */
 static void test_folding_in_every_architecture(void)
 {
-    static const char *const names[] = {"qwen2", "qwen3", "mistral", "llama-bias", "llama-headdim", "gemma3"};
+    static const char *const names[] = {"qwen2", "qwen3", "mistral", "llama-bias", "llama-headdim", "gemma3",
+        "gemma2", "phi3", "olmo2", "stablelm"};
     uint64_t count;
     tiny_model_folder("tokenizer", (struct tiny_model){0});
     char *tokenizer = testing_read(testing_path("tokenizer/tokenizer.json"), &count);
@@ -389,7 +390,7 @@ static void check_methods(const char *name, const char *folder)
 
 static void test_methods_in_every_architecture(void)
 {
-    static const char *const names[] = {"gemma3"};
+    static const char *const names[] = {"gemma3", "gemma2", "phi3", "olmo2", "stablelm"};
     uint64_t count;
     tiny_model_folder("tokenizer", (struct tiny_model){0});
     char *tokenizer = testing_read(testing_path("tokenizer/tokenizer.json"), &count);

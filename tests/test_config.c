@@ -294,6 +294,50 @@ static void test_bad_gemma(void)
                             " \"sliding_attention\": {\"rope_type\": \"dynamic\", \"factor\": 2}}"});
 }
 
+/* ---- Phi-3, StableLM ---- */
+
+#define PHI3                                                                                                 \
+    {"architectures", "[\"Phi3ForCausalLM\"]"},                                                              \
+    {                                                                                                        \
+        "model_type", "\"phi3\""                                                                             \
+    }
+#define STABLELM                                                                                             \
+    {"architectures", "[\"StableLmForCausalLM\"]"}, {"model_type", "\"stablelm\""}, {"rms_norm_eps", NULL},  \
+    {                                                                                                        \
+        "layer_norm_eps", "1e-5"                                                                             \
+    }
+#define LONG(short_factor, long_factor)                                                                      \
+    "{\"type\": \"longrope\", \"short_factor\": " short_factor ", \"long_factor\": " long_factor "}"
+
+static void test_phi(void)
+{
+    struct model_config config = PARSE(PHI3, {"partial_rotary_factor", "0.5"},
+        {"original_max_position_embeddings", "64"}, {"rope_scaling", LONG("[1, 1.5]", "[2, 4]")});
+
+    CU_ASSERT_TRUE(config.window == 0 && config.rotary == 4 && config.rope.kind == ROPE_LONGROPE);
+    CU_ASSERT_TRUE(config.rope.factor == 4 && config.rope.original_context == 64);
+    CU_ASSERT_TRUE(config.rope.short_divisors[1] == 1.5f && config.rope.long_divisors[0] == 2);
+    config = PARSE(PHI3, {"sliding_window", "16"});
+    CU_ASSERT_TRUE(config.rotary == 8 && config_slides(&config, 0) && config_slides(&config, 4));
+    config = PARSE(STABLELM, {"use_qkv_bias", "true"});
+    CU_ASSERT_TRUE(config.rotary == 2 && config.attention_bias && !config.output_bias);
+}
+
+static void test_bad_phi(void)
+{
+    REFUSE(ERR_FORMAT, "partial_rotary_factor", PHI3, {"partial_rotary_factor", "0.4"});
+    REFUSE(ERR_UNSUPPORTED, "partial_rotary_factor", {"partial_rotary_factor", "0.5"});
+    REFUSE(ERR_FORMAT, "short_factor", PHI3, {"rope_scaling", "{\"type\": \"su\"}"});
+    REFUSE(ERR_FORMAT, "long_factor", PHI3, {"rope_scaling", LONG("[1, 1, 1, 1]", "[1, 1, 1]")});
+    REFUSE(ERR_FORMAT, "short_factor[2]", PHI3, {"rope_scaling", LONG("[1, 1, 0, 1]", "[1, 1, 1, 1]")});
+    REFUSE(ERR_FORMAT, "long_factor[0]", PHI3, {"rope_scaling", LONG("[1, 1, 1, 1]", "[\"1\", 1, 1, 1]")});
+    REFUSE(ERR_UNSUPPORTED, "use_parallel_residual", STABLELM, {"use_parallel_residual", "true"});
+    REFUSE(ERR_UNSUPPORTED, "qk_layernorm", STABLELM, {"qk_layernorm", "true"});
+    REFUSE(ERR_UNSUPPORTED, "use_qkv_bias", {"use_qkv_bias", "true"});
+    REFUSE(ERR_FORMAT, "layer_norm_eps is missing", {"architectures", "[\"StableLmForCausalLM\"]"},
+        {"model_type", "\"stablelm\""});
+}
+
 /* ---- rope ---- */
 
 static void test_rope(void)
@@ -341,7 +385,8 @@ static void test_bad_rope(void)
 {
     REFUSE_VALUES("rope_theta", "0", "-1", "1", "\"NaN\"", "[1]", "true", "1e300"); /* J09 */
     REFUSE_VALUES("rope_scaling", "7", "\"linear\"", "[]", "true");
-    REFUSE(ERR_UNSUPPORTED, "longrope", {"rope_scaling", "{\"rope_type\": \"longrope\", \"factor\": 4}"});
+    REFUSE(ERR_UNSUPPORTED, "rope_type proportional",
+        {"rope_scaling", "{\"rope_type\": \"proportional\", \"factor\": 4}"});
     REFUSE(ERR_FORMAT, "rope_type", {"rope_scaling", "{\"rope_type\": 7}"});
     REFUSE(ERR_FORMAT, "factor", {"rope_scaling", "{\"type\": \"linear\"}"});
     REFUSE(ERR_FORMAT, "factor", {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 0}"});
@@ -453,6 +498,8 @@ int main(void)
         {"bad windows", test_bad_windows},
         {"Gemma", test_gemma},
         {"bad Gemma", test_bad_gemma},
+        {"Phi-3 and StableLM", test_phi},
+        {"bad Phi-3 and StableLM", test_bad_phi},
         {"rope", test_rope},
         {"yarn", test_rope_yarn},
         {"bad rope", test_bad_rope},

@@ -141,6 +141,31 @@ static void add_tensor(struct gguf_file *file, const struct tensor *tensor, enum
         tensor->rank == 2 ? tensor->shape[1] : tensor->shape[0], type, data, bytes);
 }
 
+static bool is_fused(enum role role)
+{
+    return role == ROLE_Q || role == ROLE_K || role == ROLE_V || role == ROLE_GATE || role == ROLE_UP;
+}
+
+/* Matrices of F32 on top of one another, as Phi-3 stores them. */
+static void add_fused(struct gguf_file *file, const struct checkpoint *input, uint32_t layer,
+    const char *suffix, const enum role *roles, unsigned count)
+{
+    static uint8_t rows[VALUES_MOST * 4];
+    uint64_t bytes = 0, height = 0, width = 0;
+    char name[64];
+
+    for (unsigned i = 0; i < count; i++) {
+        const struct tensor *part = input->tensors.layer[layer][roles[i]];
+        REQUIRE(part->dtype == DTYPE_F32 && bytes + part->bytes <= sizeof rows, NULL);
+        memcpy(rows + bytes, part->data, part->bytes);
+        bytes += part->bytes;
+        height += part->shape[0];
+        width = part->shape[1];
+    }
+    snprintf(name, sizeof name, "blk.%" PRIu32 ".%s", layer, suffix);
+    gguf_file_tensor(file, name, height, width, 0, rows, bytes);
+}
+
 static void add_tensors(struct gguf_file *file, const struct checkpoint *input, const struct variant *variant)
 {
     const struct model_config *config = &input->config;
@@ -151,8 +176,14 @@ static void add_tensors(struct gguf_file *file, const struct checkpoint *input, 
         for (uint32_t layer = 0; layer < layers; layer++) {
             const struct tensor *tensor =
                 role < ROLE_PER_LAYER ? input->tensors.once[role] : input->tensors.layer[layer][role];
+            if (config->architecture->fused_count && is_fused((enum role)role)) continue;
             if (tensor) add_tensor(file, tensor, (enum role)role, layer, config, variant);
         }
+    }
+    for (uint32_t layer = 0; config->architecture->fused_count && layer < config->layers; layer++) {
+        if (!variant->skip_tensor || layer == 0)
+            add_fused(file, input, layer, "attn_qkv.weight", (const enum role[]){ROLE_Q, ROLE_K, ROLE_V}, 3);
+        add_fused(file, input, layer, "ffn_up.weight", (const enum role[]){ROLE_GATE, ROLE_UP}, 2);
     }
 }
 
@@ -191,6 +222,16 @@ static void add_rope(struct gguf_file *file, const struct model_config *config, 
     if (config->architecture->sliding_rope)
         gguf_file_f32(file, key_of(name, "rope.freq_base_swa"), (float)config->sliding_rope.theta);
     if (rope->kind == ROPE_LLAMA3) add_factors(file, config, 1);
+    if (rope->kind == ROPE_LONGROPE) {
+        const uint32_t half = config->rotary / 2;
+        gguf_file_tensor(file, "rope_factors_long.weight", 0, half, 0, rope->long_divisors, half * 4);
+        gguf_file_tensor(file, "rope_factors_short.weight", 0, half, 0, rope->short_divisors, half * 4);
+        gguf_file_string(file, key_of(name, "rope.scaling.type"), "longrope");
+        gguf_file_f32(file, key_of(name, "rope.scaling.attn_factor"),
+            (float)sqrt(1 + log(rope->factor) / log(rope->original_context)));
+        gguf_file_u32(
+            file, key_of(name, "rope.scaling.original_context_length"), (uint32_t)rope->original_context);
+    }
     if (rope->kind != ROPE_LINEAR && rope->kind != ROPE_YARN) return;
     gguf_file_string(file, key_of(name, "rope.scaling.type"), rope->kind == ROPE_YARN ? "yarn" : "linear");
     gguf_file_f32(file, key_of(name, "rope.scaling.factor"), (float)rope->factor);
@@ -220,7 +261,7 @@ static void add_config(
     } sizes[] = {{"block_count", config->layers}, {"embedding_length", config->hidden},
         {"feed_forward_length", config->ffn}, {"attention.head_count", config->heads},
         {"attention.head_count_kv", config->kv_heads}, {"attention.key_length", config->head_size},
-        {"attention.value_length", config->head_size}, {"rope.dimension_count", config->head_size},
+        {"attention.value_length", config->head_size}, {"rope.dimension_count", config->rotary},
         {"context_length", config->context}, {"attention.sliding_window", config->window}};
 
     if (variant->architecture) name = variant->architecture;
@@ -231,6 +272,10 @@ static void add_config(
     }
     if (!variant->skip || strcmp(variant->skip, "attention.layer_norm_rms_epsilon") != 0)
         gguf_file_f32(file, key_of(name, "attention.layer_norm_rms_epsilon"), (float)config->norm_epsilon);
+    if (config->score_softcap != 0)
+        gguf_file_f32(file, key_of(name, "attn_logit_softcapping"), config->score_softcap);
+    if (config->logit_softcap != 0)
+        gguf_file_f32(file, key_of(name, "final_logit_softcapping"), config->logit_softcap);
     add_rope(file, config, name);
     if (config->architecture->default_window_period && !variant->period) add_pattern(file, config, name);
 }
@@ -312,7 +357,7 @@ static void same_logits(void)
 {
     static const char *const models[] = {"llama", "llama-f16", "llama-bf16", "llama-bias", "llama-headdim",
         "llama-tied", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2",
-        "qwen3", "gemma3-short"};
+        "qwen3", "gemma3-short", "gemma2-plain", "olmo2", "phi3", "phi3-short"};
     static const struct variant sound = {0}, by_period = {.period = true, .add = add_period};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
@@ -549,6 +594,11 @@ static void longrope(struct gguf_file *file)
     gguf_file_string(file, "llama.rope.scaling.type", "longrope");
 }
 
+static void other_width(struct gguf_file *file)
+{
+    gguf_file_u32(file, "phi3.feed_forward_length", 48);
+}
+
 static void other_rotation(struct gguf_file *file)
 {
     gguf_file_u32(file, "llama.rope.dimension_count", 4);
@@ -634,7 +684,10 @@ static void refusals(void)
         {"llama", {.skip = "block_count", .add = many_layers}, ERR_FORMAT, "num_hidden_layers"},
         {"llama", {.add = experts}, ERR_UNSUPPORTED, "llama.expert_count: 8"},
         {"llama", {.add = part}, ERR_FORMAT, "split.no is missing"},
-        {"llama", {.add = longrope}, ERR_UNSUPPORTED, "llama.rope.scaling.type: longrope"},
+        {"llama", {.add = longrope}, ERR_FORMAT, "rope_factors_long.weight is missing"},
+        {"phi3", {.skip = "feed_forward_length", .add = other_width}, ERR_FORMAT,
+            "gate_up_proj.weight: is no matrix of the 96 rows"},
+        {"phi3", {.skip_tensor = "blk.1.attn_qkv.weight"}, ERR_FORMAT, "q_proj.weight is missing"},
         {"llama", {.skip = "rope.dimension_count", .add = other_rotation}, ERR_UNSUPPORTED,
             "llama.rope.dimension_count: 4 with heads of"},
         {"llama", {.add = few_tokens}, ERR_FORMAT,

@@ -184,6 +184,8 @@ static struct seen look_at_end(struct walk *walk, const struct subject *subject)
 
     layer.original[ROLE_ATTENTION_NORM] = subject->checkpoint.tensors.once[ROLE_FINAL_NORM];
     layer.current[ROLE_ATTENTION_NORM] = subject->checkpoint.tensors.once[ROLE_FINAL_NORM];
+    layer.original[ROLE_ATTENTION_NORM_BIAS] = subject->checkpoint.tensors.once[ROLE_FINAL_NORM_BIAS];
+    layer.current[ROLE_ATTENTION_NORM_BIAS] = subject->checkpoint.tensors.once[ROLE_FINAL_NORM_BIAS];
     return look_at_start(walk, &layer);
 }
 

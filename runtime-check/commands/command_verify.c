@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/memory.h"
+#include "model/checkpoint.h"
 #include "runtime-check/commands/commands.h"
 #include "runtime-check/inspect/inspect.h"
 #include "runtime-check/inspect/verify.h"
@@ -107,6 +108,8 @@ static enum status report_differences(const struct verify_values *values, struct
     struct verify_difference *differences = NULL;
     enum status status = container_open(&container, values->file, err);
     if (!status) status = container_open(&original, values->source, err);
+    if (!status) status = checkpoint_split(container, err);
+    if (!status) status = checkpoint_split(original, err);
     if (!status)
         status = verify_against(&differences, container, original, setting->pool, &setting->report, err);
     if (!status && values->common.json)
