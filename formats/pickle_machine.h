@@ -28,8 +28,9 @@ enum { VALUE_MARK, VALUE_PLAIN, VALUE_LIST, VALUE_EMPTY_TUPLE, VALUES_FIXED, NO_
 
 struct pickle_value {
     enum pickle_kind kind;
-    uint32_t first,
-        last; /* dict: its pairs, or NO_PAIR; tuple: the first of its items; storage, tensor: its number */
+    uint32_t
+        first; /* dict: its first pair, or NO_PAIR; tuple: the first of its items; storage, tensor: its number */
+    uint32_t last; /* dict: its last pair */
     union {
         int64_t integer;
         uint64_t count;              /* tuple */
@@ -42,16 +43,19 @@ struct pickle_value {
     } of;
 };
 
+/* An item of a dict: two values, and the next pair of the same dict or NO_PAIR. */
 struct pickle_pair {
     uint32_t key, value, next;
 };
 
+/* type NULL: an untyped one. */
 struct pickle_storage {
     uint32_t key; /* a text */
     const struct pickle_type *type;
     uint64_t bytes;
 };
 
+/* Zero-initialise, then set bytes and count; pickle_read releases it. */
 struct pickle_machine {
     const char *bytes;
     uint64_t count, at;

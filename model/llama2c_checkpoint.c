@@ -10,6 +10,8 @@
 #include "model/layers.h"
 #include "model/tokenizer/llama2c_tokenizer.h"
 
+#define ARCHITECTURE "LlamaForCausalLM"
+
 /* Meta's names: whole for what exists once, else what follows "layers.N.". */
 static const char *const names[ROLE_COUNT] = {
     [ROLE_EMBEDDING] = "tok_embeddings.weight",
@@ -51,7 +53,8 @@ static enum status rename_tensor(
     const uint64_t index = container_index(container, tensor);
     if (role == ROLE_Q || role == ROLE_K) status = container_interleave(container, index, head, err);
     if (status) return status;
-    return container_rename(container, index, layers_name(name, sizeof name, NULL, role, layer), err);
+    layers_name(name, sizeof name, layers_architecture(ARCHITECTURE, strlen(ARCHITECTURE)), role, layer);
+    return container_rename(container, index, name, err);
 }
 
 static enum status rename_tensors(struct container *container, struct error *err)
@@ -85,7 +88,7 @@ static enum status attach_config(struct container *container, struct error *err)
     json_open_object(&json);
     json_write_key(&json, "architectures");
     json_open_array(&json);
-    json_write_text(&json, "LlamaForCausalLM");
+    json_write_text(&json, ARCHITECTURE);
     json_close_array(&json);
     json_put_text(&json, "model_type", "llama");
     json_put_text(&json, "hidden_act", "silu");

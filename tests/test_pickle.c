@@ -67,7 +67,8 @@ static const struct bad {
     const char *says;
 } bads[] = {
     {"os-system", BYTES(P2 "cos\nsystem\n" TEXT("\4", "true") "\x85R."), ERR_FORMAT,
-        "byte 2: unpickling would import os.system, which plain tensors do not need: refused, nothing was run"},
+        "byte 2: unpickling would import os.system, which plain tensors do not need: refused, nothing was "
+        "run"},
     {"posix-system", BYTES(P2 "cposix\nsystem\n" TEXT("\4", "true") "\x85R."), ERR_FORMAT, "posix.system"},
     {"eval", BYTES(P2 "c__builtin__\neval\n" TEXT("\3", "1+1") "\x85R."), ERR_FORMAT, "__builtin__.eval"},
     {"exec-stack-global",
