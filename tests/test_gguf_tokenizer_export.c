@@ -77,7 +77,7 @@ static bool contains(const struct json_value *text, const char *part)
 /* Texts where a note says that ids may differ. */
 static bool is_excused(const struct row *row, const struct json_value *text)
 {
-    if (!row->note) return false;
+    if (!row->note || strcmp(row->note, "normal form C") == 0) return false;
     return contains(text, "<") || contains(text, "word") || contains(text, "Norm") ||
            contains(text, "norm") || *text->text.bytes == ' ' ||
            strncmp(text->text.bytes, "\xE2\x96\x81", 3) == 0;
@@ -151,7 +151,7 @@ static void golden(void)
         {"added-metaspace", NULL, "llama", "default", "begins with one"},
         {"gpt2", NULL, "gpt2", "gpt-2", NULL},
         {"llama3", NULL, "gpt2", "llama-bpe", NULL},
-        {"qwen2", NULL, "gpt2", "qwen2", NULL},
+        {"qwen2", NULL, "gpt2", "qwen2", "normal form C"},
         {"tekken", NULL, "gpt2", "tekken", NULL},
         {"digits-bytelevel", NULL, "gpt2", "smollm", NULL},
         {"deepseek", NULL, "gpt2", "deepseek-coder", NULL},

@@ -19,7 +19,7 @@ static void copy(const char *from, const char *name)
 
 static const char *golden_folder(const char *name)
 {
-    static const char *const files[] = {"tokenizer.model", "vocab.json", "merges.txt",
+    static const char *const files[] = {"tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt",
         "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"};
     const char *folder = tokenizer_folder_make();
     char relative[200];
@@ -57,8 +57,8 @@ static void check_cases(const char *folder, const char *cases_path, const char *
 
 static void golden(void)
 {
-    static const char *const names[] = {
-        "sp-llama", "sp-strip", "sp-gemma", "sp-unknown", "vm-gpt2", "vm-gpt2-bos", "vm-qwen2"};
+    static const char *const names[] = {"sp-llama", "sp-strip", "sp-gemma", "sp-unknown", "vm-gpt2",
+        "vm-gpt2-bos", "vm-qwen2", "tj-neox", "tj-olmo2"};
     char cases[200];
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

@@ -297,6 +297,11 @@ static enum status put_byte_level(struct export *export, struct error *err)
         status = gguf_scores_check_byte_level(
             &export->bpe, &export->added, export->pre->ignore_merges != export->bpe.ignore_merges, err);
     if (status) return status;
+    if (export->pre->nfc)
+        add_note(export, "%s",
+            "llama.cpp does not bring texts into Unicode's normal form C first, as tokenizer.json does; most "
+            "texts are "
+            "in it");
     metadata_builder_text(export->builder, KEY("model"), "gpt2");
     metadata_builder_text(export->builder, KEY("pre"), export->pre->name);
     return put_merges(export, err);

@@ -4,7 +4,7 @@
 Made with sentencepiece 0.2.3 (protobuf 7.36), transformers 5.23.0 and tokenizers 0.23.3. Every folder is a tokenizer as published
 models have it, trained on the texts of ../tokenizer, with cases.json: [{text, ids, ids_with_special, decoded}, ...]. What ids are
 right is said by sentencepiece itself (sp-*; ids_with_special has BOS in front, as LlamaTokenizer does) or by transformers' class
-(vm-*). Texts that hold control tokens are left out of sp-*: a tokenizer.json finds them, sentencepiece does not. `decoded` is left out
+(vm-*); tj-* are a tokenizer.json with the steps of a family, said by tokenizers. Texts that hold control tokens are left out of sp-*: a tokenizer.json finds them, sentencepiece does not. `decoded` is left out
 where there is a token for what is unknown: sentencepiece writes it as U+2047, tokenizer.json as the token. A U+2581 that stands in a text itself is the same as a space to sentencepiece where it strips
 spaces or looks for the user's pieces, and not to tokenizer.json: sp-strip and sp-gemma have no such texts.
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import sentencepiece
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[3] / "shared" / "data" / "tokenizers" / "llama2" / "tokenizer.model"
@@ -95,6 +95,40 @@ def vocab_merges(name, cls, config, added=None, special=None, pattern=None):
     write(folder / "cases.json", cases)
 
 
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+          r"\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
+def documents(name, normalizer, steps, special, added):
+    """A tokenizer.json with the steps of a family's own, by the tokenizers library alone."""
+    folder = HERE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = steps
+    tokenizer.decoder = decoders.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(
+        vocab_size=450, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False))
+    tokenizer.add_tokens(added)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    cases = []
+    for text in TEXTS + ["a     b" + " " * 9, special[0] + "x" + special[-1]]:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        cases.append({"text": text, "ids": ids, "ids_with_special": tokenizer.encode(text).ids,
+                      "decoded": tokenizer.decode(ids, skip_special_tokens=False)})
+    write(folder / "cases.json", cases)
+
+
+# GPT-NeoX: runs of spaces are added tokens. OLMo 2: what the pattern does not match is removed, which is nothing.
+documents("tj-neox", normalizers.NFC(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+          ["<|endoftext|>", "<|padding|>"], [AddedToken(" " * n, normalized=True) for n in (6, 5, 4, 3, 2)])
+documents("tj-olmo2", None, pre_tokenizers.Sequence([
+    pre_tokenizers.Split(Regex(LLAMA3), "removed", invert=True),
+    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]),
+          ["<|endoftext|>"], [AddedToken("<|im_start|>", special=True, normalized=False)])
 sentencepieces("sp-llama")
 sentencepieces("sp-strip", literal=False, remove_extra_whitespaces=True)
 sentencepieces("sp-gemma", literal=False, add_dummy_prefix=False, user_defined_symbols=["<user>", "\u2581\u2581", "\u2581\u2581\u2581", "\n\n"])
