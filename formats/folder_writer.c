@@ -223,18 +223,23 @@ static uint64_t said_group(const struct folder_writer *writer, const struct tens
     return 0;
 }
 
-/* All matrices but the embedding, which no configuration lists. */
+/* All matrices but the embedding, which no configuration lists. The head is among them also where it is the embedding: readers make
+ * one before they tie it. */
 static enum status list_modules(
     struct packed_module **out, uint64_t *count, const struct folder_writer *writer, struct error *err)
 {
+    static const struct packed_module tied_head = {.name = "lm_head", .name_bytes = 7};
+    bool head = false;
+
     *count = 0;
-    *out = memory_new(writer->declared_count, sizeof **out, err);
+    *out = memory_new(writer->declared_count + 1, sizeof **out, err);
     if (!*out) return ERR_MEMORY;
     for (uint64_t i = 0; i < writer->declared_count; i++) {
         const struct tensor *tensor = &writer->declared[i].tensor;
         const bool packed = tensor->storage == STORAGE_TILES,
                    embedding = strstr(tensor->name, "embed_tokens");
         if (tensor->rank != 2 || !packed_stem(tensor->name) || (embedding && !packed)) continue;
+        head |= strcmp(tensor->name, "lm_head.weight") == 0;
         (*out)[(*count)++] = (struct packed_module){.name = tensor->name,
             .name_bytes = packed_stem(tensor->name),
             .packed = packed,
@@ -242,6 +247,7 @@ static enum status list_modules(
                 .group = packed ? said_group(writer, tensor) : 0,
                 .asymmetric = packed && tensor->scheme.asymmetric}};
     }
+    if (!head) (*out)[(*count)++] = tied_head;
     return OK;
 }
 

@@ -226,7 +226,7 @@ static void configurations(void)
         {"gptq-4", "gptq", "\"checkpoint_format\": \"gptq\""},
         {"gptq-4", "gptq-v2", "\"checkpoint_format\": \"gptq_v2\""},
         {"gptq-4-asym", "gptq", "\"sym\": false"},
-        {"awq", "awq", "\"modules_to_not_convert\": []"},
+        {"awq", "awq", "\"modules_to_not_convert\": [\n      \"lm_head\"\n    ]"},
         {"compressed-8-asym", "compressed-tensors", "\"strategy\": \"channel\""},
         {"gptq-3-old", "mlx", "\"quantization\": {"},
     };
