@@ -25,6 +25,14 @@ struct container;
  * not by name. The header of every file is read and validated; tensor data is not touched. GGUF files and llama2.c models show
  * their own names: model/gguf_checkpoint.h and model/llama2c_checkpoint.h make checkpoints of them. */
 enum status container_open(struct container **out, const char *path, struct error *err);
+
+/* The same, with what the user says of a file that does not say it itself. */
+struct container_options {
+    const char
+        *gptq_zeros; /* GPTQ's zero-points: "v1": less 1, "v2": as they are; NULL: as the checkpoint says */
+};
+enum status container_open_with(
+    struct container **out, const char *path, const struct container_options *options, struct error *err);
 void container_close(struct container *container);
 
 const char *container_path(const struct container *container);
@@ -52,6 +60,11 @@ uint64_t container_index(const struct container *container, const struct tensor 
 /* By name, through aliases (tied tensors); NULL if absent. */
 const struct tensor *container_find(const struct container *container, const char *name);
 
+/* How a Hugging Face folder stores the matrix that is seen as this one tensor: "gptq", "awq" ... (formats/packed.h), else NULL. *why: the
+ * reason why it is seen as computed values and not as tiles; NULL: it is tiles. */
+const char *container_packed(
+    const struct container *container, const struct tensor *tensor, const char **why);
+
 /* What the file says of itself beside documents (GGUF, llama2.c); empty for other formats. */
 const struct metadata *container_metadata(const struct container *container);
 
@@ -68,8 +81,8 @@ enum status container_read(struct container *container, const struct tensor *ten
 bool container_checksum(const struct container *container, const struct tensor *tensor, uint32_t *crc);
 
 /* Map every file read-only; afterwards every tensor's data is set. A tensor whose data is not aligned to its
- * element (safetensors promises nothing), whose rows are interleaved or which is computed (transposed, or codes of llama2.c),
- * is read into memory that the container owns. */
+ * element (safetensors promises nothing), whose rows are interleaved or which is computed (transposed, shifted, or codes of
+ * llama2.c), is read into memory that the container owns. */
 enum status container_map(struct container *container, struct error *err);
 
 /* An attached document by file name ("config.json"): *out NULL if there is none. Owner of *out: the caller,
@@ -113,5 +126,9 @@ enum status container_absorb(struct container *container, struct container *from
  * ERR_UNSUPPORTED: a tensor that is not rank 1 or 2, tiles, or blocks of rank 1. */
 enum status container_interleave(
     struct container *container, uint64_t index, uint64_t head, struct error *err);
+
+/* Add a number to every element of tensor number `index` when it is read or mapped: a file that stores 1 + w is seen as w. Before
+ * container_map only. ERR_UNSUPPORTED: it is not F32. */
+enum status container_shift(struct container *container, uint64_t index, float addend, struct error *err);
 
 #endif

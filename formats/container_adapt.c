@@ -1,4 +1,4 @@
-/* Seeing a container in another way: other names, documents that were made, rows in another order. The functions are declared
+/* Seeing a container in another way: other names, documents that were made, rows in another order, other numbers. The functions are declared
  * in container.h. */
 #include <inttypes.h>
 #include <string.h>
@@ -153,5 +153,37 @@ enum status container_interleave(
         return fail(err, ERR_FORMAT, "tensor %s: %" PRIu64 " rows are not whole heads of %" PRIu64,
             tensor->name, tensor->shape[0], head);
     if (tensor->bytes) entry->head = head; /* nothing has no order */
+    return OK;
+}
+
+/* Whole elements at a time, also where a part of one is wanted. */
+static enum status read_shifted(struct container *container, const struct reader_entry *entry,
+    uint64_t offset, uint8_t *buffer, uint64_t count, struct error *err)
+{
+    float values[256];
+    enum status status = OK;
+
+    for (uint64_t done = 0, part; done < count && !status; done += part) {
+        const uint64_t at = offset + done, within = at % sizeof *values, first = at - within;
+        const uint64_t left = entry->tensor.bytes - first;
+        const uint64_t bytes = left < sizeof values ? left : sizeof values;
+        status = file_read_at(container->files[entry->file].file, entry->offset + first, values, bytes, err);
+        for (uint64_t i = 0; i < bytes / sizeof *values; i++)
+            values[i] += entry->addend;
+        part = bytes - within < count - done ? bytes - within : count - done;
+        if (!status) memcpy(buffer + done, (const uint8_t *)values + within, part);
+    }
+    return status;
+}
+
+enum status container_shift(struct container *container, uint64_t index, float addend, struct error *err)
+{
+    struct reader_entry *entry = &container->entries[index];
+    const struct tensor *tensor = &entry->tensor;
+
+    if (tensor->storage != STORAGE_DENSE || tensor->dtype != DTYPE_F32 || entry->compute)
+        return fail(err, ERR_UNSUPPORTED, "tensor %s: is not stored as F32", tensor->name);
+    entry->addend = addend;
+    entry->compute = read_shifted;
     return OK;
 }

@@ -202,7 +202,7 @@ static enum status put_rope(struct key_writer *out, struct error *err)
 /* The divisors of the frequencies, as a tensor. */
 static enum status add_factors(struct writer *writer, const struct model_config *config, struct error *err)
 {
-    const uint32_t half = config->head_size / 2;
+    const uint32_t half = config->rotary / 2;
     float *factors;
     enum status status;
 
@@ -298,6 +298,9 @@ static enum status put_model(struct key_writer *out, struct error *err)
 
     if (!out->family)
         return fail(err, ERR_UNSUPPORTED, "config.json: %s has no name in GGUF files here",
+            out->config->architecture->name);
+    if (out->family->read_only)
+        return fail(err, ERR_UNSUPPORTED, "config.json: %s is read from GGUF files, not written to them",
             out->config->architecture->name);
     status = put_general(out, err);
     if (status) return status;

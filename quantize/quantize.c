@@ -153,6 +153,25 @@ static enum status refuse_places(const struct quantize_options *options, struct 
     return status;
 }
 
+/* ---- what the model decides ---- */
+
+/* Where a norm lies between a matrix and the residual stream, the matrix cannot make up for what is missing in the stream: the
+ * difference of the streams is no target of its rows. */
+static enum status suit_model(struct settings *settings, const struct quantize_options *options,
+    const struct architecture *architecture, const struct report *report, struct error *err)
+{
+    if (!architecture->post_norm || settings->method.correction != CORRECTION_RESIDUAL) return OK;
+    if (options->correction)
+        return fail(err, ERR_UNSUPPORTED,
+            "--correction residual: %s norms what o and down give before it is added; use inputs or none",
+            architecture->name);
+    if (settings->calibrated)
+        report_note(report, "%s norms what o and down give before it is added: --correction inputs",
+            architecture->name);
+    settings->method.correction = CORRECTION_INPUTS;
+    return OK;
+}
+
 /* ---- all of it ---- */
 
 /* A journal outlives everything but a complete output. Either way there is nothing more to say of it when a signal comes. */
@@ -204,7 +223,8 @@ enum status quantize_run(
     if (status != OK) return status;
     out->bytes_in = container_bytes(out->input.container);
     checkpoint_note_dropped(&out->input, &report);
-    status = plan_create(&out->plan, &out->input, &out->settings, &report, err);
+    status = suit_model(&out->settings, options, out->input.config.architecture, &report, err);
+    if (status == OK) status = plan_create(&out->plan, &out->input, &out->settings, &report, err);
     if (status == OK && options->allocation)
         status = budget_apply(&out->plan, &out->settings, options->allocation, err);
     if (status == OK && out->settings.method.rescale) rescale_plan(&out->plan, out->input.config.layers);

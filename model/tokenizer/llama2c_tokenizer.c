@@ -7,7 +7,7 @@
 #include "base/memory.h"
 #include "formats/bytes.h"
 #include "model/tokenizer/gguf_tokenizer.h"
-#include "model/tokenizer/gguf_tokens.h"
+#include "model/tokenizer/token_list.h"
 
 #define SPACE "\xE2\x96\x81" /* U+2581, SentencePiece's space */
 
