@@ -357,12 +357,15 @@ static void bad_tensors(void)
     }
 }
 
-/* One tensor of so many dimensions, the fastest first, F32. */
-static void put_dimensions(const char *name, uint32_t rank, const uint64_t *dimensions, uint64_t offset)
+enum { DIMENSIONS_MOST = 3 };
+
+/* One F32 tensor that claims so many dimensions, the fastest first, of which as many as there are follow. */
+static void put_dimensions(
+    const char *name, uint32_t rank, const uint64_t dimensions[DIMENSIONS_MOST], uint64_t offset)
 {
     put_string(name);
     put(rank, 4);
-    for (uint32_t i = 0; i < rank && i < 4; i++)
+    for (uint32_t i = 0; i < rank && i < DIMENSIONS_MOST; i++)
         put(dimensions[i], 8);
     put(0, 4);
     put(offset, 8);
@@ -371,9 +374,9 @@ static void put_dimensions(const char *name, uint32_t rank, const uint64_t *dime
 /* Products and sums that wrap in 64 bits (CVE-2025-53630, CVE-2026-33298, CVE-2026-27940 and what is open at ggml). */
 static void sizes_that_wrap(void)
 {
-    static const uint64_t hidden[] = {0, UINT64_C(1) << 62, UINT64_C(1) << 62};
-    static const uint64_t negative[] = {UINT64_C(1) << 63, 1};
-    static const uint64_t quarter[] = {UINT64_C(1) << 30, UINT64_C(1) << 30};
+    static const uint64_t hidden[DIMENSIONS_MOST] = {0, UINT64_C(1) << 62, UINT64_C(1) << 62};
+    static const uint64_t negative[DIMENSIONS_MOST] = {UINT64_C(1) << 63, 1};
+    static const uint64_t quarter[DIMENSIONS_MOST] = {UINT64_C(1) << 30, UINT64_C(1) << 30};
     const uint64_t quarter_bytes = UINT64_C(1) << 62;
     char name[2] = "a";
 

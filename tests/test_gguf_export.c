@@ -463,7 +463,7 @@ static void out_of_memory(void)
 {
     const char *folder = tiny_model_folder("memory", (struct tiny_model){.spaces = true, .layers = 1});
     const char *path = testing_path("memory.gguf");
-    const uint64_t step = TESTING_SANITIZED ? 41 : 11;
+    const uint64_t step = TESTING_SANITIZED ? 17 : 5;
     struct convert_options options = {.common.threads = 1};
     uint64_t failed = 0;
     struct error err = {0};
