@@ -125,6 +125,9 @@ static enum status set_target(struct plan_tensor *planned, const struct settings
         return fail(err, ERR_UNSUPPORTED,
             "tensor %s is quantized already (%s blocks); start from the original model", source->name,
             block_info(source->block)->name);
+    if (!planned->recipe.keep && planned->decoded)
+        return fail(err, ERR_UNSUPPORTED,
+            "tensor %s is quantized already; start from the original model, or --keep this tensor", source->name);
     if (!planned->recipe.keep) {
         enum status status = set_tiles(planned, err);
         if (status != OK) return status;
@@ -216,7 +219,9 @@ static void choose_recipes(
         const struct tensor *source = container_tensor(input->container, i);
         if (checkpoint_is_dropped(input, source)) continue;
         struct plan_tensor *planned = &plan->tensors[plan->count++];
+        const char *why;
         planned->source = source;
+        planned->decoded = container_packed(input->container, source, &why) && why;
         find_role(planned, input);
         const struct recipe *recipe = recipe_of_role(planned->role, settings);
         if (planned->role >= ROLE_PER_LAYER && planned->role < ROLE_COUNT)

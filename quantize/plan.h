@@ -29,6 +29,7 @@ struct plan_tensor {
     uint32_t layer;              /* of a role that every layer has */
     struct recipe recipe;        /* keep: not quantized */
     bool pinned;                 /* a rule gives its bits: a budget leaves them */
+    bool decoded;                /* source is DENSE, but the input stores it quantized (container_packed) */
     bool rewritten;              /* dense, but its values change: a norm or bias that AWQ folds scales into */
     uint64_t bytes;              /* of the target */
     double importance;           /* share of the error if all had 3 bits; 0 if no budget was given */
