@@ -49,7 +49,7 @@ static const float levels_nl[] = {-127, 115.9f, -138.1f, -112.7f, -122.2f, 109.5
 static const float steps_2[] = {
     3.57f, 3.45f, 3.53f, 4.48f, 3.41f, 3.85f, 3.45f, 3.41f, 3.66f, 4.69f, 4.41f, 3.8f};
 static const float begin_2[] = {.08f, .14f, 0, .18f, .02f, 0, .1f, .18f, .24f, .14f, .24f, .24f};
-static const float steps_4[] = {15.62f, 15.62f, 15.15f, 14.42f, 15.15f, 15.62f, 14.15f, 14.85f, 16.3f, 16.67f,
+static const float steps_4[] = {15.62f, 15.62f, 15.15f, 14.42f, 15, 15.62f, 14.15f, 14.85f, 16.3f, 16.67f,
     17.05f, 16.67f, 17.05f, 14.71f, 17.44f, 17.86f};
 static const float begin_4[] = {
     .02f, 0, .02f, .02f, 0, .04f, 0, 0, 0, .08f, .06f, .1f, .04f, .04f, .02f, .14f};

@@ -9,9 +9,10 @@
 
 /* Fit one block, codes included.
  *   weights     [form->weights]  in, finite
- *   importance  [form->weights]  in, weights of the squared error (of columns: a Hessian's diagonal, an importance matrix), or NULL:
- *               what the type does best without knowledge of inputs
- * False if d or m does not fit half precision (weights that large). */
+ *   importance  [form->weights]  in, weights of the squared error, finite and not negative (of columns: a Hessian's diagonal, an
+ *               importance matrix); their scale does not matter, and below 2^-20 of the block's greatest they count as that.
+ *               NULL: |weight| + the mean |weight| of its sub-block, and fewer guesses are tried
+ * False if d or m does not fit half precision (weights that large). Weights too small for it become the smallest steps, or 0. */
 bool block_fit(struct block_parts *out, enum block_type type, const float *weights, const float *importance);
 
 /* With d and m as they are: choose scale, min and codes of one sub-block anew. weights, importance: [form->sub], importance may be
@@ -23,7 +24,8 @@ void block_fit_sub(struct block_parts *parts, enum block_type type, uint32_t sub
 void block_fit_codes(struct block_parts *parts, enum block_type type, uint32_t sub, const float *weights);
 
 /* Quantize whole rows: out [rows][cols / weights] blocks; weights [rows][cols]; importance [cols] for every row, or NULL. cols is a
- * multiple of the block's weights. False if a weight is not finite or does not fit; *row and *col say where. */
+ * multiple of the block's weights. Each block is what block_fit makes of it. False if a weight is not finite or does not fit; *row and
+ * *col say where (of a block that does not fit: its largest weight). */
 bool block_fit_rows(uint8_t *out, enum block_type type, const float *weights, uint64_t rows, uint64_t cols,
     const float *importance, uint64_t *row, uint64_t *col);
 

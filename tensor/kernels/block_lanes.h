@@ -92,6 +92,22 @@ LANES_INLINE lanes lanes_inverse(lanes x, float least)
     return lanes_choose(some, lanes_div(lanes_all(1), lanes_choose(some, x, lanes_all(1))), lanes_all(0));
 }
 
+/* Importance where nothing is known of the inputs: a weight's magnitude and the mean of its sub-block. Large weights count more, which
+ * costs little squared error and lowers the divergence of the model's predictions (docs/results.md). */
+LANES_INLINE void lanes_weigh(struct block_lanes *out, uint32_t at, uint32_t n)
+{
+    const lanes zero = lanes_all(0);
+    lanes sum = zero;
+    for (uint32_t i = 0; i < n; i++) {
+        const lanes x = lanes_load(out->x[i] + at), size = lanes_max(x, lanes_sub(zero, x));
+        sum = lanes_add(sum, size);
+        lanes_store(out->w[i] + at, size);
+    }
+    const lanes mean = lanes_add(lanes_mul(sum, lanes_all(1 / (float)n)), lanes_all(LANES_TINY));
+    for (uint32_t i = 0; i < n; i++)
+        lanes_store(out->w[i] + at, lanes_add(mean, lanes_load(out->w[i] + at)));
+}
+
 /* The best line so far. */
 struct lanes_best {
     lanes error, step, offset;

@@ -93,7 +93,7 @@ static void avx2_block_gather(struct block_lanes *out, bool *within, const float
     const float *importance, const float *per, uint32_t n)
 {
     const __m256i size = _mm256_set1_epi32(0x7fffffff), most = _mm256_castps_si256(lanes_all(BLOCK_MOST));
-    const __m256 parts = importance ? _mm256_loadu_ps(per) : lanes_all(1), least = lanes_all(BLOCK_LEAST);
+    const __m256 parts = importance ? _mm256_loadu_ps(per) : lanes_all(0), least = lanes_all(BLOCK_LEAST);
     __m256i wrong = _mm256_setzero_si256();
     __m256 row[8];
     for (uint32_t begin = 0; begin < n; begin += 8) {
@@ -105,12 +105,14 @@ static void avx2_block_gather(struct block_lanes *out, bool *within, const float
         transpose(row);
         for (uint32_t i = 0; i < 8; i++)
             lanes_store(out->x[begin + i], row[i]);
-        for (uint32_t lane = 0; importance && lane < 8; lane++)
+        if (!importance) continue;
+        for (uint32_t lane = 0; lane < 8; lane++)
             row[lane] = lanes_load(importance + lane * n + begin);
-        if (importance) transpose(row);
+        transpose(row);
         for (uint32_t i = 0; i < 8; i++)
-            lanes_store(out->w[begin + i], importance ? lanes_max(lanes_mul(row[i], parts), least) : parts);
+            lanes_store(out->w[begin + i], lanes_max(lanes_mul(row[i], parts), least));
     }
+    if (!importance) lanes_weigh(out, 0, n);
     *within = _mm256_testz_si256(wrong, wrong);
 }
 

@@ -347,20 +347,6 @@ static void scalar_cache_encode4(uint8_t *codes, uint16_t *scale, const float *x
 
 /* ---- sub-blocks ---- */
 
-static void scalar_block_gather(struct block_lanes *out, bool *within, const float *weights,
-    const float *importance, const float *per, uint32_t n)
-{
-    *within = true;
-    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
-        for (uint32_t i = 0; i < n; i++) {
-            const float x = weights[lane * n + i], w = importance ? importance[lane * n + i] * per[lane] : 1;
-            out->x[i][lane] = x;
-            out->w[i][lane] = w > BLOCK_LEAST ? w : BLOCK_LEAST;
-            *within = *within && fabsf(x) <= BLOCK_MOST;
-        }
-    }
-}
-
 /* A lane of its own: what block_lanes.h says of lanes, for one float. */
 typedef float lanes;
 typedef bool lanes_mask;
@@ -400,6 +386,21 @@ static float lanes_nearest(const lanes_table *table, float x)
 }
 
 #include "tensor/kernels/block_lanes.h"
+
+static void scalar_block_gather(struct block_lanes *out, bool *within, const float *weights,
+    const float *importance, const float *per, uint32_t n)
+{
+    *within = true;
+    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
+        for (uint32_t i = 0; i < n; i++) {
+            const float x = weights[lane * n + i], w = importance ? importance[lane * n + i] * per[lane] : 0;
+            out->x[i][lane] = x;
+            out->w[i][lane] = w > BLOCK_LEAST ? w : BLOCK_LEAST;
+            *within = *within && fabsf(x) <= BLOCK_MOST;
+        }
+        if (!importance) lanes_weigh(out, lane, n);
+    }
+}
 
 static void scalar_block_codes(uint8_t *codes, const struct block_grid *grid, const float *weights,
     const float *steps, const float *offsets, uint64_t count)
