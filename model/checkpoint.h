@@ -15,9 +15,10 @@ struct checkpoint {
     struct model_tensors tensors;
     struct dropped_tensor *dropped; /* [dropped_count] */
     uint64_t dropped_count;
-    const char *
-        tokenizer_made_of; /* the file that tokenizer.json was made of; NULL: it is there, or there is none */
-    struct error no_tokenizer; /* why there is none although there are files of one; code OK: no such case */
+    /* The file that tokenizer.json was made of; NULL: it is there, or there is none. */
+    const char *tokenizer_made_of;
+    /* Why there is none although there are files of one; code OK: no such case. */
+    struct error no_tokenizer;
 };
 
 /* Parse the configuration attached to a container; *found is false (and *out unset) where there is none. */

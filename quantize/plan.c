@@ -168,7 +168,10 @@ static enum status refuse_quantized(const struct tensor *source, struct error *e
     return fail(err, ERR_UNSUPPORTED,
         "tensor %s is quantized already (%s); start from the original model, --keep this tensor, or "
         "--allow-requantize",
-        source->name, source->storage == STORAGE_BLOCKS ? block_info(source->block)->name : "codes");
+        source->name,
+        source->storage == STORAGE_BLOCKS  ? block_info(source->block)->name
+        : source->storage == STORAGE_TILES ? "codes"
+                                           : "packed");
 }
 
 static enum status set_target(struct plan_tensor *planned, const struct settings *settings, struct error *err)
@@ -176,7 +179,7 @@ static enum status set_target(struct plan_tensor *planned, const struct settings
     const struct tensor *source = planned->source;
     const struct recipe *recipe = &planned->recipe;
     planned->target = *source;
-    planned->requantized = !recipe->keep && source->storage != STORAGE_DENSE;
+    planned->requantized = !recipe->keep && (source->storage != STORAGE_DENSE || planned->decoded);
     if (planned->requantized && !settings->requantize) return refuse_quantized(source, err);
     if (!recipe->keep || recipe->cast) set_storage(&planned->target, recipe);
     planned->bytes = transfer_target_bytes(&planned->target);
@@ -301,7 +304,9 @@ static void choose_recipes(
         const struct tensor *source = container_tensor(input->container, i);
         if (checkpoint_is_dropped(input, source)) continue;
         struct plan_tensor *planned = &plan->tensors[plan->count++];
+        const char *why;
         planned->source = source;
+        planned->decoded = container_packed(input->container, source, &why) && why;
         find_role(planned, input);
         if (planned->role >= ROLE_PER_LAYER && planned->role < ROLE_COUNT)
             plan->layer[planned->layer][planned->role] = planned;

@@ -32,6 +32,7 @@ struct plan_tensor {
     bool pinned;                 /* a rule gives its bits or type: a budget leaves them */
     bool fallback;     /* the blocks it should have do not divide its rows: it has others, or is kept */
     bool requantized;  /* its source is quantized already */
+    bool decoded;      /* source is DENSE, but the input stores it quantized (container_packed) */
     bool rewritten;    /* dense, but its values change: a norm or bias that AWQ folds scales into */
     uint64_t bytes;    /* of the target */
     double importance; /* share of the error if all had 3 bits; 0 if no budget was given */
