@@ -16,10 +16,12 @@
 
 static const struct operand operands[] = {
     {"INPUT", AT(input),
-        "A Hugging Face folder, a .safetensors, .nbl or GGUF file (of a split one the first part)."},
+        "A Hugging Face folder, a .safetensors, PyTorch, .nbl, GGUF or llama2.c file; of a split GGUF file "
+        "the first part."},
     {"OUTPUT", AT(output),
-        "The file to write: NAME.gguf is a GGUF file, any other name a .nbl file. It appears complete or not "
-        "at all."},
+        "The file to write: NAME.gguf is a GGUF file, any other name a .nbl file; or the folder, where "
+        "--format "
+        "says so. It appears complete or not at all."},
 };
 
 static const struct option options_table[] = {
@@ -29,14 +31,34 @@ static const struct option options_table[] = {
         "4, 5 or 8 bits, groups of a multiple of 32: Q4_0, Q5_0, Q8_0). Norms and biases always keep "
         "theirs; in a GGUF file they are F32.",
         "Conversion"},
+    {"gptq-zeros", OPTION_CHOICE, AT(gptq_zeros), 0, 0, "v1|v2", "VERSION", "as the checkpoint says",
+        "How a GPTQ folder stores its zero-points, where it does not say: v1 less 1, v2 as they are. A wrong "
+        "choice moves every weight by its scale.",
+        NULL},
+    {"lora", OPTION_LIST, AT(lora), 0, 0, NULL, "DIR[:SCALE]", NULL,
+        "Merge a LoRA adapter (a PEFT folder: adapter_config.json, adapter_model.safetensors) into the "
+        "weights, its "
+        "effect multiplied by SCALE (1 if not given). May be repeated; adapters are added in order.",
+        NULL},
+    {"layers", OPTION_TEXT, AT(layers), 0, 0, NULL, "FIRST-LAST", "all",
+        "Write a slice: these layers only (counted from 0), with the embedding if they begin at 0, and the "
+        "final norm "
+        "and the head if they end with the last one. A .nbl file that inspect and verify read, and --join "
+        "takes.",
+        "Slices"},
+    {"join", OPTION_LIST, AT(join), 0, 0, NULL, "SLICE", NULL,
+        "A further slice of the model that INPUT is a slice of. Given for every other one, OUTPUT is the "
+        "whole model.",
+        NULL},
     DESTINATION_OPTIONS(struct convert_options),
     COMMON_OPTIONS(struct convert_options),
 };
 
 const struct command convert_command = {
     .name = "nibble-convert",
-    .summary =
-        "Write a model as one .nbl or GGUF file: weights, configuration, tokenizer and where they came from.",
+    .summary = "Write a model as a .nbl file, a GGUF file or a Hugging Face folder: weights, configuration, "
+               "tokenizer "
+               "and where they came from.",
     .details = "Examples:\n"
                "  nibble-convert model/ model.nbl\n"
                "  nibble-convert model/model.safetensors model.nbl --type f16\n"
@@ -44,7 +66,13 @@ const struct command convert_command = {
                "  nibble-convert model-q4_k.gguf decoded.nbl --type f16\n"
                "  nibble-convert model/ model-f16.gguf --type f16\n"
                "  nibble-convert model-int4-g32.nbl model-q4_0.gguf\n"
-               "  nibble-convert model/ model.gguf --split-size 2G\n",
+               "  nibble-convert model/ model.gguf --split-size 2G\n"
+               "  nibble-convert model-gptq/ model-gptq.nbl\n"
+               "  nibble-convert model-int4.nbl model-awq/ --format awq\n"
+               "  nibble-convert model-q4_k.gguf decoded/ --format safetensors --type f16\n"
+               "  nibble-convert model/ front.nbl --layers 0-11\n"
+               "  nibble-convert front.nbl whole.nbl --join back.nbl\n"
+               "  nibble-convert model/ merged.nbl --lora adapter/ --lora style/:0.5\n",
     .operands = operands,
     .operand_count = sizeof operands / sizeof *operands,
     .options = options_table,
@@ -54,6 +82,12 @@ const struct command convert_command = {
 struct convert_options convert_defaults(void)
 {
     return (struct convert_options){.type = "keep"};
+}
+
+void convert_options_free(struct convert_options *options)
+{
+    options_list_free(&options->lora);
+    options_list_free(&options->join);
 }
 
 /* The element type asked for; false for keep. */
@@ -98,6 +132,7 @@ static struct destination destination_of(const struct convert_options *options)
     return (struct destination){.path = options->output,
         .format = options->format,
         .force = options->force,
+        .slice = options->layers != NULL,
         .split_bytes = options->split_size,
         .file_type = GGUF_TYPES_FILE_ANY};
 }
@@ -112,8 +147,10 @@ static enum status plan_items(struct convert_result *result, struct transfer_ite
     for (uint64_t i = 0; i < container_count(result->input.container); i++) {
         const struct tensor *source = container_tensor(result->input.container, i);
         if (checkpoint_is_dropped(&result->input, source)) continue;
+        if (!slice_has(&result->slice, &result->input.config, &result->input.tensors, source)) continue;
         struct transfer_item *item = &items[result->tensors++];
         *item = plan_item(source, cast, type);
+        merge_item(result->merge, item);
         enum status status = destination_target(&destination, &item->target, err);
         if (status != OK) return status;
         result->tensors_cast += is_cast(item);
@@ -127,30 +164,31 @@ static enum status plan_items(struct convert_result *result, struct transfer_ite
 
 /* ---- the output ---- */
 
-/* ERR_USAGE if a file that is to appear is one of the input's. */
-static enum status refuse_input(struct container *container, const char *path, struct error *err)
+static enum status fill_output(struct writer *writer, struct convert_result *result,
+    const struct transfer_item *items, uint32_t *source_crcs, struct pool *pool,
+    const struct convert_options *options, const struct report *report, struct error *err)
 {
-    for (uint64_t i = 0; i < container_file_count(container); i++) {
-        if (file_same(container_file(container, i).path, path))
-            return fail(err, ERR_USAGE, "%s: is a file of the input; name another output", path);
-    }
-    return OK;
-}
-
-/* Remember the paths of the parts, which the writer owns. */
-static enum status note_parts(struct convert_result *result, const struct writer *writer, struct error *err)
-{
-    enum status status = OK;
-    for (const char *path; status == OK && (path = writer_file(writer, result->part_count)) != NULL;) {
-        status = refuse_input(result->input.container, path, err);
-        if (status == OK)
-            status = memory_grow(
-                &result->parts, &result->part_capacity, result->part_count + 1, sizeof *result->parts, err);
-        if (status != OK) return status;
-        result->parts[result->part_count] = memory_text(path, strlen(path), err);
-        if (!result->parts[result->part_count++]) return ERR_MEMORY;
-    }
-    return status;
+    struct container *container = result->input.container;
+    const char *tool = convert_command.name;
+    const char *recorded[3][2] = {{"type", options->type}};
+    uint64_t count = 1;
+    if (options->layers)
+        memcpy(recorded[count++], (const char *[2]){"layers", options->layers}, sizeof *recorded);
+    if (result->merge)
+        memcpy(recorded[count++], (const char *[2]){"lora", merge_text(result->merge)}, sizeof *recorded);
+    enum status status =
+        provenance_reserve(writer, container, tool, (const char *const(*)[2])recorded, count, err);
+    if (status == OK)
+        status = transfer_run(
+            container, writer, items, result->tensors, source_crcs, pool, report, "converting", err);
+    if (status == OK && slice_has(&result->slice, &result->input.config, &result->input.tensors,
+                            result->input.tensors.once[ROLE_EMBEDDING]))
+        status = checkpoint_write_aliases(&result->input, writer, err);
+    if (status == OK && options->layers) status = slice_write(&result->slice, writer, err);
+    if (status == OK)
+        status = provenance_attach(
+            writer, container, tool, (const char *const(*)[2])recorded, count, source_crcs, err);
+    return status == OK ? destination_parts_note(&result->parts, writer, container, err) : status;
 }
 
 static enum status write_output(struct convert_result *result, const struct transfer_item *items,
@@ -158,31 +196,14 @@ static enum status write_output(struct convert_result *result, const struct tran
     const struct report *report, struct error *err)
 {
     const struct destination destination = destination_of(options);
-    const char *const recorded[][2] = {{"type", options->type}};
-    struct container *container = result->input.container;
     struct writer *writer = NULL;
     enum status status = destination_create(&writer, &destination, &result->input, report, err);
-    if (status == OK) status = provenance_reserve(writer, container, convert_command.name, recorded, 1, err);
-    if (status == OK)
-        status = transfer_run(
-            container, writer, items, result->tensors, source_crcs, pool, report, "converting", err);
-    if (status == OK) status = checkpoint_write_aliases(&result->input, writer, err);
-    if (status == OK)
-        status = provenance_attach(writer, container, convert_command.name, recorded, 1, source_crcs, err);
-    if (status == OK) status = note_parts(result, writer, err);
+    if (status == OK) status = fill_output(writer, result, items, source_crcs, pool, options, report, err);
     if (status != OK) {
         writer_abandon(writer);
         return status;
     }
     return writer_commit(writer, err);
-}
-
-static uint64_t output_bytes(const struct convert_result *result, const char *output)
-{
-    uint64_t bytes = result->part_count ? 0 : file_size(output);
-    for (uint64_t i = 0; i < result->part_count; i++)
-        bytes += file_size(result->parts[i]);
-    return bytes;
 }
 
 /* ---- all of it ---- */
@@ -201,12 +222,20 @@ static enum status convert_opened(struct convert_result *result, const struct co
     if (status != OK) goto done;
     result->threads = pool_workers(pool);
     status = write_output(result, items, source_crcs, pool, options, report, err);
-    if (status == OK) result->bytes_out = output_bytes(result, options->output);
+    if (status == OK) result->bytes_out = destination_parts_bytes(&result->parts, options->output);
 done:
     pool_free(pool);
     memory_free(source_crcs);
     memory_free(items);
     return status;
+}
+
+static enum status find_slice(
+    struct convert_result *result, const struct convert_options *options, struct error *err)
+{
+    const uint32_t layers = result->input.config.layers;
+    result->slice = (struct slice){0, layers - 1, layers};
+    return options->layers ? slice_parse(&result->slice, options->layers, layers, err) : OK;
 }
 
 enum status convert_run(struct convert_result *out, const struct convert_options *options, struct error *err)
@@ -217,8 +246,15 @@ enum status convert_run(struct convert_result *out, const struct convert_options
     const struct destination destination = destination_of(options);
     enum status status = destination_check(&destination, err);
     if (status == OK) status = checkpoint_refuse_output(options->input, options->output, err);
-    if (status == OK) status = checkpoint_open(&out->input, options->input, err);
-    if (status == OK) status = refuse_input(out->input.container, options->output, err);
+    if (status == OK)
+        status = checkpoint_open_with(&out->input, options->input,
+            &(struct checkpoint_options){.slices = options->join.values,
+                .slice_count = options->join.count,
+                .container = {.gptq_zeros = options->gptq_zeros}},
+            err);
+    if (status == OK) status = find_slice(out, options, err);
+    if (status == OK) status = destination_refuse_input(out->input.container, options->output, err);
+    if (status == OK) status = merge_open(&out->merge, &options->lora, &out->input, err);
     if (status != OK) return status;
     out->bytes_in = container_bytes(out->input.container);
     checkpoint_note_dropped(&out->input, &report);
@@ -229,9 +265,8 @@ enum status convert_run(struct convert_result *out, const struct convert_options
 
 void convert_release(struct convert_result *result)
 {
+    merge_close(result->merge);
     checkpoint_close(&result->input);
-    for (uint64_t i = 0; i < result->part_count; i++)
-        memory_free(result->parts[i]);
-    memory_free(result->parts);
+    destination_parts_free(&result->parts);
     *result = (struct convert_result){0};
 }

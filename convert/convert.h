@@ -3,30 +3,39 @@
 #define NIBBLE_CONVERT_CONVERT_H
 
 #include "base/options.h"
+#include "convert/merge.h"
 #include "model/checkpoint.h"
+#include "model/destination.h"
+#include "model/slice.h"
 
 /* The command line as it was parsed. */
 struct convert_options {
     struct common_options common;
     const char *input, *output;
-    const char *type;   /* "keep", "f32", "f16", "bf16" */
-    const char *format; /* as in model/destination.h */
+    const char *type;       /* "keep", "f32", "f16", "bf16" */
+    const char *format;     /* as in model/destination.h */
+    const char *gptq_zeros; /* "v1", "v2"; NULL: as the checkpoint says */
     uint64_t split_size;
+    struct option_list lora; /* "DIR" or "DIR:SCALE" */
+    const char *layers;      /* "FIRST-LAST"; NULL: all */
+    struct option_list join; /* further slices */
     bool force;
 };
 
 /* The defaults; options_parse overwrites what is given. */
 struct convert_options convert_defaults(void);
+void convert_options_free(struct convert_options *options);
 extern const struct command convert_command;
 
 /* What was done, for the report. Holds the input open, because names point into it. */
 struct convert_result {
     struct checkpoint input;
+    struct merge *merge; /* adapters; NULL: none */
+    struct slice slice;  /* what is written; all layers unless --layers was given */
     uint64_t tensors, tensors_cast;
     uint64_t weights, tensor_bytes; /* elements and bytes of the tensors written */
     uint64_t bytes_in, bytes_out;   /* of the files that hold tensors */
-    char **parts;                   /* [part_count] paths of the parts of a split output; 0: one file */
-    uint64_t part_count, part_capacity;
+    struct destination_parts parts; /* of an output that is more than one file */
     unsigned threads;
     double seconds;
 };

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/report.h"
@@ -16,10 +17,19 @@ static double bits_per_weight(const struct convert_result *result)
 static void print_people(const struct convert_result *result, const struct convert_options *options)
 {
     char in[16], out[16], duration[24], memory[16];
-    printf("output           %s\n", result->part_count ? result->parts[0] : options->output);
-    if (result->part_count) printf("parts            %" PRIu64 "\n", result->part_count);
+    const bool folder = file_kind(options->output) == FILE_FOLDER;
+    printf(
+        "output           %s\n", result->parts.count && !folder ? result->parts.paths[0] : options->output);
+    if (result->parts.count > folder) printf("parts            %" PRIu64 "\n", result->parts.count);
     printf("tensors          %" PRIu64 ": %" PRIu64 " cast, %" PRIu64 " copied\n", result->tensors,
         result->tensors_cast, result->tensors - result->tensors_cast);
+    if (options->layers)
+        printf("slice            layers %" PRIu32 " to %" PRIu32 " of %" PRIu32 "\n", result->slice.first,
+            result->slice.last, result->slice.layers);
+    if (result->merge)
+        printf("merged           %" PRIu64 " tensors changed by %" PRIu64 " adapter%s\n",
+            merge_count(result->merge), merge_adapters(result->merge),
+            merge_adapters(result->merge) == 1 ? "" : "s");
     printf("weights          %" PRIu64 "\n", result->weights);
     printf("size             %s -> %s\n", report_bytes(in, result->bytes_in),
         report_bytes(out, result->bytes_out));
@@ -33,8 +43,8 @@ static void write_parts(struct json_writer *json, const struct convert_result *r
 {
     json_write_key(json, "parts");
     json_open_array(json);
-    for (uint64_t i = 0; i < result->part_count; i++)
-        json_write_text(json, result->parts[i]);
+    for (uint64_t i = 0; i < result->parts.count; i++)
+        json_write_text(json, result->parts.paths[i]);
     json_close_array(json);
 }
 
@@ -49,10 +59,11 @@ static enum status print_json(
     json_put_text(&json, "version", NIBBLE_VERSION);
     json_put_text(&json, "input", options->input);
     json_put_text(&json, "output", options->output);
-    if (result->part_count) write_parts(&json, result);
+    if (result->parts.count) write_parts(&json, result);
     json_put_text(&json, "type", options->type);
     json_put_u64(&json, "tensors", result->tensors);
     json_put_u64(&json, "tensors_cast", result->tensors_cast);
+    json_put_u64(&json, "tensors_merged", merge_count(result->merge));
     json_put_u64(&json, "weights", result->weights);
     json_put_u64(&json, "bytes_in", result->bytes_in);
     json_put_u64(&json, "bytes_out", result->bytes_out);

@@ -34,5 +34,6 @@ int main(int argc, char **argv)
     }
     if (status == OK && (fflush(stdout) != 0 || ferror(stdout)))
         status = fail_errno(&err, errno, "standard output");
+    convert_options_free(&options);
     return status == OK ? 0 : report_failure(convert_command.name, &err);
 }

@@ -9,6 +9,9 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "formats/bytes.h"
+#include "formats/llama2c.h"
+#include "formats/packed_read.h"
+#include "formats/pytorch.h"
 #include "formats/reader.h"
 #include "formats/safetensors.h"
 
@@ -17,15 +20,14 @@
 
 /* ---- the table of formats ---- */
 
-enum { MAGIC_LIMIT = 8 };
+enum { MAGIC_LIMIT = 8, HEAD_BYTES = LLAMA2C_HEAD_BYTES };
 
 /* One row: how a file of the format begins, and who reads it. */
 struct format {
     const char *name;
     const char *magic;
     size_t magic_bytes;
-    enum status (*read)(
-        struct container *container, const char *path, struct error *err); /* NULL: not supported */
+    enum status (*read)(struct container *container, const char *path, struct error *err);
     bool has_documents; /* inside the file; otherwise they are files beside it */
 };
 
@@ -33,17 +35,20 @@ struct format {
  * is that small. */
 static const struct format safetensors_format = {"safetensors", "", 0, safetensors_read, false};
 
+/* Nor have the first llama2.c models: what their first numbers describe must be as large as the file. */
+static const struct format llama2c_format = {LLAMA2C_FORMAT, "24ka", 4, llama2c_read, true};
+
 static const struct format formats[] = {
     {"nbl", "\x89NBL", 4, nbl_read, true},
     {"nbl", "\n\x1A\n\rLBN\x89", 8, nbl_read, true}, /* big-endian: for its error */
-    {"GGUF", "GGUF", 4, gguf_read, true},
-    {"PyTorch (zip)", "PK\x03\x04", 4, NULL, false},
-    {"PyTorch (pickle)", "\x80\x02\x8a\x0al\xfc\x9c\x46", 8, NULL, false},
+    {"GGUF", "GGUF", 4, gguf_read, true}, {PYTORCH_FORMAT, "PK\x03\x04", 4, pytorch_read, false},
+    {PYTORCH_FORMAT, PYTORCH_OLD_MAGIC, 8, pytorch_read, false}, /* before 1.6: for its error */
 };
 
-static const struct format *recognize(const uint8_t *head, uint64_t count)
+static const struct format *recognize(const uint8_t *head, uint64_t count, uint64_t file_bytes)
 {
-    if (count == MAGIC_LIMIT && bytes_get_u64(head) <= SAFETENSORS_HEADER_LIMIT) return &safetensors_format;
+    if (llama2c_recognize(head, count, file_bytes)) return &llama2c_format;
+    if (count >= MAGIC_LIMIT && bytes_get_u64(head) <= SAFETENSORS_HEADER_LIMIT) return &safetensors_format;
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         if (count >= formats[i].magic_bytes && memcmp(head, formats[i].magic, formats[i].magic_bytes) == 0)
             return &formats[i];
@@ -53,14 +58,17 @@ static const struct format *recognize(const uint8_t *head, uint64_t count)
 
 /* ---- opening ---- */
 
-static enum status read_head(uint8_t head[MAGIC_LIMIT], uint64_t *count, const char *path, struct error *err)
+/* The format of a file, from its first bytes and its size. */
+static enum status find_format(const struct format **out, const char *path, struct error *err)
 {
+    uint8_t head[HEAD_BYTES];
     struct file *file = NULL;
     enum status status = file_open(&file, path, err);
 
     if (status) return status;
-    *count = file->bytes < MAGIC_LIMIT ? file->bytes : MAGIC_LIMIT;
-    status = file_read_at(file, 0, head, *count, err);
+    const uint64_t count = file->bytes < HEAD_BYTES ? file->bytes : HEAD_BYTES;
+    status = file_read_at(file, 0, head, count, err);
+    if (!status) *out = recognize(head, count, file->bytes);
     file_close(file);
     return status;
 }
@@ -69,16 +77,9 @@ static enum status open_file(struct container *container, const char *path, stru
 {
     const char *base = reader_base_name(path);
     const struct format *format;
-    uint8_t head[MAGIC_LIMIT];
-    enum status status;
-    uint64_t count;
+    enum status status = find_format(&format, path, err);
 
-    status = read_head(head, &count, path, err);
     if (status) return status;
-    format = recognize(head, count);
-    if (!format->read)
-        return fail(err, ERR_UNSUPPORTED, "%s: is a %s file; safetensors, GGUF and .nbl are read", path,
-            format->name);
     container->format = format->name;
     if (!format->has_documents) {
         uint64_t folder_bytes = (uint64_t)(base - path); /* with the slash */
@@ -89,60 +90,79 @@ static enum status open_file(struct container *container, const char *path, stru
 }
 
 /* What a folder may hold, in the order in which it is looked for. */
-enum folder_kind { FOLDER_SINGLE, FOLDER_SHARDS, FOLDER_PICKLE, FOLDER_PICKLE_SHARDS, FOLDER_KINDS };
-
-static const char *const folder_names[FOLDER_KINDS] = {
-    [FOLDER_SINGLE] = SINGLE_NAME,
-    [FOLDER_SHARDS] = INDEX_NAME,
-    [FOLDER_PICKLE] = "pytorch_model.bin",
-    [FOLDER_PICKLE_SHARDS] = "pytorch_model.bin.index.json",
+static const struct folder_row {
+    const char *name;
+    bool is_index;
+    const struct shard_format *format;
+} folder_rows[] = {
+    {SINGLE_NAME, false, &safetensors_shards},
+    {INDEX_NAME, true, &safetensors_shards},
+    {"pytorch_model.bin", false, &pytorch_shards},
+    {"pytorch_model.bin.index.json", true, &pytorch_shards},
 };
 
-/* The first of folder_names that is there, and its path (owner: the caller); else FOLDER_KINDS and NULL. */
-static enum status look_into(enum folder_kind *kind, char **path, const char *folder, struct error *err)
+/* The first of folder_rows that is there, and its path (owner: the caller); else NULL. */
+static enum status look_into(
+    const struct folder_row **row, char **path, const char *folder, struct error *err)
 {
-    for (*kind = 0; *kind < FOLDER_KINDS; ++*kind) {
-        const char *name = folder_names[*kind];
+    for (size_t i = 0; i < sizeof folder_rows / sizeof *folder_rows; i++) {
+        const char *name = folder_rows[i].name;
         enum status status = file_join(path, folder, name, strlen(name), err);
+        *row = &folder_rows[i];
         if (status || file_kind(*path) != FILE_ABSENT) return status;
         memory_free(*path);
     }
+    *row = NULL;
     *path = NULL;
     return OK;
 }
 
 static enum status open_folder(struct container *container, const char *folder, struct error *err)
 {
-    enum folder_kind kind;
+    const struct folder_row *row;
     enum status status;
     char *path;
 
-    container->format = safetensors_format.name;
     container->folder = memory_text(folder, strlen(folder), err);
     if (!container->folder) return ERR_MEMORY;
-    status = look_into(&kind, &path, folder, err);
+    status = look_into(&row, &path, folder, err);
     if (status) return status;
-    switch (kind) {
-    case FOLDER_SINGLE:
-        status = safetensors_read(container, path, err);
-        break;
-    case FOLDER_SHARDS:
-        status = shards_read(container, folder, err);
-        break;
-    case FOLDER_PICKLE:
-    case FOLDER_PICKLE_SHARDS:
-        status =
-            fail(err, ERR_UNSUPPORTED, "%s: is a PyTorch checkpoint; safetensors and .nbl are read", path);
-        break;
-    case FOLDER_KINDS:
-        status = fail(err, ERR_FORMAT, "%s: holds neither " SINGLE_NAME " nor " INDEX_NAME, folder);
-        break;
+    if (!row)
+        return fail(err, ERR_FORMAT,
+            "%s: holds neither " SINGLE_NAME " nor " INDEX_NAME ", nor pytorch_model.bin", folder);
+    container->format = row->format->name;
+    if (row->is_index) {
+        status = shards_read(container, folder, row->name, row->format, err);
+    } else {
+        status = row->format->add(container, path, row->name, err);
+        if (!status) status = row->format->finish(container, err);
     }
     memory_free(path);
     return status;
 }
 
+/* What is packed is seen; what no packed matrix has taken must be of a type that is known. */
+static enum status see_packed(
+    struct container *container, const struct container_options *options, struct error *err)
+{
+    enum status status = packed_see(container, options->gptq_zeros, err);
+
+    for (uint64_t i = 0; i < container->entry_count && !status; i++) {
+        const struct reader_entry *entry = &container->entries[i];
+        if (entry->foreign)
+            status = fail(err, ERR_UNSUPPORTED, "%s: tensor %s: type %s is not supported",
+                container->files[entry->file].file->path, entry->tensor.name, entry->foreign);
+    }
+    return status;
+}
+
 enum status container_open(struct container **out, const char *path, struct error *err)
+{
+    return container_open_with(out, path, &(struct container_options){0}, err);
+}
+
+enum status container_open_with(
+    struct container **out, const char *path, const struct container_options *options, struct error *err)
 {
     struct container *container = memory_new(1, sizeof *container, err);
     enum status status = ERR_MEMORY;
@@ -153,6 +173,7 @@ enum status container_open(struct container **out, const char *path, struct erro
     if (!container->path) goto done;
     status =
         file_kind(path) == FILE_FOLDER ? open_folder(container, path, err) : open_file(container, path, err);
+    if (!status && container->folder) status = see_packed(container, options, err);
     if (status) goto done;
     *out = container;
     container = NULL;
@@ -164,8 +185,10 @@ done:
 void container_close(struct container *container)
 {
     if (!container) return;
-    for (uint64_t i = 0; i < container->entry_count; i++)
+    for (uint64_t i = 0; i < container->entry_count; i++) {
         memory_free(container->entries[i].copy);
+        packed_free(container->entries[i].packed);
+    }
     for (uint64_t i = 0; i < container->document_count; i++)
         memory_free(container->documents[i].text);
     for (uint64_t i = 0; i < container->file_count; i++)
@@ -239,6 +262,14 @@ uint64_t container_index(const struct container *container, const struct tensor 
     return index;
 }
 
+const char *container_packed(const struct container *container, const struct tensor *tensor, const char **why)
+{
+    const struct packed *packed = container->entries[container_index(container, tensor)].packed;
+
+    *why = packed ? packed->decoded : NULL;
+    return packed ? packed->layout->name : NULL;
+}
+
 const struct metadata *container_metadata(const struct container *container)
 {
     return &container->metadata;
@@ -279,6 +310,14 @@ static uint64_t stored_row(uint64_t row, uint64_t head)
     return row - within + 2 * (within % half) + within / half;
 }
 
+/* Bytes of a tensor in the order in which its rows are stored. */
+static enum status read_stored(struct container *container, const struct reader_entry *entry, uint64_t offset,
+    uint8_t *buffer, uint64_t count, struct error *err)
+{
+    if (entry->compute) return entry->compute(container, entry, offset, buffer, count, err);
+    return file_read_at(container->files[entry->file].file, entry->offset + offset, buffer, count, err);
+}
+
 /* Gather `count` bytes at `offset` from rows that are not stored in order. */
 static enum status read_interleaved(struct container *container, const struct reader_entry *entry,
     uint64_t offset, uint8_t *buffer, uint64_t count, struct error *err)
@@ -290,8 +329,7 @@ static enum status read_interleaved(struct container *container, const struct re
         const uint64_t at = offset + done, within = at % row_bytes;
         const uint64_t from = stored_row(at / row_bytes, entry->head) * row_bytes + within;
         part = row_bytes - within < count - done ? row_bytes - within : count - done;
-        status =
-            file_read_at(container->files[entry->file].file, entry->offset + from, buffer + done, part, err);
+        status = read_stored(container, entry, from, buffer + done, part, err);
     }
     return status;
 }
@@ -310,7 +348,7 @@ enum status container_read(struct container *container, const struct tensor *ten
     if (entry->head)
         status = read_interleaved(container, entry, offset, buffer, count, err);
     else
-        status = file_read_at(container->files[entry->file].file, entry->offset + offset, buffer, count, err);
+        status = read_stored(container, entry, offset, buffer, count, err);
     return status ? fail_within(err, status, "tensor %s", tensor->name) : OK;
 }
 
@@ -350,7 +388,7 @@ enum status container_map(struct container *container, struct error *err)
         struct reader_entry *entry = &container->entries[i];
         const uint8_t *data = container->files[entry->file].file->map + entry->offset;
         entry->tensor.data = data;
-        if (!entry->head && (uintptr_t)data % alignment_of(&entry->tensor) == 0) continue;
+        if (!entry->head && !entry->compute && (uintptr_t)data % alignment_of(&entry->tensor) == 0) continue;
         status = copy_entry(container, entry, err);
         if (status) return status;
     }
@@ -399,8 +437,10 @@ enum status container_document(
 {
     *out = NULL;
     *bytes = 0;
-    return container->folder ? document_beside(container, name, out, bytes, err)
-                             : document_inside(container, name, out, bytes, err);
+    enum status status = document_inside(container, name, out, bytes, err);
+
+    if (status || *out || !container->folder) return status;
+    return document_beside(container, name, out, bytes, err);
 }
 
 /* ---- sources ---- */

@@ -19,15 +19,24 @@ struct container;
 #define CONTAINER_NAME_LIMIT 512
 #define CONTAINER_DOCUMENT_LIMIT (64u << 20)
 
-/* Open a model: a Hugging Face folder (model.safetensors, or shards through model.safetensors.index.json),
- * one .safetensors file (documents are then looked for beside it), one .nbl or one GGUF file; told apart by content,
- * not by name. The header of every file is read and validated; tensor data is not touched. A GGUF file shows its own names:
- * model/gguf_checkpoint.h makes a checkpoint of it. */
+/* Open a model: a Hugging Face folder (model.safetensors, or shards through model.safetensors.index.json; without them
+ * pytorch_model.bin, or shards through pytorch_model.bin.index.json), one .safetensors or PyTorch file (documents are then looked
+ * for beside it), one .nbl, one GGUF file, one llama2.c model; told apart by content,
+ * not by name. The header of every file is read and validated; tensor data is not touched. GGUF files and llama2.c models show
+ * their own names: model/gguf_checkpoint.h and model/llama2c_checkpoint.h make checkpoints of them. */
 enum status container_open(struct container **out, const char *path, struct error *err);
+
+/* The same, with what the user says of a file that does not say it itself. */
+struct container_options {
+    const char
+        *gptq_zeros; /* GPTQ's zero-points: "v1": less 1, "v2": as they are; NULL: as the checkpoint says */
+};
+enum status container_open_with(
+    struct container **out, const char *path, const struct container_options *options, struct error *err);
 void container_close(struct container *container);
 
 const char *container_path(const struct container *container);
-/* "safetensors", "nbl" or "GGUF". */
+/* "safetensors", "PyTorch", "nbl", "GGUF" or "llama2.c". */
 const char *container_format(const struct container *container);
 /* Bytes of all files that hold tensors. */
 uint64_t container_bytes(const struct container *container);
@@ -51,7 +60,12 @@ uint64_t container_index(const struct container *container, const struct tensor 
 /* By name, through aliases (tied tensors); NULL if absent. */
 const struct tensor *container_find(const struct container *container, const char *name);
 
-/* What the file says of itself beside documents (GGUF); empty for other formats. */
+/* How a Hugging Face folder stores the matrix that is seen as this one tensor: "gptq", "awq" ... (formats/packed.h), else NULL. *why: the
+ * reason why it is seen as computed values and not as tiles; NULL: it is tiles. */
+const char *container_packed(
+    const struct container *container, const struct tensor *tensor, const char **why);
+
+/* What the file says of itself beside documents (GGUF, llama2.c); empty for other formats. */
 const struct metadata *container_metadata(const struct container *container);
 
 /* Names that stand for another tensor (safetensors __metadata__, .nbl aliases). */
@@ -67,7 +81,8 @@ enum status container_read(struct container *container, const struct tensor *ten
 bool container_checksum(const struct container *container, const struct tensor *tensor, uint32_t *crc);
 
 /* Map every file read-only; afterwards every tensor's data is set. A tensor whose data is not aligned to its
- * element (safetensors promises nothing), or whose rows are interleaved, is read into memory that the container owns. */
+ * element (safetensors promises nothing), whose rows are interleaved or which is computed (transposed, shifted, or codes of
+ * llama2.c), is read into memory that the container owns. */
 enum status container_map(struct container *container, struct error *err);
 
 /* An attached document by file name ("config.json"): *out NULL if there is none. Owner of *out: the caller,
@@ -97,11 +112,23 @@ enum status container_reindex(struct container *container, struct error *err);
 enum status container_attach(
     struct container *container, const char *name, char *text, uint64_t bytes, struct error *err);
 
+/* Take a document out, so that container_document finds it no more. */
+void container_detach(struct container *container, const char *name);
+
+/* Take over the files and tensors of another .nbl file, before either is mapped: one model that lies in several files. A tensor
+ * or alias that both have is kept once; its recorded checksums must agree. Documents of `from` are left behind. `from` is closed, also
+ * after an error. ERR_FORMAT: they have different tensors of one name. ERR_UNSUPPORTED: not two .nbl files. */
+enum status container_absorb(struct container *container, struct container *from, struct error *err);
+
 /* The rows of tensor number `index` are stored with the two halves of every `head` rows interleaved: stored row
  * h head + 2 i + s is row h head + s head / 2 + i, with s 0 or 1. From here on container_read and container_map hand out the
  * rows in their order. Before container_map only. ERR_FORMAT: rows that are no multiple of head, an odd head.
  * ERR_UNSUPPORTED: a tensor that is not rank 1 or 2, tiles, or blocks of rank 1. */
 enum status container_interleave(
     struct container *container, uint64_t index, uint64_t head, struct error *err);
+
+/* Add a number to every element of tensor number `index` when it is read or mapped: a file that stores 1 + w is seen as w. Before
+ * container_map only. ERR_UNSUPPORTED: it is not F32. */
+enum status container_shift(struct container *container, uint64_t index, float addend, struct error *err);
 
 #endif

@@ -1,4 +1,4 @@
-/* Seeing a container in another way: other names, documents that were made, rows in another order. The functions are declared
+/* Seeing a container in another way: other names, documents that were made, rows in another order, other numbers. The functions are declared
  * in container.h. */
 #include <inttypes.h>
 #include <string.h>
@@ -52,6 +52,91 @@ enum status container_attach(
     return OK;
 }
 
+void container_detach(struct container *container, const char *name)
+{
+    for (uint64_t i = 0; i < container->document_count; i++) {
+        struct reader_document *document = &container->documents[i];
+        if (strcmp(document->name, name) != 0) continue;
+        memory_free(document->text);
+        *document = container->documents[--container->document_count];
+        return;
+    }
+}
+
+/* ---- one model in several files ---- */
+
+static bool same_entry(const struct reader_entry *a, const struct reader_entry *b)
+{
+    const struct tensor *left = &a->tensor, *right = &b->tensor;
+
+    return left->storage == right->storage && left->dtype == right->dtype && left->block == right->block &&
+           left->scheme.bits == right->scheme.bits && left->scheme.group == right->scheme.group &&
+           left->scheme.asymmetric == right->scheme.asymmetric && left->rank == right->rank &&
+           memcmp(left->shape, right->shape, sizeof left->shape) == 0 && a->crc == b->crc;
+}
+
+static enum status absorb_entries(
+    struct container *container, const struct container *from, uint32_t file, struct error *err)
+{
+    enum status status = OK;
+
+    for (uint64_t i = 0; i < from->entry_count && !status; i++) {
+        struct reader_entry entry = from->entries[i];
+        uint64_t number;
+        if (!names_find(&container->index, entry.tensor.name, &number)) {
+            status = reader_add_entry(container, &entry, err);
+            if (!status) container->entries[container->entry_count - 1].file = file + entry.file;
+        } else if (!same_entry(&container->entries[number], &entry)) {
+            return fail(err, ERR_FORMAT, "%s: tensor %s is another than that of %s", from->path,
+                entry.tensor.name, container->path);
+        }
+    }
+    return status;
+}
+
+static enum status absorb_aliases(
+    struct container *container, const struct container *from, struct error *err)
+{
+    enum status status = OK;
+
+    for (uint64_t i = 0; i < from->alias_count && !status; i++) {
+        const struct reader_alias *alias = &from->aliases[i];
+        uint64_t number;
+        if (!names_find(&container->index, alias->alias, &number))
+            status = reader_add_alias(container, alias->alias, alias->target, err);
+    }
+    return status;
+}
+
+static enum status absorb(struct container *container, struct container *from, struct error *err)
+{
+    const uint32_t file = (uint32_t)container->file_count;
+    enum status status;
+
+    if (!container->records_checksums || !from->records_checksums)
+        return fail(
+            err, ERR_UNSUPPORTED, "%s and %s: only .nbl files are joined", container->path, from->path);
+    status = memory_grow(&container->files, &container->file_capacity,
+        container->file_count + from->file_count, sizeof *container->files, err);
+    if (status) return status;
+    names_pool_join(&container->names, &from->names);
+    memcpy(container->files + file, from->files, from->file_count * sizeof *from->files);
+    container->file_count += from->file_count;
+    from->file_count = 0; /* the files are no longer its own */
+    status = absorb_entries(container, from, file, err);
+    return status ? status : absorb_aliases(container, from, err);
+}
+
+enum status container_absorb(struct container *container, struct container *from, struct error *err)
+{
+    enum status status = absorb(container, from, err);
+
+    container_close(from);
+    return status ? status : container_reindex(container, err);
+}
+
+/* ---- rows in another order ---- */
+
 enum status container_interleave(
     struct container *container, uint64_t index, uint64_t head, struct error *err)
 {
@@ -68,5 +153,37 @@ enum status container_interleave(
         return fail(err, ERR_FORMAT, "tensor %s: %" PRIu64 " rows are not whole heads of %" PRIu64,
             tensor->name, tensor->shape[0], head);
     if (tensor->bytes) entry->head = head; /* nothing has no order */
+    return OK;
+}
+
+/* Whole elements at a time, also where a part of one is wanted. */
+static enum status read_shifted(struct container *container, const struct reader_entry *entry,
+    uint64_t offset, uint8_t *buffer, uint64_t count, struct error *err)
+{
+    float values[256];
+    enum status status = OK;
+
+    for (uint64_t done = 0, part; done < count && !status; done += part) {
+        const uint64_t at = offset + done, within = at % sizeof *values, first = at - within;
+        const uint64_t left = entry->tensor.bytes - first;
+        const uint64_t bytes = left < sizeof values ? left : sizeof values;
+        status = file_read_at(container->files[entry->file].file, entry->offset + first, values, bytes, err);
+        for (uint64_t i = 0; i < bytes / sizeof *values; i++)
+            values[i] += entry->addend;
+        part = bytes - within < count - done ? bytes - within : count - done;
+        if (!status) memcpy(buffer + done, (const uint8_t *)values + within, part);
+    }
+    return status;
+}
+
+enum status container_shift(struct container *container, uint64_t index, float addend, struct error *err)
+{
+    struct reader_entry *entry = &container->entries[index];
+    const struct tensor *tensor = &entry->tensor;
+
+    if (tensor->storage != STORAGE_DENSE || tensor->dtype != DTYPE_F32 || entry->compute)
+        return fail(err, ERR_UNSUPPORTED, "tensor %s: is not stored as F32", tensor->name);
+    entry->addend = addend;
+    entry->compute = read_shifted;
     return OK;
 }

@@ -106,6 +106,14 @@ static bool are_blocks(const struct tensor *source, const struct tensor *target)
            same_shape(source, target) && target->block == tile_blocks_type(source->scheme, source->shape[1]);
 }
 
+/* Elements of a chunk that cuts no row. A row of a matrix that is too long for one is a chunk. */
+static uint64_t whole_rows(const struct tensor *tensor)
+{
+    uint64_t cols = tensor->rank == 2 && tensor->shape[1] ? tensor->shape[1] : 1;
+
+    return cols > CHUNK_ELEMENTS ? cols : CHUNK_ELEMENTS / cols * cols;
+}
+
 /* How a tensor moves, and in what chunks. */
 static enum status plan_move(struct move *move, struct error *err)
 {
@@ -114,7 +122,7 @@ static enum status plan_move(struct move *move, struct error *err)
 
     if (status) return status;
     if (source->elements != target->elements) return impossible(move, err);
-    if (same_storage(source, target)) {
+    if (same_storage(source, target) && !(move->item->patch && is_float(source))) {
         if (source->storage != STORAGE_DENSE && !same_shape(source, target)) return impossible(move, err);
         move->kind = MOVE_COPY;
         plan_units(move, source->bytes, CHUNK_BYTES);
@@ -123,6 +131,7 @@ static enum status plan_move(struct move *move, struct error *err)
     if (is_float(source) && is_float(target)) {
         move->kind = MOVE_CAST;
         plan_units(move, source->elements, CHUNK_ELEMENTS);
+        if (move->item->patch) move->chunk_units = whole_rows(source);
         return OK;
     }
     if (move->item->encode ? can_be_encoded(source, target) : are_blocks(source, target))

@@ -95,6 +95,16 @@ void names_pool_free(struct names_pool *pool)
     }
 }
 
+void names_pool_join(struct names_pool *pool, struct names_pool *from)
+{
+    struct names_block **end = &pool->blocks;
+
+    while (*end)
+        end = &(*end)->next;
+    *end = from->blocks;
+    from->blocks = NULL;
+}
+
 /* ---- the index ---- */
 
 enum status names_add(struct names_index *index, const char *name, uint64_t number, struct error *err)

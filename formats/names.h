@@ -25,6 +25,8 @@ struct names_pool {
 /* A terminated copy whose address never changes, or NULL with ERR_MEMORY. Owner: the pool. */
 const char *names_keep(struct names_pool *pool, const char *bytes, uint64_t count, struct error *err);
 void names_pool_free(struct names_pool *pool);
+/* All strings of `from` live on in `pool`; `from` is empty afterwards. */
+void names_pool_join(struct names_pool *pool, struct names_pool *from);
 
 /* ---- an index ---- */
 

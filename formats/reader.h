@@ -16,14 +16,25 @@ struct reader_file {
     uint32_t head_crc;   /* safetensors: CRC-32 of those bytes; .nbl: the checksum the header records */
 };
 
+struct reader_entry;
+
+/* Compute `count` bytes from `offset` on of a tensor that the file does not hold as it is. Any thread. */
+typedef enum status (*reader_compute)(struct container *container, const struct reader_entry *entry,
+    uint64_t offset, uint8_t *buffer, uint64_t count, struct error *err);
+
 /* One tensor and where its bytes are. */
 struct reader_entry {
     struct tensor tensor; /* first, so that a public pointer to the tensor is one to its entry */
     uint64_t offset;      /* from the start of the file */
     uint32_t file;        /* number of the file */
     uint32_t crc;         /* .nbl: the recorded CRC-32 of the tensor's bytes */
-    void *copy;    /* its bytes in memory, where the map was not aligned for them, or rows are interleaved */
+    void *copy; /* its bytes in memory, where the map is not aligned for them or does not show them so */
+    const char *foreign;   /* its type in the file, if only parts of packed matrices may have it; else NULL */
+    struct packed *packed; /* owned; not NULL: it is computed from parts (formats/packed_read.h) */
     uint64_t head; /* rows whose halves are interleaved (container_interleave); 0: rows lie in order */
+    reader_compute compute; /* NULL: its bytes lie at `offset` */
+    uint64_t scales, group; /* llama2.c: where the scales lie in the file, elements that share one */
+    float addend;           /* container_shift: added to every element */
 };
 
 /* Another name for a tensor. */
@@ -86,8 +97,23 @@ const char *reader_base_name(const char *path);
 /* Read one safetensors file as the whole container. */
 enum status safetensors_read(struct container *container, const char *path, struct error *err);
 
-/* Read a folder's shards through its index (model.safetensors.index.json). */
-enum status shards_read(struct container *container, const char *folder, struct error *err);
+/* How a file of a format that may come in shards is read: `add` appends one file and its tensors, `name` is what it is called
+ * in provenance; `finish`, once all files are in, makes the index of their names. */
+struct shard_format {
+    const char *name;
+    enum status (*add)(struct container *container, const char *path, const char *name, struct error *err);
+    enum status (*finish)(struct container *container, struct error *err);
+};
+
+/* Read a folder's shards through its index, a file of it (model.safetensors.index.json). */
+enum status shards_read(struct container *container, const char *folder, const char *index,
+    const struct shard_format *format, struct error *err);
+
+/* Read one PyTorch file. */
+enum status pytorch_read(struct container *container, const char *path, struct error *err);
+
+/* Read one llama2.c model. */
+enum status llama2c_read(struct container *container, const char *path, struct error *err);
 
 /* Read one GGUF file, or all parts of a split one through the first (formats/gguf_parts.h). */
 enum status gguf_read(struct container *container, const char *path, struct error *err);

@@ -200,8 +200,13 @@ static enum status add_entry(
     struct reader_entry entry = {.tensor = {.name = name, .rank = claim->rank}};
     enum status status;
 
-    if (!dtype_by_name(&entry.tensor.dtype, claim->dtype, strlen(claim->dtype)))
+    if (strcmp(claim->dtype, "U32") == 0) {
+        entry.foreign =
+            "U32"; /* words of codes: as good as any other type of four bytes, if a packed matrix takes them */
+        entry.tensor.dtype = DTYPE_I32;
+    } else if (!dtype_by_name(&entry.tensor.dtype, claim->dtype, strlen(claim->dtype))) {
         return fail(err, ERR_UNSUPPORTED, "type %s is not supported", claim->dtype);
+    }
     memcpy(entry.tensor.shape, claim->shape, sizeof entry.tensor.shape);
     status = measure_tensor(&entry.tensor, err);
     if (status) return status;
@@ -382,7 +387,7 @@ static enum status read_header(struct pass *pass, struct reader_file *file, stru
     return status ? fail_within(err, status, "%s", pass->path) : OK;
 }
 
-enum status safetensors_add_file(
+static enum status add_file(
     struct container *container, const char *path, const char *name, struct error *err)
 {
     struct pass pass = {.container = container, .path = path, .first_entry = container->entry_count};
@@ -407,7 +412,7 @@ static bool is_alias(const struct container *container, const struct reader_alia
            !names_find(&container->index, pair->alias, &taken);
 }
 
-enum status safetensors_finish(struct container *container, struct error *err)
+static enum status finish(struct container *container, struct error *err)
 {
     enum status status = reader_index_tensors(container, err);
     uint64_t kept = 0;
@@ -420,9 +425,11 @@ enum status safetensors_finish(struct container *container, struct error *err)
     return reader_index_aliases(container, err);
 }
 
+const struct shard_format safetensors_shards = {"safetensors", add_file, finish};
+
 enum status safetensors_read(struct container *container, const char *path, struct error *err)
 {
-    enum status status = safetensors_add_file(container, path, reader_base_name(path), err);
+    enum status status = add_file(container, path, reader_base_name(path), err);
 
-    return status ? status : safetensors_finish(container, err);
+    return status ? status : finish(container, err);
 }

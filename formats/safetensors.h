@@ -22,13 +22,8 @@
 
 #define SAFETENSORS_HEADER_LIMIT 100000000
 
-/* Append one file and its tensors, in the order of their data, to a container. `name`: what the file is
- * called in provenance. ERR_FORMAT: a broken rule. ERR_UNSUPPORTED: an element type that tensor/dtype has
- * not. */
-enum status safetensors_add_file(
-    struct container *container, const char *path, const char *name, struct error *err);
-
-/* Once all files are in: index the tensors, and keep those metadata pairs that are aliases. */
-enum status safetensors_finish(struct container *container, struct error *err);
+/* One file, the only one or a shard. Tensors stand in the order of their data; those metadata pairs that are aliases are kept.
+ * ERR_FORMAT: a broken rule. ERR_UNSUPPORTED: an element type that tensor/dtype has not. */
+extern const struct shard_format safetensors_shards;
 
 #endif

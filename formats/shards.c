@@ -1,4 +1,4 @@
-/* A folder of shards: model.safetensors.index.json says in which file each tensor is.
+/* A folder of shards: model.safetensors.index.json (pytorch_model.bin.index.json) says in which file each tensor is.
  *
  *   {"metadata": {...}, "weight_map": {"tensor": "model-00001-of-00002.safetensors", ...}}
  *
@@ -9,9 +9,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "formats/safetensors.h"
-
-#define INDEX_NAME "model.safetensors.index.json"
+#include "formats/reader.h"
 
 /* One entry of the weight map. */
 struct listing {
@@ -155,17 +153,17 @@ static enum status load_map(struct weight_map *map, const char *path, struct err
 
 /* ---- opening the shards ---- */
 
-static enum status add_shard(
-    struct container *container, const char *folder, const char *shard, struct error *err)
+static enum status add_shard(struct container *container, const char *folder, const char *index,
+    const struct shard_format *format, const char *shard, struct error *err)
 {
     char *path = NULL;
     enum status status = file_join(&path, folder, shard, strlen(shard), err);
 
     if (status) return status;
     if (file_kind(path) == FILE_ABSENT)
-        status = fail(err, ERR_FORMAT, "%s: this shard is missing; " INDEX_NAME " names it", path);
+        status = fail(err, ERR_FORMAT, "%s: this shard is missing; %s names it", path, index);
     else
-        status = safetensors_add_file(container, path, shard, err);
+        status = format->add(container, path, shard, err);
     memory_free(path);
     return status;
 }
@@ -195,17 +193,18 @@ static enum status compare_with_map(
     return OK;
 }
 
-enum status shards_read(struct container *container, const char *folder, struct error *err)
+enum status shards_read(struct container *container, const char *folder, const char *index,
+    const struct shard_format *format, struct error *err)
 {
     struct weight_map map = {0};
     char *path = NULL;
-    enum status status = file_join(&path, folder, INDEX_NAME, strlen(INDEX_NAME), err);
+    enum status status = file_join(&path, folder, index, strlen(index), err);
 
     if (!status) status = load_map(&map, path, err);
     for (uint64_t i = 0; i < map.shard_count && !status; i++)
-        status = add_shard(container, folder, map.shards[i], err);
+        status = add_shard(container, folder, index, format, map.shards[i], err);
     if (status) goto done;
-    status = safetensors_finish(container, err);
+    status = format->finish(container, err);
     if (!status) status = compare_with_map(container, &map, err);
     if (status) fail_within(err, status, "%s", path);
 done:

@@ -234,12 +234,24 @@ static enum status read_floats(
     return status;
 }
 
+/* Elements [first, first + count), whole rows, through the item's patch. */
+static void patch(const struct chunk *chunk, float *floats, uint64_t first, uint64_t count)
+{
+    const struct transfer_item *item = chunk->move->item;
+    const struct tensor *source = chunk->move->source;
+    uint64_t cols = source->rank == 2 ? source->shape[1] : 1;
+
+    if (item->patch && count) item->patch(item->patch_context, floats, first / cols, count / cols);
+}
+
 static enum status cast_chunk(struct job *job, const struct chunk *chunk, struct error *err)
 {
     float *floats;
     enum status status = read_floats(chunk, &floats, chunk->begin, chunk->count, err);
 
-    return status ? status : write_floats(job, chunk, floats, chunk->begin, chunk->count, err);
+    if (status) return status;
+    patch(chunk, floats, chunk->begin, chunk->count);
+    return write_floats(job, chunk, floats, chunk->begin, chunk->count, err);
 }
 
 /* The tiles of a chunk, as stored, in the worker's memory, where `parts` says. */
@@ -369,6 +381,7 @@ static enum status rows_chunk(struct job *job, const struct chunk *chunk, struct
     if (move->target.storage == STORAGE_BLOCKS && !move->item->encode) return repack_tiles(job, chunk, err);
     status = read_rows(chunk, &floats, err);
     if (status) return status;
+    patch(chunk, floats, chunk->begin * move->cols, chunk->count * move->cols);
     if (move->target.storage == STORAGE_TILES) return encode_tiles(job, chunk, floats, err);
     if (move->target.storage == STORAGE_BLOCKS) return encode_blocks(job, chunk, floats, err);
     return write_floats(job, chunk, floats, chunk->begin * move->cols, chunk->count * move->cols, err);

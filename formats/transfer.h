@@ -21,6 +21,10 @@ typedef enum status (*transfer_encoder)(const struct tensor *target, void *conte
     uint16_t *scales, uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count,
     uint8_t *scratch, struct error *err);
 
+/* Changes rows of a tensor on their way, as floats, before they are encoded or rounded: rows [row_count][cols], of a vector [row_count].
+ * Called from any worker; must depend on its arguments only. */
+typedef void (*transfer_patch)(void *context, float *rows, uint64_t row_begin, uint64_t row_count);
+
 /* One tensor to move. */
 struct transfer_item {
     struct container *from; /* where source lies; NULL: the container transfer_run is called with */
@@ -28,6 +32,8 @@ struct transfer_item {
     struct tensor target;    /* name, storage, dtype, scheme, shape wanted */
     transfer_encoder encode; /* quantizes: of TILES and BLOCKS targets that are not copied; else NULL */
     void *context;           /* handed to encode */
+    transfer_patch patch;    /* DENSE sources, and what is encoded; else NULL */
+    void *patch_context;     /* handed to patch */
 };
 
 /* Move all items: declares them in writer (in order), begins it, fills every byte and checksum. Same storage,

@@ -2,12 +2,18 @@
 #include "model/checkpoint.h"
 
 #include <dirent.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "formats/llama2c.h"
 #include "model/gguf_checkpoint.h"
+#include "model/llama2c_checkpoint.h"
+#include "model/slice.h"
+#include "model/tokenizer/tokenizer_files.h"
 
 enum status checkpoint_read_config(
     struct model_config *out, bool *found, struct container *container, struct error *err)
@@ -25,12 +31,39 @@ enum status checkpoint_read_config(
     return status;
 }
 
+/* Files that say by themselves what their tensors are, in words of their own. */
+static enum status translate(struct container *container, struct error *err)
+{
+    if (container_metadata(container)->count == 0) return OK;
+    if (strcmp(container_format(container), LLAMA2C_FORMAT) == 0) return llama2c_checkpoint(container, err);
+    return gguf_checkpoint(container, err);
+}
+
+/* A tokenizer that cannot be made is no fault before somebody needs it. */
+static enum status attach_tokenizer(struct checkpoint *out, struct error *err)
+{
+    enum status status = tokenizer_files_attach(&out->tokenizer_made_of, out->container, &out->no_tokenizer);
+
+    if (!status || status == ERR_UNSUPPORTED) return OK;
+    return fail(err, status, "%s", out->no_tokenizer.text);
+}
+
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err)
+{
+    return checkpoint_open_with(out, path, &(struct checkpoint_options){0}, err);
+}
+
+enum status checkpoint_open_with(
+    struct checkpoint *out, const char *path, const struct checkpoint_options *options, struct error *err)
 {
     bool found = false;
     *out = (struct checkpoint){0};
-    enum status status = container_open(&out->container, path, err);
-    if (!status && container_metadata(out->container)->count) status = gguf_checkpoint(out->container, err);
+    enum status status = container_open_with(&out->container, path, &options->container, err);
+    if (!status)
+        status = options->slice_count ? slice_join(out->container, options->slices, options->slice_count, err)
+                                      : slice_refuse(out->container, err);
+    if (!status) status = translate(out->container, err);
+    if (!status) status = attach_tokenizer(out, err);
     if (!status) status = checkpoint_read_config(&out->config, &found, out->container, err);
     if (!status && !found) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
     if (!status) {
@@ -51,10 +84,12 @@ void checkpoint_close(struct checkpoint *checkpoint)
 enum status checkpoint_tokenizer(struct tokenizer **out, struct container *container, struct error *err)
 {
     char *json = NULL, what[512];
+    const char *made_of;
     uint64_t bytes;
-    enum status status = container_document(container, "tokenizer.json", &json, &bytes, err);
+    enum status status = tokenizer_files_attach(&made_of, container, err);
 
     *out = NULL;
+    if (!status) status = container_document(container, "tokenizer.json", &json, &bytes, err);
     if (status || !json) return status;
     snprintf(what, sizeof what, "%s: tokenizer.json%s", container_path(container),
         container_metadata(container)->count ? " made of its metadata" : "");
@@ -71,8 +106,38 @@ bool checkpoint_is_dropped(const struct checkpoint *checkpoint, const struct ten
     return false;
 }
 
+/* One line for each reason why packed matrices are decoded, at the first of them. */
+static void note_decoded(
+    const struct container *container, uint64_t first, const char *why, const struct report *report)
+{
+    uint64_t decoded = 0, packed = 0;
+    const char *layout = NULL, *other;
+
+    for (uint64_t i = 0; i < container_count(container); i++) {
+        const char *found = container_packed(container, container_tensor(container, i), &other);
+        const bool same = found && other && strcmp(other, why) == 0;
+        if (same && i < first) return;
+        if (found) layout = found;
+        packed += found != NULL;
+        decoded += same;
+    }
+    report_note(report, "%s: %" PRIu64 " of %" PRIu64 " %s matrices are decoded to F32", why, decoded, packed,
+        layout);
+}
+
 void checkpoint_note_dropped(const struct checkpoint *checkpoint, const struct report *report)
 {
+    const struct container *container = checkpoint->container;
+    const char *why;
+
+    for (uint64_t i = 0; i < container_count(container); i++) {
+        if (container_packed(container, container_tensor(container, i), &why) && why)
+            note_decoded(container, i, why, report);
+    }
+    if (checkpoint->no_tokenizer.code)
+        report_note(report, "no tokenizer: %s", checkpoint->no_tokenizer.text);
+    else if (checkpoint->tokenizer_made_of)
+        report_note(report, "tokenizer.json made of %s", checkpoint->tokenizer_made_of);
     for (uint64_t i = 0; i < checkpoint->dropped_count; i++) {
         report_note(
             report, "dropped %s: %s", checkpoint->dropped[i].tensor->name, checkpoint->dropped[i].why);

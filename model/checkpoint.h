@@ -15,24 +15,39 @@ struct checkpoint {
     struct model_tensors tensors;
     struct dropped_tensor *dropped; /* [dropped_count] */
     uint64_t dropped_count;
+    const char *
+        tokenizer_made_of; /* the file that tokenizer.json was made of; NULL: it is there, or there is none */
+    struct error no_tokenizer; /* why there is none although there are files of one; code OK: no such case */
 };
 
 /* Parse the configuration attached to a container; *found is false (and *out unset) where there is none. */
 enum status checkpoint_read_config(
     struct model_config *out, bool *found, struct container *container, struct error *err);
 
-/* Open a folder, .safetensors, .nbl or GGUF file (seen through model/gguf_checkpoint.h) and hold its tensors against its configuration: missing, misshapen and unknown ones
+/* Open a folder, a .safetensors, .nbl or PyTorch file, a GGUF file or a llama2.c model (seen through model/gguf_checkpoint.h and
+ * model/llama2c_checkpoint.h) and hold its tensors against its configuration: missing, misshapen and unknown ones
  * are errors (layers_bind). Nothing is mapped. Release with checkpoint_close, also after an error. */
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err);
+
+/* The same, with what the user says of the model beside its path. */
+struct checkpoint_options {
+    const char *const
+        *slices; /* [slice_count] it lies in slices (model/slice.h), path is one: the paths of all others */
+    uint64_t slice_count;
+    struct container_options container;
+};
+enum status checkpoint_open_with(
+    struct checkpoint *out, const char *path, const struct checkpoint_options *options, struct error *err);
 void checkpoint_close(struct checkpoint *checkpoint);
 
-/* The tokenizer of a container's tokenizer.json; *out is NULL where there is none. Owner: the caller, tokenizer_free. */
+/* The tokenizer of a container's tokenizer.json, which is made of other files where they are all there is (tokenizer_files.h); *out is
+ * NULL where there is none. Owner: the caller, tokenizer_free. */
 enum status checkpoint_tokenizer(struct tokenizer **out, struct container *container, struct error *err);
 
 /* True if the tensor is one of those dropped on purpose. */
 bool checkpoint_is_dropped(const struct checkpoint *checkpoint, const struct tensor *tensor);
 
-/* Name what is dropped, and why, to people. */
+/* Tell people what is dropped, which packed matrices are decoded, and why, and what the tokenizer was made of. */
 void checkpoint_note_dropped(const struct checkpoint *checkpoint, const struct report *report);
 
 /* Write "dropped": a list of {"tensor", "why"} into an open JSON object. */

@@ -4,6 +4,7 @@
 #include "model/config.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +18,7 @@
 #define FACTOR_MINIMUM 1e-3
 #define FACTOR_MAXIMUM 1e6
 #define CONTEXT_MAXIMUM INT32_MAX
-#define WINDOW_DEFAULT 4096 /* of MistralConfig, Qwen2Config and Qwen3Config */
+#define WINDOW_DEFAULT 4096 /* of every configuration class that has a window */
 #define WINDOW_LAYERS_DEFAULT 28
 #define HEADS_WIDTH_LIMIT (1u << 22) /* heads * head_size */
 
@@ -56,14 +57,15 @@ static enum status parse_architecture(struct model_config *out, const struct sou
 {
     const struct json_value *list = present(in->root, "architectures");
     const struct json_value *name = list && list->kind == JSON_ARRAY ? list->children : NULL;
-    char quoted[96];
+    char quoted[96], known[512];
 
     if (!name || list->count != 1 || name->kind != JSON_STRING)
         return fail(err, ERR_FORMAT, "%s: architectures is not a list of one name", in->what);
     out->architecture = layers_architecture(name->text.bytes, name->text.count);
     if (!out->architecture)
         return fail(err, ERR_UNSUPPORTED, "%s: architecture %s is not known (known: %s)", in->what,
-            error_quote(quoted, sizeof quoted, name->text.bytes, name->text.count), layers_architectures());
+            error_quote(quoted, sizeof quoted, name->text.bytes, name->text.count),
+            layers_architectures(known, sizeof known));
     return check_model_type(in, out->architecture, err);
 }
 
@@ -71,7 +73,8 @@ static enum status parse_architecture(struct model_config *out, const struct sou
 static enum status refuse_unknown(const struct source *in, struct error *err)
 {
     const struct json_value *quantization = present(in->root, "quantization_config");
-    const char *activation = "silu", *method = "not named";
+    const char *method = "not named";
+    bool bidirectional = false;
     enum status status;
 
     if (quantization) {
@@ -80,12 +83,36 @@ static enum status refuse_unknown(const struct source *in, struct error *err)
         return fail(err, ERR_UNSUPPORTED,
             "%s: quantization_config: already quantized by another tool (quant_method %s)", in->what, method);
     }
-    status = json_get_text(in->root, in->what, "hidden_act", &activation, err);
-    if (status) return status;
-    if (strcmp(activation, "silu") != 0)
-        return fail(
-            err, ERR_UNSUPPORTED, "%s: hidden_act %s is not known (known: silu)", in->what, activation);
-    return OK;
+    status = json_get_bool(in->root, in->what, "use_bidirectional_attention", &bidirectional, err);
+    if (!status && bidirectional)
+        status = fail(err, ERR_UNSUPPORTED,
+            "%s: use_bidirectional_attention: only attention to what came before is known", in->what);
+    return status;
+}
+
+const char *config_activation_name(enum activation activation)
+{
+    static const char *const names[ACTIVATION_COUNT] = {
+        [ACTIVATION_SILU] = "silu",
+        [ACTIVATION_GELU_TANH] = "gelu_pytorch_tanh",
+    };
+
+    return names[activation];
+}
+
+static enum status parse_activation(struct model_config *out, const struct source *in, struct error *err)
+{
+    const char *key = in->architecture->activation_apart ? "hidden_activation" : "hidden_act";
+    const char *name = config_activation_name(in->architecture->default_activation);
+    enum status status = json_get_text(in->root, in->what, key, &name, err);
+
+    for (int i = 0; i < ACTIVATION_COUNT && !status; i++) {
+        out->activation = (enum activation)i;
+        if (strcmp(name, config_activation_name(out->activation)) == 0) return OK;
+    }
+    return status ? status
+                  : fail(err, ERR_UNSUPPORTED, "%s: %s %s is not known (known: silu, gelu_pytorch_tanh)",
+                        in->what, key, name);
 }
 
 /* ---- sizes ---- */
@@ -175,23 +202,56 @@ static enum status parse_switch(
     return OK;
 }
 
-/* tie_word_embeddings absent: false, the default of all four configuration classes. rms_norm_eps has a
- * default there as well, but a wrong one would spoil every number silently: it is required. */
+/* The epsilon of norms has a default in the configuration classes, but a wrong one would spoil every number silently: it is
+ * required. */
 static enum status parse_features(struct model_config *out, const struct source *in, struct error *err)
 {
     const struct architecture *known = in->architecture;
-    enum status status;
+    const char *epsilon = known->centered_norm ? "layer_norm_eps" : "rms_norm_eps";
+    enum status status = json_get_number(in->root, in->what, epsilon, 1e-30, 1, &out->norm_epsilon, err);
 
-    status = json_get_number(in->root, in->what, "rms_norm_eps", 1e-30, 1, &out->norm_epsilon, err);
+    out->tied = known->tied_by_default;
     if (!status) status = json_get_bool(in->root, in->what, "tie_word_embeddings", &out->tied, err);
     if (!status)
         status = parse_switch(&out->attention_bias, in, "attention_bias", known->attention_bias_option, err);
     if (!status) status = parse_switch(&out->mlp_bias, in, "mlp_bias", known->mlp_bias_option, err);
     if (status) return status;
-    if (out->norm_epsilon == 0) return fail(err, ERR_FORMAT, "%s: rms_norm_eps is missing", in->what);
+    if (out->norm_epsilon == 0) return fail(err, ERR_FORMAT, "%s: %s is missing", in->what, epsilon);
     out->output_bias = out->attention_bias;
     out->attention_bias |= known->qkv_bias_always;
     return OK;
+}
+
+/* A soft cap: absent is the architecture's, null is none. */
+static enum status parse_softcap(
+    float *out, const struct source *in, const char *key, bool known, double absent, struct error *err)
+{
+    double cap = json_member(in->root, key) ? 0 : absent;
+    enum status status = json_get_number(in->root, in->what, key, 1e-3, 1e6, &cap, err);
+
+    *out = (float)cap;
+    if (status || known || cap == 0) return status;
+    return fail(err, ERR_UNSUPPORTED, "%s: %s is %g, which %s does not have", in->what, key, cap,
+        in->architecture->name);
+}
+
+/* What embeddings, scores and logits are multiplied or bent by. */
+static enum status parse_scales(struct model_config *out, const struct source *in, struct error *err)
+{
+    const struct architecture *known = in->architecture;
+    double scalar = known->default_query_scalar ? known->default_query_scalar : out->head_size;
+    enum status status = OK;
+
+    if (known->default_query_scalar)
+        status = json_get_number(in->root, in->what, "query_pre_attn_scalar", 1e-3, 1e9, &scalar, err);
+    out->score_scale = 1 / sqrtf((float)scalar);
+    out->embedding_scale = known->scaled_embedding ? sqrtf((float)out->hidden) : 1;
+    if (!status)
+        status = parse_softcap(&out->score_softcap, in, "attn_logit_softcapping", known->score_softcap,
+            known->default_score_softcap, err);
+    return status ? status
+                  : parse_softcap(&out->logit_softcap, in, "final_logit_softcapping", known->logit_softcap,
+                        known->default_logit_softcap, err);
 }
 
 /* ---- sliding window ---- */
@@ -229,13 +289,25 @@ static enum status parse_layer_types(
         if (slides && !out->window)
             return fail(err, ERR_FORMAT,
                 "%s: layer_types[%" PRIu32 "] slides, but there is no sliding_window", in->what, layer);
-        if (!slides && out->window && in->architecture->window_by_default)
+        if (!slides && out->window && in->architecture->window_by_default &&
+            !in->architecture->default_window_period)
             return fail(err, ERR_UNSUPPORTED,
                 "%s: layer_types[%" PRIu32 "] does not slide, as every layer of %s does", in->what, layer,
                 in->architecture->name);
         set_slides(out, layer, slides);
     }
     return OK;
+}
+
+/* Of how many layers the last does not slide: a number under either name. */
+static enum status parse_period(uint64_t *out, const struct source *in, struct error *err)
+{
+    enum status status =
+        json_get_u64(in->root, in->what, "_sliding_window_pattern", 1, CONFIG_LAYER_LIMIT, out, err);
+
+    return status
+               ? status
+               : json_get_u64(in->root, in->what, "sliding_window_pattern", 1, CONFIG_LAYER_LIMIT, out, err);
 }
 
 /* sliding_window: null means none, absent means the class's default. LlamaForCausalLM has no such thing and
@@ -245,6 +317,7 @@ static enum status parse_window(struct model_config *out, const struct source *i
     const struct json_value *types = present(in->root, "layer_types");
     uint64_t window = json_member(in->root, "sliding_window") ? 0 : WINDOW_DEFAULT;
     uint64_t first = WINDOW_LAYERS_DEFAULT; /* layers before it do not slide */
+    uint64_t period = in->architecture->default_window_period;
     bool use;
     enum status status;
 
@@ -253,11 +326,17 @@ static enum status parse_window(struct model_config *out, const struct source *i
         status = json_get_u64(in->root, in->what, "sliding_window", 1, CONTEXT_MAXIMUM, &window, err);
     if (!status) status = json_get_u64(in->root, in->what, "max_window_layers", 0, UINT32_MAX, &first, err);
     if (status) return status;
+    if (period) status = parse_period(&period, in, err);
+    if (status) return status;
     if (in->architecture->window_by_default) first = 0;
     if (use || in->architecture->window_by_default) out->window = (uint32_t)window;
     for (uint32_t layer = 0; out->window && layer < out->layers; layer++)
-        set_slides(out, layer, layer >= first);
-    return types ? parse_layer_types(out, in, types, err) : OK;
+        set_slides(out, layer, layer >= first && (!period || (layer + 1) % period != 0));
+    if (types) return parse_layer_types(out, in, types, err);
+    if (!out->window && period > 1)
+        return fail(err, ERR_FORMAT, "%s: sliding_window is null, but layers of %s slide", in->what,
+            in->architecture->name);
+    return OK;
 }
 
 /* ---- rope ---- */
@@ -274,8 +353,9 @@ static const struct rope_name {
 };
 
 /* The object with the parameters: rope_scaling (classic) if it says anything, else rope_parameters; NULL if
- * neither. */
-static enum status find_rope(const struct json_value **out, const struct source *in, struct error *err)
+ * neither. Where layers that slide rotate otherwise, it may hold one object for either kind. */
+static enum status find_rope(const struct json_value **out, const struct json_value **sliding,
+    const struct source *in, struct error *err)
 {
     const struct json_value *rope = present(in->root, "rope_scaling");
     const char *key = "rope_scaling";
@@ -284,9 +364,16 @@ static enum status find_rope(const struct json_value **out, const struct source 
         key = "rope_parameters";
         rope = present(in->root, key);
     }
-    *out = rope;
+    *out = *sliding = NULL;
     if (rope && rope->kind != JSON_OBJECT)
         return fail(err, ERR_FORMAT, "%s: %s is not an object", in->what, key);
+    if (rope && in->architecture->sliding_rope && json_member(rope, "full_attention")) {
+        *sliding = present(rope, "sliding_attention");
+        rope = present(rope, "full_attention");
+    } else if (rope && in->architecture->sliding_rope && strcmp(key, "rope_parameters") == 0) {
+        return fail(err, ERR_UNSUPPORTED, "%s: %s has no full_attention", in->what, key);
+    }
+    *out = rope;
     for (const struct json_value *member = rope ? rope->children : NULL; member; member = member->next) {
         if (member->kind == JSON_OBJECT)
             return fail(err, ERR_UNSUPPORTED, "%s: %s differs from layer to layer (%s)", in->what, key,
@@ -387,22 +474,13 @@ static enum status parse_rope_outer(double *out, const struct source *in, const 
     return status ? status : json_get_number(object, in->what, key, minimum, maximum, out, err);
 }
 
-static enum status parse_rope(struct model_config *out, const struct source *in, struct error *err)
+/* The parameters of one rotation but for theta. */
+static enum status parse_rope_parameters(struct rope_config *rope, const struct model_config *out,
+    const struct source *in, const struct json_value *object, struct error *err)
 {
-    struct rope_config *rope = &out->rope;
-    const struct json_value *object;
-    double rotary = 1;
-    enum status status = find_rope(&object, in, err);
+    enum status status = parse_rope_kind(rope, in, object, err);
 
-    rope->theta = THETA_DEFAULT;
     rope->factor = 1;
-    if (!status) status = parse_rope_kind(rope, in, object, err);
-    if (!status)
-        status = parse_rope_outer(&rope->theta, in, object, "rope_theta", THETA_MINIMUM, THETA_MAXIMUM, err);
-    if (!status) status = parse_rope_outer(&rotary, in, object, "partial_rotary_factor", 0, 1, err);
-    if (!status && rotary != 1)
-        status = fail(err, ERR_UNSUPPORTED, "%s: partial_rotary_factor %g: only whole heads are rotated",
-            in->what, rotary);
     if (status || rope->kind == ROPE_DEFAULT) return status;
     if (rope->kind == ROPE_YARN) return parse_yarn(rope, in, object, out->context, err);
     status = parse_rope_number(&rope->factor, in, object, "factor", FACTOR_MINIMUM, FACTOR_MAXIMUM, 0, err);
@@ -410,6 +488,46 @@ static enum status parse_rope(struct model_config *out, const struct source *in,
     if (!status && rope->kind == ROPE_DYNAMIC && out->head_size < 4)
         status = fail(err, ERR_FORMAT, "%s: rope_type dynamic needs a head_dim of at least 4", in->what);
     return status;
+}
+
+/* How layers that slide rotate. Their theta stands alone in older configurations, inside the parameters in newer ones. */
+static enum status parse_sliding_rope(
+    struct model_config *out, const struct source *in, const struct json_value *object, struct error *err)
+{
+    struct rope_config *rope = &out->sliding_rope;
+    enum status status = parse_rope_parameters(rope, out, in, object, err);
+
+    rope->theta = THETA_DEFAULT;
+    if (!status)
+        status = json_get_number(
+            in->root, in->what, "rope_local_base_freq", THETA_MINIMUM, THETA_MAXIMUM, &rope->theta, err);
+    if (!status)
+        status =
+            json_get_number(object, in->what, "rope_theta", THETA_MINIMUM, THETA_MAXIMUM, &rope->theta, err);
+    if (!status && rope->kind == ROPE_DYNAMIC)
+        status = fail(
+            err, ERR_UNSUPPORTED, "%s: rope_type dynamic of layers that slide is not supported", in->what);
+    return status;
+}
+
+static enum status parse_rope(struct model_config *out, const struct source *in, struct error *err)
+{
+    struct rope_config *rope = &out->rope;
+    const struct json_value *object, *sliding;
+    double rotary = 1;
+    enum status status = find_rope(&object, &sliding, in, err);
+
+    out->rotary = out->head_size;
+    rope->theta = in->architecture->default_theta ? in->architecture->default_theta : THETA_DEFAULT;
+    if (!status)
+        status = parse_rope_outer(&rope->theta, in, object, "rope_theta", THETA_MINIMUM, THETA_MAXIMUM, err);
+    if (!status) status = parse_rope_outer(&rotary, in, object, "partial_rotary_factor", 0, 1, err);
+    if (!status && rotary != 1)
+        status = fail(err, ERR_UNSUPPORTED, "%s: partial_rotary_factor %g: only whole heads are rotated",
+            in->what, rotary);
+    if (!status) status = parse_rope_parameters(rope, out, in, object, err);
+    if (status || !in->architecture->sliding_rope) return status;
+    return parse_sliding_rope(out, in, sliding, err);
 }
 
 /* ---- tokens ---- */
@@ -455,7 +573,9 @@ enum status config_parse(
     in.architecture = out->architecture;
     if (!status) status = refuse_unknown(&in, err);
     if (!status) status = parse_sizes(out, &in, err);
+    if (!status) status = parse_activation(out, &in, err);
     if (!status) status = parse_features(out, &in, err);
+    if (!status) status = parse_scales(out, &in, err);
     if (!status) status = parse_window(out, &in, err);
     if (!status) status = parse_rope(out, &in, err);
     if (!status) status = parse_tokens(out, &in, err);

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "model/activation.h"
 
 #define CONFIG_LAYER_LIMIT 1024
 #define CONFIG_STOP_LIMIT 16
@@ -35,9 +36,16 @@ struct model_config {
     bool attention_bias; /* q, k, v (and o where the architecture has it) carry biases */
     bool output_bias;    /* o carries a bias */
     bool mlp_bias;
+    enum activation activation;
+    float embedding_scale;                           /* embeddings are multiplied by it */
+    float score_scale;                               /* queries times keys are multiplied by it */
+    float score_softcap;                             /* scores become c tanh(score / c); 0: they stay */
+    float logit_softcap;                             /* logits likewise */
+    uint32_t rotary;                                 /* channels of a head that rotate: its first; even */
     uint32_t window;                                 /* sliding window in tokens; 0: none */
     uint32_t window_layers[CONFIG_LAYER_LIMIT / 32]; /* bit i: layer i slides */
     struct rope_config rope;
+    struct rope_config sliding_rope;  /* of layers that slide, where they rotate otherwise */
     int64_t bos;                      /* token id, or -1 */
     int64_t stops[CONFIG_STOP_LIMIT]; /* end-of-sequence ids */
     uint32_t stop_count;
@@ -46,13 +54,15 @@ struct model_config {
 /* Parse config.json; `what` names it in messages. Accepts the classic spelling (rope_theta, rope_scaling with type or
  * rope_type, torch_dtype) and the newer one (rope_parameters, dtype).
  * Absent keys that have a default: num_key_value_heads (as many as heads), head_dim (the architecture's, else hidden_size /
- * heads), tie_word_embeddings (false for all four architectures, as in transformers), hidden_act (silu), rope_theta
- * (10000), sliding_window where the architecture slides (4096; null means none), bos_token_id and eos_token_id (none).
+ * heads), tie_word_embeddings, hidden_act, rope_theta (the architecture's: false, silu, 10000 for most), sliding_window where the architecture slides (4096; null means none), bos_token_id and eos_token_id (none).
  * ERR_UNSUPPORTED names an unknown architecture, activation or rope type, and the tool of a quantization_config;
  * ERR_FORMAT a missing or impossible number (zero heads, heads not a multiple of kv_heads, an odd head size, a
  * non-positive theta or epsilon ...). */
 enum status config_parse(
     struct model_config *out, const char *what, const char *json, uint64_t bytes, struct error *err);
+
+/* What config.json calls an activation. */
+const char *config_activation_name(enum activation activation);
 
 /* True if layer `layer` attends within the sliding window only. */
 bool config_slides(const struct model_config *config, uint32_t layer);

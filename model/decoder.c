@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "model/rope.h"
+
 uint64_t decoder_widest(const struct model_config *config)
 {
     uint64_t widest = (uint64_t)config->heads * config->head_size;
@@ -12,13 +14,33 @@ uint64_t decoder_widest(const struct model_config *config)
     return widest < config->ffn ? config->ffn : widest;
 }
 
+/* How a configuration norms, by some gain. */
+static struct norm_call norm_by(
+    const struct model_config *config, const struct tensor *gain, const struct tensor *bias)
+{
+    return (struct norm_call){.gain = gain,
+        .bias = bias,
+        .offset = config->architecture->gain_offset,
+        .epsilon = (float)config->norm_epsilon,
+        .centered = config->architecture->centered_norm};
+}
+
 enum status decoder_norm(const struct decoder_layer *layer, float *y, const float *x, uint64_t tokens,
     enum role gain, struct error *err)
 {
+    static const enum role bias_of[ROLE_COUNT] = {
+        [ROLE_ATTENTION_NORM] = ROLE_ATTENTION_NORM_BIAS,
+        [ROLE_MLP_NORM] = ROLE_MLP_NORM_BIAS,
+    };
     const struct backend *backend = layer->backend;
+    const struct tensor *const *tensors = layer->tensors;
+    uint64_t hidden = layer->config->hidden;
+    struct norm_call call =
+        norm_by(layer->config, tensors[gain], bias_of[gain] ? tensors[bias_of[gain]] : NULL);
 
-    return backend->rms_norm(backend->state, y, x, tokens, layer->config->hidden, layer->tensors[gain],
-        (float)layer->config->norm_epsilon, err);
+    if (call.gain) return backend->norm(backend->state, y, x, tokens, hidden, &call, err);
+    if (y != x) memcpy(y, x, tokens * hidden * sizeof *y);
+    return OK;
 }
 
 enum status decoder_linear(const struct decoder_layer *layer, float *y, const float *x, uint64_t tokens,
@@ -41,20 +63,22 @@ enum status decoder_linear(const struct decoder_layer *layer, float *y, const fl
 
 /* ---- attention ---- */
 
-/* Queries or keys before they meet: their own norm per head where the architecture has one, then rotation. */
+/* Queries or keys before they meet: their own norm where the architecture has one, then rotation. */
 static enum status prepare_heads(const struct decoder_layer *layer, const struct decoder_attention *call,
     float *x, uint32_t heads, const struct tensor *gain, struct error *err)
 {
     const struct backend *backend = layer->backend;
-    uint32_t size = layer->config->head_size;
+    const struct model_config *config = layer->config;
+    const struct norm_call norm = norm_by(config, gain, NULL);
+    uint64_t floats = call->sequences * call->length * heads * config->head_size;
+    uint64_t table = rope_of(config, layer->index) * call->length * (config->rotary / 2);
     enum status status = OK;
 
     if (gain)
-        status = backend->rms_norm(backend->state, x, x, call->sequences * call->length * heads, size, gain,
-            (float)layer->config->norm_epsilon, err);
+        status = backend->norm(backend->state, x, x, floats / gain->shape[0], gain->shape[0], &norm, err);
     if (status) return status;
-    return backend->rope(
-        backend->state, x, call->sequences, call->length, heads, size, call->cosine, call->sine, err);
+    return backend->rope(backend->state, x, call->sequences, call->length, heads, config->head_size,
+        config->rotary, call->cosine + table, call->sine + table, err);
 }
 
 /* Put new keys and values where attention reads them. */
@@ -110,7 +134,8 @@ static enum status mix(
         .kv_heads = config->kv_heads,
         .head_size = config->head_size,
         .window = config_slides(config, layer->index) ? config->window : 0,
-        .scale = 1 / sqrtf((float)config->head_size),
+        .scale = config->score_scale,
+        .softcap = config->score_softcap,
     };
 
     return layer->backend->attention(layer->backend->state, &attention, err);
@@ -142,32 +167,59 @@ enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *
 
     if (!status) status = decoder_linear(layer, up, normed, tokens, ROLE_UP, err);
     return status ? status
-                  : backend->silu_multiply(backend->state, gate, up, tokens * layer->config->ffn, err);
+                  : backend->gate(backend->state, layer->config->activation, gate, up,
+                        tokens * layer->config->ffn, err);
 }
 
 /* ---- halves of a layer ---- */
 
+enum status decoder_add_output(const struct decoder_layer *layer, float *x, const float *input,
+    float *scratch, uint64_t tokens, enum role weight, struct error *err)
+{
+    const struct backend *backend = layer->backend;
+    enum role norm = weight == ROLE_O ? ROLE_ATTENTION_POST_NORM : ROLE_MLP_POST_NORM;
+    enum status status = decoder_linear(layer, scratch, input, tokens, weight, err);
+
+    if (!status) status = decoder_norm(layer, scratch, scratch, tokens, norm, err);
+    return status ? status : backend->add(backend->state, x, scratch, tokens * layer->config->hidden, err);
+}
+
 enum status decoder_add_attention(const struct decoder_layer *layer, const struct decoder_attention *call,
     float *x, float *normed, struct error *err)
 {
-    const struct backend *backend = layer->backend;
     uint64_t tokens = call->sequences * call->length;
     enum status status = decoder_norm(layer, normed, x, tokens, ROLE_ATTENTION_NORM, err);
 
     if (!status) status = decoder_attend(layer, call, normed, err);
-    if (!status) status = decoder_linear(layer, normed, call->out, tokens, ROLE_O, err);
-    return status ? status : backend->add(backend->state, x, normed, tokens * layer->config->hidden, err);
+    return status ? status : decoder_add_output(layer, x, call->out, normed, tokens, ROLE_O, err);
 }
 
 enum status decoder_add_mlp(const struct decoder_layer *layer, float *x, float *normed, float *gate,
     float *up, uint64_t tokens, struct error *err)
 {
-    const struct backend *backend = layer->backend;
     enum status status = decoder_norm(layer, normed, x, tokens, ROLE_MLP_NORM, err);
 
     if (!status) status = decoder_gate(layer, gate, up, normed, tokens, err);
-    if (!status) status = decoder_linear(layer, normed, gate, tokens, ROLE_DOWN, err);
-    return status ? status : backend->add(backend->state, x, normed, tokens * layer->config->hidden, err);
+    return status ? status : decoder_add_output(layer, x, gate, normed, tokens, ROLE_DOWN, err);
+}
+
+/* ---- after the last layer ---- */
+
+enum status decoder_final_norm(const struct backend *backend, const struct model_config *config,
+    const struct tensor *const *once, float *y, const float *x, uint64_t tokens, struct error *err)
+{
+    const struct norm_call norm = norm_by(config, once[ROLE_FINAL_NORM], once[ROLE_FINAL_NORM_BIAS]);
+
+    return backend->norm(backend->state, y, x, tokens, config->hidden, &norm, err);
+}
+
+enum status decoder_logits(const struct backend *backend, const struct model_config *config,
+    const struct tensor *const *once, float *logits, const float *y, uint64_t tokens, struct error *err)
+{
+    enum status status = backend->linear(backend->state, logits, y, tokens, once[ROLE_HEAD], NULL, err);
+
+    if (status || config->logit_softcap == 0) return status;
+    return backend->softcap(backend->state, logits, config->logit_softcap, tokens * config->vocabulary, err);
 }
 
 /* ---- checks ---- */

@@ -19,7 +19,8 @@ struct decoder_layer {
 /* The widest weight of a configuration, for backend_cpu_create. */
 uint64_t decoder_widest(const struct model_config *config);
 
-/* y = norm(x) by the gain of role `gain`; x and y [tokens][hidden], may be the same. */
+/* y = norm(x) by the gain (and bias) of role `gain`; x and y [tokens][hidden], may be the same. Where the layer has no such
+ * norm, y = x. */
 enum status decoder_norm(const struct decoder_layer *layer, float *y, const float *x, uint64_t tokens,
     enum role gain, struct error *err);
 
@@ -31,28 +32,40 @@ enum status decoder_linear(const struct decoder_layer *layer, float *y, const fl
  * every sequence. */
 struct decoder_attention {
     uint64_t sequences, length, past, capacity;
-    const float *cosine, *sine; /* [length][head_size / 2], of the positions */
+    const float *cosine, *sine; /* rope_tables of the positions: [rope_count][length][rotary / 2] */
     float *keys, *values; /* [sequences][kv_heads][capacity][head_size]: read, and the new positions added */
     const struct cache *cache; /* keys and values in few bits, in place of the two above; NULL: floats */
     float *q, *k, *v; /* scratch, [sequences * length][heads * head_size], [][kv_heads * head_size] */
     float *out;       /* [sequences * length][heads * head_size] */
 };
 
-/* out = softmax(q k^T / sqrt(head_size)) v with q, k, v of `normed` [sequences * length][hidden]; q and k normed per
- * head where the architecture does that, then rotated. */
+/* out = softmax(scores of q k^T) v with q, k, v of `normed` [sequences * length][hidden]; q and k normed where the
+ * architecture does that, then rotated; scores scaled and bent as the configuration says. */
 enum status decoder_attend(const struct decoder_layer *layer, const struct decoder_attention *call,
     const float *normed, struct error *err);
 
-/* gate = silu(gate(normed)) * up(normed); gate and up (scratch) [tokens][ffn] */
+/* gate = activation(gate(normed)) * up(normed); gate and up (scratch) [tokens][ffn] */
 enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *up, const float *normed,
     uint64_t tokens, struct error *err);
 
-/* The two halves of a layer: x += o(attention(norm(x))), and x += down(silu(gate(norm(x))) * up(norm(x))). x [tokens][hidden]
+/* x += norm(weight input), what ends either half of a layer: `weight` is ROLE_O or ROLE_DOWN, the norm the one that follows it
+ * where the architecture has one. input [tokens][cols], x [tokens][hidden], scratch [tokens][hidden]. */
+enum status decoder_add_output(const struct decoder_layer *layer, float *x, const float *input,
+    float *scratch, uint64_t tokens, enum role weight, struct error *err);
+
+/* The two halves of a layer: x += o(attention(norm(x))), and x += down(activation(gate(norm(x))) * up(norm(x))). x [tokens][hidden]
  * is the residual stream, normed [tokens][hidden] scratch; tokens of the attention: sequences * length. */
 enum status decoder_add_attention(const struct decoder_layer *layer, const struct decoder_attention *call,
     float *x, float *normed, struct error *err);
 enum status decoder_add_mlp(const struct decoder_layer *layer, float *x, float *normed, float *gate,
     float *up, uint64_t tokens, struct error *err);
+
+/* What follows the last layer: y = norm(x), and logits [tokens][vocabulary] = head y, bent as the configuration says.
+ *   once  [ROLE_PER_LAYER] the tensors that exist once, data in memory; only those needed are looked at */
+enum status decoder_final_norm(const struct backend *backend, const struct model_config *config,
+    const struct tensor *const *once, float *y, const float *x, uint64_t tokens, struct error *err);
+enum status decoder_logits(const struct backend *backend, const struct model_config *config,
+    const struct tensor *const *once, float *logits, const float *y, uint64_t tokens, struct error *err);
 
 /* True if all are finite; else *bad is the first that is not. */
 bool decoder_finite(const float *x, uint64_t count, uint64_t *bad);

@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+#include "base/file.h"
+#include "base/memory.h"
+#include "formats/folder_writer.h"
 #include "model/gguf_export.h"
 
 static enum status create_nbl(struct writer **out, const struct destination *destination,
@@ -19,15 +22,26 @@ static enum status create_gguf(struct writer **out, const struct destination *de
         destination->file_type, report, err);
 }
 
+static enum status create_folder(struct writer **out, const struct destination *destination,
+    const struct checkpoint *input, const struct report *report, struct error *err);
+
 static const struct format {
-    const char *name, *ending;
-    bool splits; /* may be written in parts */
+    const char *name, *ending; /* ending: of the paths that mean it; NULL: none */
+    enum packed_kind packed;   /* folders: how quantized matrices are stored; PACKED_KINDS: not */
+    bool splits;               /* may be written in parts */
+    bool slices;               /* can say that it has some layers only */
     enum status (*create)(struct writer **out, const struct destination *destination,
         const struct checkpoint *input, const struct report *report, struct error *err);
     enum status (*target)(struct tensor *target, struct error *err); /* NULL: takes every tensor as it is */
 } formats[] = {
-    {"nbl", ".nbl", false, create_nbl, NULL},
-    {"gguf", ".gguf", true, create_gguf, gguf_export_target},
+    {"nbl", ".nbl", PACKED_KINDS, false, true, create_nbl, NULL},
+    {"gguf", ".gguf", PACKED_KINDS, true, false, create_gguf, gguf_export_target},
+    {"safetensors", NULL, PACKED_KINDS, true, false, create_folder, NULL},
+    {"gptq", NULL, PACKED_GPTQ, true, false, create_folder, NULL},
+    {"gptq-v2", NULL, PACKED_GPTQ_V2, true, false, create_folder, NULL},
+    {"awq", NULL, PACKED_AWQ, true, false, create_folder, NULL},
+    {"compressed-tensors", NULL, PACKED_COMPRESSED, true, false, create_folder, NULL},
+    {"mlx", NULL, PACKED_MLX, true, false, create_folder, NULL},
 };
 
 /* The first row where nothing says otherwise. */
@@ -36,7 +50,7 @@ static const struct format *format_of(const struct destination *destination)
     const size_t bytes = strlen(destination->path);
 
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
-        const size_t ending = strlen(formats[i].ending);
+        const size_t ending = formats[i].ending ? strlen(formats[i].ending) : bytes;
         if (destination->format
                 ? strcmp(destination->format, formats[i].name) == 0
                 : bytes > ending && strcmp(destination->path + bytes - ending, formats[i].ending) == 0)
@@ -45,12 +59,24 @@ static const struct format *format_of(const struct destination *destination)
     return &formats[0];
 }
 
+static enum status create_folder(struct writer **out, const struct destination *destination,
+    const struct checkpoint *input, const struct report *report, struct error *err)
+{
+    (void)input, (void)report;
+    return folder_writer_create(
+        out, destination->path, format_of(destination)->packed, destination->split_bytes, err);
+}
+
 enum status destination_check(const struct destination *destination, struct error *err)
 {
     const struct format *format = format_of(destination);
 
     if (destination->split_bytes && !format->splits)
-        return fail(err, ERR_USAGE, "--split-size: %s files are written whole; --format gguf has parts",
+        return fail(err, ERR_USAGE,
+            "--split-size: %s files are written whole; --format gguf, safetensors and their kin have parts",
+            format->name);
+    if (destination->slice && !format->slices)
+        return fail(err, ERR_USAGE, "--layers: a %s file cannot be a slice of a model; --format nbl can",
             format->name);
     return OK;
 }
@@ -67,4 +93,47 @@ enum status destination_create(struct writer **out, const struct destination *de
     const struct checkpoint *input, const struct report *report, struct error *err)
 {
     return format_of(destination)->create(out, destination, input, report, err);
+}
+
+/* ---- the files ---- */
+
+enum status destination_refuse_input(const struct container *input, const char *path, struct error *err)
+{
+    for (uint64_t i = 0; i < container_file_count(input); i++) {
+        if (file_same(container_file(input, i).path, path))
+            return fail(err, ERR_USAGE, "%s: is a file of the input; name another output", path);
+    }
+    return OK;
+}
+
+enum status destination_parts_note(struct destination_parts *parts, const struct writer *writer,
+    const struct container *input, struct error *err)
+{
+    for (const char *path; (path = writer_file(writer, parts->count)) != NULL;) {
+        enum status status = destination_refuse_input(input, path, err);
+        if (!status)
+            status =
+                memory_grow(&parts->paths, &parts->capacity, parts->count + 1, sizeof *parts->paths, err);
+        if (status) return status;
+        parts->paths[parts->count] = memory_text(path, strlen(path), err);
+        if (!parts->paths[parts->count++]) return ERR_MEMORY;
+    }
+    return OK;
+}
+
+uint64_t destination_parts_bytes(const struct destination_parts *parts, const char *path)
+{
+    uint64_t bytes = parts->count ? 0 : file_size(path);
+
+    for (uint64_t i = 0; i < parts->count; i++)
+        bytes += file_size(parts->paths[i]);
+    return bytes;
+}
+
+void destination_parts_free(struct destination_parts *parts)
+{
+    for (uint64_t i = 0; i < parts->count; i++)
+        memory_free(parts->paths[i]);
+    memory_free(parts->paths);
+    *parts = (struct destination_parts){0};
 }

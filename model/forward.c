@@ -22,8 +22,8 @@ struct session {
     uint64_t layer_floats; /* of the keys of one layer, and of its values */
     float *keys, *values;  /* [layers][sequences][kv_heads][capacity][head_size]; or NULL, and */
     struct cache cache;    /* a quantized one: strips [layers][sequences][kv_heads] */
-    float *frequencies;    /* [head_size / 2] */
-    float *cosine, *sine;  /* [block positions][head_size / 2] */
+    float *frequencies;    /* [rotary / 2] */
+    float *cosine, *sine;  /* [rope_count][block positions][rotary / 2] */
     float *normed;         /* [block tokens][hidden]; also what comes back from o and down */
     float *q, *mixed;      /* [block tokens][heads * head_size] */
     float *k, *v;          /* [block tokens][kv_heads * head_size] */
@@ -101,7 +101,7 @@ static enum status new_cache(struct session *session, uint64_t *bytes, struct er
 static enum status new_activations(struct session *session, uint64_t *bytes, struct error *err)
 {
     const struct model_config *config = &session->model->config;
-    uint64_t tokens = session->sequences * session->capacity, half = config->head_size / 2;
+    uint64_t tokens = session->sequences * session->capacity, half = config->rotary / 2;
     uint64_t positions = session->capacity < BLOCK_TOKENS ? session->capacity : BLOCK_TOKENS;
     uint64_t q = (uint64_t)config->heads * config->head_size,
              kv = (uint64_t)config->kv_heads * config->head_size;
@@ -110,8 +110,8 @@ static enum status new_activations(struct session *session, uint64_t *bytes, str
         uint64_t rows, cols;
     } arrays[] = {
         {&session->frequencies, 1, half},
-        {&session->cosine, positions, half},
-        {&session->sine, positions, half},
+        {&session->cosine, rope_count(config) * positions, half},
+        {&session->sine, rope_count(config) * positions, half},
         {&session->normed, 0, config->hidden},
         {&session->q, 0, q},
         {&session->mixed, 0, q},
@@ -268,8 +268,8 @@ static enum status run_embedding(
     const struct model *model = session->model;
     enum status status;
 
-    status = model->backend.embed(
-        model->backend.state, block->x, tokens, block->tokens, model->tensors.once[ROLE_EMBEDDING], err);
+    status = model->backend.embed(model->backend.state, block->x, tokens, block->tokens,
+        model->tensors.once[ROLE_EMBEDDING], model->config.embedding_scale, err);
     if (!status) status = check_finite(block, model->config.hidden, err);
     if (!status) status = observe(session, block, SESSION_EMBEDDING, err);
     return status ? fail_within(err, status, "embedding") : OK;
@@ -296,8 +296,8 @@ static enum status run_final_norm(struct session *session, const struct block *b
     uint64_t hidden = model->config.hidden;
     enum status status;
 
-    status = model->backend.rms_norm(model->backend.state, block->x, block->x, block->tokens, hidden,
-        model->tensors.once[ROLE_FINAL_NORM], (float)model->config.norm_epsilon, err);
+    status = decoder_final_norm(
+        &model->backend, &model->config, model->tensors.once, block->x, block->x, block->tokens, err);
     if (!status) status = check_finite(block, hidden, err);
     return status ? fail_within(err, status, "final norm") : OK;
 }
@@ -338,13 +338,10 @@ enum status session_step(
 {
     const struct model_config *config = &session->model->config;
     uint64_t positions = length < BLOCK_TOKENS ? length : BLOCK_TOKENS, count, done;
-    uint32_t half = config->head_size / 2;
     struct block block;
     enum status status = check_step(session, tokens, length, err);
-    float scale;
 
     if (status || !length) return status;
-    scale = rope_frequencies(session->frequencies, config, session->length + length);
     for (done = 0; done < session->sequences * length && !status; done += block.tokens) {
         block.sequence = done / length;
         block.past = session->length + done % length;
@@ -355,8 +352,8 @@ enum status session_step(
         block.tokens = block.sequences * block.length;
         block.first_token = done;
         block.x = hidden + done * config->hidden;
-        rope_tables(
-            session->cosine, session->sine, session->frequencies, scale, half, block.past, block.length);
+        rope_tables(session->cosine, session->sine, session->frequencies, config, session->length + length,
+            block.past, block.length);
         status = run_block(session, &block, tokens + done, err);
     }
     if (!status) session->length += length;

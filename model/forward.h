@@ -70,7 +70,7 @@ typedef enum status (*session_observer)(
 /* Call `observer` in all steps from now on; NULL: no more. */
 void session_observe(struct session *session, session_observer observer, void *context);
 
-/* logits[count][vocabulary] = head * hidden[count][hidden]. Any number of rows; callers chunk to bound memory. */
+/* logits[count][vocabulary] = head * hidden[count][hidden], bent where the configuration says so. Any number of rows; callers chunk to bound memory. */
 enum status model_logits(
     struct model *model, float *logits, const float *hidden, uint64_t count, struct error *err);
 

@@ -26,8 +26,11 @@ static enum status rename_tensors(
         if (!gguf_names_role(container_tensor(container, i)->name, &role, &layer)) continue;
         if (config->interleaved && is_turned(role))
             status = container_interleave(container, i, config->head_size, err);
+        if (layers_role_is_gain(role) && config->architecture->gain_offset != 0) /* GGUF has it added */
+            status = container_shift(container, i, -config->architecture->gain_offset, err);
         if (!status)
-            status = container_rename(container, i, layers_name(name, sizeof name, NULL, role, layer), err);
+            status = container_rename(
+                container, i, layers_name(name, sizeof name, config->architecture, role, layer), err);
     }
     return status ? status : container_reindex(container, err);
 }

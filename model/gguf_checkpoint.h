@@ -3,7 +3,7 @@
  * The metadata say what a configuration says, in keys that begin with the architecture's name ("llama.block_count"); config.json
  * is written of them and read like any other, so every number is checked in one place. In files of "llama" the rows of q and k
  * lie with the halves of every head interleaved (ggml turns neighbours, transformers turn halves); the container hands them out
- * in their order. Source: ggml's GGUF specification, and what llama.cpp's converter writes. */
+ * in their order. Norms of Gemma are stored with the 1 that they add; it is taken off. Source: ggml's GGUF specification, and what llama.cpp's converter writes. */
 #ifndef NIBBLE_MODEL_GGUF_CHECKPOINT_H
 #define NIBBLE_MODEL_GGUF_CHECKPOINT_H
 

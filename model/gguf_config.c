@@ -15,9 +15,17 @@ enum { KEY_BYTES = 128 };
 
 /* One row per architecture. */
 static const struct gguf_family families[] = {
-    {"llama", "LlamaForCausalLM", "MistralForCausalLM", true},
-    {"qwen2", "Qwen2ForCausalLM", NULL, false},
-    {"qwen3", "Qwen3ForCausalLM", NULL, false},
+    {.name = "llama",
+        .architecture = "LlamaForCausalLM",
+        .sliding = "MistralForCausalLM",
+        .interleaved = true},
+    {.name = "qwen2", .architecture = "Qwen2ForCausalLM"},
+    {.name = "qwen3", .architecture = "Qwen3ForCausalLM"},
+    {.name = "gemma3",
+        .architecture = "Gemma3ForCausalLM",
+        .sliding = "Gemma3ForCausalLM",
+        .scalar_layers = 62,
+        .read_only = true},
 };
 
 const struct gguf_family *gguf_config_family(const struct architecture *architecture)
@@ -52,7 +60,8 @@ static enum status find_family(struct source *in, struct error *err)
 {
     const char *name = NULL;
     uint64_t bytes = 0;
-    char quoted[64];
+    char quoted[64], known[256];
+    size_t used = 0;
     enum status status = metadata_get_string(in->metadata, "general.architecture", &name, &bytes, err);
 
     if (status) return status;
@@ -62,9 +71,10 @@ static enum status find_family(struct source *in, struct error *err)
             in->family = &families[i];
     }
     if (in->family) return OK;
-    return fail(err, ERR_UNSUPPORTED,
-        "general.architecture: %s is not run or converted (known: llama, qwen2, qwen3)",
-        error_quote(quoted, sizeof quoted, name, bytes < 64 ? bytes : 64));
+    for (size_t i = 0; i < sizeof families / sizeof *families && used < sizeof known; i++)
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", families[i].name);
+    return fail(err, ERR_UNSUPPORTED, "general.architecture: %s is not run or converted (known: %s)",
+        error_quote(quoted, sizeof quoted, name, bytes < 64 ? bytes : 64), known);
 }
 
 /* Keys under which the same tensors would mean something else, unless they hold the number that means nothing. */
@@ -191,6 +201,54 @@ static enum status put_vocabulary(struct source *in, struct gguf_config *out, st
 
 /* ---- what a layer is made of ---- */
 
+/* A list of one truth value per layer. */
+static enum status put_layer_types(
+    struct source *in, const struct metadata_item *item, const char *key, struct error *err)
+{
+    if (item->element != METADATA_BOOL || item->count > CONFIG_LAYER_LIMIT)
+        return fail(err, ERR_UNSUPPORTED, "%s: is no list of one truth value per layer", key);
+    json_write_key(&in->json, "layer_types");
+    json_open_array(&in->json);
+    for (uint64_t i = 0; i < item->count; i++)
+        json_write_text(&in->json, item->bytes[i] ? "sliding_attention" : "full_attention");
+    json_close_array(&in->json);
+    return OK;
+}
+
+/* Which layers slide, where not all do: a list, a period, or as the architecture always has it. */
+static enum status put_pattern(struct source *in, uint64_t window, struct error *err)
+{
+    char key[KEY_BYTES];
+    const struct metadata_item *item =
+        metadata_find(in->metadata, key_of(key, in, "attention.sliding_window_pattern"));
+    uint64_t period = 1; /* none */
+    bool found = true;
+    enum status status = OK;
+
+    if (window && item && item->type == METADATA_ARRAY) return put_layer_types(in, item, key, err);
+    if (window) status = get_size(&period, &found, in, "attention.sliding_window_pattern", err);
+    if (!status && found) json_put_u64(&in->json, "sliding_window_pattern", period);
+    return status;
+}
+
+/* What scores are divided by, which GGUF leaves to the reader, and what bends scores and logits. */
+static enum status put_scales(struct source *in, const struct gguf_config *config, struct error *err)
+{
+    uint64_t layers = 0, hidden = 0, heads = 0, scalar = config->head_size;
+    bool found;
+    enum status status = OK;
+
+    if (in->family->scalar_layers) {
+        status = get_size(&layers, &found, in, "block_count", err);
+        if (!status) status = get_size(&hidden, &found, in, "embedding_length", err);
+        if (!status) status = get_size(&heads, &found, in, "attention.head_count", err);
+        if (heads && layers == in->family->scalar_layers) scalar = hidden / heads;
+        if (scalar) json_put_u64(&in->json, "query_pre_attn_scalar", scalar);
+    }
+    if (!status) status = put_number(in, "attn_logit_softcapping", "attn_logit_softcapping", false, err);
+    return status ? status : put_number(in, "final_logit_softcapping", "final_logit_softcapping", false, err);
+}
+
 static enum status put_architecture(struct source *in, struct error *err)
 {
     uint64_t window = 0;
@@ -208,9 +266,10 @@ static enum status put_architecture(struct source *in, struct error *err)
     json_write_text(&in->json, name);
     json_close_array(&in->json);
     json_put_text(&in->json, "model_type", in->architecture->model_type);
-    json_put_text(&in->json, "hidden_act", "silu");
+    json_put_text(&in->json, in->architecture->activation_apart ? "hidden_activation" : "hidden_act",
+        config_activation_name(in->architecture->default_activation));
     if (window) json_put_u64(&in->json, "sliding_window", window);
-    return OK;
+    return in->architecture->default_window_period ? put_pattern(in, window, err) : OK;
 }
 
 /* What the file's tensors say. */
@@ -266,6 +325,17 @@ static enum status put_factors(
     if (!status) status = gguf_rope_solve(&rope, in->container, factors, config->head_size, err);
     if (!status && rope.kind == ROPE_LLAMA3) put_llama3(in, &rope);
     return status;
+}
+
+/* The base of the frequencies of layers that slide. */
+static enum status put_sliding_rope(struct source *in, struct error *err)
+{
+    char key[KEY_BYTES];
+
+    if (in->architecture->sliding_rope)
+        return put_number(in, "rope.freq_base_swa", "rope_local_base_freq", false, err);
+    if (!metadata_find(in->metadata, key_of(key, in, "rope.freq_base_swa"))) return OK;
+    return fail(err, ERR_UNSUPPORTED, "%s is not supported with this architecture", key);
 }
 
 static enum status put_rope(struct source *in, const struct gguf_config *config, struct error *err)
@@ -343,6 +413,8 @@ static enum status put_all(struct source *in, struct gguf_config *out, struct er
     if (!status) status = put_sizes(in, out, err);
     if (!status) status = put_vocabulary(in, out, err);
     if (!status) put_features(in);
+    if (!status) status = put_scales(in, out, err);
+    if (!status) status = put_sliding_rope(in, err);
     if (!status) status = put_rope(in, out, err);
     if (!status) status = put_tokens(in, out, err);
     json_close_object(&in->json);
@@ -361,6 +433,7 @@ enum status gguf_config_write(
     if (!status) status = refuse_features(&in, err);
     if (!status) status = put_all(&in, out, err);
     if (!status) out->interleaved = in.family->interleaved;
+    if (!status) out->architecture = in.architecture;
     if (!status) status = json_writer_take(&in.json, text, bytes, err);
     json_writer_free(&in.json);
     return status;

@@ -10,6 +10,8 @@ struct gguf_family {
     const char *name, *architecture; /* "llama", "LlamaForCausalLM" */
     const char *sliding; /* the architecture where there is a sliding window; NULL: such files are refused */
     bool interleaved;    /* rows of q and k lie with the halves of every head interleaved */
+    uint64_t scalar_layers; /* Gemma: with so many layers, scores are divided by the root of hidden / heads */
+    bool read_only;         /* such files are read, not written */
 };
 
 /* The family of an architecture of this project; NULL if GGUF has no name for it here. */
@@ -17,6 +19,7 @@ const struct gguf_family *gguf_config_family(const struct architecture *architec
 
 /* What else follows from the metadata. */
 struct gguf_config {
+    const struct architecture *architecture;
     bool interleaved;   /* rows of q and k lie with the halves of every head interleaved */
     uint64_t head_size; /* 0 where it is not known: config_parse will say what is wrong */
     uint64_t vocabulary;

@@ -202,7 +202,7 @@ static enum status put_rope(struct key_writer *out, struct error *err)
 /* The divisors of the frequencies, as a tensor. */
 static enum status add_factors(struct writer *writer, const struct model_config *config, struct error *err)
 {
-    const uint32_t half = config->head_size / 2;
+    const uint32_t half = config->rotary / 2;
     float *factors;
     enum status status;
 
@@ -292,20 +292,29 @@ static void carry(struct key_writer *out)
 
 /* ---- all of it ---- */
 
-static enum status put_metadata(struct key_writer *out, struct error *err)
+static enum status put_model(struct key_writer *out, struct error *err)
 {
-    const bool from_gguf = container_metadata(out->input->container)->count > 0;
-    enum status status = OK;
+    enum status status;
 
     if (!out->family)
         return fail(err, ERR_UNSUPPORTED, "config.json: %s has no name in GGUF files here",
+            out->config->architecture->name);
+    if (out->family->read_only)
+        return fail(err, ERR_UNSUPPORTED, "config.json: %s is read from GGUF files, not written to them",
             out->config->architecture->name);
     status = put_general(out, err);
     if (status) return status;
     put_sizes(out);
     status = put_window(out, err);
-    if (!status) status = put_rope(out, err);
-    if (!status && !from_gguf) status = put_tokenizer(out, err);
+    return status ? status : put_rope(out, err);
+}
+
+static enum status put_metadata(struct key_writer *out, struct error *err)
+{
+    enum status status = put_model(out, err);
+
+    if (status) return fail_within(err, status, "%s", container_path(out->input->container));
+    if (!container_metadata(out->input->container)->count) status = put_tokenizer(out, err);
     if (!status) carry(out);
     return status ? status : metadata_builder_status(&out->metadata, err);
 }
@@ -326,7 +335,7 @@ enum status gguf_export_create(struct writer **out, const struct checkpoint *inp
             container_metadata(input->container), "general.file_type", 0, UINT32_MAX, &source_type, err);
     if (status) {
         metadata_builder_free(&keys.metadata);
-        return fail_within(err, status, "%s", container_path(input->container));
+        return status;
     }
     options.file_type = (uint32_t)source_type;
     options.naming = (struct gguf_naming){.name = name_tensor, .context = (void *)(uintptr_t)&input->config};

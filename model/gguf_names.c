@@ -12,7 +12,9 @@ static const char *const names[ROLE_COUNT] = {
     [ROLE_EMBEDDING] = "token_embd.weight",
     [ROLE_HEAD] = "output.weight",
     [ROLE_FINAL_NORM] = "output_norm.weight",
+    [ROLE_FINAL_NORM_BIAS] = "output_norm.bias",
     [ROLE_ATTENTION_NORM] = "attn_norm.weight",
+    [ROLE_ATTENTION_NORM_BIAS] = "attn_norm.bias",
     [ROLE_Q] = "attn_q.weight",
     [ROLE_K] = "attn_k.weight",
     [ROLE_V] = "attn_v.weight",
@@ -23,13 +25,16 @@ static const char *const names[ROLE_COUNT] = {
     [ROLE_O_BIAS] = "attn_output.bias",
     [ROLE_Q_NORM] = "attn_q_norm.weight",
     [ROLE_K_NORM] = "attn_k_norm.weight",
+    [ROLE_ATTENTION_POST_NORM] = "post_attention_norm.weight",
     [ROLE_MLP_NORM] = "ffn_norm.weight",
+    [ROLE_MLP_NORM_BIAS] = "ffn_norm.bias",
     [ROLE_GATE] = "ffn_gate.weight",
     [ROLE_UP] = "ffn_up.weight",
     [ROLE_DOWN] = "ffn_down.weight",
     [ROLE_GATE_BIAS] = "ffn_gate.bias",
     [ROLE_UP_BIAS] = "ffn_up.bias",
     [ROLE_DOWN_BIAS] = "ffn_down.bias",
+    [ROLE_MLP_POST_NORM] = "post_ffw_norm.weight",
 };
 
 /* What follows "blk.N." with N a plain decimal number below CONFIG_LAYER_LIMIT; NULL if the name has no such start. */

@@ -20,11 +20,11 @@ struct scratch {
 
 static bool agrees(const struct scratch *scratch, const struct rope_config *rope)
 {
-    struct model_config config = {.head_size = (uint32_t)(2 * scratch->half), .rope = *rope};
+    const struct model_config config = {.rotary = (uint32_t)(2 * scratch->half)};
+    const struct rope_config plain = {.theta = rope->theta};
 
-    rope_frequencies(scratch->stretched, &config, 0);
-    config.rope.kind = ROPE_DEFAULT;
-    rope_frequencies(scratch->plain, &config, 0);
+    rope_frequencies(scratch->stretched, &config, rope, 0);
+    rope_frequencies(scratch->plain, &config, &plain, 0);
     for (uint64_t i = 0; i < scratch->half; i++) {
         const double expected = (double)scratch->plain[i] / scratch->stretched[i];
         if (!(fabs(scratch->divisors[i] - expected) <= AGREEMENT * expected)) return false;
@@ -79,11 +79,10 @@ void gguf_rope_factors(float *factors, const struct model_config *config)
     const struct rope_config *rope = &config->rope;
     const float context = (float)rope->original_context, factor = (float)rope->factor;
     const float low = (float)rope->low_freq_factor, high = (float)rope->high_freq_factor;
-    struct model_config plain = *config;
+    const struct rope_config plain = {.theta = rope->theta};
 
-    plain.rope.kind = ROPE_DEFAULT;
-    rope_frequencies(factors, &plain, 0);
-    for (uint32_t i = 0; i < config->head_size / 2; i++) {
+    rope_frequencies(factors, config, &plain, 0);
+    for (uint32_t i = 0; i < config->rotary / 2; i++) {
         const float wavelength = (float)(2 * PI) / factors[i];
         const float smooth = (context / wavelength - low) / (high - low);
         if (wavelength < context / high)

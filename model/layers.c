@@ -1,5 +1,5 @@
-/* Tensor names and roles. The four architectures here share their tensor names (those of transformers' Llama
- * family) and differ in which roles they have; one table of names and one of architectures say all of it. */
+/* Tensor names and roles. The architectures share most tensor names (those of transformers' Llama family) and differ in
+ * which roles they have; one table of names and one of architectures say all of it. */
 #include "model/layers.h"
 
 #include <inttypes.h>
@@ -11,6 +11,11 @@
 
 #define LAYER_PREFIX "model.layers."
 
+/* Four norms a layer, two of them under names that mean something else in Llama. */
+static const char *const gemma_names[ROLE_COUNT] = {
+    [ROLE_MLP_NORM] = "pre_feedforward_layernorm.weight",
+};
+
 static const struct architecture architectures[] = {
     {.name = "LlamaForCausalLM",
         .model_type = "llama",
@@ -20,10 +25,28 @@ static const struct architecture architectures[] = {
     {.name = "Qwen2ForCausalLM", .model_type = "qwen2", .qkv_bias_always = true, .window_option = true},
     {.name = "Qwen3ForCausalLM",
         .model_type = "qwen3",
-        .qk_norm = true,
+        .qk_norm = QK_NORM_HEAD,
         .window_option = true,
         .attention_bias_option = true,
         .default_head_size = 128},
+    {.name = "Gemma3ForCausalLM",
+        .model_type = "gemma3_text",
+        .names = gemma_names,
+        .tied_by_default = true,
+        .scaled_embedding = true,
+        .logit_softcap = true,
+        .post_norm = true,
+        .gain_offset = 1,
+        .attention_bias_option = true,
+        .qk_norm = QK_NORM_HEAD,
+        .default_head_size = 256,
+        .default_query_scalar = 256,
+        .window_by_default = true,
+        .default_window_period = 6,
+        .sliding_rope = true,
+        .default_theta = 1e6,
+        .activation_apart = true,
+        .default_activation = ACTIVATION_GELU_TANH},
 };
 
 /* The short name of a role, and the name of its tensor: whole for what exists once, else after
@@ -34,7 +57,9 @@ static const struct role_row {
     [ROLE_EMBEDDING] = {"embedding", "model.embed_tokens.weight"},
     [ROLE_HEAD] = {"head", "lm_head.weight"},
     [ROLE_FINAL_NORM] = {"final_norm", "model.norm.weight"},
+    [ROLE_FINAL_NORM_BIAS] = {"final_norm_bias", "model.norm.bias"},
     [ROLE_ATTENTION_NORM] = {"attention_norm", "input_layernorm.weight"},
+    [ROLE_ATTENTION_NORM_BIAS] = {"attention_norm_bias", "input_layernorm.bias"},
     [ROLE_Q] = {"q_proj", "self_attn.q_proj.weight"},
     [ROLE_K] = {"k_proj", "self_attn.k_proj.weight"},
     [ROLE_V] = {"v_proj", "self_attn.v_proj.weight"},
@@ -45,14 +70,25 @@ static const struct role_row {
     [ROLE_O_BIAS] = {"o_bias", "self_attn.o_proj.bias"},
     [ROLE_Q_NORM] = {"q_norm", "self_attn.q_norm.weight"},
     [ROLE_K_NORM] = {"k_norm", "self_attn.k_norm.weight"},
+    [ROLE_ATTENTION_POST_NORM] = {"attention_post_norm", "post_attention_layernorm.weight"},
     [ROLE_MLP_NORM] = {"mlp_norm", "post_attention_layernorm.weight"},
+    [ROLE_MLP_NORM_BIAS] = {"mlp_norm_bias", "post_attention_layernorm.bias"},
     [ROLE_GATE] = {"gate_proj", "mlp.gate_proj.weight"},
     [ROLE_UP] = {"up_proj", "mlp.up_proj.weight"},
     [ROLE_DOWN] = {"down_proj", "mlp.down_proj.weight"},
     [ROLE_GATE_BIAS] = {"gate_bias", "mlp.gate_proj.bias"},
     [ROLE_UP_BIAS] = {"up_bias", "mlp.up_proj.bias"},
     [ROLE_DOWN_BIAS] = {"down_bias", "mlp.down_proj.bias"},
+    [ROLE_MLP_POST_NORM] = {"mlp_post_norm", "post_feedforward_layernorm.weight"},
 };
+
+/* What a role's tensor is called in an architecture. */
+static const char *tensor_name(const struct architecture *architecture, enum role role)
+{
+    const char *other = architecture->names ? architecture->names[role] : NULL;
+
+    return other ? other : roles[role].tensor;
+}
 
 const struct architecture *layers_architecture(const char *name, uint64_t bytes)
 {
@@ -63,9 +99,14 @@ const struct architecture *layers_architecture(const char *name, uint64_t bytes)
     return NULL;
 }
 
-const char *layers_architectures(void)
+char *layers_architectures(char *out, uint64_t out_bytes)
 {
-    return "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM";
+    uint64_t used = 0;
+
+    for (size_t i = 0; i < sizeof architectures / sizeof *architectures && used < out_bytes; i++)
+        used +=
+            (uint64_t)snprintf(out + used, out_bytes - used, "%s%s", i ? ", " : "", architectures[i].name);
+    return out;
 }
 
 const char *layers_role_name(enum role role)
@@ -76,6 +117,13 @@ const char *layers_role_name(enum role role)
 bool layers_role_is_linear(enum role role)
 {
     return (role >= ROLE_Q && role <= ROLE_O) || (role >= ROLE_GATE && role <= ROLE_DOWN);
+}
+
+bool layers_role_is_gain(enum role role)
+{
+    return role == ROLE_FINAL_NORM || role == ROLE_ATTENTION_NORM || role == ROLE_Q_NORM ||
+           role == ROLE_K_NORM || role == ROLE_ATTENTION_POST_NORM || role == ROLE_MLP_NORM ||
+           role == ROLE_MLP_POST_NORM;
 }
 
 /* ---- shapes ---- */
@@ -98,15 +146,24 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
 {
     uint64_t hidden = config->hidden, ffn = config->ffn, head = config->head_size;
     uint64_t q = config->heads * head, kv = config->kv_heads * head;
+    const struct architecture *known = config->architecture;
 
     switch (role) {
     case ROLE_EMBEDDING:
     case ROLE_HEAD:
         return set_shape(rank, shape, config->vocabulary, hidden);
     case ROLE_FINAL_NORM:
+        return set_shape(rank, shape, hidden, 0);
     case ROLE_ATTENTION_NORM:
     case ROLE_MLP_NORM:
-        return set_shape(rank, shape, hidden, 0);
+        return set_shape_if(!known->no_pre_norm, rank, shape, hidden);
+    case ROLE_FINAL_NORM_BIAS:
+    case ROLE_ATTENTION_NORM_BIAS:
+    case ROLE_MLP_NORM_BIAS:
+        return set_shape_if(known->centered_norm, rank, shape, hidden);
+    case ROLE_ATTENTION_POST_NORM:
+    case ROLE_MLP_POST_NORM:
+        return set_shape_if(known->post_norm, rank, shape, hidden);
     case ROLE_Q:
         return set_shape(rank, shape, q, hidden);
     case ROLE_K:
@@ -123,7 +180,8 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
         return set_shape_if(config->output_bias, rank, shape, hidden);
     case ROLE_Q_NORM:
     case ROLE_K_NORM:
-        return set_shape_if(config->architecture->qk_norm, rank, shape, head);
+        if (known->qk_norm == QK_NORM_PROJECTION) head = role == ROLE_Q_NORM ? q : kv;
+        return set_shape_if(known->qk_norm != QK_NORM_NONE, rank, shape, head);
     case ROLE_GATE:
     case ROLE_UP:
         return set_shape(rank, shape, ffn, hidden);
@@ -170,21 +228,23 @@ bool layers_role_of(const struct model_config *config, const char *name, enum ro
     *layer = 0;
     suffix = after_layer(config, name, layer);
     for (int i = suffix ? ROLE_PER_LAYER : 0; i < (suffix ? ROLE_COUNT : ROLE_PER_LAYER); i++) {
-        if (strcmp(suffix ? suffix : name, roles[i].tensor) != 0) continue;
         *role = (enum role)i;
-        return layers_role_shape(config, *role, &rank, shape);
+        if (strcmp(suffix ? suffix : name, tensor_name(config->architecture, *role)) == 0 &&
+            layers_role_shape(config, *role, &rank, shape))
+            return true;
     }
     return false;
 }
 
 char *layers_name(
-    char *out, uint64_t out_bytes, const struct model_config *config, enum role role, uint32_t layer)
+    char *out, uint64_t out_bytes, const struct architecture *architecture, enum role role, uint32_t layer)
 {
-    (void)config; /* the four architectures share their names */
+    const char *tensor = tensor_name(architecture, role);
+
     if (role < ROLE_PER_LAYER)
-        snprintf(out, out_bytes, "%s", roles[role].tensor);
+        snprintf(out, out_bytes, "%s", tensor);
     else
-        snprintf(out, out_bytes, LAYER_PREFIX "%" PRIu32 ".%s", layer, roles[role].tensor);
+        snprintf(out, out_bytes, LAYER_PREFIX "%" PRIu32 ".%s", layer, tensor);
     return out;
 }
 
@@ -230,9 +290,10 @@ static const struct tensor *find_tensor(
     char name[128];
 
     if (shared) role = ROLE_EMBEDDING;
-    tensor = container_find(container, layers_name(name, sizeof name, config, role, layer));
+    tensor = container_find(container, layers_name(name, sizeof name, config->architecture, role, layer));
     if (!tensor && shared)
-        tensor = container_find(container, layers_name(name, sizeof name, config, ROLE_HEAD, layer));
+        tensor =
+            container_find(container, layers_name(name, sizeof name, config->architecture, ROLE_HEAD, layer));
     return tensor;
 }
 
@@ -248,7 +309,7 @@ static enum status bind_role(const struct tensor **out, struct container *contai
     *out = find_tensor(container, config, role, layer);
     if (*out) return check_tensor(*out, rank, shape, err);
     return fail(err, ERR_FORMAT, "tensor %s is missing%s",
-        layers_name(name, sizeof name, config, role, layer),
+        layers_name(name, sizeof name, config->architecture, role, layer),
         role == ROLE_HEAD ? ", and config.json does not set tie_word_embeddings" : "");
 }
 
@@ -266,9 +327,31 @@ static enum status bind_roles(struct model_tensors *out, struct container *conta
     return status;
 }
 
+/* A bias that the architecture has not, all zeros, beside a matrix that is stored packed: AutoGPTQ writes one for every matrix. */
+static bool is_empty_bias(struct container *container, const struct tensor *tensor)
+{
+    const uint64_t bytes = strlen(tensor->name);
+    const char *why;
+    char name[CONTAINER_NAME_LIMIT + 8];
+    bool zeros = true;
+
+    if (bytes < 5 || strcmp(tensor->name + bytes - 5, ".bias") != 0 || tensor->rank != 1) return false;
+    snprintf(name, sizeof name, "%.*s.weight", (int)(bytes - 5), tensor->name);
+    const struct tensor *matrix = container_find(container, name);
+    if (!matrix || !container_packed(container, matrix, &why)) return false;
+    for (uint64_t at = 0, count; at < tensor->bytes && zeros; at += count) {
+        uint8_t piece[4096];
+        count = tensor->bytes - at < sizeof piece ? tensor->bytes - at : sizeof piece;
+        zeros = container_read(container, tensor, at, piece, count, NULL) == OK;
+        for (uint64_t i = 0; i < count; i++)
+            zeros &= piece[i] == 0;
+    }
+    return zeros;
+}
+
 /* Why a tensor without a role may be left out; NULL if it may not. */
 static const char *drop_reason(
-    const struct container *container, const struct model_config *config, const struct tensor *tensor)
+    struct container *container, const struct model_config *config, const struct tensor *tensor)
 {
     uint32_t layer;
     const char *suffix = after_layer(config, tensor->name, &layer);
@@ -278,6 +361,7 @@ static const char *drop_reason(
     if (container_metadata(container)->count && strcmp(tensor->name, LAYERS_ROTARY_FACTORS) == 0)
         return "rotary factors, recomputed";
     if (config->tied && strcmp(tensor->name, roles[ROLE_HEAD].tensor) == 0) return "tied to the embedding";
+    if (is_empty_bias(container, tensor)) return "a bias of zeros, adds nothing";
     return NULL;
 }
 

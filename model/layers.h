@@ -17,8 +17,10 @@ enum role {
     ROLE_EMBEDDING,
     ROLE_HEAD,
     ROLE_FINAL_NORM,
+    ROLE_FINAL_NORM_BIAS,
     ROLE_PER_LAYER,
-    ROLE_ATTENTION_NORM = ROLE_PER_LAYER,
+    ROLE_ATTENTION_NORM = ROLE_PER_LAYER, /* before attention */
+    ROLE_ATTENTION_NORM_BIAS,
     ROLE_Q,
     ROLE_K,
     ROLE_V,
@@ -29,37 +31,71 @@ enum role {
     ROLE_O_BIAS,
     ROLE_Q_NORM,
     ROLE_K_NORM,
-    ROLE_MLP_NORM,
+    ROLE_ATTENTION_POST_NORM, /* after o, before its output is added to the stream */
+    ROLE_MLP_NORM,            /* before the feed-forward block */
+    ROLE_MLP_NORM_BIAS,
     ROLE_GATE,
     ROLE_UP,
     ROLE_DOWN,
     ROLE_GATE_BIAS,
     ROLE_UP_BIAS,
     ROLE_DOWN_BIAS,
+    ROLE_MLP_POST_NORM, /* after down, before its output is added to the stream */
     ROLE_COUNT
 };
 
-/* One architecture: its name in config.json and what distinguishes it. */
+/* How queries and keys are normalised before they are rotated. */
+enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_PROJECTION };
+
+/* One architecture: its name in config.json and what distinguishes it from Llama. */
 struct architecture {
     const char *name;       /* "LlamaForCausalLM" */
     const char *model_type; /* "llama" */
-    bool qkv_bias_always;   /* Qwen2: q, k, v carry biases whatever the configuration says */
-    bool qk_norm;           /* Qwen3: q and k are normalised per head */
+    const char *const *
+        names; /* [ROLE_COUNT] tensors' names where they differ from Llama's, NULL entries: nowhere; or NULL */
+
+    bool tied_by_default;  /* without tie_word_embeddings */
+    bool scaled_embedding; /* Gemma: embeddings are multiplied by sqrt(hidden) */
+
+    bool
+        centered_norm; /* StableLM: LayerNorm with biases, and layer_norm_eps; else RMSNorm and rms_norm_eps */
+    bool no_pre_norm;  /* OLMo2: attention and the feed-forward block see the stream as it is */
+    bool post_norm;    /* Gemma, OLMo2: what they give is normed before it is added */
+    float gain_offset; /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
+
+    bool qkv_bias_always; /* Qwen2: q, k, v carry biases whatever the configuration says */
+    bool attention_bias_option, mlp_bias_option; /* attention_bias, mlp_bias may be true */
+    enum qk_norm qk_norm;
+    uint32_t default_head_size; /* without head_dim; 0: hidden / heads */
+    double
+        default_query_scalar; /* Gemma: scores are divided by the root of query_pre_attn_scalar; 0: of the heads' size */
+    bool score_softcap,
+        logit_softcap; /* Gemma: attn_logit_softcapping, final_logit_softcapping mean something */
+    double default_score_softcap, default_logit_softcap; /* without them; 0: none */
     bool window_by_default; /* Mistral: sliding_window applies to every layer when set */
     bool window_option;     /* Qwen: use_sliding_window and max_window_layers or layer_types decide */
-    bool attention_bias_option, mlp_bias_option; /* attention_bias, mlp_bias may be true */
-    uint32_t default_head_size;                  /* without head_dim; 0: hidden / heads */
+    uint32_t
+        default_window_period; /* Gemma: each so many layers the last does not slide; layer_types may say otherwise */
+    bool sliding_rope;         /* Gemma 3: layers that slide rotate by rope_local_base_freq */
+    double default_theta; /* without rope_theta; 0: 10000 */
+
+    bool activation_apart; /* Gemma: hidden_activation, not hidden_act */
+    enum activation default_activation;
 };
 
-/* Find an architecture by its name; NULL if unknown. layers_architectures lists the known names, comma separated. */
+/* Find an architecture by its name; NULL if unknown. layers_architectures writes the known names, comma separated, and returns
+ * out. */
 const struct architecture *layers_architecture(const char *name, uint64_t bytes);
-const char *layers_architectures(void);
+char *layers_architectures(char *out, uint64_t out_bytes);
 
 /* The short name of a role: "q_proj", "embedding", for tables. */
 const char *layers_role_name(enum role role);
 
 /* True for the weight matrices of a decoder layer, which quantization is about (q, k, v, o, gate, up, down). */
 bool layers_role_is_linear(enum role role);
+
+/* True for what a norm multiplies by. */
+bool layers_role_is_gain(enum role role);
 
 /* Whether this configuration has the role at all, and its shape: rank 1 or 2, shape[0] rows, shape[1] cols. Every model
  * has a ROLE_HEAD; that of a tied one is bound to the embedding's tensor. */
@@ -68,9 +104,9 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
 /* The role (and layer) that a tensor name has in this configuration; false if none. */
 bool layers_role_of(const struct model_config *config, const char *name, enum role *role, uint32_t *layer);
 
-/* The tensor name of a role; layer is ignored for roles that exist once. Returns out. */
+/* The tensor name of a role in an architecture; layer is ignored for roles that exist once. Returns out. */
 char *layers_name(
-    char *out, uint64_t out_bytes, const struct model_config *config, enum role role, uint32_t layer);
+    char *out, uint64_t out_bytes, const struct architecture *architecture, enum role role, uint32_t layer);
 
 /* The tensors of one model, bound to their roles. A tied model has one tensor in ROLE_EMBEDDING and ROLE_HEAD. */
 struct model_tensors {
@@ -86,7 +122,8 @@ struct dropped_tensor {
 
 /* Account for every tensor of a container: bind all roles, check every shape. ERR_FORMAT: a tensor is missing, has another
  * shape, or is not part of the architecture; ERR_UNSUPPORTED: it has no floating type. Tensors dropped on purpose (rotary
- * inv_freq buffers; an output head stored beside a tied embedding) are listed in *dropped. An embedding stored only under the head's name (tied, as safetensors
+ * inv_freq buffers; an output head stored beside a tied embedding; a bias of
+ * zeros that belongs to a packed matrix and that the architecture has not) are listed in *dropped. An embedding stored only under the head's name (tied, as safetensors
  * aliases do) is found either way.
  *   out      [config.layers] arrays owned by the caller, layers_release
  *   dropped  [*dropped_count], owner: the caller, memory_free */

@@ -58,6 +58,5 @@ void model_close(struct model *model)
 enum status model_logits(
     struct model *model, float *logits, const float *hidden, uint64_t count, struct error *err)
 {
-    return model->backend.linear(
-        model->backend.state, logits, hidden, count, model->tensors.once[ROLE_HEAD], NULL, err);
+    return decoder_logits(&model->backend, &model->config, model->tensors.once, logits, hidden, count, err);
 }

@@ -61,7 +61,7 @@ static void set_shape(struct probes *probes, const struct model_config *config,
 static void list_arrays(struct array arrays[ARRAYS], struct probes *probes)
 {
     const struct model_config *config = probes->config;
-    uint64_t tokens = probes->block_samples * probes->length, half = config->head_size / 2;
+    uint64_t tokens = probes->block_samples * probes->length, half = config->rotary / 2;
     uint64_t q = (uint64_t)config->heads * config->head_size,
              kv = (uint64_t)config->kv_heads * config->head_size;
     const struct array all[ARRAYS] = {
@@ -76,8 +76,8 @@ static void list_arrays(struct array arrays[ARRAYS], struct probes *probes)
         {&probes->keys, tokens, kv},
         {&probes->values, tokens, kv},
         {&probes->frequencies, 1, half},
-        {&probes->cosine, probes->length, half},
-        {&probes->sine, probes->length, half},
+        {&probes->cosine, probes->length, rope_count(config) * half},
+        {&probes->sine, probes->length, rope_count(config) * half},
         {&probes->base, probes->length, config->hidden},
     };
 
@@ -207,10 +207,8 @@ static uint64_t sample_floats(const struct probes *probes)
 static void turn(struct probes *probes, uint64_t index)
 {
     uint64_t length = probes->dynamic ? probes->calibration->lengths[sample_of(probes, index)] : 1;
-    float scale = rope_frequencies(probes->frequencies, probes->config, length);
 
-    rope_tables(probes->cosine, probes->sine, probes->frequencies, scale, probes->config->head_size / 2, 0,
-        probes->length);
+    rope_tables(probes->cosine, probes->sine, probes->frequencies, probes->config, length, 0, probes->length);
 }
 
 /* `count` samples, one after the other in x, of which `index` is the first's number (it only matters where samples go alone). */
@@ -281,23 +279,26 @@ enum status probes_add(struct probes *probes, struct walk *walk, uint32_t layer,
 /* What the end takes: weights, and room for what a piece of a sample's tokens gives. */
 struct verdict {
     struct probes *probes;
-    struct tensor head, norm;
-    void *head_data, *norm_data;
+    struct tensor once[ROLE_PER_LAYER]; /* those below, data in memory */
+    const struct tensor *bound[ROLE_PER_LAYER];
+    void *data[ROLE_PER_LAYER];
     uint64_t piece;
     float *before, *now; /* [piece][vocabulary] logits of the walk and of a probe */
     double *klds;        /* [piece] */
 };
 
-static enum status load(
-    struct tensor *out, void **data, struct probes *probes, enum role role, struct error *err)
+static enum status load(struct verdict *verdict, enum role role, struct error *err)
 {
-    const struct tensor *source = probes->input->tensors.once[role];
+    struct checkpoint *input = verdict->probes->input;
+    const struct tensor *source = input->tensors.once[role];
 
-    *data = memory_new(source->bytes, 1, err);
-    if (!*data) return ERR_MEMORY;
-    *out = *source;
-    out->data = *data;
-    return container_read(probes->input->container, source, 0, *data, source->bytes, err);
+    if (!source) return OK;
+    verdict->data[role] = memory_new(source->bytes, 1, err);
+    if (!verdict->data[role]) return ERR_MEMORY;
+    verdict->once[role] = *source;
+    verdict->once[role].data = verdict->data[role];
+    verdict->bound[role] = &verdict->once[role];
+    return container_read(input->container, source, 0, verdict->data[role], source->bytes, err);
 }
 
 /* logits [tokens][vocabulary] of the states in probes->x; changes x. */
@@ -305,12 +306,11 @@ static enum status predict(struct verdict *verdict, float *logits, uint64_t toke
 {
     struct probes *probes = verdict->probes;
     const struct model_config *config = probes->config;
-    const struct backend *backend = &probes->backend;
-    enum status status = backend->rms_norm(backend->state, probes->x, probes->x, tokens, config->hidden,
-        &verdict->norm, (float)config->norm_epsilon, err);
+    enum status status =
+        decoder_final_norm(&probes->backend, config, verdict->bound, probes->x, probes->x, tokens, err);
 
     if (status) return status;
-    return backend->linear(backend->state, logits, probes->x, tokens, &verdict->head, NULL, err);
+    return decoder_logits(&probes->backend, config, verdict->bound, logits, probes->x, tokens, err);
 }
 
 /* sum p ln (p / q) over one token's predictions. Exponentials are single precision, sums double in a fixed order. */
@@ -387,9 +387,10 @@ static enum status prepare(struct verdict *verdict, struct error *err)
 {
     struct probes *probes = verdict->probes;
     uint64_t vocabulary = probes->config->vocabulary;
-    enum status status = load(&verdict->head, &verdict->head_data, probes, ROLE_HEAD, err);
+    enum status status = load(verdict, ROLE_HEAD, err);
 
-    if (!status) status = load(&verdict->norm, &verdict->norm_data, probes, ROLE_FINAL_NORM, err);
+    if (!status) status = load(verdict, ROLE_FINAL_NORM, err);
+    if (!status) status = load(verdict, ROLE_FINAL_NORM_BIAS, err);
     if (status) return status;
     verdict->piece = piece_tokens(probes->config, probes->length);
     verdict->before = memory_new(verdict->piece * vocabulary, sizeof(float), err);
@@ -400,8 +401,8 @@ static enum status prepare(struct verdict *verdict, struct error *err)
 
 static void release(struct verdict *verdict)
 {
-    memory_free(verdict->head_data);
-    memory_free(verdict->norm_data);
+    for (enum role role = 0; role < ROLE_PER_LAYER; role++)
+        memory_free(verdict->data[role]);
     memory_free(verdict->before);
     memory_free(verdict->now);
     memory_free(verdict->klds);

@@ -5,6 +5,8 @@
 
 #include <math.h>
 
+#include "model/layers.h"
+
 #define PI 3.14159265358979323846
 
 /* theta^(-2i / size): RoFormer, equation 15. */
@@ -16,12 +18,12 @@ static void plain_frequencies(float *frequencies, uint32_t half, float theta)
 
 /* "NTK-aware" scaling that depends on the length: the base grows so that the lowest frequency stretches by
  * factor * length / context - (factor - 1), and the highest not at all. Shorter sequences are left alone. */
-static float dynamic_theta(const struct model_config *config, uint64_t length)
+static float dynamic_theta(const struct model_config *config, const struct rope_config *rope, uint64_t length)
 {
-    double size = config->head_size, context = config->context, factor = config->rope.factor;
+    double size = config->rotary, context = config->context, factor = rope->factor;
     double reached = (double)length > context ? (double)length : context;
 
-    return (float)(config->rope.theta * pow(factor * reached / context - (factor - 1), size / (size - 2)));
+    return (float)(rope->theta * pow(factor * reached / context - (factor - 1), size / (size - 2)));
 }
 
 /* Llama 3.1: wavelengths above context / low are stretched by factor, those below context / high are kept,
@@ -89,11 +91,11 @@ static float yarn_scale(const struct rope_config *rope)
     return (float)yarn_sharpness(rope->factor, 1);
 }
 
-float rope_frequencies(float *frequencies, const struct model_config *config, uint64_t length)
+float rope_frequencies(
+    float *frequencies, const struct model_config *config, const struct rope_config *rope, uint64_t length)
 {
-    const struct rope_config *rope = &config->rope;
-    uint32_t half = config->head_size / 2;
-    float theta = rope->kind == ROPE_DYNAMIC ? dynamic_theta(config, length) : (float)rope->theta;
+    uint32_t half = config->rotary / 2;
+    float theta = rope->kind == ROPE_DYNAMIC ? dynamic_theta(config, rope, length) : (float)rope->theta;
 
     plain_frequencies(frequencies, half, theta);
     switch (rope->kind) {
@@ -114,7 +116,7 @@ float rope_frequencies(float *frequencies, const struct model_config *config, ui
     return 1;
 }
 
-void rope_tables(float *cosine, float *sine, const float *frequencies, float scale, uint32_t half,
+static void fill_tables(float *cosine, float *sine, const float *frequencies, float scale, uint32_t half,
     uint64_t first, uint64_t count)
 {
     for (uint64_t position = 0; position < count; position++) {
@@ -124,5 +126,28 @@ void rope_tables(float *cosine, float *sine, const float *frequencies, float sca
             cosine[position * half + i] = cosf(angle) * scale;
             sine[position * half + i] = sinf(angle) * scale;
         }
+    }
+}
+
+uint32_t rope_count(const struct model_config *config)
+{
+    return config->architecture->sliding_rope ? 2 : 1;
+}
+
+uint32_t rope_of(const struct model_config *config, uint32_t layer)
+{
+    return config->architecture->sliding_rope && config_slides(config, layer);
+}
+
+void rope_tables(float *cosine, float *sine, float *frequencies, const struct model_config *config,
+    uint64_t length, uint64_t first, uint64_t count)
+{
+    uint32_t half = config->rotary / 2;
+
+    for (uint32_t i = 0; i < rope_count(config); i++, cosine += count * half, sine += count * half) {
+        const struct rope_config *rope = i ? &config->sliding_rope : &config->rope;
+        float scale = rope_frequencies(frequencies, config, rope, length);
+
+        fill_tables(cosine, sine, frequencies, scale, half, first, count);
     }
 }

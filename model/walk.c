@@ -124,10 +124,8 @@ static enum status attend(const struct step *step, struct error *err)
 
     if (walk->dynamic) {
         uint64_t length = walk->calibration->lengths[step->block.first_sample];
-        float scale = rope_frequencies(walk->frequencies, walk->config, length);
 
-        rope_tables(
-            walk->cosine, walk->sine, walk->frequencies, scale, walk->config->head_size / 2, 0, walk->length);
+        rope_tables(walk->cosine, walk->sine, walk->frequencies, walk->config, length, 0, walk->length);
     }
     return decoder_attend(&step->layer, &call, walk->normed, err);
 }
@@ -147,7 +145,7 @@ static enum status run_o(const struct step *step, struct error *err)
     return status ? status : walk_write(stream->wide, &step->block, cols, stream->input, err);
 }
 
-/* x = `from` + weight * wide, written to `to`: what ends either half of a layer. */
+/* x = `from` + norm(weight * wide), written to `to`: what ends either half of a layer. */
 static enum status add_output(const struct step *step, struct spill *from, enum stage stage, enum role role,
     struct spill *to, struct error *err)
 {
@@ -158,9 +156,9 @@ static enum status add_output(const struct step *step, struct spill *from, enum 
     enum status status = walk_read(from, block, hidden, stream->x, err);
 
     if (!status) status = walk_read(stream->wide, block, cols, stream->input, err);
-    if (!status) status = decoder_linear(&step->layer, walk->normed, stream->input, block->tokens, role, err);
     if (!status)
-        status = walk->backend.add(walk->backend.state, stream->x, walk->normed, block->tokens * hidden, err);
+        status = decoder_add_output(
+            &step->layer, stream->x, stream->input, walk->normed, block->tokens, role, err);
     if (!status) status = check(step, stream->x, hidden, "residual stream after", role, err);
     return status ? status : walk_write(to, block, hidden, stream->x, err);
 }

@@ -12,6 +12,7 @@ struct rows {
     const struct tensor *matrix;
     struct tensor unit; /* one row of a matrix of elements or blocks, one tile of a quantized one */
     uint8_t *bytes;     /* unit.data */
+    float scale;        /* of embeddings */
     struct tiles_layout of_matrix, of_unit;
 };
 
@@ -21,7 +22,10 @@ static enum status open_rows(struct rows *rows, struct checkpoint *input, struct
     uint64_t cols = matrix->shape[1];
     enum status status = OK;
 
-    *rows = (struct rows){.container = input->container, .matrix = matrix, .unit = *matrix};
+    *rows = (struct rows){.container = input->container,
+        .matrix = matrix,
+        .unit = *matrix,
+        .scale = input->config.embedding_scale};
     rows->unit.shape[0] = 1;
     rows->unit.bytes = cols * dtype_info(matrix->dtype)->bytes;
     if (matrix->storage == STORAGE_TILES) {
@@ -66,7 +70,7 @@ static enum status read_row(
     else
         status = container_read(
             rows->container, rows->matrix, id * rows->unit.bytes, rows->bytes, rows->unit.bytes, err);
-    return status ? status : backend->embed(backend->state, out, &within, 1, &rows->unit, err);
+    return status ? status : backend->embed(backend->state, out, &within, 1, &rows->unit, rows->scale, err);
 }
 
 static enum status embed_sample(

@@ -49,7 +49,7 @@ static void set_shape(struct walk *walk, const struct model_config *config, uint
 static uint64_t list_arrays(struct array arrays[ARRAYS], struct walk *walk)
 {
     const struct model_config *config = walk->config;
-    uint64_t tokens = walk->block_samples * walk->length, half = config->head_size / 2, count = 0;
+    uint64_t tokens = walk->block_samples * walk->length, half = config->rotary / 2, count = 0;
     uint64_t kv = (uint64_t)config->kv_heads * config->head_size, wide = wide_cols(config);
 
     for (unsigned i = 0; i < walk->stream_count; i++) {
@@ -63,8 +63,8 @@ static uint64_t list_arrays(struct array arrays[ARRAYS], struct walk *walk)
     arrays[count++] = (struct array){&walk->keys, tokens, kv};
     arrays[count++] = (struct array){&walk->values, tokens, kv};
     arrays[count++] = (struct array){&walk->frequencies, 1, half};
-    arrays[count++] = (struct array){&walk->cosine, walk->length, half};
-    arrays[count++] = (struct array){&walk->sine, walk->length, half};
+    arrays[count++] = (struct array){&walk->cosine, walk->length, rope_count(config) * half};
+    arrays[count++] = (struct array){&walk->sine, walk->length, rope_count(config) * half};
     return count;
 }
 
@@ -148,7 +148,6 @@ enum status walk_create(struct walk **out, struct checkpoint *input, const struc
     const struct model_config *config = &input->config;
     struct walk *walk;
     enum status status = linalg_init(err);
-    float scale;
 
     *out = NULL;
     if (status) return status;
@@ -160,8 +159,7 @@ enum status walk_create(struct walk **out, struct checkpoint *input, const struc
     if (!status) status = new_arrays(walk, err);
     if (!status) status = backend_cpu_create(&walk->backend, pool, decoder_widest(config), err);
     if (status) goto done;
-    scale = rope_frequencies(walk->frequencies, config, 1);
-    rope_tables(walk->cosine, walk->sine, walk->frequencies, scale, config->head_size / 2, 0, walk->length);
+    rope_tables(walk->cosine, walk->sine, walk->frequencies, config, 1, 0, walk->length);
     status = walk_embed(walk, input, err);
     if (status) goto done;
     *out = walk;

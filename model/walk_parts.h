@@ -35,7 +35,7 @@ struct walk {
     float *normed;                      /* [block tokens][hidden]; also what comes back from o and down */
     float *beside;                      /* [block tokens][]: the queries, or the output of up */
     float *k, *v, *keys, *values;       /* [block tokens][kv_heads * head_size] */
-    float *frequencies, *cosine, *sine; /* [head_size / 2], [length][head_size / 2] */
+    float *frequencies, *cosine, *sine; /* [rotary / 2], rope_tables of [length] */
     double seconds;
 };
 

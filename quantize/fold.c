@@ -4,9 +4,9 @@
 const struct fold_pair *fold_pair(enum stage stage)
 {
     static const struct fold_pair pairs[WALK_STAGES] = {
-        [WALK_QKV] = {ROLE_ATTENTION_NORM, ROLE_COUNT, {ROLE_Q, ROLE_K, ROLE_V}, 3},
+        [WALK_QKV] = {ROLE_ATTENTION_NORM, ROLE_ATTENTION_NORM_BIAS, {ROLE_Q, ROLE_K, ROLE_V}, 3},
         [WALK_O] = {ROLE_V, ROLE_V_BIAS, {ROLE_O}, 1},
-        [WALK_GATE_UP] = {ROLE_MLP_NORM, ROLE_COUNT, {ROLE_GATE, ROLE_UP}, 2},
+        [WALK_GATE_UP] = {ROLE_MLP_NORM, ROLE_MLP_NORM_BIAS, {ROLE_GATE, ROLE_UP}, 2},
         [WALK_DOWN] = {ROLE_UP, ROLE_UP_BIAS, {ROLE_DOWN}, 1},
     };
     return &pairs[stage];
@@ -28,9 +28,10 @@ void fold_rows(float *weights, uint64_t rows, uint64_t cols, const float *scales
     }
 }
 
-void fold_gain(float *gain, uint64_t cols, const float *scales)
+void fold_gain(float *gain, uint64_t cols, const float *scales, float offset)
 {
-    fold_rows(gain, cols, 1, scales);
+    for (uint64_t col = 0; col < cols; col++)
+        gain[col] = (gain[col] + offset) / scales[col] - offset;
 }
 
 void fold_heads(float *row_scales, const float *scales, const struct model_config *config)

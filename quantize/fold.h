@@ -1,5 +1,5 @@
 /* Scaling channels between two matrices without changing the network: the columns of the readers are multiplied by s, and what
- * produces the channels is divided by s. Exact but for single-precision rounding, in all four architectures:
+ * produces the channels is divided by s. Exact but for single-precision rounding, in every architecture:
  *
  *   stage          producer, divided      readers, multiplied   why it is exact
  *   WALK_QKV       attention norm's gain  q, k, v               the gain is the last thing that touches a channel; q and k come
@@ -7,7 +7,11 @@
  *   WALK_O         v rows and bias        o                     attention averages v over positions, channel by channel;
  *                                                               heads of one group read the same v and share its scale
  *   WALK_GATE_UP   feed-forward norm's gain   gate, up          as for q, k, v
- *   WALK_DOWN      up rows and bias       down                  silu is on the gate only; its product with up is linear in up
+ *   WALK_DOWN      up rows and bias       down                  the activation is on the gate only; its product with up is
+ *                                                               linear in up
+ *
+ * Norms after o and down see what they saw before. An architecture without norms before attention and the feed-forward block has
+ * no producer at WALK_QKV and WALK_GATE_UP: nothing can be scaled there.
  */
 #ifndef NIBBLE_QUANTIZE_FOLD_H
 #define NIBBLE_QUANTIZE_FOLD_H
@@ -19,7 +23,7 @@
 /* Who produces and who reads the channels of a stage. */
 struct fold_pair {
     enum role producer;      /* a norm's gain [cols], or a matrix whose rows are the channels */
-    enum role producer_bias; /* divided like the rows, where the configuration has it; ROLE_COUNT: none */
+    enum role producer_bias; /* divided like them, where the configuration has it */
     enum role readers[FOLD_READERS];
     unsigned reader_count;
 };
@@ -33,8 +37,8 @@ void fold_columns(float *weights, uint64_t rows, uint64_t cols, const float *sca
 /* Divide row r of weights [rows][cols] by scales[r]. A bias is a matrix of one column. */
 void fold_rows(float *weights, uint64_t rows, uint64_t cols, const float *scales);
 
-/* Divide gain [cols] by scales [cols]. */
-void fold_gain(float *gain, uint64_t cols, const float *scales);
+/* Divide gain [cols] by scales [cols]; a norm multiplies by gain + offset (struct architecture). */
+void fold_gain(float *gain, uint64_t cols, const float *scales, float offset);
 
 /* What the rows (and the bias) of v are divided by, given o's scales: the common scale of each group's heads.
  *   row_scales  [kv_heads * head_size]  out

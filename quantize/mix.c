@@ -70,6 +70,19 @@ static const struct {
     {BLOCK_IQ4_XS, BLOCK_IQ4_NL},
 };
 
+/* A budget's, by bits. */
+static const struct {
+    uint32_t bits;
+    enum block_type type, narrow; /* narrow: of 32 columns */
+} candidates[] = {
+    {2, BLOCK_Q2_K, BLOCK_IQ4_NL},
+    {3, BLOCK_Q3_K, BLOCK_Q4_1},
+    {4, BLOCK_Q4_K, BLOCK_Q5_0},
+    {5, BLOCK_Q5_K, BLOCK_Q5_1},
+    {6, BLOCK_Q6_K, BLOCK_Q8_0},
+    {8, BLOCK_Q8_0, BLOCK_Q8_0},
+};
+
 #define LARGEST_LAYERS 80 /* of the models of 70 billion weights, whose v is 8 times smaller than q */
 
 const struct mix *mix_find(const char *name)
@@ -137,6 +150,25 @@ enum block_type mix_block(const char *name)
 {
     for (enum block_type type = BLOCK_NONE + 1; type < BLOCK_COUNT; type++) {
         if (block_form(type) && strcasecmp(block_info(type)->name, name) == 0) return type;
+    }
+    return BLOCK_NONE;
+}
+
+const char *mix_block_name(enum block_type type)
+{
+    for (size_t i = 0; i < sizeof mixes / sizeof *mixes; i++) {
+        if (strcasecmp(mixes[i].name, block_info(type)->name) == 0) return mixes[i].name;
+    }
+    return block_info(type)->name;
+}
+
+enum block_type mix_candidate(uint32_t bits, uint64_t cols)
+{
+    for (size_t i = 0; i < sizeof candidates / sizeof *candidates; i++) {
+        if (candidates[i].bits != bits) continue;
+        bool wide = cols % block_info(candidates[0].type)->weights == 0;
+        enum block_type type = wide ? candidates[i].type : candidates[i].narrow;
+        return cols % block_info(type)->weights == 0 ? type : BLOCK_NONE;
     }
     return BLOCK_NONE;
 }

@@ -49,6 +49,13 @@ enum block_type mix_type(
 /* A block type that can be written, as command lines spell it ("q4_k"); BLOCK_NONE for every other name. */
 enum block_type mix_block(const char *name);
 
+/* The name of a type that can be written: "q4_k". */
+const char *mix_block_name(enum block_type type);
+
+/* What a budget chooses from in place of 2, 3, 4, 5, 6 and 8 bits for rows of `cols` columns: Q2_K, Q3_K, Q4_K, Q5_K, Q6_K and Q8_0, or
+ * where their blocks of 256 do not fit IQ4_NL, Q4_1, Q5_0, Q5_1, Q8_0 and Q8_0. BLOCK_NONE: no block fits. */
+enum block_type mix_candidate(uint32_t bits, uint64_t cols);
+
 /* The type of the next more bits whose blocks are shorter, for rows that the blocks of `type` do not divide; BLOCK_NONE: there is none. */
 enum block_type mix_shorter(enum block_type type);
 

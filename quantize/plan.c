@@ -333,15 +333,17 @@ enum status plan_create(struct plan *out, const struct checkpoint *input, const 
     return status;
 }
 
-enum status plan_set_bits(struct plan *plan, struct plan_tensor *planned, const struct settings *settings,
-    uint32_t bits, struct error *err)
+enum status plan_choose(struct plan *plan, struct plan_tensor *planned, const struct settings *settings,
+    uint32_t bits, enum block_type block, struct error *err)
 {
     struct recipe *recipe = &planned->recipe;
-    recipe->keep = bits == 0;
+    uint64_t cols = planned->source->shape[1];
+    recipe->keep = bits == 0 && !block;
+    recipe->block = block;
     if (bits) recipe->bits = bits;
-    if (!is_divisible(recipe, planned->source->shape[1]))
-        return fail(err, ERR_USAGE, "group %" PRIu32 " does not divide the %" PRIu64 " columns of %s",
-            recipe->group, planned->source->shape[1], planned->source->name);
+    if (!is_divisible(recipe, cols))
+        return fail(err, ERR_USAGE, "%s %" PRIu32 " does not divide the %" PRIu64 " columns of %s",
+            block ? "a block of" : "group", unit_of(recipe), cols, planned->source->name);
     enum status status = set_target(planned, settings, err);
     add_up(plan);
     return status;

@@ -59,10 +59,10 @@ enum status plan_create(struct plan *out, const struct checkpoint *input, const 
     const struct report *report, struct error *err);
 void plan_free(struct plan *plan);
 
-/* Give a matrix other bits (0: keep it), or store a dense tensor as F32 because its values will change; sums follow. ERR_USAGE: the
+/* Give a matrix a block type, or other bits (without one; 0: keep it), or store a dense tensor as F32 because its values will change; sums follow. ERR_USAGE: the
  * group does not divide the row; ERR_UNSUPPORTED: it is quantized already. */
-enum status plan_set_bits(struct plan *plan, struct plan_tensor *planned, const struct settings *settings,
-    uint32_t bits, struct error *err);
+enum status plan_choose(struct plan *plan, struct plan_tensor *planned, const struct settings *settings,
+    uint32_t bits, enum block_type block, struct error *err);
 void plan_widen(struct plan *plan, struct plan_tensor *planned);
 
 /* Store a tensor as `target` says (its storage and type; what its values are stays); sums follow. */

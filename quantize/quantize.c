@@ -63,6 +63,7 @@ static enum status write_output(struct quantize_job *job, struct error *err)
     if (status == OK) status = job->settings->calibrated ? calibrated_run(job, err) : rtn_run(job, err);
     if (status == OK) status = checkpoint_write_aliases(job->input, job->writer, err);
     if (status == OK) status = attach(job, err);
+    if (status == OK) status = destination_parts_note(&job->parts, job->writer, job->input->container, err);
     if (status != OK) {
         writer_abandon(job->writer);
         return status;
@@ -239,6 +240,25 @@ static enum status refuse_places(const struct quantize_options *options, struct 
     return status;
 }
 
+/* ---- what the model decides ---- */
+
+/* Where a norm lies between a matrix and the residual stream, the matrix cannot make up for what is missing in the stream: the
+ * difference of the streams is no target of its rows. */
+static enum status suit_model(struct settings *settings, const struct quantize_options *options,
+    const struct architecture *architecture, const struct report *report, struct error *err)
+{
+    if (!architecture->post_norm || settings->method.correction != CORRECTION_RESIDUAL) return OK;
+    if (options->correction)
+        return fail(err, ERR_UNSUPPORTED,
+            "--correction residual: %s norms what o and down give before it is added; use inputs or none",
+            architecture->name);
+    if (settings->calibrated)
+        report_note(report, "%s norms what o and down give before it is added: --correction inputs",
+            architecture->name);
+    settings->method.correction = CORRECTION_INPUTS;
+    return OK;
+}
+
 /* ---- all of it ---- */
 
 /* A journal outlives everything but a complete output. Either way there is nothing more to say of it when a signal comes. */
@@ -264,10 +284,11 @@ static enum status run_job(struct quantize_result *result, struct quantize_job *
         result->bytes_out = result->plan.bytes + job->fixed_bytes;
     } else {
         status = finish_journal(job, write_output(job, err), err);
-        if (status == OK) result->bytes_out = file_size(options->output);
+        if (status == OK) result->bytes_out = destination_parts_bytes(&job->parts, options->output);
     }
 done:
     result->calibrated = job->calibrated;
+    destination_parts_free(&job->parts);
     pool_free(job->pool);
     memory_free(job->source_crcs);
     return status;
@@ -291,7 +312,8 @@ enum status quantize_run(
     if (status != OK) return status;
     out->bytes_in = container_bytes(out->input.container);
     checkpoint_note_dropped(&out->input, &report);
-    status = plan_create(&out->plan, &out->input, &out->settings, &report, err);
+    status = suit_model(&out->settings, options, out->input.config.architecture, &report, err);
+    if (status == OK) status = plan_create(&out->plan, &out->input, &out->settings, &report, err);
     if (status == OK && options->allocation)
         status = budget_apply(&out->plan, &out->settings, options->allocation, err);
     if (status == OK && out->settings.method.rescale) rescale_plan(&out->plan, out->input.config.layers);

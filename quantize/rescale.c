@@ -22,6 +22,7 @@ bool rescale_possible(const struct plan *plan, uint32_t layer, enum stage stage)
 {
     struct plan_tensor *const *roles = plan->layer[layer];
     const struct fold_pair *pair = fold_pair(stage);
+    if (!roles[pair->producer]) return false;
     if (has_matrix(pair) && roles[pair->producer]->recipe.keep) return false;
     for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
         if (is_consumer(roles[role], role, stage) && roles[role]->recipe.keep) return false;
@@ -34,9 +35,10 @@ void rescale_plan(struct plan *plan, uint32_t layers)
     for (uint32_t layer = 0; layer < layers; layer++) {
         for (enum stage stage = WALK_QKV; stage < WALK_STAGES; stage++) {
             const struct fold_pair *pair = fold_pair(stage);
-            enum role role = has_matrix(pair) ? pair->producer_bias : pair->producer;
-            struct plan_tensor *planned = role == ROLE_COUNT ? NULL : plan->layer[layer][role];
-            if (planned && rescale_possible(plan, layer, stage)) plan_widen(plan, planned);
+            struct plan_tensor *bias = plan->layer[layer][pair->producer_bias];
+            if (!rescale_possible(plan, layer, stage)) continue;
+            if (!has_matrix(pair)) plan_widen(plan, plan->layer[layer][pair->producer]);
+            if (bias) plan_widen(plan, bias);
         }
     }
 }
@@ -111,11 +113,12 @@ static enum status find_scales(
 
 /* ---- folding ---- */
 
-static enum status fold_into_gain(struct layer *layer, enum role role, const float *scales, struct error *err)
+static enum status fold_into_gain(
+    struct layer *layer, enum role role, const float *scales, float offset, struct error *err)
 {
     float *gain = layer_floats(layer, role, err);
     if (!gain) return ERR_MEMORY;
-    fold_gain(gain, layer->walk.current[role]->shape[0], scales);
+    fold_gain(gain, layer->walk.current[role]->shape[0], scales, offset);
     layer_rewrite(layer, role, gain);
     return OK;
 }
@@ -137,14 +140,15 @@ static enum status fold_producer(const struct calibrated *work, struct layer *la
 {
     const struct model_config *config = &work->input->config;
     const struct fold_pair *pair = fold_pair(stage);
-    if (!has_matrix(pair)) return fold_into_gain(layer, pair->producer, scales, err);
     uint64_t rows = layer->walk.current[pair->producer]->shape[0];
     float *row_scales = memory_new(rows, sizeof *row_scales, err);
     if (!row_scales) return ERR_MEMORY;
     for (uint64_t i = 0; stage != WALK_O && i < rows; i++)
         row_scales[i] = scales[i];
     if (stage == WALK_O) fold_heads(row_scales, scales, config);
-    enum status status = fold_into_rows(layer, pair->producer, row_scales, err);
+    enum status status = has_matrix(pair) ? fold_into_rows(layer, pair->producer, row_scales, err)
+                                          : fold_into_gain(layer, pair->producer, row_scales,
+                                                config->architecture->gain_offset, err);
     if (status == OK && layer->walk.current[pair->producer_bias])
         status = fold_into_rows(layer, pair->producer_bias, row_scales, err);
     memory_free(row_scales);

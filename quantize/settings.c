@@ -132,10 +132,9 @@ static const struct option options_table[] = {
         NULL},
     {"target-bits", OPTION_NUMBER, AT(target_bits), 2, 16, NULL, "X", NULL,
         "Choose the bits of every matrix of the decoder layers, instead of --bits, so that they take X bits "
-        "on "
-        "average, scales included, and predictions on the calibration text change least. What --override "
-        "gives "
-        "bits keeps them.",
+        "on average, scales included, and predictions on the calibration text change least. What --override "
+        "gives bits or a type keeps them. With --type, from q2_k, q3_k, q4_k, q5_k, q6_k and q8_0, or where "
+        "these do not divide a row iq4_nl, q4_1, q5_0, q5_1 and q8_0; embedding and head are as that says.",
         "Mixed precision"},
     {"target-size", OPTION_COUNT, AT(target_size), 1, 1e18, NULL, "BYTES", NULL,
         "Likewise, so that the whole file takes at most BYTES (600M is 600 million).", NULL},
@@ -164,12 +163,15 @@ static const struct option options_table[] = {
 
 const struct command settings_command = {
     .name = "nibble-quantize",
-    .summary = "Quantize the weights of a model and write them as one .nbl file.",
+    .summary = "Quantize the weights of a model and write them as one .nbl or GGUF file.",
     .details =
         "Examples:\n"
         "  nibble-quantize model/ model-int4.nbl\n"
         "  nibble-quantize model/ model-int4.nbl --embedding 8 --head 8\n"
         "  nibble-quantize model/ mixed.nbl --override 'down_proj=bits:6' --override 'layers\\.0\\.=bits:8'\n"
+        "  nibble-quantize model/ model-q4_k_m.gguf --type q4_k_m\n"
+        "  nibble-quantize model/ model-q4_k_m.gguf --type q4_k_m --calibration text.txt\n"
+        "  nibble-quantize model/ model-q4_0.gguf --type q4_0 --imatrix imatrix.gguf --fallback auto\n"
         "  nibble-quantize model/ any.nbl --bits 3 --group 64 --range mse --dry-run\n"
         "  nibble-quantize model/ best.nbl --calibration text.txt\n"
         "  nibble-quantize model/ mixed.nbl --calibration chats.jsonl.gz --target-bits 3.5\n"
@@ -568,9 +570,6 @@ static enum status check_kind(
                                          : "; --fallback says what becomes of rows that they do not divide");
     if (settings->mix && options->range && strcmp(options->range, "minmax") == 0)
         return fail(err, ERR_USAGE, "--range minmax: blocks are searched for; mse or hessian");
-    if (settings->mix && (options->target_bits > 0 || options->target_size > 0 || options->allocation))
-        return fail(err, ERR_UNSUPPORTED, "--type %s says every type; leave the target or allocation out",
-            options->type);
     if (!settings->mix && options->pure) return fail(err, ERR_USAGE, "--pure needs --type");
     return OK;
 }

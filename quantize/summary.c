@@ -161,8 +161,10 @@ static void print_types(const struct plan *plan)
 static void print_mix(const struct quantize_result *result, const struct quantize_options *options)
 {
     const struct settings *settings = &result->settings;
-    printf("method           %s: %s%s, %s\n", settings->method.name, options->type,
-        options->pure ? " pure" : "", settings_range_name(settings->method.range));
+    bool chosen = options->allocation || options->target_bits > 0 || options->target_size > 0;
+    printf("method           %s: %s%s%s, %s\n", settings->method.name, options->type,
+        options->pure ? " pure" : "", chosen ? ", types of layers chosen" : "",
+        settings_range_name(settings->method.range));
     print_types(&result->plan);
 }
 

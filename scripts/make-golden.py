@@ -2,7 +2,8 @@
 """Write the golden data that the C tests compare against.
 
     make-golden.py tokenizer       tests/golden/tokenizer/
-    make-golden.py logits          tests/golden/logits/
+    make-golden.py logits          tests/golden/logits/ (or the cases named
+                                   after it; new ones go last in the table)
     make-golden.py comparison      tests/golden/comparison/
 
 The C project needs no Python: the files written here are committed, and this
@@ -657,6 +658,18 @@ QWEN3 = {**QWEN2, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3",
          "head_dim": 16, "attention_bias": False, "sliding_window": None,
          "rope_scaling": None}
 
+GEMMA3 = {
+    "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text",
+    "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+    "vocab_size": 97, "max_position_embeddings": 256,
+    "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6,
+    "query_pre_attn_scalar": 24, "sliding_window": 8,
+    "sliding_window_pattern": 3, "rope_theta": 10000.0,
+    "rope_local_base_freq": 50.0,
+    "rope_scaling": {"rope_type": "linear", "factor": 4.0},
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    "torch_dtype": "float32"}
 
 def rope(theta=500.0, **scaling):
     return {"rope_theta": theta, "rope_scaling": scaling}
@@ -714,6 +727,12 @@ LOGITS = {
             theta=10000.0, rope_type="llama3", factor=8.0, low_freq_factor=1.0,
             high_freq_factor=4.0, original_max_position_embeddings=64),
          "max_position_embeddings": 512}, 32, {"rewrite_config": True}),
+    "gemma3": (GEMMA3, 40, {"greedy": True}),
+    # Inside the window of 8; the scalar that GGUF takes for granted.
+    "gemma3-short": ({**GEMMA3, "query_pre_attn_scalar": 16}, 6, {}),
+    "gemma3-parameters": (
+        {**GEMMA3, "final_logit_softcapping": 3.0, "attention_bias": True,
+         "torch_dtype": "bfloat16"}, 24, {"rewrite_config": True}),
 }
 
 
@@ -776,7 +795,7 @@ def greedy(model, ids, steps):
     return out
 
 
-def make_logits():
+def make_logits(cases):
     import torch
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -787,6 +806,8 @@ def make_logits():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     for number, (name, (config, n, options)) in enumerate(LOGITS.items()):
+        if cases and name not in cases:
+            continue
         folder = GOLDEN / "logits" / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -1008,7 +1029,12 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("group", choices=list(makers),
                         help="the group of golden data to write")
-    makers[parser.parse_args().group]()
+    parser.add_argument("case", nargs="*", help="of logits: only these")
+    arguments = parser.parse_args()
+    if arguments.group == "logits":
+        make_logits(arguments.case)
+    else:
+        makers[arguments.group]()
 
 
 if __name__ == "__main__":

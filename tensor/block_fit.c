@@ -15,56 +15,64 @@
 #include "tensor/dtype.h"
 #include "tensor/kernels/kernels.h"
 
-enum { ROUNDS = 3, PICKS_MOST = 16, BUNDLES_MOST = BLOCK_SUBS_MOST / BLOCK_LANES };
+enum { BUNDLES_MOST = BLOCK_SUBS_MOST / BLOCK_LANES, HALVES_MOST = 16 };
+
+/* How much is tried: less where nothing is known of the inputs, so that conversion keeps up with the disk. */
+struct effort {
+    uint32_t tries;  /* first guesses */
+    uint32_t rounds; /* of step 2 */
+    uint32_t
+        reach; /* integer scales on each side of the nearest; or, if there are none, steps besides the line's own */
+};
 
 /* How a type is searched. */
 struct search {
-    uint32_t tries, refits;
-    const float *inverse, *begin; /* see struct block_grid */
-    bool neighbours;              /* of d in half precision: where its rounding matters */
+    const float *inverse, *begin; /* first guesses: see struct block_grid */
+    uint32_t refits;
+    struct effort plain, weighted;
 };
 
-#define COUNT(list) (sizeof(list) / sizeof *(list))
-#define ZERO_SEARCH(list, refits, neighbours)                                                                \
-    {                                                                                                        \
-        COUNT(list), refits, list, NULL, neighbours                                                          \
-    }
-#define LINE_SEARCH(lists, refits)                                                                           \
-    {                                                                                                        \
-        COUNT((lists)[0]), refits, (lists)[0], (lists)[1], false                                             \
-    }
+/* First guesses, in the order of what each adds to those before it, measured on real and on random weights (normal, Laplace, Student's
+ * t with 4 degrees of freedom). Through zero: the level at which the extreme weight lies. */
+static const float levels_q3[] = {
+    -4, -3.15f, -4.75f, -3.8f, -4.45f, -3.45f, 2.85f, -4.2f, 4.9f, -4.95f, 4.0f, 2.4f};
+static const float levels_q4[] = {
+    -8, -7.2f, -8.7f, -7.8f, 6.6f, -9.1f, -8.5f, 6.1f, -9.9f, 8.7f, 9.7f, 8.0f, 5.4f, -9.5f, 6.9f, -7.4f};
+static const float levels_q5[] = {-16, -15.0f, 14.0f, -15.8f, -16.6f, 13.0f, -15.4f, -17.0f, -18.4f, 12.0f,
+    10.4f, -17.6f, -19.6f, 16.6f, 14.4f, 11.0f};
+static const float levels_q6[] = {-32, -31, 31};
+static const float levels_q8[] = {-128};
+static const float levels_nl[] = {-127, 115.9f, -138.1f, -112.7f, -122.2f, 109.5f, 123.8f, -104.8f, -154.0f,
+    92.1f, 139.7f, -90.5f, 150.8f, -98.4f};
 
-/* Through zero: the level at which the extreme weight lies. */
-static const float levels_4[] = {-8, -7.5f, -7, -8.5f, 7, 7.5f, 8, 6.5f};
-static const float levels_5[] = {-16, -15.5f, 15, 15.5f, -16.5f, 14.5f};
-static const float levels_8[] = {-128, 127};
-static const float levels_3[] = {-4, -3.5f, -3, -4.5f, 3, 3.5f, 4, 2.5f};
-static const float levels_6[] = {-32, -31.5f, 31, 31.5f};
-static const float levels_nl[] = {-127, -120, -113, -135, 113, 107, 120, 100};
-
-/* With an offset: how many steps the range has, and where the line begins. */
-static const float lines_2[2][8] = {
-    {3, 2.6f, 3.4f, 3.8f, 3.4f, 3.8f, 4.2f, 4.6f}, {0, 0, 0, 0, .06f, .06f, .1f, .15f}};
-static const float lines_4[2][8] = {
-    {15, 14, 15.5f, 16.5f, 15.5f, 16, 17, 18}, {0, 0, 0, 0, .03f, .03f, .05f, .07f}};
-static const float lines_5[2][4] = {{31, 30, 31.5f, 32}, {0, 0, 0, 0.01f}};
+/* With an offset: how many steps the range has, and where the line begins, in parts of the range. */
+static const float steps_2[] = {
+    3.57f, 3.45f, 3.53f, 4.48f, 3.41f, 3.85f, 3.45f, 3.41f, 3.66f, 4.69f, 4.41f, 3.8f};
+static const float begin_2[] = {.08f, .14f, 0, .18f, .02f, 0, .1f, .18f, .24f, .14f, .24f, .24f};
+static const float steps_4[] = {15.62f, 15.62f, 15.15f, 14.42f, 15.15f, 15.62f, 14.15f, 14.85f, 16.3f, 16.67f,
+    17.05f, 16.67f, 17.05f, 14.71f, 17.44f, 17.86f};
+static const float begin_4[] = {
+    .02f, 0, .02f, .02f, 0, .04f, 0, 0, 0, .08f, .06f, .1f, .04f, .04f, .02f, .14f};
+static const float steps_5[] = {31, 30.1f, 31.31f, 31.63f, 29.25f, 30.69f, 30.69f, 31.63f, 29.81f, 32.29f,
+    32.63f, 32.29f, 32.98f, 33.7f, 31.31f, 32.98f};
+static const float begin_5[] = {0, 0, 0, .02f, 0, .02f, 0, 0, .02f, .02f, .04f, 0, .06f, 0, .02f, .02f};
 
 static const struct search searches[BLOCK_COUNT] = {
-    [BLOCK_Q4_0] = ZERO_SEARCH(levels_4, 1, false),
-    [BLOCK_Q4_1] = LINE_SEARCH(lines_4, 1),
-    [BLOCK_Q5_0] = ZERO_SEARCH(levels_5, 1, false),
-    [BLOCK_Q5_1] = LINE_SEARCH(lines_5, 1),
-    [BLOCK_Q8_0] = ZERO_SEARCH(levels_8, 0, true),
-    [BLOCK_Q2_K] = LINE_SEARCH(lines_2, 2),
-    [BLOCK_Q3_K] = ZERO_SEARCH(levels_3, 1, false),
-    [BLOCK_Q4_K] = LINE_SEARCH(lines_4, 2),
-    [BLOCK_Q5_K] = LINE_SEARCH(lines_5, 1),
-    [BLOCK_Q6_K] = ZERO_SEARCH(levels_6, 1, false),
-    [BLOCK_IQ4_NL] = ZERO_SEARCH(levels_nl, 1, false),
-    [BLOCK_IQ4_XS] = ZERO_SEARCH(levels_nl, 1, false),
+    [BLOCK_Q4_0] = {levels_q4, NULL, 1, {5, 1, 0}, {16, 1, 0}},
+    [BLOCK_Q4_1] = {steps_4, begin_4, 1, {8, 1, 0}, {16, 1, 0}},
+    [BLOCK_Q5_0] = {levels_q5, NULL, 1, {6, 1, 0}, {16, 1, 0}},
+    [BLOCK_Q5_1] = {steps_5, begin_5, 1, {8, 1, 0}, {16, 1, 0}},
+    [BLOCK_Q8_0] = {levels_q8, NULL, 0, {1, 1, 2}, {1, 1, 12}},
+    [BLOCK_Q2_K] = {steps_2, begin_2, 1, {5, 3, 1}, {12, 4, 1}},
+    [BLOCK_Q3_K] = {levels_q3, NULL, 1, {5, 2, 1}, {12, 4, 1}},
+    [BLOCK_Q4_K] = {steps_4, begin_4, 1, {8, 3, 1}, {16, 4, 1}},
+    [BLOCK_Q5_K] = {steps_5, begin_5, 1, {8, 3, 1}, {16, 4, 1}},
+    [BLOCK_Q6_K] = {levels_q6, NULL, 1, {2, 2, 6}, {3, 3, 6}},
+    [BLOCK_IQ4_NL] = {levels_nl, NULL, 1, {6, 1, 0}, {14, 1, 0}},
+    [BLOCK_IQ4_XS] = {levels_nl, NULL, 1, {6, 3, 1}, {14, 4, 1}},
 };
 
-static struct block_grid grid_of(enum block_type type)
+static struct block_grid grid_of(enum block_type type, const struct effort *effort)
 {
     const struct block_form *form = block_form(type);
     const struct search *search = &searches[type];
@@ -75,7 +83,10 @@ static struct block_grid grid_of(enum block_type type)
         .levels = form->levels,
         .offset = form->offset,
         .below_zero = form->min_most > 0,
-        .tries = search->tries,
+        .scale_least = (float)form->scale_least,
+        .scale_most = (float)form->scale_most,
+        .min_most = (float)form->min_most,
+        .tries = effort->tries,
         .refits = search->refits,
         .try_inverse = search->inverse,
         .try_begin = search->begin,
@@ -88,21 +99,10 @@ struct bundle {
     enum block_type type;
     const struct block_form *form;
     struct block_grid grid;
+    const struct effort *effort;
     struct block_lanes lanes;
     float steps[BLOCK_LANES], offsets[BLOCK_LANES]; /* the best lines */
 };
-
-/* Candidates for every lane, and which was taken. */
-struct picks {
-    uint32_t count, best[BLOCK_LANES];
-    float steps[PICKS_MOST][BLOCK_LANES], offsets[PICKS_MOST][BLOCK_LANES], errors[BLOCK_LANES];
-};
-
-static void pick(struct picks *picks, const struct bundle *bundle)
-{
-    kernels()->block_pick(picks->best, picks->errors, &bundle->grid, &bundle->lanes, picks->steps[0],
-        picks->offsets[0], picks->count);
-}
 
 /* 1 / the greatest importance of each of `count` stretches, or all importances 1 if it is 0. */
 static float part_of(const float *importance, uint32_t n)
@@ -112,16 +112,17 @@ static float part_of(const float *importance, uint32_t n)
     return most > 0x1p-100f ? 1 / most : 0;
 }
 
-/* Weights [BLOCK_LANES][n] into lanes; parts [BLOCK_LANES]: part_of the block of each. False if one is not finite. */
+/* Weights [BLOCK_LANES][n] into lanes; parts [BLOCK_LANES]: part_of the block of each. False if one is too large, or not finite. */
 static bool gather(struct bundle *bundle, enum block_type type, const float *weights, const float *importance,
     const float *parts)
 {
-    bool finite;
+    bool within;
     bundle->type = type;
     bundle->form = block_form(type);
-    bundle->grid = grid_of(type);
-    kernels()->block_gather(&bundle->lanes, &finite, weights, importance, parts, bundle->grid.n);
-    return finite;
+    bundle->effort = importance ? &searches[type].weighted : &searches[type].plain;
+    bundle->grid = grid_of(type, bundle->effort);
+    kernels()->block_gather(&bundle->lanes, &within, weights, importance, parts, bundle->grid.n);
+    return within;
 }
 
 static void search(struct bundle *bundle)
@@ -129,72 +130,78 @@ static void search(struct bundle *bundle)
     kernels()->block_search(bundle->steps, bundle->offsets, &bundle->grid, &bundle->lanes);
 }
 
-static bool fits(uint16_t half)
+/* Half precision, where only 0 becomes 0: the smallest step serves weights below it better than none. */
+static uint16_t half_of(float x)
 {
-    return (half & 0x7fff) < 0x7c00;
+    const uint16_t half = dtype_f32_to_f16(x);
+    if ((half & 0x7fff) == 0 && x != 0) return half | 1;
+    return half & 0x7fff ? half : 0;
 }
 
-static void encode(struct block_parts *parts, const struct bundle *bundle, uint32_t sub, const float *weights)
+static float rounded(float x)
 {
-    const struct block_line line = block_parts_line(bundle->type, parts, sub);
-    kernels()->block_codes(
-        parts->codes + sub * bundle->grid.n, &bundle->grid, weights, line.step, line.offset);
+    return dtype_f16_to_f32(half_of(x));
+}
+
+/* half_of for a bundle, and back; false if one of the first `count` does not fit. */
+static bool round_lanes(uint16_t halves[BLOCK_LANES], float values[BLOCK_LANES], uint32_t count)
+{
+    uint32_t most = 0;
+    kernels()->f32_to_f16(halves, values, BLOCK_LANES);
+    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
+        const uint16_t size = halves[lane] & 0x7fff;
+        if (size == 0) halves[lane] = half_of(values[lane]);
+        if (lane < count && size > most) most = size;
+    }
+    kernels()->f16_to_f32(values, halves, BLOCK_LANES);
+    return most < 0x7c00;
 }
 
 /* ---- blocks without integer scales ---- */
 
-/* Half precision numbers beside `half`: away from zero, and towards it. */
-static uint16_t beside(uint16_t half, uint32_t which)
+/* The best line's step and larger ones, each as it is stored. Where codes are that many, each step rounds the weights anew, and
+ * one of them is lucky. */
+static void choose_halves(struct bundle *bundle)
 {
-    const uint16_t size = half & 0x7fff;
-    if (which == 1 && size < 0x7bff) return half + 1;
-    if (which == 2 && size > 0) return half - 1;
-    return half;
-}
-
-/* d of every lane, the best of three. */
-static void choose_halves(uint16_t d[BLOCK_LANES], const struct bundle *bundle)
-{
-    struct picks picks = {.count = 3};
-    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
-        for (uint32_t k = 0; k < picks.count; k++)
-            picks.steps[k][lane] = dtype_f16_to_f32(beside(d[lane], k));
+    const uint32_t count = bundle->effort->reach + 1;
+    float steps[HALVES_MOST][BLOCK_LANES];
+    uint16_t halves[BLOCK_LANES];
+    uint32_t best[BLOCK_LANES];
+    for (uint32_t k = 0; k < count; k++) {
+        for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
+            steps[k][lane] = bundle->steps[lane] * (1 + (float)k / 128);
+        round_lanes(halves, steps[k], 0);
     }
-    pick(&picks, bundle);
+    kernels()->block_pick(best, &bundle->grid, &bundle->lanes, steps[0], count);
     for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
-        d[lane] = beside(d[lane], picks.best[lane]);
+        bundle->steps[lane] = steps[best[lane]][lane];
 }
 
-/* Up to BLOCK_LANES blocks. False if a line does not fit half precision. */
+/* Up to BLOCK_LANES blocks. False if a line does not fit half precision. An offset too small for it is none. */
 static bool fit_small(struct block_parts *out, struct bundle *bundle, const float *weights, uint32_t blocks)
 {
-    uint16_t d[BLOCK_LANES];
-    bool fit = true;
+    uint16_t d[BLOCK_LANES], m[BLOCK_LANES] = {0};
+    uint8_t codes[BLOCK_LANES][BLOCK_LANE_WEIGHTS];
     search(bundle);
-    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
-        d[lane] = dtype_f32_to_f16(bundle->steps[lane]);
-    if (searches[bundle->type].neighbours) choose_halves(d, bundle);
-    for (uint32_t lane = 0; lane < blocks; lane++) {
+    if (bundle->effort->reach) choose_halves(bundle);
+    bool fits = round_lanes(d, bundle->steps, blocks);
+    if (bundle->form->offset) {
+        for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
+            if (fabsf(bundle->offsets[lane]) < 0x1p-25f) bundle->offsets[lane] = 0;
+        fits = round_lanes(m, bundle->offsets, blocks) && fits;
+    }
+    kernels()->block_codes(codes[0], &bundle->grid, weights, bundle->steps, bundle->offsets, blocks);
+    for (uint32_t lane = 0; fits && lane < blocks; lane++) {
         out[lane].d = d[lane];
-        out[lane].m = bundle->form->offset ? dtype_f32_to_f16(bundle->offsets[lane]) : 0;
+        out[lane].m = m[lane];
         out[lane].scale[0] = 1;
         out[lane].min[0] = 0;
-        if (!fits(out[lane].d) || !fits(out[lane].m)) {
-            fit = false;
-            continue;
-        }
-        encode(&out[lane], bundle, 0, weights + (uint64_t)lane * bundle->grid.n);
+        memcpy(out[lane].codes, codes[lane], sizeof codes[lane]);
     }
-    return fit;
+    return fits;
 }
 
 /* ---- blocks with integer scales ---- */
-
-static int32_t clamped(float x, int32_t least, int32_t most)
-{
-    if (!(x > (float)least)) return least;
-    return x < (float)most ? (int32_t)lrintf(x) : most;
-}
 
 /* What of a block is not codes. */
 struct scales {
@@ -204,42 +211,21 @@ struct scales {
     double error;
 };
 
-/* Candidate k of a sub-block whose best line is given: three scales, and with each the three minima around the one that leaves the middle
- * of the line in its place. */
-static void candidate(int32_t *scale, int32_t *min, uint32_t k, const struct bundle *bundle,
-    const struct scales *scales, uint32_t lane)
+/* Choose scale and min of every lane, sub-blocks first .. first + BLOCK_LANES - 1; the error is added. Where it is not the last
+ * choice, the nearest will do. */
+static void choose_integers(struct scales *scales, const struct bundle *bundle, uint32_t first, bool last)
 {
-    const struct block_form *form = bundle->form;
-    const float step = bundle->steps[lane], offset = bundle->offsets[lane];
-    const float ratio = scales->d != 0 ? step / scales->d : 0;
-    const int32_t nearest = clamped(ratio, form->scale_least, form->scale_most);
-    *scale = clamped((float)(nearest + (int32_t)(k % 3) - 1), form->scale_least, form->scale_most);
-    *min = 0;
-    if (!form->min_most || scales->m == 0) return;
-    const float middle = (bundle->grid.lowest + bundle->grid.highest) / 2;
-    const float moved = offset + (step - scales->d * (float)*scale) * middle;
-    const int32_t at = clamped(-moved / scales->m, 0, form->min_most);
-    *min = clamped((float)(at + (int32_t)(k / 3) - 1), 0, form->min_most);
-}
-
-/* Choose scale and min of every lane, sub-blocks first .. first + BLOCK_LANES - 1; the error is added. */
-static void choose_integers(struct scales *scales, const struct bundle *bundle, uint32_t first)
-{
-    struct picks picks = {.count = bundle->form->min_most ? 9 : 3};
-    int32_t scale, min;
+    struct block_halves halves = {.d = scales->d, .m = scales->m};
+    struct block_integers integers;
+    halves.reach = last ? bundle->effort->reach : 0;
+    halves.reach_min = last && bundle->form->min_most ? 1 : 0;
+    memcpy(halves.steps, bundle->steps, sizeof halves.steps);
+    memcpy(halves.offsets, bundle->offsets, sizeof halves.offsets);
+    kernels()->block_choose(&integers, &bundle->grid, &bundle->lanes, &halves);
     for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
-        for (uint32_t k = 0; k < picks.count; k++) {
-            candidate(&scale, &min, k, bundle, scales, lane);
-            picks.steps[k][lane] = scales->d * (float)scale;
-            picks.offsets[k][lane] = -(scales->m * (float)min);
-        }
-    }
-    pick(&picks, bundle);
-    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
-        candidate(&scale, &min, picks.best[lane], bundle, scales, lane);
-        scales->scale[first + lane] = (int16_t)scale;
-        scales->min[first + lane] = (uint8_t)min;
-        scales->error += (double)picks.errors[lane];
+        scales->scale[first + lane] = (int16_t)integers.scale[lane];
+        scales->min[first + lane] = (uint8_t)integers.min[lane];
+        scales->error += (double)integers.error[lane];
     }
 }
 
@@ -279,11 +265,11 @@ static void solve(struct scales *scales, const struct normal *normal)
     } else if (normal->dd > 0 && normal->mm == 0) {
         d = normal->dx / normal->dd;
     }
-    scales->d = dtype_f16_to_f32(dtype_f32_to_f16((float)d));
-    scales->m = dtype_f16_to_f32(dtype_f32_to_f16((float)(m > 0 ? m : 0)));
+    scales->d = rounded((float)d);
+    scales->m = m > 0 ? rounded((float)m) : 0;
 }
 
-/* d that brings the largest step to the end of the scales' range, and dmin likewise. */
+/* d that brings the largest step to the end of the scales' range, but for what a choice may reach beyond it, and dmin likewise. */
 static void first_guess(struct scales *scales, const struct bundle *bundles, uint32_t count)
 {
     const struct block_form *form = bundles->form;
@@ -294,17 +280,26 @@ static void first_guess(struct scales *scales, const struct bundle *bundles, uin
         if (fabsf(bundle->steps[lane]) > fabsf(step)) step = bundle->steps[lane];
         if (-bundle->offsets[lane] > offset) offset = -bundle->offsets[lane];
     }
-    const int32_t end = form->scale_least < 0 ? form->scale_least : form->scale_most;
-    scales->d = dtype_f16_to_f32(dtype_f32_to_f16(step / (float)end));
-    scales->m = form->min_most ? dtype_f16_to_f32(dtype_f32_to_f16(offset / (float)form->min_most)) : 0;
+    const int32_t end =
+        form->scale_least < 0 ? form->scale_least + (int32_t)bundles->effort->reach - 1 : form->scale_most;
+    scales->d = rounded(step / (float)end);
+    scales->m = form->min_most ? rounded(offset / (float)form->min_most) : 0;
 }
 
-static void put_scales(struct block_parts *out, const struct scales *scales)
+static void finish(
+    struct block_parts *out, const struct bundle *bundle, const struct scales *scales, const float *weights)
 {
+    float steps[BLOCK_SUBS_MOST], offsets[BLOCK_SUBS_MOST];
     out->d = dtype_f32_to_f16(scales->d);
     out->m = dtype_f32_to_f16(scales->m);
     memcpy(out->scale, scales->scale, sizeof out->scale);
     memcpy(out->min, scales->min, sizeof out->min);
+    for (uint32_t sub = 0; sub < bundle->form->subs; sub++) {
+        const struct block_line line = block_parts_line(bundle->type, out, sub);
+        steps[sub] = line.step;
+        offsets[sub] = line.offset;
+    }
+    kernels()->block_codes(out->codes, &bundle->grid, weights, steps, offsets, bundle->form->subs);
 }
 
 /* One block of `count` bundles. */
@@ -315,35 +310,34 @@ static bool fit_large(struct block_parts *out, struct bundle *bundles, uint32_t 
         search(&bundles[i]);
     first_guess(&scales, bundles, count);
     if (!isfinite(scales.d) || !isfinite(scales.m)) return false;
-    for (int round = 0; round < ROUNDS; round++) {
+    for (uint32_t left = bundles->effort->rounds; left--;) {
         struct normal normal = {0};
         scales.error = 0;
         for (uint32_t i = 0; i < count; i++)
-            choose_integers(&scales, &bundles[i], i * BLOCK_LANES);
+            choose_integers(&scales, &bundles[i], i * BLOCK_LANES, left <= 0);
         if (scales.error < best.error) best = scales;
-        if (round + 1 == ROUNDS) break;
+        if (left == 0) break;
         for (uint32_t i = 0; i < count; i++)
             add_normal(&normal, &bundles[i], &scales, i * BLOCK_LANES);
         solve(&scales, &normal);
         if (!isfinite(scales.d) || !isfinite(scales.m)) break;
     }
-    put_scales(out, &best);
-    for (uint32_t sub = 0; sub < bundles->form->subs; sub++)
-        encode(out, bundles, sub, weights + (uint64_t)sub * bundles->grid.n);
+    finish(out, bundles, &best, weights);
     return true;
 }
 
 /* ---- what block_fit.h offers ---- */
 
-/* One large block, or up to BLOCK_LANES small ones; *finite: whether all weights are. */
+/* One large block, or up to BLOCK_LANES small ones; *within: whether no weight is too large or not finite. */
 static bool fit_some(struct block_parts *out, enum block_type type, const float *weights,
-    const float *importance, uint32_t blocks, bool *finite)
+    const float *importance, uint32_t blocks, bool *within)
 {
     const struct block_form *form = block_form(type);
     const uint32_t count = form->subs == 1 ? 1 : form->subs / BLOCK_LANES;
     struct bundle bundles[BUNDLES_MOST];
-    float parts[BLOCK_LANES], padded[2][BLOCK_LANES * BLOCK_LANE_WEIGHTS] = {{0}};
+    float parts[BLOCK_LANES], padded[2][BLOCK_LANES * BLOCK_LANE_WEIGHTS];
     if (form->subs == 1 && blocks < BLOCK_LANES) {
+        memset(padded, 0, sizeof padded);
         memcpy(padded[0], weights, blocks * form->weights * sizeof *weights);
         if (importance) memcpy(padded[1], importance, blocks * form->weights * sizeof *importance);
         weights = padded[0];
@@ -355,20 +349,20 @@ static bool fit_some(struct block_parts *out, enum block_type type, const float 
         else
             parts[lane] = parts[0];
     }
-    *finite = true;
-    for (uint32_t i = 0; i < count && *finite; i++) {
+    *within = true;
+    for (uint32_t i = 0; i < count && *within; i++) {
         const uint64_t first = (uint64_t)i * BLOCK_LANES * form->sub;
-        *finite = gather(&bundles[i], type, weights + first, importance ? importance + first : NULL, parts);
+        *within = gather(&bundles[i], type, weights + first, importance ? importance + first : NULL, parts);
     }
-    if (!*finite) return false;
+    if (!*within) return false;
     return form->subs == 1 ? fit_small(out, bundles, weights, blocks)
                            : fit_large(out, bundles, count, weights);
 }
 
 bool block_fit(struct block_parts *out, enum block_type type, const float *weights, const float *importance)
 {
-    bool finite;
-    return fit_some(out, type, weights, importance, 1, &finite);
+    bool within;
+    return fit_some(out, type, weights, importance, 1, &within);
 }
 
 void block_fit_sub(struct block_parts *parts, enum block_type type, uint32_t sub, const float *weights,
@@ -385,7 +379,7 @@ void block_fit_sub(struct block_parts *parts, enum block_type type, uint32_t sub
             part[lane] = importance ? part_of(importance, form->sub) : 0;
         gather(&bundle, type, padded[0], importance ? padded[1] : NULL, part);
         search(&bundle);
-        choose_integers(&scales, &bundle, 0);
+        choose_integers(&scales, &bundle, 0, true);
         parts->scale[sub] = scales.scale[0];
         parts->min[sub] = scales.min[0];
     }
@@ -394,9 +388,9 @@ void block_fit_sub(struct block_parts *parts, enum block_type type, uint32_t sub
 
 void block_fit_codes(struct block_parts *parts, enum block_type type, uint32_t sub, const float *weights)
 {
-    const struct block_grid grid = grid_of(type);
+    const struct block_grid grid = grid_of(type, &searches[type].plain);
     const struct block_line line = block_parts_line(type, parts, sub);
-    kernels()->block_codes(parts->codes + sub * grid.n, &grid, weights, line.step, line.offset);
+    kernels()->block_codes(parts->codes + sub * grid.n, &grid, weights, &line.step, &line.offset, 1);
 }
 
 static uint64_t largest(const float *weights, uint32_t count)
@@ -431,8 +425,8 @@ bool block_fit_rows(uint8_t *out, enum block_type type, const float *weights, ui
             const uint64_t left = (cols - *col) / form->weights;
             const uint32_t blocks = left < most ? (uint32_t)left : most;
             const float *part = importance ? importance + *col : NULL;
-            bool finite;
-            if (!fit_some(parts, type, weights + *col, part, blocks, &finite)) {
+            bool within;
+            if (!fit_some(parts, type, weights + *col, part, blocks, &within)) {
                 *col += fault_at(type, weights + *col, part, blocks);
                 return false;
             }

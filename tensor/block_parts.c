@@ -50,6 +50,7 @@ static void take_q3_k(struct block_parts *parts, const uint8_t *block)
 
 static void put_q3_k(uint8_t *block, const struct block_parts *parts)
 {
+    memset(block + 96, 0, 12);
     for (int sub = 0; sub < 16; sub++) {
         const int scale = parts->scale[sub] + 32;
         block[96 + sub % 8] |= (uint8_t)((scale & 15) << sub / 8 * 4);
@@ -104,6 +105,7 @@ static void take_iq4_xs(struct block_parts *parts, const uint8_t *block)
 
 static void put_iq4_xs(uint8_t *block, const struct block_parts *parts)
 {
+    memset(block + 2, 0, 6);
     for (int sub = 0; sub < 8; sub++) {
         const int scale = parts->scale[sub] + 32;
         block[4 + sub / 2] |= (uint8_t)((scale & 15) << sub % 2 * 4);
@@ -148,30 +150,68 @@ const struct block_form *block_form(enum block_type type)
 
 /* ---- codes ---- */
 
-static void take_plane(
-    uint8_t *codes, const uint8_t *block, const struct plane *plane, uint32_t weights, uint32_t shift)
+/* Called with constants, so that the loops have known lengths. */
+#define PLANE_INLINE static inline __attribute__((always_inline))
+
+PLANE_INLINE void take_span(
+    uint8_t *codes, const uint8_t *block, uint32_t weights, uint32_t width, uint32_t span, uint32_t shift)
 {
-    const uint32_t bytes = plane->span * plane->width / 8, mask = (1u << plane->width) - 1;
-    const uint8_t *from = block + plane->at;
-    for (uint32_t begin = 0; begin < weights; begin += bytes) {
-        const uint32_t at = begin % plane->span / bytes * plane->width;
-        for (uint32_t i = 0; i < bytes; i++)
-            codes[begin + i] |= (uint8_t)((from[i] >> at & mask) << shift);
-        if ((begin + bytes) % plane->span == 0) from += bytes;
+    const uint32_t bytes = span * width / 8, mask = (1u << width) - 1;
+    for (uint32_t begin = 0; begin < weights; begin += span, block += bytes) {
+        for (uint32_t part = 0; part < 8 / width; part++) {
+            for (uint32_t i = 0; i < bytes; i++)
+                codes[begin + part * bytes + i] |= (uint8_t)((block[i] >> part * width & mask) << shift);
+        }
     }
 }
 
-static void put_plane(
-    uint8_t *block, const uint8_t *codes, const struct plane *plane, uint32_t weights, uint32_t shift)
+/* Every byte belongs to one plane. */
+PLANE_INLINE void put_span(uint8_t *restrict block, const uint8_t *restrict codes, uint32_t weights,
+    uint32_t width, uint32_t span, uint32_t shift, uint32_t flipped)
 {
-    const uint32_t bytes = plane->span * plane->width / 8, mask = (1u << plane->width) - 1;
-    uint8_t *to = block + plane->at;
-    for (uint32_t begin = 0; begin < weights; begin += bytes) {
-        const uint32_t at = begin % plane->span / bytes * plane->width;
-        for (uint32_t i = 0; i < bytes; i++)
-            to[i] |= (uint8_t)((codes[begin + i] >> shift & mask) << at);
-        if ((begin + bytes) % plane->span == 0) to += bytes;
+    const uint32_t bytes = span * width / 8, mask = (1u << width) - 1;
+    for (uint32_t begin = 0; begin < weights; begin += span, block += bytes) {
+        for (uint32_t i = 0; i < bytes; i++) {
+            uint32_t byte = 0;
+            for (uint32_t part = 0; part < 8 / width; part++)
+                byte |= (codes[begin + part * bytes + i] >> shift & mask) << part * width;
+            block[i] = (uint8_t)(byte ^ flipped);
+        }
     }
+}
+
+/* CASE(width, span) for the planes of the table. */
+#define CHOOSE_PLANE(CASE)                                                                                   \
+    switch (plane->width * 1000 + plane->span) {                                                             \
+        CASE(8, 32)                                                                                          \
+        CASE(4, 32)                                                                                          \
+        CASE(4, 64)                                                                                          \
+        CASE(4, 128)                                                                                         \
+        CASE(2, 128)                                                                                         \
+        CASE(1, 256)                                                                                         \
+        CASE(1, 8)                                                                                           \
+    }
+
+static void take_plane(
+    uint8_t *codes, const uint8_t *block, const struct plane *plane, uint32_t weights, uint32_t shift)
+{
+#define CASE(width, span)                                                                                    \
+    case width * 1000 + span:                                                                                \
+        take_span(codes, block + plane->at, weights, width, span, shift);                                    \
+        return;
+    CHOOSE_PLANE(CASE)
+#undef CASE
+}
+
+static void put_plane(uint8_t *block, const uint8_t *codes, const struct plane *plane, uint32_t weights,
+    uint32_t shift, uint32_t flipped)
+{
+#define CASE(width, span)                                                                                    \
+    case width * 1000 + span:                                                                                \
+        put_span(block + plane->at, codes, weights, width, span, shift, flipped);                            \
+        return;
+    CHOOSE_PLANE(CASE)
+#undef CASE
 }
 
 static uint16_t take_half(const uint8_t *at)
@@ -204,14 +244,12 @@ void block_parts_put(uint8_t *block, enum block_type type, const struct block_pa
 {
     const struct layout *layout = &table[type];
     const struct block_form *form = &layout->form;
-    memset(block, 0, block_info(type)->bytes);
     put_half(block + layout->d, parts->d);
     if (form->offset) put_half(block + layout->m, parts->m);
     if (layout->put_scales) layout->put_scales(block, parts);
-    put_plane(block, parts->codes, &layout->low, form->weights, 0);
-    if (layout->high.width) put_plane(block, parts->codes, &layout->high, form->weights, layout->low.width);
-    for (uint32_t i = 0; layout->flipped && i < form->weights; i++)
-        block[layout->low.at + i] ^= layout->flipped;
+    put_plane(block, parts->codes, &layout->low, form->weights, 0, layout->flipped);
+    if (layout->high.width)
+        put_plane(block, parts->codes, &layout->high, form->weights, layout->low.width, 0);
 }
 
 /* ---- values ---- */

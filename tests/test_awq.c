@@ -504,14 +504,15 @@ static void release_layer(struct layer *layer)
         memory_free(layer->data[role]);
 }
 
-/* x / rms(x) * gain */
-static void norm(double *out, const double *x, const float *gain, uint64_t count)
+/* x / rms(x) * (gain + offset), or x where the layer has no such norm */
+static void norm(const struct layer *layer, double *out, const double *x, enum role role, uint64_t count)
 {
+    const float *gain = layer->data[role], offset = layer->config.architecture->gain_offset;
     double square = 1e-6;
     for (uint64_t i = 0; i < count; i++)
         square += x[i] * x[i] / (double)count;
     for (uint64_t i = 0; i < count; i++)
-        out[i] = x[i] / sqrt(square) * gain[i];
+        out[i] = gain ? x[i] / sqrt(square) * (gain[i] + offset) : x[i];
 }
 
 static void linear(const struct layer *layer, double *y, const double *x, enum role role, enum role bias)
@@ -527,7 +528,7 @@ static void head_norms(const struct layer *layer, double *x, enum role role, uin
 {
     uint64_t size = layer->config.head_size;
     for (uint64_t head = 0; layer->data[role] && head < heads; head++)
-        norm(x + head * size, x + head * size, layer->data[role], size);
+        norm(layer, x + head * size, x + head * size, role, size);
 }
 
 /* One head of one token: softmax(q k / sqrt(size)) v over the tokens up to it. Positions play no part in folding. */
@@ -554,7 +555,7 @@ static void attention(const struct layer *layer, double (*x)[48])
     double k[TOKENS][48], v[TOKENS][48], q[48], normed[48], mixed[48], out[48];
     uint64_t size = layer->config.head_size, group = layer->config.heads / layer->config.kv_heads;
     for (uint64_t token = 0; token < TOKENS; token++) {
-        norm(normed, x[token], layer->data[ROLE_ATTENTION_NORM], 48);
+        norm(layer, normed, x[token], ROLE_ATTENTION_NORM, 48);
         linear(layer, k[token], normed, ROLE_K, ROLE_K_BIAS);
         linear(layer, v[token], normed, ROLE_V, ROLE_V_BIAS);
         head_norms(layer, k[token], ROLE_K_NORM, layer->config.kv_heads);
@@ -563,6 +564,7 @@ static void attention(const struct layer *layer, double (*x)[48])
         for (uint64_t head = 0; head < layer->config.heads; head++)
             attend(mixed + head * size, q + head * size, k, v, token, head / group * size, size);
         linear(layer, out, mixed, ROLE_O, ROLE_O_BIAS);
+        norm(layer, out, out, ROLE_ATTENTION_POST_NORM, 48);
         for (uint64_t i = 0; i < 48; i++)
             x[token][i] += out[i];
     }
@@ -571,12 +573,13 @@ static void attention(const struct layer *layer, double (*x)[48])
 static void feed_forward(const struct layer *layer, double *x)
 {
     double normed[48], gate[64], up[64], out[48];
-    norm(normed, x, layer->data[ROLE_MLP_NORM], 48);
+    norm(layer, normed, x, ROLE_MLP_NORM, 48);
     linear(layer, gate, normed, ROLE_GATE, ROLE_GATE_BIAS);
     linear(layer, up, normed, ROLE_UP, ROLE_UP_BIAS);
     for (uint64_t i = 0; i < 64; i++)
         up[i] *= gate[i] / (1 + exp(-gate[i]));
     linear(layer, out, up, ROLE_DOWN, ROLE_DOWN_BIAS);
+    norm(layer, out, out, ROLE_MLP_POST_NORM, 48);
     for (uint64_t i = 0; i < 48; i++)
         x[i] += out[i];
 }
@@ -603,7 +606,8 @@ static void fold(struct layer *layer, enum stage stage, const float *scales)
     memcpy(by, scales, layer->rows[pair->producer] * sizeof *by);
     if (stage == WALK_O) fold_heads(by, scales, &layer->config);
     if (!layers_role_is_linear(pair->producer)) {
-        fold_gain(layer->data[pair->producer], layer->rows[pair->producer], by);
+        fold_gain(layer->data[pair->producer], layer->rows[pair->producer], by,
+            layer->config.architecture->gain_offset);
         return;
     }
     fold_rows(layer->data[pair->producer], layer->rows[pair->producer], layer->cols[pair->producer], by);
@@ -632,10 +636,10 @@ static void check_fold(struct layer *layer, enum stage stage, uint64_t *state)
 /* Every stage of every architecture, with and without biases, one fold on top of the other. */
 static void test_folding_is_exact(void)
 {
-    const char *architectures[] = {
-        "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"};
+    const char *architectures[] = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM",
+        "Qwen3ForCausalLM", "Gemma3ForCausalLM"};
     uint64_t state = 16;
-    for (int i = 0; i < 8; i++) {
+    for (size_t i = 0; i < 2 * sizeof architectures / sizeof *architectures; i++) {
         struct layer layer = make_layer(architectures[i / 2], i % 2, &state);
         for (int stage = 0; stage < WALK_STAGES; stage++)
             check_fold(&layer, (enum stage)stage, &state);

@@ -356,12 +356,59 @@ static const char *golden_model(const char *name, const char *tokenizer, uint64_
 /* Biases, norms of heads, heads wider than the model: all architectures. */
 static void test_folding_in_every_architecture(void)
 {
-    static const char *const names[] = {"qwen2", "qwen3", "mistral", "llama-bias", "llama-headdim"};
+    static const char *const names[] = {"qwen2", "qwen3", "mistral", "llama-bias", "llama-headdim", "gemma3"};
     uint64_t count;
     tiny_model_folder("tokenizer", (struct tiny_model){0});
     char *tokenizer = testing_read(testing_path("tokenizer/tokenizer.json"), &count);
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
         check_folding(golden_model(names[i], tokenizer, count), names[i]);
+    memory_free(tokenizer);
+}
+
+/* What is new in a layer disturbs no method: each does better than rounding, measured at the matrices. */
+static void check_methods(const char *name, const char *folder)
+{
+    static const char *const methods[] = {"rtn", "gptq", "awq", "awq+gptq"};
+    double errors[4];
+    for (unsigned i = 0; i < 4; i++) {
+        struct quantize_options options = options_for(folder, testing_path("%s-%u.nbl", name, i), methods[i]);
+        options.group = "16";
+        if (i == 0) options.range = "hessian";
+        struct outcome sum = check_run(&options);
+        errors[i] = outcome_relative(&sum);
+    }
+    CU_ASSERT_TRUE(errors[1] < errors[0] && errors[3] < errors[2]);
+    CU_ASSERT_TRUE(errors[2] < errors[0] * 1.05); /* scales are chosen before what comes in changes */
+}
+
+static void test_methods_in_every_architecture(void)
+{
+    static const char *const names[] = {"gemma3"};
+    uint64_t count;
+    tiny_model_folder("tokenizer", (struct tiny_model){0});
+    char *tokenizer = testing_read(testing_path("tokenizer/tokenizer.json"), &count);
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
+        check_methods(names[i], golden_model(names[i], tokenizer, count));
+    memory_free(tokenizer);
+}
+
+/* A norm after o and down: what is missing in the stream is no target of theirs. */
+static void test_no_residual_behind_a_norm(void)
+{
+    uint64_t count;
+    tiny_model_folder("tokenizer", (struct tiny_model){0});
+    char *tokenizer = testing_read(testing_path("tokenizer/tokenizer.json"), &count);
+    const char *folder = golden_model("gemma3", tokenizer, count);
+    struct quantize_options options = options_for(folder, testing_path("residual.nbl"), "gptq");
+    struct error err = {0};
+    options.group = "16";
+    char *said = quantize_aloud(options, OK);
+    CU_ASSERT_PTR_NOT_NULL(strstr(said, "--correction inputs"));
+    memory_free(said);
+    options.correction = "residual";
+    options.output = testing_path("refused.nbl");
+    CHECK(quantize(&options, &err) == ERR_UNSUPPORTED, &err);
+    CHECK(strstr(err.text, "Gemma3ForCausalLM norms what o and down give") != NULL, &err);
     memory_free(tokenizer);
 }
 
@@ -726,6 +773,8 @@ int main(void)
         {"models", test_models},
         {"folding", test_folding},
         {"folding in every architecture", test_folding_in_every_architecture},
+        {"methods in every architecture", test_methods_in_every_architecture},
+        {"no residual behind a norm", test_no_residual_behind_a_norm},
         {"threads do not show", test_threads_do_not_show},
         {"places do not show", test_places_do_not_show},
         {"kernel sets", test_kernel_sets},

@@ -244,6 +244,56 @@ static void test_bad_windows(void)
         {"layer_types", "[" SLIDE ", " FULL ", " SLIDE ", " FULL ", " FULL "]"});
 }
 
+/* ---- Gemma ---- */
+
+#define GEMMA3                                                                                               \
+    {"architectures", "[\"Gemma3ForCausalLM\"]"}, {"model_type", "\"gemma3_text\""}, {"hidden_act", NULL},   \
+        {"rope_theta", NULL}, {"tie_word_embeddings", NULL},                                                 \
+    {                                                                                                        \
+        "head_dim", NULL                                                                                     \
+    }
+
+static void test_gemma(void)
+{
+    struct model_config config = PARSE(GEMMA3);
+
+    CU_ASSERT_TRUE(config.tied && config.activation == ACTIVATION_GELU_TANH && config.head_size == 256);
+    CU_ASSERT_TRUE(config.embedding_scale == 8 && config.score_scale == 1.0f / 16);
+    CU_ASSERT_TRUE(config.score_softcap == 0 && config.logit_softcap == 0);
+    CU_ASSERT_TRUE(config.window == 4096 && config_slides(&config, 4));
+    CU_ASSERT_TRUE(config.rope.theta == 1e6 && config.sliding_rope.theta == 1e4);
+    config = PARSE(GEMMA3, {"query_pre_attn_scalar", "64"}, {"final_logit_softcapping", "30"},
+        {"sliding_window_pattern", "2"}, {"rope_local_base_freq", "5000"}, {"sliding_window", "512"},
+        {"rope_scaling", "{\"rope_type\": \"linear\", \"factor\": 8}"});
+    CU_ASSERT_TRUE(config.score_scale == 1.0f / 8 && config.logit_softcap == 30 && config.window == 512);
+    CU_ASSERT_TRUE(config_slides(&config, 0) && !config_slides(&config, 1) && config_slides(&config, 2));
+    CU_ASSERT_TRUE(config.rope.kind == ROPE_LINEAR && config.sliding_rope.kind == ROPE_DEFAULT);
+    CU_ASSERT_TRUE(config.sliding_rope.theta == 5000);
+    config = PARSE(GEMMA3, {"layer_types", "[" SLIDE ", " FULL ", " FULL ", " SLIDE ", " FULL "]"},
+        {"rope_parameters",
+            "{\"full_attention\": {\"rope_type\": \"linear\", \"factor\": 4, \"rope_theta\": 99},"
+            " \"sliding_attention\": {\"rope_type\": \"default\", \"rope_theta\": 77}}"});
+    CU_ASSERT_TRUE(config_slides(&config, 0) && !config_slides(&config, 1) && config_slides(&config, 3));
+    CU_ASSERT_TRUE(config.rope.theta == 99 && config.rope.factor == 4 && config.sliding_rope.theta == 77);
+}
+
+static void test_bad_gemma(void)
+{
+    REFUSE(ERR_UNSUPPORTED, "final_logit_softcapping", {"final_logit_softcapping", "30"});
+    REFUSE(ERR_UNSUPPORTED, "attn_logit_softcapping", GEMMA3, {"attn_logit_softcapping", "50"});
+    REFUSE(ERR_FORMAT, "final_logit_softcapping", GEMMA3, {"final_logit_softcapping", "-30"});
+    REFUSE(ERR_FORMAT, "query_pre_attn_scalar", GEMMA3, {"query_pre_attn_scalar", "0"});
+    REFUSE(ERR_UNSUPPORTED, "hidden_activation gelu", GEMMA3, {"hidden_activation", "\"gelu\""});
+    REFUSE(ERR_UNSUPPORTED, "use_bidirectional_attention", GEMMA3, {"use_bidirectional_attention", "true"});
+    REFUSE(ERR_FORMAT, "sliding_window_pattern", GEMMA3, {"sliding_window_pattern", "0"});
+    REFUSE(ERR_FORMAT, "sliding_window is null", GEMMA3, {"sliding_window", "null"});
+    REFUSE(ERR_FORMAT, "rope_local_base_freq", GEMMA3, {"rope_local_base_freq", "0"});
+    REFUSE(ERR_UNSUPPORTED, "no full_attention", GEMMA3, {"rope_parameters", "{\"rope_theta\": 10000}"});
+    REFUSE(ERR_UNSUPPORTED, "dynamic", GEMMA3,
+        {"rope_parameters", "{\"full_attention\": {\"rope_type\": \"default\"},"
+                            " \"sliding_attention\": {\"rope_type\": \"dynamic\", \"factor\": 2}}"});
+}
+
 /* ---- rope ---- */
 
 static void test_rope(void)
@@ -401,6 +451,8 @@ int main(void)
         {"biases", test_biases},
         {"windows", test_windows},
         {"bad windows", test_bad_windows},
+        {"Gemma", test_gemma},
+        {"bad Gemma", test_bad_gemma},
         {"rope", test_rope},
         {"yarn", test_rope_yarn},
         {"bad rope", test_bad_rope},

@@ -195,8 +195,8 @@ static enum status encode_tiles(const struct tensor *target, void *context, uint
     return OK;
 }
 
-/* Write the model with every matrix in 5 bits, groups of 16. */
-static void write_quantized(const char *folder, const char *out)
+/* Write the model with every matrix in tiles. */
+static void write_quantized(const char *folder, const char *out, struct scheme scheme)
 {
     struct error err = {0};
     struct container *container = open_mapped(folder);
@@ -214,7 +214,7 @@ static void write_quantized(const char *folder, const char *out)
         items[i].encode = encode_tiles;
         items[i].target.storage = STORAGE_TILES;
         items[i].target.dtype = DTYPE_F16;
-        items[i].target.scheme = (struct scheme){.bits = 5, .group = 16};
+        items[i].target.scheme = scheme;
     }
     REQUIRE(pool_create(&pool, 2, &err) == OK, &err);
     REQUIRE(nbl_writer_create(&writer, out, false, &err) == OK, &err);
@@ -235,7 +235,7 @@ static void test_quantized_is_copied_or_decoded(void)
     const char *folder = tiny_model_folder("tiles", (struct tiny_model){0}),
                *quantized = testing_path("tiles.nbl");
     const char *copied = testing_path("tiles-copied.nbl"), *decoded = testing_path("tiles-decoded.nbl");
-    write_quantized(folder, quantized);
+    write_quantized(folder, quantized, (struct scheme){.bits = 5, .group = 16});
     CHECK(convert(quantized, copied, "keep", &err) == OK, &err);
     check_same_tensors(quantized, copied);
 
@@ -254,6 +254,37 @@ static void test_quantized_is_copied_or_decoded(void)
     memory_free(expected);
     container_close(from);
     container_close(to);
+}
+
+/* Tiles that are blocks become those blocks, with the same values to the last bit. */
+static void test_tiles_become_blocks(void)
+{
+    static const struct {
+        struct scheme scheme;
+        enum block_type block;
+    } exact[] = {{{4, 32, false}, BLOCK_Q4_0}, {{5, 32, false}, BLOCK_Q5_0}, {{8, 32, false}, BLOCK_Q8_0}};
+    const char *folder = tiny_model_folder("blocks", (struct tiny_model){.spaces = true});
+    struct error err = {0};
+
+    for (size_t i = 0; i < sizeof exact / sizeof *exact; i++) {
+        const char *tiles = testing_path("tiles-%d.nbl", (int)i),
+                   *blocks = testing_path("blocks-%d.gguf", (int)i);
+        const char *a = testing_path("a-%d.nbl", (int)i), *b = testing_path("b-%d.nbl", (int)i);
+        write_quantized(folder, tiles, exact[i].scheme);
+        CHECK(convert(tiles, blocks, "keep", &err) == OK, &err);
+        CHECK(convert(tiles, a, "f32", &err) == OK, &err);
+        CHECK(convert(blocks, b, "f32", &err) == OK, &err);
+        check_same_tensors(a, b);
+        struct container *container = open_mapped(blocks);
+        CU_ASSERT_EQUAL(container_find(container, "blk.1.ffn_up.weight")->block, exact[i].block);
+        container_close(container);
+    }
+    write_quantized(folder, testing_path("g16.nbl"), (struct scheme){5, 16, false});
+    CHECK(convert(testing_path("g16.nbl"), testing_path("g16.gguf"), "keep", &err) == ERR_UNSUPPORTED, &err);
+    CHECK(strstr(err.text, "symmetric 5-bit codes in groups of 16 are no block type of GGUF") != NULL, &err);
+    CHECK(strstr(err.text, "--type f16") != NULL, &err);
+    CU_ASSERT_EQUAL(file_kind(testing_path("g16.gguf")), FILE_ABSENT);
+    CHECK(convert(testing_path("g16.nbl"), testing_path("g16.gguf"), "f16", &err) == OK, &err);
 }
 
 /* ---- what is refused ---- */
@@ -385,6 +416,7 @@ int main(void)
         {"a cast touches matrices only", test_cast_touches_matrices_only},
         {"aliases come along", test_aliases_come_along},
         {"quantized is copied or decoded", test_quantized_is_copied_or_decoded},
+        {"tiles that are blocks of GGUF", test_tiles_become_blocks},
         {"every tensor is accounted for", test_every_tensor_is_accounted_for},
         {"overflow names tensor and index", test_overflow_names_tensor_and_index},
         {"infinities and NaN are copied", test_infinities_and_nan_are_copied},

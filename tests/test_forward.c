@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/decoder.h"
 #include "model/forward.h"
 #include "tensor/grid.h"
 #include "tensor/kernels/kernels.h"
@@ -408,8 +409,8 @@ static double final_norm_distance(
     double result;
 
     REQUIRE(normed, NULL);
-    REQUIRE(model->backend.rms_norm(model->backend.state, normed, last, rows, size,
-                model->tensors.once[ROLE_FINAL_NORM], (float)model->config.norm_epsilon, &err) == OK,
+    REQUIRE(decoder_final_norm(
+                &model->backend, &model->config, model->tensors.once, normed, last, rows, &err) == OK,
         &err);
     result = distance(normed, hidden, rows * size);
     memory_free(normed);
@@ -725,6 +726,36 @@ static void test_silu(void)
     CU_ASSERT_TRUE(isnan(gate[9]));
 }
 
+/* GELU by its tanh formula, and soft caps, against the formulas in double precision. */
+static void test_gelu_and_softcap(void)
+{
+    float gate[64], up[64], scores[64];
+    uint64_t state = 11;
+
+    for (int i = 0; i < 64; i++) {
+        gate[i] = 4 * testing_normal(&state);
+        up[i] = testing_normal(&state);
+        scores[i] = 40 * testing_normal(&state);
+    }
+    gate[0] = 100, gate[1] = -100, gate[2] = 0, gate[3] = NAN, scores[0] = 1e6f, scores[1] = -1e6f,
+    scores[2] = NAN;
+    for (uint64_t n = 61; n <= 64; n++) { /* whole lanes and parts of them */
+        float bent[64], capped[64];
+
+        memcpy(bent, gate, sizeof bent);
+        memcpy(capped, scores, sizeof capped);
+        kernels()->gelu_multiply(bent, up, n);
+        kernels()->softcap(capped, 30, n);
+        CU_ASSERT_TRUE(isnan(bent[3]) && isnan(capped[2]) && bent[2] == 0);
+        for (uint64_t i = 0; i < n; i++) {
+            double g = gate[i], u = sqrt(2 / 3.14159265358979323846) * (g + 0.044715 * g * g * g);
+
+            if (i != 3) CU_ASSERT_DOUBLE_EQUAL(bent[i], 0.5 * g * (1 + tanh(u)) * up[i], 4e-6);
+            if (i != 2) CU_ASSERT_DOUBLE_EQUAL(capped[i], 30 * tanh((double)scores[i] / 30), 3e-5);
+        }
+    }
+}
+
 /* ---- faults ---- */
 
 /* A weight matrix with one bad value makes one channel bad. */
@@ -867,6 +898,7 @@ int main(void)
         {"exp", test_exp},
         {"exp extremes", test_exp_extremes},
         {"silu", test_silu},
+        {"GELU and soft caps", test_gelu_and_softcap},
         {"numeric faults", test_numeric},
         {"bad steps", test_bad_steps},
         {"bad models", test_bad_models},

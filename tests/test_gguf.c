@@ -229,6 +229,9 @@ static void heads(void)
     put_head(0, 1000000);
     put_data(1, 76);
     check_refused(store("G05-pairs"), ERR_FORMAT, "1000000 metadata pairs");
+    put_head(0, UINT64_MAX); /* CVE-2024-23605: times the size of a record it wraps */
+    put_data(1, 76);
+    check_refused(store("G05-pairs-most"), ERR_FORMAT, "18446744073709551615 metadata pairs");
 }
 
 static void pairs(void)
@@ -261,6 +264,18 @@ static void pairs(void)
     put(UINT64_MAX, 8);
     put_data(1, 16);
     check_refused(store("key-length"), ERR_FORMAT, "18446744073709551615 bytes needed");
+    put_head(0, 1);
+    put_key("s", METADATA_STRING); /* CVE-2024-23496: one more for the end wraps to 0 */
+    put(UINT64_MAX, 8);
+    put_data(1, 16);
+    check_refused(store("string-length"), ERR_FORMAT, "s: 18446744073709551615 bytes needed");
+    put_head(0, 1);
+    put_key("a", METADATA_ARRAY); /* CVE-2024-21825 */
+    put(METADATA_STRING, 4);
+    put(1, 8);
+    put(UINT64_MAX, 8);
+    put_data(1, 16);
+    check_refused(store("string-length-in-array"), ERR_FORMAT, "a: 18446744073709551615 bytes needed");
     put_head(0, 1);
     put_key("", METADATA_U32);
     put(0, 4);
@@ -342,6 +357,45 @@ static void bad_tensors(void)
     }
 }
 
+/* One tensor of so many dimensions, the fastest first, F32. */
+static void put_dimensions(const char *name, uint32_t rank, const uint64_t *dimensions, uint64_t offset)
+{
+    put_string(name);
+    put(rank, 4);
+    for (uint32_t i = 0; i < rank && i < 4; i++)
+        put(dimensions[i], 8);
+    put(0, 4);
+    put(offset, 8);
+}
+
+/* Products and sums that wrap in 64 bits (CVE-2025-53630, CVE-2026-33298, CVE-2026-27940 and what is open at ggml). */
+static void sizes_that_wrap(void)
+{
+    static const uint64_t hidden[] = {0, UINT64_C(1) << 62, UINT64_C(1) << 62};
+    static const uint64_t negative[] = {UINT64_C(1) << 63, 1};
+    static const uint64_t quarter[] = {UINT64_C(1) << 30, UINT64_C(1) << 30};
+    const uint64_t quarter_bytes = UINT64_C(1) << 62;
+    char name[2] = "a";
+
+    put_head(1, 0);
+    put_dimensions("w", UINT32_MAX, quarter, 0); /* CVE-2024-21802 */
+    put_data(32, 64);
+    check_refused(store("rank-most"), ERR_FORMAT, "4294967295 dimensions");
+    put_head(1, 0);
+    put_dimensions("w", 3, hidden, 0); /* empty, but its strides wrap */
+    put_data(32, 64);
+    check_refused(store("product-behind-zero"), ERR_FORMAT, "tensor w");
+    put_head(1, 0);
+    put_dimensions("w", 2, negative, 0);
+    put_data(32, 64);
+    check_refused(store("dimension-negative"), ERR_FORMAT, "tensor w");
+    put_head(4, 0);
+    for (uint64_t i = 0; i < 4; i++, name[0]++)
+        put_dimensions(name, 2, quarter, i * quarter_bytes);
+    put_data(32, 64);
+    check_refused(store("sum-wraps"), ERR_FORMAT, "tensor d: its data end beyond 2^64 bytes");
+}
+
 /* Every truncation is refused, but for padding behind the last tensor, of which this file has none. */
 static void truncations(void)
 {
@@ -390,6 +444,7 @@ int main(void)
         {"metadata pairs", pairs},
         {"alignments", alignments},
         {"bad tensors", bad_tensors},
+        {"sizes that wrap", sizes_that_wrap},
         {"truncations", truncations},
         {"flipped bits", flips},
     };

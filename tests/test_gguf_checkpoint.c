@@ -31,13 +31,43 @@ struct variant {
     const char *blocks;                  /* tensor stored as Q8_0 */
     bool decoded;                        /* that tensor stored as F32, with the values of those blocks */
     void (*add)(struct gguf_file *file); /* more pairs or tensors */
+    bool period;                         /* which layers slide is said by `add`, not by a list */
 };
 
-static const char *const names[ROLE_COUNT] = {"token_embd.weight", "output.weight", "output_norm.weight",
-    "attn_norm.weight", "attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight",
-    "attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias", "attn_q_norm.weight",
-    "attn_k_norm.weight", "ffn_norm.weight", "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight",
-    "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"};
+static const char *const names[ROLE_COUNT] = {
+    [ROLE_EMBEDDING] = "token_embd.weight",
+    [ROLE_HEAD] = "output.weight",
+    [ROLE_FINAL_NORM] = "output_norm.weight",
+    [ROLE_ATTENTION_NORM] = "attn_norm.weight",
+    [ROLE_Q] = "attn_q.weight",
+    [ROLE_K] = "attn_k.weight",
+    [ROLE_V] = "attn_v.weight",
+    [ROLE_O] = "attn_output.weight",
+    [ROLE_Q_BIAS] = "attn_q.bias",
+    [ROLE_K_BIAS] = "attn_k.bias",
+    [ROLE_V_BIAS] = "attn_v.bias",
+    [ROLE_O_BIAS] = "attn_output.bias",
+    [ROLE_Q_NORM] = "attn_q_norm.weight",
+    [ROLE_K_NORM] = "attn_k_norm.weight",
+    [ROLE_ATTENTION_POST_NORM] = "post_attention_norm.weight",
+    [ROLE_MLP_NORM] = "ffn_norm.weight",
+    [ROLE_GATE] = "ffn_gate.weight",
+    [ROLE_UP] = "ffn_up.weight",
+    [ROLE_DOWN] = "ffn_down.weight",
+    [ROLE_GATE_BIAS] = "ffn_gate.bias",
+    [ROLE_UP_BIAS] = "ffn_up.bias",
+    [ROLE_DOWN_BIAS] = "ffn_down.bias",
+    [ROLE_MLP_POST_NORM] = "post_ffw_norm.weight",
+};
+
+/* What a file calls the architecture. */
+static const char *gguf_name(const struct model_config *config)
+{
+    const char *type = config->architecture->model_type;
+
+    if (strcmp(type, "mistral") == 0) return "llama";
+    return strcmp(type, "gemma3_text") == 0 ? "gemma3" : type;
+}
 
 static uint32_t type_of(enum dtype dtype)
 {
@@ -74,7 +104,8 @@ static void add_tensor(struct gguf_file *file, const struct tensor *tensor, enum
     const struct model_config *config, const struct variant *variant)
 {
     const bool turned = role == ROLE_Q || role == ROLE_K || role == ROLE_Q_BIAS || role == ROLE_K_BIAS;
-    const bool llama = strstr(config->architecture->name, "Qwen") == NULL;
+    const bool llama = strcmp(gguf_name(config), "llama") == 0;
+    const bool gemma = config->architecture->gain_offset != 0;
     const uint8_t *data = tensor->data;
     static uint8_t turned_data[VALUES_MOST * 4], blocks[VALUES_MOST * 2];
     static float decoded[VALUES_MOST];
@@ -89,6 +120,15 @@ static void add_tensor(struct gguf_file *file, const struct tensor *tensor, enum
     if (turned && llama) {
         interleave(turned_data, data, tensor->shape[0], bytes / tensor->shape[0], config->head_size);
         data = turned_data;
+    }
+    for (uint64_t i = 0; gemma && strstr(name, "norm") && i < tensor->elements; i++) { /* 1 + w, in F32 */
+        dtype_info(tensor->dtype)->decode(&decoded[i], data + i * dtype_info(tensor->dtype)->bytes, 1);
+        decoded[i] += 1;
+    }
+    if (gemma && strstr(name, "norm")) {
+        data = (const uint8_t *)decoded;
+        bytes = tensor->elements * sizeof *decoded;
+        type = 0;
     }
     if (variant->blocks && strcmp(variant->blocks, name) == 0) {
         const uint64_t block_bytes =
@@ -148,6 +188,8 @@ static void add_rope(struct gguf_file *file, const struct model_config *config, 
     const struct rope_config *rope = &config->rope;
 
     gguf_file_f32(file, key_of(name, "rope.freq_base"), (float)rope->theta);
+    if (config->architecture->sliding_rope)
+        gguf_file_f32(file, key_of(name, "rope.freq_base_swa"), (float)config->sliding_rope.theta);
     if (rope->kind == ROPE_LLAMA3) add_factors(file, config, 1);
     if (rope->kind != ROPE_LINEAR && rope->kind != ROPE_YARN) return;
     gguf_file_string(file, key_of(name, "rope.scaling.type"), rope->kind == ROPE_YARN ? "yarn" : "linear");
@@ -157,11 +199,21 @@ static void add_rope(struct gguf_file *file, const struct model_config *config, 
             file, key_of(name, "rope.scaling.original_context_length"), (uint32_t)rope->original_context);
 }
 
+/* Which layers slide, as a list. */
+static void add_pattern(struct gguf_file *file, const struct model_config *config, const char *name)
+{
+    bool slides[64];
+
+    REQUIRE(config->layers <= 64, NULL);
+    for (uint32_t i = 0; i < config->layers; i++)
+        slides[i] = config_slides(config, i);
+    gguf_file_bools(file, key_of(name, "attention.sliding_window_pattern"), slides, config->layers);
+}
+
 static void add_config(
     struct gguf_file *file, const struct model_config *config, const struct variant *variant)
 {
-    const bool qwen = strstr(config->architecture->name, "Qwen") != NULL;
-    const char *name = qwen ? config->architecture->model_type : "llama";
+    const char *name = gguf_name(config);
     const struct {
         const char *suffix;
         uint32_t value;
@@ -180,6 +232,7 @@ static void add_config(
     if (!variant->skip || strcmp(variant->skip, "attention.layer_norm_rms_epsilon") != 0)
         gguf_file_f32(file, key_of(name, "attention.layer_norm_rms_epsilon"), (float)config->norm_epsilon);
     add_rope(file, config, name);
+    if (config->architecture->default_window_period && !variant->period) add_pattern(file, config, name);
 }
 
 static const char *golden(const char *name)
@@ -250,15 +303,21 @@ static void check_same(const char *path, const char *other, uint32_t length)
     memory_free(other_logits);
 }
 
+static void add_period(struct gguf_file *file)
+{
+    gguf_file_u32(file, "gemma3.attention.sliding_window_pattern", 3);
+}
+
 static void same_logits(void)
 {
     static const char *const models[] = {"llama", "llama-f16", "llama-bf16", "llama-bias", "llama-headdim",
         "llama-tied", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2",
-        "qwen3"};
-    static const struct variant sound = {0};
+        "qwen3", "gemma3-short"};
+    static const struct variant sound = {0}, by_period = {.period = true, .add = add_period};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
         check_same(golden(models[i]), write_gguf(models[i], &sound), TOKENS_MOST);
+    check_same(golden("gemma3-short"), write_gguf("gemma3-short", &by_period), TOKENS_MOST);
 }
 
 /* A matrix of blocks computes to the bit what its values do: as embedding, as head, with interleaved rows, with few tokens and
@@ -540,6 +599,21 @@ static void window(struct gguf_file *file)
     gguf_file_u32(file, "qwen2.attention.sliding_window", 16);
 }
 
+static void no_heads(struct gguf_file *file)
+{
+    gguf_file_u32(file, "llama.attention.head_count", 0);
+}
+
+static void no_kv_heads(struct gguf_file *file)
+{
+    gguf_file_u32(file, "llama.attention.head_count_kv", 0);
+}
+
+static void many_layers(struct gguf_file *file)
+{
+    gguf_file_u32(file, "llama.block_count", UINT32_MAX);
+}
+
 static void refusals(void)
 {
     static const struct {
@@ -548,14 +622,16 @@ static void refusals(void)
         enum status status;
         const char *says;
     } cases[] = {
-        {"llama", {.architecture = "gemma3"}, ERR_UNSUPPORTED,
-            "gemma3 is not run or converted (known: llama"},
+        {"llama", {.architecture = "bert"}, ERR_UNSUPPORTED, "bert is not run or converted (known: llama"},
         {"llama", {.architecture = ""}, ERR_FORMAT, "general.architecture is missing"},
         {"llama", {.skip = "block_count"}, ERR_FORMAT, "llama.block_count is missing"},
         {"llama", {.skip = "context_length"}, ERR_FORMAT, "llama.context_length is missing"},
         {"llama", {.skip = "attention.layer_norm_rms_epsilon"}, ERR_FORMAT, "rms_epsilon is missing"},
         {"llama", {.skip = "attention.head_count", .add = per_layer}, ERR_UNSUPPORTED,
             "llama.attention.head_count: one value for every layer"},
+        {"llama", {.skip = "attention.head_count", .add = no_heads}, ERR_FORMAT, "num_attention_heads"},
+        {"llama", {.skip = "attention.head_count_kv", .add = no_kv_heads}, ERR_FORMAT, "num_key_value_heads"},
+        {"llama", {.skip = "block_count", .add = many_layers}, ERR_FORMAT, "num_hidden_layers"},
         {"llama", {.add = experts}, ERR_UNSUPPORTED, "llama.expert_count: 8"},
         {"llama", {.add = part}, ERR_FORMAT, "split.no is missing"},
         {"llama", {.add = longrope}, ERR_UNSUPPORTED, "llama.rope.scaling.type: longrope"},

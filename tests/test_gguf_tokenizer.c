@@ -296,7 +296,7 @@ static void refused_kinds(void)
     check_refused(&file, ERR_UNSUPPORTED, "remove_extra_whitespaces");
     memset(long_piece, 'x', sizeof long_piece - 1);
     file = lists("llama", long_tokens, 2, NULL, 0, letter_scores, 2);
-    check_refused(&file, ERR_UNSUPPORTED, "tokenizer.ggml.tokens[1]: 1099 bytes are more than 1024");
+    check_refused(&file, ERR_UNSUPPORTED, "token 1: 1099 bytes are more than 1024");
 }
 
 /* No tokenizer in the file is no error. */

@@ -7,19 +7,15 @@
 
 #include "model/tokenizer/gguf_tokenizer.h"
 #include "tests/support/golden_texts.h"
+#include "tests/support/tokenizer_folder.h"
 
 /* ---- a folder with a tokenizer, and a file of its metadata ---- */
 
-/* One tensor of one number, and the documents. tokenizer: the text of tokenizer.json; NULL: none. */
+/* tokenizer: the text of tokenizer.json; NULL: none. */
 static const char *make_folder(const char *tokenizer, uint64_t bytes, const char *config)
 {
-    static const char header[] = "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}";
-    char file[8 + sizeof header + 3] = {0};
-    const char *folder = testing_folder();
+    const char *folder = tokenizer_folder_make();
 
-    file[0] = sizeof header - 1;
-    memcpy(file + 8, header, sizeof header - 1);
-    testing_write(testing_path("model.safetensors"), file, 8 + sizeof header - 1 + 4);
     if (tokenizer) testing_write(testing_path("tokenizer.json"), tokenizer, bytes);
     if (config) testing_write(testing_path("tokenizer_config.json"), config, strlen(config));
     return folder;
@@ -28,9 +24,7 @@ static const char *make_folder(const char *tokenizer, uint64_t bytes, const char
 static enum status export_folder(struct metadata_builder *builder, const char *folder, uint64_t rows,
     char note[GGUF_TOKENIZER_NOTE], struct error *err)
 {
-    struct container *container = NULL;
-
-    REQUIRE(container_open(&container, folder, err) == OK, err);
+    struct container *container = tokenizer_folder_open(folder);
     enum status status = gguf_tokenizer_export(builder, container, rows, note, err);
     container_close(container);
     return status;
@@ -330,13 +324,12 @@ static void memory_faults(void)
 {
     static const char text[] = LETTERS("", WORDS, "");
     const char *folder = make_folder(text, sizeof text - 1, "{\"bos_token\":\"a\"}");
-    struct container *container = NULL;
+    struct container *container = tokenizer_folder_open(folder);
     struct error err = {0};
     char note[GGUF_TOKENIZER_NOTE];
     enum status status = ERR_MEMORY;
     uint64_t nth = 0;
 
-    REQUIRE(container_open(&container, folder, &err) == OK, &err);
     do {
         struct metadata_builder builder = {0};
         memory_fail_at(++nth, 0);

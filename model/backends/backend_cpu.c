@@ -13,14 +13,14 @@
 #include "tensor/tiles.h"
 
 #define TASK_FLOATS 16384 /* of one task of a cheap operation */
-#define SILU_WORK 8       /* what one SiLU costs, in float operations */
+#define EXP_WORK 8        /* what an activation or a soft cap costs, in float operations */
 #define QUANTIZE_WORK 128 /* what a number costs that goes into a quantized cache */
 
 struct cpu {
     struct pool *pool;
     struct matmul *matmul;
-    float *gain;      /* [max_cols]: the gain of the norm in progress */
-    float *tile_rows; /* [workers][TILE_ROWS][max_cols]: decoded rows of a quantized embedding */
+    float *gain, *bias; /* [max_cols]: of the norm in progress */
+    float *tile_rows;   /* [workers][TILE_ROWS][max_cols]: decoded rows of a quantized embedding */
     uint64_t max_cols;
     float *attention; /* [workers][cpu_attention_scratch(call)] */
     uint64_t attention_capacity;
@@ -75,6 +75,7 @@ struct embed {
     const uint32_t *ids;
     uint64_t tokens;
     const struct tensor *weight;
+    float scale;
     struct tiles_layout layout; /* if the weight is quantized */
 };
 
@@ -102,15 +103,18 @@ static enum status embed_task(void *context, uint64_t index, unsigned worker, st
                 embed->out + i * cols, embed->weight->block, embed->weight->data, embed->ids[i] * cols, cols);
         else
             decode_dense(embed->out + i * cols, embed->weight, embed->ids[i] * cols, cols);
+        for (uint64_t k = 0; embed->scale != 1 && k < cols; k++)
+            embed->out[i * cols + k] *= embed->scale;
     }
     return OK;
 }
 
 static enum status cpu_embed(void *state, float *out, const uint32_t *ids, uint64_t tokens,
-    const struct tensor *weight, struct error *err)
+    const struct tensor *weight, float scale, struct error *err)
 {
     struct cpu *cpu = state;
-    struct embed embed = {.cpu = cpu, .out = out, .ids = ids, .tokens = tokens, .weight = weight};
+    struct embed embed = {
+        .cpu = cpu, .out = out, .ids = ids, .tokens = tokens, .weight = weight, .scale = scale};
     uint64_t cols = weight->shape[1];
     enum status status = OK;
 
@@ -125,24 +129,34 @@ static enum status cpu_embed(void *state, float *out, const uint32_t *ids, uint6
 
 struct norm {
     float *y;
-    const float *x, *gain;
+    const float *x, *gain, *bias; /* bias NULL: none */
     uint64_t rows, size;
     float epsilon;
+    bool centered;
 };
 
-/* In double precision and eight lanes: exact enough for any width, and vector code. */
-static double sum_of_squares(const float *x, uint64_t size)
+/* Of x - mean, in double precision and eight lanes: exact enough for any width, and vector code. */
+static double sum_of_squares(const float *x, double mean, uint64_t size)
 {
     double lanes[8] = {0};
     uint64_t i = 0;
 
     for (; i + 8 <= size; i += 8) {
         for (int lane = 0; lane < 8; lane++)
-            lanes[lane] += (double)x[i + lane] * x[i + lane];
+            lanes[lane] += (x[i + lane] - mean) * (x[i + lane] - mean);
     }
     for (; i < size; i++)
-        lanes[0] += (double)x[i] * x[i];
+        lanes[0] += (x[i] - mean) * (x[i] - mean);
     return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+}
+
+static double mean_of(const float *x, uint64_t size)
+{
+    double sum = 0;
+
+    for (uint64_t i = 0; i < size; i++)
+        sum += x[i];
+    return sum / (double)size;
 }
 
 static enum status norm_task(void *context, uint64_t index, unsigned worker, struct error *err)
@@ -155,21 +169,34 @@ static enum status norm_task(void *context, uint64_t index, unsigned worker, str
     for (uint64_t row = index * per_task; row < task_end(index, per_task, norm->rows); row++) {
         const float *x = norm->x + row * size;
         float *y = norm->y + row * size;
-        float scale = (float)(1 / sqrt(sum_of_squares(x, size) / (double)size + (double)norm->epsilon));
+        double mean = norm->centered ? mean_of(x, size) : 0;
+        float scale = (float)(1 / sqrt(sum_of_squares(x, mean, size) / (double)size + (double)norm->epsilon));
 
         for (uint64_t i = 0; i < size; i++)
-            y[i] = x[i] * scale * norm->gain[i];
+            y[i] = (x[i] - (float)mean) * scale * norm->gain[i];
+        for (uint64_t i = 0; norm->bias && i < size; i++)
+            y[i] += norm->bias[i];
     }
     return OK;
 }
 
-static enum status cpu_rms_norm(void *state, float *y, const float *x, uint64_t rows, uint64_t size,
-    const struct tensor *gain, float epsilon, struct error *err)
+static enum status cpu_norm(void *state, float *y, const float *x, uint64_t rows, uint64_t size,
+    const struct norm_call *call, struct error *err)
 {
     struct cpu *cpu = state;
-    struct norm norm = {y, x, cpu->gain, rows, size, epsilon};
+    struct norm norm = {.y = y,
+        .x = x,
+        .gain = cpu->gain,
+        .bias = call->bias ? cpu->bias : NULL,
+        .rows = rows,
+        .size = size,
+        .epsilon = call->epsilon,
+        .centered = call->centered};
 
-    decode_dense(cpu->gain, gain, 0, size);
+    decode_dense(cpu->gain, call->gain, 0, size);
+    for (uint64_t i = 0; call->offset != 0 && i < size; i++)
+        cpu->gain[i] += call->offset;
+    if (call->bias) decode_dense(cpu->bias, call->bias, 0, size);
     return cpu_parallel(
         cpu->pool, tasks_for(rows, rows_per_task(size)), 2 * rows * size, norm_task, &norm, err);
 }
@@ -180,7 +207,7 @@ struct rope {
     float *x;
     const float *cosine, *sine;
     uint64_t tokens, length;
-    uint32_t heads, head_size;
+    uint32_t heads, head_size, rotary;
 };
 
 /* RoFormer (arXiv:2104.09864), equation 34, for channel pairs (i, i + half). */
@@ -197,7 +224,7 @@ static void rotate(float *x, const float *cosine, const float *sine, uint32_t ha
 static enum status rope_task(void *context, uint64_t index, unsigned worker, struct error *err)
 {
     const struct rope *rope = context;
-    uint32_t half = rope->head_size / 2;
+    uint32_t half = rope->rotary / 2;
     uint64_t width = (uint64_t)rope->heads * rope->head_size, per_task = rows_per_task(width);
 
     (void)worker;
@@ -213,10 +240,10 @@ static enum status rope_task(void *context, uint64_t index, unsigned worker, str
 }
 
 static enum status cpu_rope(void *state, float *x, uint64_t sequences, uint64_t length, uint32_t heads,
-    uint32_t head_size, const float *cosine, const float *sine, struct error *err)
+    uint32_t head_size, uint32_t rotary, const float *cosine, const float *sine, struct error *err)
 {
     struct cpu *cpu = state;
-    struct rope rope = {x, cosine, sine, sequences * length, length, heads, head_size};
+    struct rope rope = {x, cosine, sine, sequences * length, length, heads, head_size, rotary};
     uint64_t width = (uint64_t)heads * head_size;
 
     return cpu_parallel(cpu->pool, tasks_for(rope.tokens, rows_per_task(width)), 3 * rope.tokens * width,
@@ -329,27 +356,50 @@ struct elementwise {
     float *x;
     const float *y;
     uint64_t count;
+    enum activation activation; /* of gate */
+    float cap;                  /* of softcap */
 };
 
-static enum status silu_multiply_task(void *context, uint64_t index, unsigned worker, struct error *err)
+static enum status gate_task(void *context, uint64_t index, unsigned worker, struct error *err)
 {
     const struct elementwise *call = context;
     uint64_t first = index * TASK_FLOATS, end = task_end(index, TASK_FLOATS, call->count);
 
     (void)worker;
     (void)err;
-    kernels()->silu_multiply(call->x + first, call->y + first, end - first);
+    if (call->activation == ACTIVATION_GELU_TANH)
+        kernels()->gelu_multiply(call->x + first, call->y + first, end - first);
+    else
+        kernels()->silu_multiply(call->x + first, call->y + first, end - first);
     return OK;
 }
 
-static enum status cpu_silu_multiply(
-    void *state, float *gate, const float *up, uint64_t count, struct error *err)
+static enum status cpu_gate(
+    void *state, enum activation activation, float *gate, const float *up, uint64_t count, struct error *err)
 {
     struct cpu *cpu = state;
-    struct elementwise call = {gate, up, count};
+    struct elementwise call = {.x = gate, .y = up, .count = count, .activation = activation};
 
-    return cpu_parallel(
-        cpu->pool, tasks_for(count, TASK_FLOATS), SILU_WORK * count, silu_multiply_task, &call, err);
+    return cpu_parallel(cpu->pool, tasks_for(count, TASK_FLOATS), EXP_WORK * count, gate_task, &call, err);
+}
+
+static enum status softcap_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    const struct elementwise *call = context;
+    uint64_t first = index * TASK_FLOATS, end = task_end(index, TASK_FLOATS, call->count);
+
+    (void)worker;
+    (void)err;
+    kernels()->softcap(call->x + first, call->cap, end - first);
+    return OK;
+}
+
+static enum status cpu_softcap(void *state, float *x, float cap, uint64_t count, struct error *err)
+{
+    struct cpu *cpu = state;
+    struct elementwise call = {.x = x, .count = count, .cap = cap};
+
+    return cpu_parallel(cpu->pool, tasks_for(count, TASK_FLOATS), EXP_WORK * count, softcap_task, &call, err);
 }
 
 static enum status add_task(void *context, uint64_t index, unsigned worker, struct error *err)
@@ -367,7 +417,7 @@ static enum status add_task(void *context, uint64_t index, unsigned worker, stru
 static enum status cpu_add(void *state, float *x, const float *y, uint64_t count, struct error *err)
 {
     struct cpu *cpu = state;
-    struct elementwise call = {x, y, count};
+    struct elementwise call = {.x = x, .y = y, .count = count};
 
     return cpu_parallel(cpu->pool, tasks_for(count, TASK_FLOATS), count, add_task, &call, err);
 }
@@ -381,6 +431,7 @@ static void cpu_release(void *state)
     if (!cpu) return;
     matmul_free(cpu->matmul);
     memory_free(cpu->gain);
+    memory_free(cpu->bias);
     memory_free(cpu->tile_rows);
     memory_free(cpu->attention);
     memory_free(cpu);
@@ -396,6 +447,7 @@ enum status backend_cpu_create(struct backend *out, struct pool *pool, uint64_t 
     cpu->max_cols = max_cols;
     status = matmul_create(&cpu->matmul, pool, max_cols, err);
     if (!status && !(cpu->gain = memory_new(max_cols, sizeof(float), err))) status = ERR_MEMORY;
+    if (!status && !(cpu->bias = memory_new(max_cols, sizeof(float), err))) status = ERR_MEMORY;
     if (!status &&
         !(cpu->tile_rows = memory_new(pool_workers(pool) * TILE_ROWS * max_cols, sizeof(float), err)))
         status = ERR_MEMORY;
@@ -408,13 +460,14 @@ enum status backend_cpu_create(struct backend *out, struct pool *pool, uint64_t 
         .state = cpu,
         .linear = cpu_linear,
         .embed = cpu_embed,
-        .rms_norm = cpu_rms_norm,
+        .norm = cpu_norm,
         .rope = cpu_rope,
         .store = cpu_store,
         .store_quantized = cpu_store_quantized,
         .rotate = cpu_rotate,
         .attention = cpu_attend,
-        .silu_multiply = cpu_silu_multiply,
+        .gate = cpu_gate,
+        .softcap = cpu_softcap,
         .add = cpu_add,
         .release = cpu_release,
     };

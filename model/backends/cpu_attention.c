@@ -118,15 +118,17 @@ static void store_outputs(const struct block *block, const struct attention *cal
 /* Scores of one row to weights relative to its peak; what was summed under a lower peak is scaled down.
  *   scores  [count]  in: scores of the block's keys; out: weights, 0 outside begin .. end-1 (what the row may
  * see) */
-static void exponentiate(
-    struct block *block, uint64_t row, uint64_t count, uint64_t begin, uint64_t end, uint32_t head_size)
+static void exponentiate(struct block *block, const struct attention *call, uint64_t row, uint64_t count,
+    uint64_t begin, uint64_t end)
 {
+    uint32_t head_size = call->head_size;
     float *scores = block->weights + row * KEYS, *sum_v = block->sum_v + row * head_size;
     float peak, decay, sum;
 
     memset(scores, 0, begin * sizeof *scores);
     memset(scores + end, 0, (count - end) * sizeof *scores);
     if (begin == end) return;
+    if (call->softcap != 0) kernels()->softcap(scores + begin, call->softcap, end - begin);
     kernels()->maximum(&peak, scores + begin, end - begin);
     if (peak > block->peak[row]) {
         decay = expf(block->peak[row] - peak);
@@ -168,7 +170,7 @@ static void attend(struct block *block, const struct attention *call, uint64_t f
 
         end = smaller(end > first ? end - first : 0, count);
         begin = smaller(begin > first ? begin - first : 0, end);
-        exponentiate(block, row, count, begin, end, call->head_size);
+        exponentiate(block, call, row, count, begin, end);
     }
     linalg_gemm_nn(rows, size, count, 1, block->weights, KEYS, rows_of(block, call, true, first, count), size,
         1, block->sum_v, size);

@@ -10,7 +10,7 @@
 #include "model/tokenizer/added_tokens.h"
 #include "model/tokenizer/gguf_scores.h"
 #include "model/tokenizer/gguf_shape.h"
-#include "model/tokenizer/gguf_tokens.h"
+#include "model/tokenizer/token_list.h"
 #include "model/tokenizer/postprocessor.h"
 #include "model/tokenizer/special_ids.h"
 #include "model/tokenizer/tokenizer_json.h"
@@ -108,13 +108,13 @@ static bool is_byte_token(const struct export *export, uint32_t entry)
     return false;
 }
 
-static enum gguf_token_type type_of(const struct export *export, uint32_t entry)
+static enum token_type type_of(const struct export *export, uint32_t entry)
 {
     const struct added_token *token = added_tokens_find(&export->added, entry);
 
-    if (token && !token->special) return GGUF_TOKEN_USER_DEFINED;
-    if (token) return entry == export->bpe.unknown ? GGUF_TOKEN_UNKNOWN : GGUF_TOKEN_CONTROL;
-    return is_byte_token(export, entry) ? GGUF_TOKEN_BYTE : GGUF_TOKEN_NORMAL;
+    if (token && !token->special) return TOKEN_USER_DEFINED;
+    if (token) return entry == export->bpe.unknown ? TOKEN_UNKNOWN : TOKEN_CONTROL;
+    return is_byte_token(export, entry) ? TOKEN_BYTE : TOKEN_NORMAL;
 }
 
 static enum status allocate(struct export *export, struct error *err)
@@ -161,7 +161,7 @@ static enum status pad(struct export *export, struct error *err)
             return fail(err, ERR_UNSUPPORTED,
                 "tokenizer.json: %s is a token, and would have to stand for another id too", name);
         export->tokens[id] = (struct json_text){name, (uint64_t)bytes};
-        export->types[id] = GGUF_TOKEN_UNUSED;
+        export->types[id] = TOKEN_UNUSED;
     }
     return OK;
 }

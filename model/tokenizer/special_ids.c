@@ -2,6 +2,7 @@
 #include "model/tokenizer/special_ids.h"
 
 #include "base/memory.h"
+#include "model/tokenizer/token_extras.h"
 
 static const struct {
     const char *token, *id;
@@ -12,17 +13,6 @@ static const struct {
     [SPECIAL_PADDING] = {"pad_token", "pad_token_id"},
 };
 
-/* "<s>", or {"content": "<s>"} */
-static int64_t id_of_token(const struct json_value *value, const struct vocabulary *vocabulary)
-{
-    const struct json_value *content = json_member(value, "content");
-
-    if (content) value = content;
-    if (!value || value->kind != JSON_STRING) return -1;
-    const uint32_t entry = vocabulary_find(vocabulary, value->text.bytes, value->text.count);
-    return entry == NO_ENTRY ? -1 : (int64_t)vocabulary->entries[entry].id;
-}
-
 /* 2, or [2, 32000] */
 static int64_t id_of_number(const struct json_value *value)
 {
@@ -32,26 +22,17 @@ static int64_t id_of_number(const struct json_value *value)
                : -1;
 }
 
-static void take_ids(struct special_ids *out, const struct json_value *root, const struct vocabulary *tokens)
-{
-    for (unsigned i = 0; i < SPECIAL_COUNT; i++) {
-        if (out->id[i] < 0)
-            out->id[i] = tokens ? id_of_token(json_member(root, names[i].token), tokens)
-                                : id_of_number(json_member(root, names[i].id));
-    }
-}
-
-/* tokens: the document names tokens; NULL: it has numbers. */
-static enum status read_document(struct special_ids *out, struct container *container, const char *name,
-    const struct vocabulary *tokens, struct error *err)
+static enum status read_numbers(struct special_ids *out, struct container *container, struct error *err)
 {
     struct json_document *document = NULL;
     char *text = NULL;
     uint64_t bytes;
-    enum status status = container_document(container, name, &text, &bytes, err);
+    enum status status = container_document(container, "config.json", &text, &bytes, err);
 
-    if (!status && text) status = json_parse(&document, name, text, bytes, err);
-    if (!status && document) take_ids(out, json_root(document), tokens);
+    if (!status && text) status = json_parse(&document, "config.json", text, bytes, err);
+    for (unsigned i = 0; i < SPECIAL_COUNT && !status && document; i++) {
+        if (out->id[i] < 0) out->id[i] = id_of_number(json_member(json_root(document), names[i].id));
+    }
     json_free(document);
     memory_free(text);
     return status;
@@ -60,10 +41,13 @@ static enum status read_document(struct special_ids *out, struct container *cont
 enum status special_ids_read(struct special_ids *out, const struct vocabulary *vocabulary,
     struct container *container, struct error *err)
 {
-    enum status status;
+    struct token_extras extras = {0};
+    enum status status = token_extras_read(&extras, container, err);
 
-    *out = (struct special_ids){{-1, -1, -1, -1}};
-    status = read_document(out, container, "tokenizer_config.json", vocabulary, err);
-    if (!status) status = read_document(out, container, "special_tokens_map.json", vocabulary, err);
-    return status ? status : read_document(out, container, "config.json", NULL, err);
+    for (unsigned i = 0; i < SPECIAL_COUNT; i++) {
+        const uint32_t entry = status ? NO_ENTRY : token_extras_special(&extras, names[i].token, vocabulary);
+        out->id[i] = entry == NO_ENTRY ? -1 : (int64_t)vocabulary->entries[entry].id;
+    }
+    token_extras_free(&extras);
+    return status ? status : read_numbers(out, container, err);
 }

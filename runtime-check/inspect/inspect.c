@@ -9,6 +9,7 @@
 #include "base/report.h"
 #include "formats/provenance.h"
 #include "model/checkpoint.h"
+#include "model/slice.h"
 #include "runtime-check/inspect/inspect_metadata.h"
 #include "runtime-check/inspect/record.h"
 
@@ -128,6 +129,17 @@ static void print_config(const struct model_config *config)
     printf("\n");
 }
 
+static enum status print_slice(struct container *container, struct error *err)
+{
+    struct slice slice;
+    bool found;
+    enum status status = slice_read(&slice, &found, container, err);
+    if (!status && found)
+        printf("slice          layers %" PRIu32 " to %" PRIu32 " of %" PRIu32 "\n", slice.first, slice.last,
+            slice.layers);
+    return status;
+}
+
 /* Name one document and its size, if it is there. */
 static enum status print_document_name(
     struct container *container, const char *name, const char **separator, struct error *err)
@@ -190,6 +202,7 @@ enum status inspect_print(struct container *container, bool all_tensors, struct 
             inspect_bits_per(totals.quantized_bytes, totals.quantized_weights));
     }
     if (known) print_config(&config);
+    if (known && (status = print_slice(container, err))) return status;
     for (uint64_t i = 0; i < container_alias_count(container); i++) {
         const char *alias, *target;
         container_alias(container, i, &alias, &target);
@@ -276,6 +289,7 @@ enum status inspect_json(struct container *container, struct json_writer *writer
     for (uint64_t i = 0; i < totals.tensors; i++)
         write_tensor(writer, container_tensor(container, i));
     json_close_array(writer);
+    if ((status = write_document(container, writer, SLICE_DOCUMENT, "slice", err))) return status;
     if ((status = write_document(container, writer, PROVENANCE_DOCUMENT, "provenance", err))) return status;
     if ((status = write_document(container, writer, RECORD_DOCUMENT, "evaluation", err))) return status;
     json_close_object(writer);

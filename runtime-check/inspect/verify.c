@@ -7,7 +7,9 @@
 
 #include "base/memory.h"
 #include "formats/nbl.h"
+#include "formats/pytorch.h"
 #include "model/checkpoint.h"
+#include "model/slice.h"
 #include "tensor/tiles.h"
 
 enum {
@@ -183,18 +185,20 @@ static enum status check_finite(struct container *container, struct pool *pool, 
     return status;
 }
 
-/* Where a configuration is attached, the tensors must be the architecture's. */
+/* Where a configuration is attached, the tensors must be the architecture's. A slice is held to its own bytes only. */
 static enum status check_architecture(
     struct container *container, struct fault_counter *counter, struct error *err)
 {
     uint64_t dropped_count = 0;
-    bool found = false;
+    bool found = false, is_slice = false;
+    struct slice slice;
     struct model_config config;
     struct model_tensors tensors = {0};
     struct dropped_tensor *dropped = NULL;
     struct error fault;
-    enum status status = checkpoint_read_config(&config, &found, container, &fault);
-    if (!status && found) {
+    enum status status = slice_read(&slice, &is_slice, container, &fault);
+    if (!status) status = checkpoint_read_config(&config, &found, container, &fault);
+    if (!status && found && !is_slice) {
         status = layers_bind(&tensors, &dropped, &dropped_count, container, &config, &fault);
     }
     layers_release(&tensors);
@@ -220,6 +224,8 @@ enum status verify_container(struct verify_result *out, const char *path, struct
         status = nbl_verify(&checked, path, count_fault, &counter, err);
         if (status == ERR_CHECK) status = OK; /* counted; go on and find everything */
     }
+    if (strcmp(container_format(container), PYTORCH_FORMAT) == 0)
+        status = pytorch_verify(container, count_fault, &counter, err);
     if (!status) status = check_architecture(container, &counter, err);
     if (!status && counter.count == 0) status = check_finite(container, pool, report, &counter, err);
     container_close(container);

@@ -106,11 +106,50 @@ static void avx2_silu_multiply(float *gate, const float *up, uint64_t n)
     store_part(gate + i, n - i, silu_lanes(load_part(gate + i, n - i, 0), load_part(up + i, n - i, 0)));
 }
 
+INLINE __m256 gelu_lanes(__m256 gate, __m256 up)
+{
+    const __m256 slope = _mm256_set1_ps(-1.5957691216057308f), bend = _mm256_set1_ps(0.044715f);
+    __m256 cube = _mm256_mul_ps(_mm256_mul_ps(_mm256_mul_ps(bend, gate), gate), gate);
+    __m256 below = exp_lanes(_mm256_mul_ps(slope, _mm256_add_ps(gate, cube)));
+
+    return _mm256_mul_ps(_mm256_div_ps(gate, _mm256_add_ps(_mm256_set1_ps(1.0f), below)), up);
+}
+
+static void avx2_gelu_multiply(float *gate, const float *up, uint64_t n)
+{
+    uint64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        _mm256_storeu_ps(gate + i, gelu_lanes(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
+    store_part(gate + i, n - i, gelu_lanes(load_part(gate + i, n - i, 0), load_part(up + i, n - i, 0)));
+}
+
+/* tanh(u) = 1 - 2 / (e^2u + 1) */
+INLINE __m256 softcap_lanes(__m256 x, __m256 cap)
+{
+    const __m256 one = _mm256_set1_ps(1.0f), two = _mm256_set1_ps(2.0f);
+    __m256 power = exp_lanes(_mm256_div_ps(_mm256_mul_ps(two, x), cap));
+
+    return _mm256_mul_ps(cap, _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(power, one))));
+}
+
+static void avx2_softcap(float *x, float cap, uint64_t n)
+{
+    const __m256 caps = _mm256_set1_ps(cap);
+    uint64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        _mm256_storeu_ps(x + i, softcap_lanes(_mm256_loadu_ps(x + i), caps));
+    store_part(x + i, n - i, softcap_lanes(load_part(x + i, n - i, 0), caps));
+}
+
 void kernels_override_exp_avx2(struct kernels *table)
 {
     table->maximum = avx2_maximum;
     table->exp_sum = avx2_exp_sum;
     table->silu_multiply = avx2_silu_multiply;
+    table->gelu_multiply = avx2_gelu_multiply;
+    table->softcap = avx2_softcap;
 }
 
 #else

@@ -347,16 +347,16 @@ static void scalar_cache_encode4(uint8_t *codes, uint16_t *scale, const float *x
 
 /* ---- sub-blocks ---- */
 
-static void scalar_block_gather(struct block_lanes *out, bool *finite, const float *weights,
+static void scalar_block_gather(struct block_lanes *out, bool *within, const float *weights,
     const float *importance, const float *per, uint32_t n)
 {
-    *finite = true;
+    *within = true;
     for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
         for (uint32_t i = 0; i < n; i++) {
             const float x = weights[lane * n + i], w = importance ? importance[lane * n + i] * per[lane] : 1;
             out->x[i][lane] = x;
             out->w[i][lane] = w > BLOCK_LEAST ? w : BLOCK_LEAST;
-            *finite = *finite && isfinite(x);
+            *within = *within && fabsf(x) <= BLOCK_MOST;
         }
     }
 }
@@ -383,27 +383,35 @@ static float lanes_round(float x)
     return (float)lrintf(x);
 }
 
-static float lanes_nearest(const int8_t *levels, float x)
+typedef const int8_t *lanes_table;
+#define lanes_table_of(levels) (levels)
+
+static uint32_t nearest_code(const int8_t *levels, float x)
 {
-    int code = 0;
+    uint32_t code = 0;
     for (int k = 0; k < 15; k++)
         code += x > (float)(levels[k] + levels[k + 1]) / 2;
-    return (float)levels[code];
+    return code;
+}
+
+static float lanes_nearest(const lanes_table *table, float x)
+{
+    return (float)(*table)[nearest_code(*table, x)];
 }
 
 #include "tensor/kernels/block_lanes.h"
 
-static void scalar_block_codes(
-    uint8_t *codes, const struct block_grid *grid, const float *weights, float step, float offset)
+static void scalar_block_codes(uint8_t *codes, const struct block_grid *grid, const float *weights,
+    const float *steps, const float *offsets, uint64_t count)
 {
-    const float inverse = lanes_inverse(step);
-    for (uint32_t i = 0; i < grid->n; i++) {
-        const float t = (weights[i] - offset) * inverse;
-        int code = 0;
-        for (int k = 0; grid->levels && k < 15; k++)
-            code += t > (float)(grid->levels[k] + grid->levels[k + 1]) / 2;
-        if (!grid->levels) code = (int)(lanes_level(lanes_grid_of(grid), t) - grid->lowest);
-        codes[i] = (uint8_t)code;
+    for (uint64_t lane = 0; lane < count; lane++, weights += grid->n, codes += grid->n) {
+        const float inverse = lanes_inverse(steps[lane], 0);
+        for (uint32_t i = 0; i < grid->n; i++) {
+            const float t = (weights[i] - offsets[lane]) * inverse;
+            const float level = lanes_within(t, grid->lowest, grid->highest);
+            codes[i] = (uint8_t)(grid->levels ? nearest_code(grid->levels, t)
+                                              : (uint32_t)(lrintf(level) - lrintf(grid->lowest)));
+        }
     }
 }
 
@@ -430,7 +438,7 @@ static void scalar_block_dot(
     *sum = (float)total;
 }
 
-/* ---- softmax and SiLU ---- */
+/* ---- softmax and activations ---- */
 
 static void scalar_maximum(float *out, const float *x, uint64_t n)
 {
@@ -453,6 +461,22 @@ static void scalar_silu_multiply(float *gate, const float *up, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++)
         gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+}
+
+/* (1 + tanh(u)) / 2 = 1 / (1 + e^-2u). */
+static void scalar_gelu_multiply(float *gate, const float *up, uint64_t n)
+{
+    const float slope = 1.5957691216057308f; /* sqrt(8 / pi) */
+    for (uint64_t i = 0; i < n; i++) {
+        float g = gate[i], bent = slope * (g + 0.044715f * g * g * g);
+        gate[i] = g / (1 + expf(-bent)) * up[i];
+    }
+}
+
+static void scalar_softcap(float *x, float cap, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++)
+        x[i] = cap * tanhf(x[i] / cap);
 }
 
 #define KERNEL_ENTRY(name, arguments) .name = scalar_##name,

@@ -56,6 +56,8 @@ static bool set_other(struct tiny_model *model, const char *argument)
         model->poison_value = strtof(value, NULL);
     } else if ((value = value_of(argument, "tied"))) {
         model->tied = strcmp(value, "1") == 0;
+    } else if ((value = value_of(argument, "spaces"))) {
+        model->spaces = strcmp(value, "1") == 0;
     } else if ((value = value_of(argument, "under_head"))) {
         model->under_head = strcmp(value, "1") == 0;
     } else {

@@ -11,11 +11,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
 {
     struct model_config config;
-    float *frequencies;
+    float *tables;
 
     if (config_parse(&config, "config.json", (const char *)bytes, count, NULL)) return 0;
-    frequencies = malloc(config.head_size / 2 * sizeof *frequencies);
-    if (frequencies) rope_frequencies(frequencies, &config, 2 * (uint64_t)config.context);
-    free(frequencies);
+    tables = malloc(5 * config.rotary / 2 * sizeof *tables); /* cosines and sines of two ways, frequencies */
+    if (tables)
+        rope_tables(tables, tables + config.rotary, tables + 2 * config.rotary, &config,
+            2 * (uint64_t)config.context, config.context, 1);
+    free(tables);
     return 0;
 }

@@ -86,6 +86,13 @@ void gguf_file_strings(struct gguf_file *file, const char *key, const char *cons
         put_string(&file->pairs, texts[i]);
 }
 
+void gguf_file_bools(struct gguf_file *file, const char *key, const bool *values, uint64_t count)
+{
+    put_array(file, key, TYPE_BOOL, count);
+    for (uint64_t i = 0; i < count; i++)
+        put_bytes(&file->pairs, (const uint8_t[]){values[i]}, 1);
+}
+
 void gguf_file_i32s(struct gguf_file *file, const char *key, const int32_t *values, uint64_t count)
 {
     put_array(file, key, TYPE_I32, count);

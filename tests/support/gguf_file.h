@@ -22,6 +22,7 @@ void gguf_file_u32(struct gguf_file *file, const char *key, uint32_t value);
 void gguf_file_f32(struct gguf_file *file, const char *key, float value);
 void gguf_file_bool(struct gguf_file *file, const char *key, bool value);
 void gguf_file_strings(struct gguf_file *file, const char *key, const char *const *texts, uint64_t count);
+void gguf_file_bools(struct gguf_file *file, const char *key, const bool *values, uint64_t count);
 void gguf_file_i32s(struct gguf_file *file, const char *key, const int32_t *values, uint64_t count);
 void gguf_file_f32s(struct gguf_file *file, const char *key, const float *values, uint64_t count);
 

@@ -258,6 +258,20 @@ static void write_config(const struct tiny_writer *writer)
     write_json(writer, "config.json", &json);
 }
 
+/* " " becomes U+2581. */
+static void write_normalizer(struct json_writer *json)
+{
+    json_write_key(json, "normalizer");
+    json_open_object(json);
+    json_put_text(json, "type", "Replace");
+    json_write_key(json, "pattern");
+    json_open_object(json);
+    json_put_text(json, "String", " ");
+    json_close_object(json);
+    json_put_text(json, "content", "\xE2\x96\x81");
+    json_close_object(json);
+}
+
 /* A byte-level tokenizer of the SentencePiece kind: <unk>, <s>, </s>, then one token per byte. Any text goes
  * through. */
 static void write_tokenizer(const struct tiny_writer *writer)
@@ -280,6 +294,7 @@ static void write_tokenizer(const struct tiny_writer *writer)
         json_close_object(&json);
     }
     json_close_array(&json);
+    if (writer->options.spaces) write_normalizer(&json);
     json_write_key(&json, "model");
     json_open_object(&json);
     json_put_text(&json, "type", "BPE");

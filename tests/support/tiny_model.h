@@ -20,6 +20,7 @@ struct tiny_model {
     bool tied;         /* the head is the embedding: no lm_head.weight */
     bool under_head;   /* with tied: stored as lm_head.weight only, the embedding's name an alias in
                           __metadata__ */
+    bool spaces;       /* the tokenizer replaces spaces by U+2581: one that GGUF knows */
 
     /* Faults. Each names one tensor of the model, but for `extra`. */
     const char *omit;    /* not written */

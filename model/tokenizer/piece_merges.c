@@ -1,5 +1,5 @@
-/* See gguf_merges.h. */
-#include "model/tokenizer/gguf_merges.h"
+/* See piece_merges.h. */
+#include "model/tokenizer/piece_merges.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -9,19 +9,19 @@
 enum { PIECE_LIMIT = 1024 };
 
 struct list {
-    struct gguf_merge *merges;
+    struct piece_merge *merges;
     uint64_t count, capacity;
 };
 
-static bool is_piece(const struct gguf_tokens *tokens, uint32_t id)
+static bool is_piece(const struct token_list *tokens, uint32_t id)
 {
-    const enum gguf_token_type type = gguf_tokens_type(tokens, id);
+    const enum token_type type = tokens->tokens[id].type;
 
-    return type == GGUF_TOKEN_UNDEFINED || type == GGUF_TOKEN_NORMAL || type == GGUF_TOKEN_USER_DEFINED;
+    return type == TOKEN_UNDEFINED || type == TOKEN_NORMAL || type == TOKEN_USER_DEFINED;
 }
 
 /* The id of a piece, or NO_ENTRY. */
-static uint32_t find_piece(const struct gguf_tokens *tokens, const char *content, uint64_t bytes)
+static uint32_t find_piece(const struct token_list *tokens, const char *content, uint64_t bytes)
 {
     const uint32_t id = vocabulary_find(&tokens->vocabulary, content, bytes);
 
@@ -44,15 +44,15 @@ static uint32_t count_characters(const char *content, uint64_t bytes)
 
 /* All cuts of one piece. */
 static enum status add_cuts(
-    struct list *list, const struct gguf_tokens *tokens, uint32_t id, struct error *err)
+    struct list *list, const struct token_list *tokens, uint32_t id, struct error *err)
 {
     uint64_t bytes;
     const char *content = vocabulary_content(&tokens->vocabulary, id, &bytes);
-    const float score = (float)metadata_number_at(tokens->scores, id);
+    const float score = tokens->tokens[id].score;
 
     if (bytes > PIECE_LIMIT)
-        return fail(err, ERR_UNSUPPORTED,
-            "tokenizer.ggml.tokens[%" PRIu32 "]: %" PRIu64 " bytes are more than %d", id, bytes, PIECE_LIMIT);
+        return fail(err, ERR_UNSUPPORTED, "token %" PRIu32 ": %" PRIu64 " bytes are more than %d", id, bytes,
+            PIECE_LIMIT);
     for (uint64_t cut = 1; cut < bytes; cut++) {
         if (is_inside_character(content[cut])) continue;
         const uint32_t left = find_piece(tokens, content, cut);
@@ -61,7 +61,7 @@ static enum status add_cuts(
         enum status status =
             memory_grow(&list->merges, &list->capacity, list->count + 1, sizeof *list->merges, err);
         if (status) return status;
-        list->merges[list->count++] = (struct gguf_merge){left, right, count_characters(content, cut),
+        list->merges[list->count++] = (struct piece_merge){left, right, count_characters(content, cut),
             count_characters(content + cut, bytes - cut), id, score};
     }
     return OK;
@@ -75,7 +75,7 @@ static int falling(uint32_t a, uint32_t b)
 /* No two are equal: cuts of one piece differ in the left half's length. */
 static int compare_merges(const void *left, const void *right)
 {
-    const struct gguf_merge *a = left, *b = right;
+    const struct piece_merge *a = left, *b = right;
 
     if (a->score != b->score) return a->score < b->score ? 1 : -1;
     if (a->left_chars != b->left_chars) return falling(a->left_chars, b->left_chars);
@@ -83,8 +83,8 @@ static int compare_merges(const void *left, const void *right)
     return falling(b->piece, a->piece);
 }
 
-enum status gguf_merges_derive(
-    struct gguf_merge **out, uint64_t *count, const struct gguf_tokens *tokens, struct error *err)
+enum status piece_merges_derive(
+    struct piece_merge **out, uint64_t *count, const struct token_list *tokens, struct error *err)
 {
     struct list list = {0};
     enum status status = OK;
