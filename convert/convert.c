@@ -164,32 +164,6 @@ static enum status plan_items(struct convert_result *result, struct transfer_ite
 
 /* ---- the output ---- */
 
-/* ERR_USAGE if a file that is to appear is one of the input's. */
-static enum status refuse_input(struct container *container, const char *path, struct error *err)
-{
-    for (uint64_t i = 0; i < container_file_count(container); i++) {
-        if (file_same(container_file(container, i).path, path))
-            return fail(err, ERR_USAGE, "%s: is a file of the input; name another output", path);
-    }
-    return OK;
-}
-
-/* Remember the paths of the parts, which the writer owns. */
-static enum status note_parts(struct convert_result *result, const struct writer *writer, struct error *err)
-{
-    enum status status = OK;
-    for (const char *path; status == OK && (path = writer_file(writer, result->part_count)) != NULL;) {
-        status = refuse_input(result->input.container, path, err);
-        if (status == OK)
-            status = memory_grow(
-                &result->parts, &result->part_capacity, result->part_count + 1, sizeof *result->parts, err);
-        if (status != OK) return status;
-        result->parts[result->part_count] = memory_text(path, strlen(path), err);
-        if (!result->parts[result->part_count++]) return ERR_MEMORY;
-    }
-    return status;
-}
-
 static enum status fill_output(struct writer *writer, struct convert_result *result,
     const struct transfer_item *items, uint32_t *source_crcs, struct pool *pool,
     const struct convert_options *options, const struct report *report, struct error *err)
@@ -214,7 +188,7 @@ static enum status fill_output(struct writer *writer, struct convert_result *res
     if (status == OK)
         status = provenance_attach(
             writer, container, tool, (const char *const(*)[2])recorded, count, source_crcs, err);
-    return status == OK ? note_parts(result, writer, err) : status;
+    return status == OK ? destination_parts_note(&result->parts, writer, container, err) : status;
 }
 
 static enum status write_output(struct convert_result *result, const struct transfer_item *items,
@@ -230,14 +204,6 @@ static enum status write_output(struct convert_result *result, const struct tran
         return status;
     }
     return writer_commit(writer, err);
-}
-
-static uint64_t output_bytes(const struct convert_result *result, const char *output)
-{
-    uint64_t bytes = result->part_count ? 0 : file_size(output);
-    for (uint64_t i = 0; i < result->part_count; i++)
-        bytes += file_size(result->parts[i]);
-    return bytes;
 }
 
 /* ---- all of it ---- */
@@ -256,7 +222,7 @@ static enum status convert_opened(struct convert_result *result, const struct co
     if (status != OK) goto done;
     result->threads = pool_workers(pool);
     status = write_output(result, items, source_crcs, pool, options, report, err);
-    if (status == OK) result->bytes_out = output_bytes(result, options->output);
+    if (status == OK) result->bytes_out = destination_parts_bytes(&result->parts, options->output);
 done:
     pool_free(pool);
     memory_free(source_crcs);
@@ -287,7 +253,7 @@ enum status convert_run(struct convert_result *out, const struct convert_options
                 .container = {.gptq_zeros = options->gptq_zeros}},
             err);
     if (status == OK) status = find_slice(out, options, err);
-    if (status == OK) status = refuse_input(out->input.container, options->output, err);
+    if (status == OK) status = destination_refuse_input(out->input.container, options->output, err);
     if (status == OK) status = merge_open(&out->merge, &options->lora, &out->input, err);
     if (status != OK) return status;
     out->bytes_in = container_bytes(out->input.container);
@@ -301,8 +267,6 @@ void convert_release(struct convert_result *result)
 {
     merge_close(result->merge);
     checkpoint_close(&result->input);
-    for (uint64_t i = 0; i < result->part_count; i++)
-        memory_free(result->parts[i]);
-    memory_free(result->parts);
+    destination_parts_free(&result->parts);
     *result = (struct convert_result){0};
 }

@@ -5,6 +5,7 @@
 #include "base/options.h"
 #include "convert/merge.h"
 #include "model/checkpoint.h"
+#include "model/destination.h"
 #include "model/slice.h"
 
 /* The command line as it was parsed. */
@@ -34,8 +35,7 @@ struct convert_result {
     uint64_t tensors, tensors_cast;
     uint64_t weights, tensor_bytes; /* elements and bytes of the tensors written */
     uint64_t bytes_in, bytes_out;   /* of the files that hold tensors */
-    char **parts;                   /* [part_count] paths of the parts of a split output; 0: one file */
-    uint64_t part_count, part_capacity;
+    struct destination_parts parts; /* of an output that is more than one file */
     unsigned threads;
     double seconds;
 };

@@ -18,8 +18,9 @@ static void print_people(const struct convert_result *result, const struct conve
 {
     char in[16], out[16], duration[24], memory[16];
     const bool folder = file_kind(options->output) == FILE_FOLDER;
-    printf("output           %s\n", result->part_count && !folder ? result->parts[0] : options->output);
-    if (result->part_count > folder) printf("parts            %" PRIu64 "\n", result->part_count);
+    printf(
+        "output           %s\n", result->parts.count && !folder ? result->parts.paths[0] : options->output);
+    if (result->parts.count > folder) printf("parts            %" PRIu64 "\n", result->parts.count);
     printf("tensors          %" PRIu64 ": %" PRIu64 " cast, %" PRIu64 " copied\n", result->tensors,
         result->tensors_cast, result->tensors - result->tensors_cast);
     if (options->layers)
@@ -42,8 +43,8 @@ static void write_parts(struct json_writer *json, const struct convert_result *r
 {
     json_write_key(json, "parts");
     json_open_array(json);
-    for (uint64_t i = 0; i < result->part_count; i++)
-        json_write_text(json, result->parts[i]);
+    for (uint64_t i = 0; i < result->parts.count; i++)
+        json_write_text(json, result->parts.paths[i]);
     json_close_array(json);
 }
 
@@ -58,7 +59,7 @@ static enum status print_json(
     json_put_text(&json, "version", NIBBLE_VERSION);
     json_put_text(&json, "input", options->input);
     json_put_text(&json, "output", options->output);
-    if (result->part_count) write_parts(&json, result);
+    if (result->parts.count) write_parts(&json, result);
     json_put_text(&json, "type", options->type);
     json_put_u64(&json, "tensors", result->tensors);
     json_put_u64(&json, "tensors_cast", result->tensors_cast);

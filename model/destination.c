@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/file.h"
+#include "base/memory.h"
 #include "formats/folder_writer.h"
 #include "model/gguf_export.h"
 
@@ -91,4 +93,47 @@ enum status destination_create(struct writer **out, const struct destination *de
     const struct checkpoint *input, const struct report *report, struct error *err)
 {
     return format_of(destination)->create(out, destination, input, report, err);
+}
+
+/* ---- the files ---- */
+
+enum status destination_refuse_input(const struct container *input, const char *path, struct error *err)
+{
+    for (uint64_t i = 0; i < container_file_count(input); i++) {
+        if (file_same(container_file(input, i).path, path))
+            return fail(err, ERR_USAGE, "%s: is a file of the input; name another output", path);
+    }
+    return OK;
+}
+
+enum status destination_parts_note(struct destination_parts *parts, const struct writer *writer,
+    const struct container *input, struct error *err)
+{
+    for (const char *path; (path = writer_file(writer, parts->count)) != NULL;) {
+        enum status status = destination_refuse_input(input, path, err);
+        if (!status)
+            status =
+                memory_grow(&parts->paths, &parts->capacity, parts->count + 1, sizeof *parts->paths, err);
+        if (status) return status;
+        parts->paths[parts->count] = memory_text(path, strlen(path), err);
+        if (!parts->paths[parts->count++]) return ERR_MEMORY;
+    }
+    return OK;
+}
+
+uint64_t destination_parts_bytes(const struct destination_parts *parts, const char *path)
+{
+    uint64_t bytes = parts->count ? 0 : file_size(path);
+
+    for (uint64_t i = 0; i < parts->count; i++)
+        bytes += file_size(parts->paths[i]);
+    return bytes;
+}
+
+void destination_parts_free(struct destination_parts *parts)
+{
+    for (uint64_t i = 0; i < parts->count; i++)
+        memory_free(parts->paths[i]);
+    memory_free(parts->paths);
+    *parts = (struct destination_parts){0};
 }

@@ -47,4 +47,21 @@ enum status destination_target(
 enum status destination_create(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err);
 
+/* ERR_USAGE if a file that is to appear is one of the input's. */
+enum status destination_refuse_input(const struct container *input, const char *path, struct error *err);
+
+/* The files that a writer makes (writer_file) as sizes once they are there. */
+struct destination_parts {
+    char **paths; /* [count]; none if the format has but one file, the destination's path */
+    uint64_t count, capacity;
+};
+
+/* Take down the paths before the writer commits. ERR_USAGE if one is a file of the input. Release with destination_parts_free, also
+ * after an error. */
+enum status destination_parts_note(struct destination_parts *parts, const struct writer *writer,
+    const struct container *input, struct error *err);
+/* Bytes of all of them, or of the file at `path` if there are none. */
+uint64_t destination_parts_bytes(const struct destination_parts *parts, const char *path);
+void destination_parts_free(struct destination_parts *parts);
+
 #endif

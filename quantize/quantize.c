@@ -63,6 +63,7 @@ static enum status write_output(struct quantize_job *job, struct error *err)
     if (status == OK) status = job->settings->calibrated ? calibrated_run(job, err) : rtn_run(job, err);
     if (status == OK) status = checkpoint_write_aliases(job->input, job->writer, err);
     if (status == OK) status = attach(job, err);
+    if (status == OK) status = destination_parts_note(&job->parts, job->writer, job->input->container, err);
     if (status != OK) {
         writer_abandon(job->writer);
         return status;
@@ -283,10 +284,11 @@ static enum status run_job(struct quantize_result *result, struct quantize_job *
         result->bytes_out = result->plan.bytes + job->fixed_bytes;
     } else {
         status = finish_journal(job, write_output(job, err), err);
-        if (status == OK) result->bytes_out = file_size(options->output);
+        if (status == OK) result->bytes_out = destination_parts_bytes(&job->parts, options->output);
     }
 done:
     result->calibrated = job->calibrated;
+    destination_parts_free(&job->parts);
     pool_free(job->pool);
     memory_free(job->source_crcs);
     return status;

@@ -6,6 +6,7 @@
 #include "formats/container.h"
 #include "formats/nbl.h"
 #include "model/calibration.h"
+#include "model/destination.h"
 #include "quantize/imatrix.h"
 #include "quantize/plan.h"
 #include "quantize/settings.h"
@@ -38,7 +39,8 @@ struct quantize_job {
     const struct settings *settings;
     const struct imatrix *imatrix;
     struct writer *writer; /* empty; the method declares and writes every tensor of the plan, in order */
-    uint32_t *source_crcs; /* [container_count] out, as transfer_run fills them */
+    struct destination_parts parts; /* of the output, once it is written */
+    uint32_t *source_crcs;          /* [container_count] out, as transfer_run fills them */
     struct pool *pool;
     const struct report *report;
     uint64_t fixed_bytes;           /* of the output beside tensors, at most */
