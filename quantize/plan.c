@@ -168,10 +168,7 @@ static enum status refuse_quantized(const struct tensor *source, struct error *e
     return fail(err, ERR_UNSUPPORTED,
         "tensor %s is quantized already (%s); start from the original model, --keep this tensor, or "
         "--allow-requantize",
-        source->name,
-        source->storage == STORAGE_BLOCKS  ? block_info(source->block)->name
-        : source->storage == STORAGE_TILES ? "codes"
-                                           : "packed");
+        source->name, source->storage == STORAGE_BLOCKS ? block_info(source->block)->name : "codes");
 }
 
 static enum status set_target(struct plan_tensor *planned, const struct settings *settings, struct error *err)
@@ -179,7 +176,7 @@ static enum status set_target(struct plan_tensor *planned, const struct settings
     const struct tensor *source = planned->source;
     const struct recipe *recipe = &planned->recipe;
     planned->target = *source;
-    planned->requantized = !recipe->keep && (source->storage != STORAGE_DENSE || planned->decoded);
+    planned->requantized = !recipe->keep && (planned->decoded || source->storage != STORAGE_DENSE);
     if (planned->requantized && !settings->requantize) return refuse_quantized(source, err);
     if (!recipe->keep || recipe->cast) set_storage(&planned->target, recipe);
     planned->bytes = transfer_target_bytes(&planned->target);
