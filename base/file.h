@@ -85,6 +85,21 @@ enum status output_commit(struct output *output, struct error *err);
 /* Remove the temporary file and free output; NULL is allowed. */
 void output_abandon(struct output *output);
 
+/* A folder of files that appears under `path` complete or not at all: they are written into `.<name>.tmp.<pid>` beside it, which
+ * is then renamed. What stands under `path` already is ERR_USAGE, unless it is an empty folder: a folder with files in it is never replaced. Temporary folders that
+ * killed processes left for the same target are removed. */
+struct output_folder;
+enum status output_folder_open(struct output_folder **out, const char *path, struct error *err);
+
+/* Add one more file; at most 200 in all. Owner of *out: the folder; it is for output_reserve and output_write_at alone. */
+enum status output_folder_add(
+    struct output **out, struct output_folder *folder, const char *name, struct error *err);
+
+/* fsync everything, rename the folder, fsync the one it lies in; frees `folder`. On error nothing is left of it. */
+enum status output_folder_commit(struct output_folder *folder, struct error *err);
+/* Remove it and all its files; NULL is allowed. */
+void output_folder_abandon(struct output_folder *folder);
+
 /* Install handlers: SIGINT, SIGTERM and (unless it is ignored: nohup) SIGHUP remove temporary files of open outputs and
  * then end the process by that signal (exit 130 and 143 to a shell); SIGBUS (a mapped file was cut short by someone
  * else) prints one line and exits 4; SIGXFSZ and SIGPIPE are ignored, so that the write itself reports. Called once by

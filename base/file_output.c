@@ -1,6 +1,6 @@
 /* Outputs that appear complete or not at all: a temporary file beside the target, fsync, rename, fsync of the
  * folder; and the signal handlers that take temporary files along. */
-#include "base/file.h"
+#include "base/file_output.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -60,30 +60,49 @@ static void lock_creating(unsigned tries)
         nanosleep(&nap, NULL);
 }
 
-static enum status register_temporary(struct output *output, struct error *err)
+enum status output_remember(char *path, unsigned *slot, struct error *err)
 {
     for (unsigned i = 0; i < OUTPUTS_LIMIT; i++) {
         char *expected = NULL;
-        if (!atomic_compare_exchange_strong(&temporaries[i], &expected, output->temporary)) continue;
-        output->slot = i;
-        output->registered = true;
+        if (!atomic_compare_exchange_strong(&temporaries[i], &expected, path)) continue;
+        *slot = i;
         return OK;
     }
-    return fail(err, ERR_MEMORY, "%s: more than %d outputs are open", output->path, OUTPUTS_LIMIT);
+    return fail(err, ERR_MEMORY, "%s: more than %d outputs are open", path, OUTPUTS_LIMIT);
+}
+
+void output_forget(char *path, unsigned slot)
+{
+    if (atomic_exchange(&temporaries[slot], NULL)) memory_free(path);
+}
+
+static enum status register_temporary(struct output *output, struct error *err)
+{
+    enum status status = output_remember(output->temporary, &output->slot, err);
+
+    output->registered = status == OK;
+    return status;
 }
 
 static void release_temporary(struct output *output)
 {
-    if (!output->registered || atomic_exchange(&temporaries[output->slot], NULL))
+    if (output->registered)
+        output_forget(output->temporary, output->slot);
+    else
         memory_free(output->temporary);
 }
 
 static void remove_temporaries(void)
 {
+    char *taken[OUTPUTS_LIMIT];
+
     lock_creating(1000); /* a second at most: a file system that hangs must not keep us from ending */
     for (unsigned i = 0; i < OUTPUTS_LIMIT; i++) {
-        char *path = atomic_exchange(&temporaries[i], NULL);
-        if (path) unlink(path);
+        taken[i] = atomic_exchange(&temporaries[i], NULL);
+        if (taken[i]) unlink(taken[i]);
+    }
+    for (unsigned i = 0; i < OUTPUTS_LIMIT; i++) {
+        if (taken[i]) rmdir(taken[i]); /* those that are folders, now empty */
     }
 }
 
@@ -179,20 +198,26 @@ static enum status check_target(const char *path, bool force, struct error *err)
     return OK;
 }
 
-/* Fill in path, folder and the temporary's name: <folder>/.<name>.tmp.<pid>. */
-static enum status name_parts(struct output *output, const char *path, struct error *err)
+enum status output_temporary_name(char **temporary, char **folder, const char *path, struct error *err)
 {
     const char *name = base_name(path);
     uint64_t folder_bytes = (uint64_t)(name - path); /* with the slash */
     uint64_t temporary_bytes = folder_bytes + NAME_SHOWN_LIMIT + 64;
 
-    output->path = memory_text(path, strlen(path), err);
-    output->folder = folder_bytes ? memory_text(path, folder_bytes, err) : memory_text(".", 1, err);
-    output->temporary = memory_new(temporary_bytes, 1, err);
-    if (!output->path || !output->folder || !output->temporary) return ERR_MEMORY;
-    snprintf(output->temporary, temporary_bytes, "%.*s.%.*s.tmp.%ld", (int)folder_bytes, path,
-        NAME_SHOWN_LIMIT, name, (long)getpid());
+    *folder = folder_bytes ? memory_text(path, folder_bytes, err) : memory_text(".", 1, err);
+    *temporary = memory_new(temporary_bytes, 1, err);
+    if (!*folder || !*temporary) return ERR_MEMORY;
+    snprintf(*temporary, temporary_bytes, "%.*s.%.*s.tmp.%ld", (int)folder_bytes, path, NAME_SHOWN_LIMIT,
+        name, (long)getpid());
     return OK;
+}
+
+/* Fill in path, folder and the temporary's name. */
+static enum status name_parts(struct output *output, const char *path, struct error *err)
+{
+    output->path = memory_text(path, strlen(path), err);
+    if (!output->path) return ERR_MEMORY;
+    return output_temporary_name(&output->temporary, &output->folder, path, err);
 }
 
 /* Remove a temporary that a killed process of the same number left behind. A live one (two containers may
@@ -207,10 +232,10 @@ static bool remove_stale(const char *path)
     return removed;
 }
 
-/* True if `name` is the temporary of this target (its name up to the process number is `stem`) that a process
- * which no longer exists has made. */
-static bool is_left_behind(const char *name, const char *stem, size_t stem_bytes)
+bool output_is_left_behind(const char *name, const char *temporary)
 {
+    const char *stem = base_name(temporary);
+    const size_t stem_bytes = (size_t)(strrchr(stem, '.') - stem) + 1;
     char *end;
     long process;
 
@@ -223,22 +248,21 @@ static bool is_left_behind(const char *name, const char *stem, size_t stem_bytes
  * writes the same target does. A hint: nothing depends on it. */
 static void remove_left_behind(const struct output *output)
 {
-    const char *stem = base_name(output->temporary);
-    size_t stem_bytes = (size_t)(strrchr(stem, '.') - stem) + 1;
     DIR *folder = opendir(output->folder);
     struct dirent *entry;
     char path[PATH_MAX];
 
     while (folder && (entry = readdir(folder)) != NULL) {
-        if (!is_left_behind(entry->d_name, stem, stem_bytes)) continue;
+        if (!output_is_left_behind(entry->d_name, output->temporary)) continue;
         if (snprintf(path, sizeof path, "%s/%s", output->folder, entry->d_name) < (int)sizeof path)
             remove_stale(path);
     }
     if (folder) closedir(folder);
 }
 
-static enum status create_temporary(struct output *output, struct error *err)
+static enum status create_temporary(void *context, struct error *err)
 {
+    struct output *output = context;
     const int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
     struct stat info;
 
@@ -261,7 +285,8 @@ static enum status create_temporary(struct output *output, struct error *err)
     return register_temporary(output, err);
 }
 
-static enum status create_undisturbed(struct output *output, struct error *err)
+enum status output_undisturbed(
+    enum status (*create)(void *context, struct error *err), void *context, struct error *err)
 {
     enum status status;
     sigset_t all, before;
@@ -269,7 +294,7 @@ static enum status create_undisturbed(struct output *output, struct error *err)
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
     lock_creating(UINT_MAX);
-    status = create_temporary(output, err);
+    status = create(context, err);
     atomic_flag_clear(&creating);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return status;
@@ -290,12 +315,28 @@ enum status output_open(struct output **out, const char *path, bool force, struc
     status = name_parts(output, path, err);
     if (status) goto done;
     remove_left_behind(output);
-    status = create_undisturbed(output, err);
+    status = output_undisturbed(create_temporary, output, err);
     if (status) goto done;
     *out = output;
     output = NULL;
 done:
     output_abandon(output);
+    return status;
+}
+
+enum status output_open_inside(struct output **out, const char *folder, const char *name, struct error *err)
+{
+    struct output *output = memory_new(1, sizeof *output, err);
+    enum status status = ERR_MEMORY;
+
+    *out = NULL;
+    if (!output) return ERR_MEMORY;
+    output->descriptor = -1;
+    output->path = memory_text(name, strlen(name), err);
+    if (output->path) status = file_join(&output->temporary, folder, name, strlen(name), err);
+    if (!status) status = output_undisturbed(create_temporary, output, err);
+    if (!status) *out = output;
+    if (status) output_abandon(output);
     return status;
 }
 
@@ -362,7 +403,7 @@ static int sync_descriptor(int descriptor)
 
 /* Give back what was reserved and not used, set the final mode, and get everything to the disk. Any error of
  * fsync is final: the system may have dropped the pages, a second fsync would claim success. */
-static enum status finish_file(struct output *output, struct error *err)
+enum status output_finish(struct output *output, struct error *err)
 {
     int descriptor = output->descriptor;
     struct stat info;
@@ -382,9 +423,9 @@ static enum status finish_file(struct output *output, struct error *err)
 
 /* Make the rename itself durable. A folder that may not be read, or a file system that has no such thing, is
  * no error. */
-static enum status sync_folder(const struct output *output, struct error *err)
+enum status output_sync_folder(const char *folder, const char *path, struct error *err)
 {
-    int descriptor = open(output->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int result, fault;
 
     if (descriptor < 0) return OK;
@@ -392,13 +433,18 @@ static enum status sync_folder(const struct output *output, struct error *err)
     fault = errno;
     close(descriptor);
     if (result == 0 || fault == EINVAL || fault == EBADF || fault == EROFS) return OK;
-    return fail_errno(
-        err, fault, "%s: complete and in place, but its folder cannot be synced to disk", output->path);
+    return fail_errno(err, fault, "%s: complete and in place, but its folder cannot be synced to disk", path);
+}
+
+void output_keep(struct output *output)
+{
+    output->created = false;
+    output_abandon(output);
 }
 
 enum status output_commit(struct output *output, struct error *err)
 {
-    enum status status = finish_file(output, err);
+    enum status status = output_finish(output, err);
     if (status) goto done;
     status = check_target(output->path, output->force, err); /* a file may have appeared meanwhile */
     if (status) goto done;
@@ -407,7 +453,7 @@ enum status output_commit(struct output *output, struct error *err)
         goto done;
     }
     output->created = false;
-    status = sync_folder(output, err);
+    status = output_sync_folder(output->folder, output->path, err);
 done:
     output_abandon(output);
     return status;

@@ -160,6 +160,11 @@ void json_write_u64(struct json_writer *writer, uint64_t value);
 void json_write_number(
     struct json_writer *writer, double value); /* shortest that reads back; not finite: null */
 void json_write_bool(struct json_writer *writer, bool value);
+/* Write a value of a parsed document with all it holds, or the members of an object into one that is open, but for those whose
+ * keys are in `leave_out`, which NULL ends. Keys keep their order; U+0000 in one becomes its escape. */
+void json_write_value(struct json_writer *writer, const struct json_value *value);
+void json_write_members(
+    struct json_writer *writer, const struct json_value *object, const char *const *leave_out);
 /* Shorthands for key and value in one call. */
 void json_put_text(struct json_writer *writer, const char *key, const char *text);
 void json_put_u64(struct json_writer *writer, const char *key, uint64_t value);

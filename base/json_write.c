@@ -121,12 +121,17 @@ static void append_string(struct json_writer *writer, const char *bytes, uint64_
     append(writer, "\"", 1);
 }
 
-void json_write_key(struct json_writer *writer, const char *key)
+static void write_key(struct json_writer *writer, const char *bytes, uint64_t count)
 {
     begin_item(writer);
-    append_string(writer, key, strlen(key));
+    append_string(writer, bytes, count);
     append_text(writer, writer->indent > 0 ? ": " : ":");
     writer->after_key = true;
+}
+
+void json_write_key(struct json_writer *writer, const char *key)
+{
+    write_key(writer, key, strlen(key));
 }
 
 void json_write_string(struct json_writer *writer, const char *bytes, uint64_t count)
@@ -169,6 +174,70 @@ void json_write_number(struct json_writer *writer, double value)
 void json_write_bool(struct json_writer *writer, bool value)
 {
     write_word(writer, value ? "true" : "false");
+}
+
+static bool is_among(struct json_text key, const char *const *words)
+{
+    for (; *words; words++) {
+        if (strlen(*words) == key.count && memcmp(*words, key.bytes, key.count) == 0) return true;
+    }
+    return false;
+}
+
+void json_write_members(
+    struct json_writer *writer, const struct json_value *object, const char *const *leave_out)
+{
+    for (const struct json_value *child = object->children; child; child = child->next) {
+        if (is_among(child->key, leave_out)) continue;
+        write_key(writer, child->key.bytes, child->key.count);
+        json_write_value(writer, child);
+    }
+}
+
+/* 1.0 stays 1.0: readers that know types tell it from 1. */
+static void write_parsed_number(struct json_writer *writer, const struct json_value *value)
+{
+    char text[40];
+
+    if (value->is_u64) {
+        json_write_u64(writer, value->u64);
+        return;
+    }
+    number_write(text, value->number);
+    if (value->number >= 0 && text[strspn(text, "0123456789")] == 0) strcat(text, ".0");
+    write_word(writer, text);
+}
+
+/* What was parsed is at most JSON_DEPTH_LIMIT deep: that bounds the recursion. */
+void json_write_value(struct json_writer *writer, const struct json_value *value)
+{
+    static const char *const nothing[] = {NULL};
+
+    switch (value->kind) {
+    case JSON_NULL:
+        json_write_text(writer, NULL);
+        break;
+    case JSON_BOOL:
+        json_write_bool(writer, value->boolean);
+        break;
+    case JSON_STRING:
+        json_write_string(writer, value->text.bytes, value->text.count);
+        break;
+    case JSON_NUMBER:
+        write_parsed_number(writer, value);
+        break;
+    case JSON_ARRAY:
+        json_open_array(writer);
+        for (const struct json_value *child = value->children; child; child = child->next)
+            json_write_value(writer, child);
+        json_close_array(writer);
+        break;
+    case JSON_OBJECT:
+        json_open_object(writer);
+        json_write_members(writer, value, nothing);
+        json_close_object(writer);
+        break;
+    }
 }
 
 void json_put_text(struct json_writer *writer, const char *key, const char *text)

@@ -16,10 +16,12 @@
 
 static const struct operand operands[] = {
     {"INPUT", AT(input),
-        "A Hugging Face folder, a .safetensors, .nbl or GGUF file; of a split GGUF file the first part."},
+        "A Hugging Face folder, a .safetensors, PyTorch, .nbl, GGUF or llama2.c file; of a split GGUF file "
+        "the first part."},
     {"OUTPUT", AT(output),
-        "The file to write: NAME.gguf is a GGUF file, any other name a .nbl file. It appears complete or not "
-        "at all."},
+        "The file to write: NAME.gguf is a GGUF file, any other name a .nbl file; or the folder, where "
+        "--format "
+        "says so. It appears complete or not at all."},
 };
 
 static const struct option options_table[] = {
@@ -29,6 +31,10 @@ static const struct option options_table[] = {
         "4, 5 or 8 bits, groups of a multiple of 32: Q4_0, Q5_0, Q8_0). Norms and biases always keep "
         "theirs; in a GGUF file they are F32.",
         "Conversion"},
+    {"gptq-zeros", OPTION_CHOICE, AT(gptq_zeros), 0, 0, "v1|v2", "VERSION", "as the checkpoint says",
+        "How a GPTQ folder stores its zero-points, where it does not say: v1 less 1, v2 as they are. A wrong "
+        "choice moves every weight by its scale.",
+        NULL},
     {"lora", OPTION_LIST, AT(lora), 0, 0, NULL, "DIR[:SCALE]", NULL,
         "Merge a LoRA adapter (a PEFT folder: adapter_config.json, adapter_model.safetensors) into the "
         "weights, its "
@@ -50,8 +56,9 @@ static const struct option options_table[] = {
 
 const struct command convert_command = {
     .name = "nibble-convert",
-    .summary =
-        "Write a model as one .nbl or GGUF file: weights, configuration, tokenizer and where they came from.",
+    .summary = "Write a model as a .nbl file, a GGUF file or a Hugging Face folder: weights, configuration, "
+               "tokenizer "
+               "and where they came from.",
     .details = "Examples:\n"
                "  nibble-convert model/ model.nbl\n"
                "  nibble-convert model/model.safetensors model.nbl --type f16\n"
@@ -60,6 +67,9 @@ const struct command convert_command = {
                "  nibble-convert model/ model-f16.gguf --type f16\n"
                "  nibble-convert model-int4-g32.nbl model-q4_0.gguf\n"
                "  nibble-convert model/ model.gguf --split-size 2G\n"
+               "  nibble-convert model-gptq/ model-gptq.nbl\n"
+               "  nibble-convert model-int4.nbl model-awq/ --format awq\n"
+               "  nibble-convert model-q4_k.gguf decoded/ --format safetensors --type f16\n"
                "  nibble-convert model/ front.nbl --layers 0-11\n"
                "  nibble-convert front.nbl whole.nbl --join back.nbl\n"
                "  nibble-convert model/ merged.nbl --lora adapter/ --lora style/:0.5\n",
@@ -271,8 +281,11 @@ enum status convert_run(struct convert_result *out, const struct convert_options
     enum status status = destination_check(&destination, err);
     if (status == OK) status = checkpoint_refuse_output(options->input, options->output, err);
     if (status == OK)
-        status = checkpoint_open_slices(
-            &out->input, options->input, options->join.values, options->join.count, err);
+        status = checkpoint_open_with(&out->input, options->input,
+            &(struct checkpoint_options){.slices = options->join.values,
+                .slice_count = options->join.count,
+                .container = {.gptq_zeros = options->gptq_zeros}},
+            err);
     if (status == OK) status = find_slice(out, options, err);
     if (status == OK) status = refuse_input(out->input.container, options->output, err);
     if (status == OK) status = merge_open(&out->merge, &options->lora, &out->input, err);

@@ -11,8 +11,9 @@
 struct convert_options {
     struct common_options common;
     const char *input, *output;
-    const char *type;   /* "keep", "f32", "f16", "bf16" */
-    const char *format; /* as in model/destination.h */
+    const char *type;       /* "keep", "f32", "f16", "bf16" */
+    const char *format;     /* as in model/destination.h */
+    const char *gptq_zeros; /* "v1", "v2"; NULL: as the checkpoint says */
     uint64_t split_size;
     struct option_list lora; /* "DIR" or "DIR:SCALE" */
     const char *layers;      /* "FIRST-LAST"; NULL: all */

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/report.h"
@@ -16,8 +17,9 @@ static double bits_per_weight(const struct convert_result *result)
 static void print_people(const struct convert_result *result, const struct convert_options *options)
 {
     char in[16], out[16], duration[24], memory[16];
-    printf("output           %s\n", result->part_count ? result->parts[0] : options->output);
-    if (result->part_count) printf("parts            %" PRIu64 "\n", result->part_count);
+    const bool folder = file_kind(options->output) == FILE_FOLDER;
+    printf("output           %s\n", result->part_count && !folder ? result->parts[0] : options->output);
+    if (result->part_count > folder) printf("parts            %" PRIu64 "\n", result->part_count);
     printf("tensors          %" PRIu64 ": %" PRIu64 " cast, %" PRIu64 " copied\n", result->tensors,
         result->tensors_cast, result->tensors - result->tensors_cast);
     if (options->layers)

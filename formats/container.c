@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "formats/bytes.h"
 #include "formats/llama2c.h"
+#include "formats/packed_read.h"
 #include "formats/pytorch.h"
 #include "formats/reader.h"
 #include "formats/safetensors.h"
@@ -140,7 +141,28 @@ static enum status open_folder(struct container *container, const char *folder, 
     return status;
 }
 
+/* What is packed is seen; what no packed matrix has taken must be of a type that is known. */
+static enum status see_packed(
+    struct container *container, const struct container_options *options, struct error *err)
+{
+    enum status status = packed_see(container, options->gptq_zeros, err);
+
+    for (uint64_t i = 0; i < container->entry_count && !status; i++) {
+        const struct reader_entry *entry = &container->entries[i];
+        if (entry->foreign)
+            status = fail(err, ERR_UNSUPPORTED, "%s: tensor %s: type %s is not supported",
+                container->files[entry->file].file->path, entry->tensor.name, entry->foreign);
+    }
+    return status;
+}
+
 enum status container_open(struct container **out, const char *path, struct error *err)
+{
+    return container_open_with(out, path, &(struct container_options){0}, err);
+}
+
+enum status container_open_with(
+    struct container **out, const char *path, const struct container_options *options, struct error *err)
 {
     struct container *container = memory_new(1, sizeof *container, err);
     enum status status = ERR_MEMORY;
@@ -151,6 +173,7 @@ enum status container_open(struct container **out, const char *path, struct erro
     if (!container->path) goto done;
     status =
         file_kind(path) == FILE_FOLDER ? open_folder(container, path, err) : open_file(container, path, err);
+    if (!status && container->folder) status = see_packed(container, options, err);
     if (status) goto done;
     *out = container;
     container = NULL;
@@ -162,8 +185,10 @@ done:
 void container_close(struct container *container)
 {
     if (!container) return;
-    for (uint64_t i = 0; i < container->entry_count; i++)
+    for (uint64_t i = 0; i < container->entry_count; i++) {
         memory_free(container->entries[i].copy);
+        packed_free(container->entries[i].packed);
+    }
     for (uint64_t i = 0; i < container->document_count; i++)
         memory_free(container->documents[i].text);
     for (uint64_t i = 0; i < container->file_count; i++)
@@ -235,6 +260,14 @@ uint64_t container_index(const struct container *container, const struct tensor 
 
     assert(index < container->entry_count); /* a tensor of this container */
     return index;
+}
+
+const char *container_packed(const struct container *container, const struct tensor *tensor, const char **why)
+{
+    const struct packed *packed = container->entries[container_index(container, tensor)].packed;
+
+    *why = packed ? packed->decoded : NULL;
+    return packed ? packed->layout->name : NULL;
 }
 
 const struct metadata *container_metadata(const struct container *container)

@@ -25,6 +25,14 @@ struct container;
  * not by name. The header of every file is read and validated; tensor data is not touched. GGUF files and llama2.c models show
  * their own names: model/gguf_checkpoint.h and model/llama2c_checkpoint.h make checkpoints of them. */
 enum status container_open(struct container **out, const char *path, struct error *err);
+
+/* The same, with what the user says of a file that does not say it itself. */
+struct container_options {
+    const char
+        *gptq_zeros; /* GPTQ's zero-points: "v1": less 1, "v2": as they are; NULL: as the checkpoint says */
+};
+enum status container_open_with(
+    struct container **out, const char *path, const struct container_options *options, struct error *err);
 void container_close(struct container *container);
 
 const char *container_path(const struct container *container);
@@ -51,6 +59,11 @@ const struct tensor *container_tensor(const struct container *container, uint64_
 uint64_t container_index(const struct container *container, const struct tensor *tensor);
 /* By name, through aliases (tied tensors); NULL if absent. */
 const struct tensor *container_find(const struct container *container, const char *name);
+
+/* How a Hugging Face folder stores the matrix that is seen as this one tensor: "gptq", "awq" ... (formats/packed.h), else NULL. *why: the
+ * reason why it is seen as computed values and not as tiles; NULL: it is tiles. */
+const char *container_packed(
+    const struct container *container, const struct tensor *tensor, const char **why);
 
 /* What the file says of itself beside documents (GGUF, llama2.c); empty for other formats. */
 const struct metadata *container_metadata(const struct container *container);

@@ -170,8 +170,8 @@ static enum status read_header(struct header *out, struct file *file, struct err
 /* ---- tensors ---- */
 
 /* Codes [elements] at entry->offset, a scale for every entry->group of them at entry->scales. */
-static enum status compute(struct container *container, const struct reader_entry *entry,
-    uint64_t offset, uint8_t *buffer, uint64_t count, struct error *err)
+static enum status compute(struct container *container, const struct reader_entry *entry, uint64_t offset,
+    uint8_t *buffer, uint64_t count, struct error *err)
 {
     struct file *file = container->files[entry->file].file;
     uint8_t scales[4 * (BATCH + 1)]; /* so many groups touch a batch at most */

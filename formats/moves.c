@@ -19,6 +19,11 @@ static bool is_float(const struct tensor *tensor)
     return tensor->storage == STORAGE_DENSE && dtype_info(tensor->dtype)->is_float;
 }
 
+static bool same_shape(const struct tensor *a, const struct tensor *b)
+{
+    return a->rank == b->rank && memcmp(a->shape, b->shape, sizeof a->shape) == 0;
+}
+
 static bool same_storage(const struct tensor *a, const struct tensor *b)
 {
     return a->storage == b->storage && a->block == b->block && a->dtype == b->dtype &&
@@ -44,20 +49,35 @@ static void plan_units(struct move *move, uint64_t units, uint64_t chunk_units)
     move->chunk_units = chunk_units;
 }
 
-/* Whole tiles of rows, about CHUNK_ELEMENTS in all. */
-static enum status plan_rows(struct move *move, const struct tensor *tiled, struct error *err)
+/* Whole tiles of rows, about CHUNK_ELEMENTS in all. `by` is the side that says what a row is. */
+static enum status plan_rows(struct move *move, const struct tensor *by, struct error *err)
 {
-    enum status status = tiles_layout(&move->layout, tiled->shape[0], tiled->shape[1], tiled->scheme, err);
-    uint64_t cols = tiled->shape[1], rows;
+    const struct tensor *sides[] = {move->source, &move->target};
+    uint64_t cols = by->shape[1], rows;
+    enum status status = OK;
 
+    for (int side = 0; side < 2 && !status; side++) {
+        const struct tensor *tensor = sides[side];
+        if (tensor->storage == STORAGE_TILES)
+            status =
+                tiles_layout(&move->layout[side], tensor->shape[0], tensor->shape[1], tensor->scheme, err);
+    }
     if (status) return status;
     if (cols > PANEL_LIMIT_BYTES / (TILE_ROWS * sizeof(float)))
         return fail(err, ERR_MEMORY,
             "rows of %" PRIu64 " columns are too long: %d of them exceed %" PRIu64 " bytes", cols, TILE_ROWS,
             PANEL_LIMIT_BYTES);
-    rows = CHUNK_ELEMENTS / cols / TILE_ROWS * TILE_ROWS;
-    plan_units(move, tiled->shape[0], rows > 0 ? rows : TILE_ROWS);
+    move->kind = MOVE_ROWS;
+    move->cols = cols;
+    rows = cols ? CHUNK_ELEMENTS / cols / TILE_ROWS * TILE_ROWS : 0;
+    plan_units(move, by->shape[0], rows > 0 ? rows : TILE_ROWS);
     return OK;
+}
+
+static const char *type_name(const struct tensor *tensor)
+{
+    return tensor->storage == STORAGE_BLOCKS ? block_info(tensor->block)->name
+                                             : dtype_info(tensor->dtype)->name;
 }
 
 static enum status impossible(const struct move *move, struct error *err)
@@ -65,12 +85,25 @@ static enum status impossible(const struct move *move, struct error *err)
     const struct tensor *source = move->source, *target = &move->target;
     char from[MEASURE_SHAPE_TEXT], to[MEASURE_SHAPE_TEXT];
 
-    return fail(err, ERR_UNSUPPORTED, "%s%s %s cannot become %s%s %s",
-        source->storage == STORAGE_BLOCKS ? block_info(source->block)->name : dtype_info(source->dtype)->name,
+    return fail(err, ERR_UNSUPPORTED, "%s%s %s cannot become %s%s %s", type_name(source),
         source->storage == STORAGE_TILES ? " tiles" : "",
-        measure_shape_text(from, source->rank, source->shape), dtype_info(target->dtype)->name,
+        measure_shape_text(from, source->rank, source->shape), type_name(target),
         target->storage == STORAGE_TILES ? " tiles" : "",
         measure_shape_text(to, target->rank, target->shape));
+}
+
+/* Dense floats, or what decodes to floats in rows that both sides have. */
+static bool can_be_encoded(const struct tensor *source, const struct tensor *target)
+{
+    if (target->storage == STORAGE_DENSE || target->rank != 2) return false;
+    return is_float(source) || (source->storage != STORAGE_DENSE && same_shape(source, target));
+}
+
+/* Tiles that say what the blocks wanted say. */
+static bool are_blocks(const struct tensor *source, const struct tensor *target)
+{
+    return source->storage == STORAGE_TILES && target->storage == STORAGE_BLOCKS &&
+           same_shape(source, target) && target->block == tile_blocks_type(source->scheme, source->shape[1]);
 }
 
 /* Elements of a chunk that cuts no row. A row of a matrix that is too long for one is a chunk. */
@@ -90,8 +123,7 @@ static enum status plan_move(struct move *move, struct error *err)
     if (status) return status;
     if (source->elements != target->elements) return impossible(move, err);
     if (same_storage(source, target) && !(move->item->patch && is_float(source))) {
-        bool same_shape = memcmp(source->shape, target->shape, sizeof source->shape) == 0;
-        if (source->storage == STORAGE_TILES && !same_shape) return impossible(move, err);
+        if (source->storage != STORAGE_DENSE && !same_shape(source, target)) return impossible(move, err);
         move->kind = MOVE_COPY;
         plan_units(move, source->bytes, CHUNK_BYTES);
         return OK;
@@ -102,25 +134,14 @@ static enum status plan_move(struct move *move, struct error *err)
         if (move->item->patch) move->chunk_units = whole_rows(source);
         return OK;
     }
-    if (is_float(source) && target->storage == STORAGE_TILES && move->item->encode) {
-        move->kind = MOVE_PACK;
+    if (move->item->encode ? can_be_encoded(source, target) : are_blocks(source, target))
         return plan_rows(move, target, err);
-    }
-    if (source->storage == STORAGE_TILES && is_float(target)) {
-        move->kind = MOVE_UNPACK;
-        return plan_rows(move, source, err);
-    }
+    if (source->storage == STORAGE_TILES && is_float(target)) return plan_rows(move, source, err);
     if (source->storage == STORAGE_BLOCKS && is_float(target)) {
         const uint32_t weights = block_info(source->block)->weights;
         move->kind = MOVE_DECODE;
         plan_units(move, source->elements / weights, CHUNK_ELEMENTS / weights);
         return OK;
-    }
-    if (source->storage == STORAGE_TILES && target->storage == STORAGE_BLOCKS &&
-        target->block == tile_blocks_type(source->scheme, source->shape[1]) &&
-        memcmp(source->shape, target->shape, sizeof source->shape) == 0) {
-        move->kind = MOVE_REPACK;
-        return plan_rows(move, source, err);
     }
     return impossible(move, err);
 }
@@ -243,32 +264,34 @@ uint64_t moves_tiles(uint64_t rows)
     return (rows + TILE_ROWS - 1) / TILE_ROWS;
 }
 
+static const struct tensor *tensor_of(const struct move *move, enum move_side side)
+{
+    return side == MOVE_SOURCE ? move->source : &move->target;
+}
+
 bool moves_in_parts(const struct move *move, enum move_side side)
 {
-    return side == MOVE_SOURCE ? move->kind == MOVE_UNPACK || move->kind == MOVE_REPACK
-                               : move->kind == MOVE_PACK;
+    return move->kind == MOVE_ROWS && tensor_of(move, side)->storage == STORAGE_TILES;
 }
 
 uint64_t moves_unit_bytes(const struct move *move, enum move_side side)
 {
-    enum dtype dtype = side == MOVE_SOURCE ? move->source->dtype : move->target.dtype;
+    const struct tensor *tensor = tensor_of(move, side);
 
     switch (move->kind) {
     case MOVE_READ:
     case MOVE_COPY:
         return 1;
     case MOVE_CAST:
-        return dtype_info(dtype)->bytes;
+        return dtype_info(tensor->dtype)->bytes;
     case MOVE_DECODE:
-        return side == MOVE_SOURCE ? block_info(move->source->block)->bytes
-                                   : block_info(move->source->block)->weights * dtype_info(dtype)->bytes;
-    case MOVE_REPACK: /* its other side lies in parts */
-        return moves_row_bytes(&move->target);
-    case MOVE_PACK:
-    case MOVE_UNPACK:
+        return side == MOVE_SOURCE
+                   ? block_info(tensor->block)->bytes
+                   : block_info(move->source->block)->weights * dtype_info(tensor->dtype)->bytes;
+    case MOVE_ROWS:
         break;
     }
-    return move->layout.cols * dtype_info(dtype)->bytes;
+    return move->units ? tensor->bytes / move->units : 0;
 }
 
 uint64_t moves_row_bytes(const struct tensor *tensor)
@@ -282,7 +305,7 @@ uint64_t moves_source_bytes(const struct move *move, uint64_t units)
     uint64_t bytes = 0;
 
     if (!moves_in_parts(move, MOVE_SOURCE)) return units * moves_unit_bytes(move, MOVE_SOURCE);
-    moves_parts(parts, &move->layout, moves_tiles(units));
+    moves_parts(parts, &move->layout[MOVE_SOURCE], moves_tiles(units));
     for (unsigned i = 0; i < MOVE_PARTS; i++)
         bytes += moves_tiles(units) * parts[i].tile_bytes;
     return bytes;

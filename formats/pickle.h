@@ -15,7 +15,7 @@
 /* Limits: bytes of one pickle, values in it, values on the stack at once. Real ones have about twenty values a tensor, and
  * at most a few thousand on the stack. */
 #define PICKLE_BYTES_LIMIT (64u << 20)
-#define PICKLE_VALUE_LIMIT (8u << 20)
+#define PICKLE_VALUE_LIMIT (4u << 20)
 #define PICKLE_STACK_LIMIT (1u << 16)
 
 /* One tensor of the state dict: a view of a storage. Texts lie in the pickle's bytes and are not terminated. */

@@ -50,76 +50,35 @@ enum status provenance_carry(struct writer *writer, struct container *container,
 
 /* ---- history ---- */
 
-static enum status copy_value(
-    struct json_writer *out, const struct json_value *value, unsigned depth, struct error *err);
-
-/* Recursion is bounded by HISTORY_DEPTH_LIMIT. */
-static enum status copy_children(struct json_writer *out, const struct json_value *parent, unsigned depth,
-    const char *leave_out, struct error *err)
+/* The levels of a value; 0 for one that holds none. The parser's own limit bounds the recursion. */
+static unsigned depth_of(const struct json_value *value)
 {
-    if (depth == HISTORY_DEPTH_LIMIT)
-        return fail(err, ERR_FORMAT, DOCUMENT_NAME ": nested deeper than %d levels", HISTORY_DEPTH_LIMIT);
-    for (const struct json_value *child = parent->children; child; child = child->next) {
-        enum status status;
-        if (parent->kind == JSON_OBJECT) {
-            if (strlen(child->key.bytes) != child->key.count)
-                return fail(err, ERR_FORMAT, DOCUMENT_NAME ": key %s has U+0000 inside", child->key.bytes);
-            if (leave_out && strcmp(child->key.bytes, leave_out) == 0) continue;
-            json_write_key(out, child->key.bytes);
-        }
-        status = copy_value(out, child, depth + 1, err);
-        if (status) return status;
-    }
-    return OK;
-}
+    unsigned most = 0;
 
-static enum status copy_value(
-    struct json_writer *out, const struct json_value *value, unsigned depth, struct error *err)
-{
-    enum status status = OK;
-
-    switch (value->kind) {
-    case JSON_NULL:
-        json_write_text(out, NULL);
-        break;
-    case JSON_BOOL:
-        json_write_bool(out, value->boolean);
-        break;
-    case JSON_STRING:
-        json_write_string(out, value->text.bytes, value->text.count);
-        break;
-    case JSON_NUMBER:
-        if (value->is_u64)
-            json_write_u64(out, value->u64);
-        else
-            json_write_number(out, value->number);
-        break;
-    case JSON_ARRAY:
-        json_open_array(out);
-        status = copy_children(out, value, depth, NULL, err);
-        json_close_array(out);
-        break;
-    case JSON_OBJECT:
-        json_open_object(out);
-        status = copy_children(out, value, depth, NULL, err);
-        json_close_object(out);
-        break;
+    if (value->kind != JSON_ARRAY && value->kind != JSON_OBJECT) return 0;
+    for (const struct json_value *child = value->children; child; child = child->next) {
+        unsigned depth = depth_of(child);
+        most = depth > most ? depth : most;
     }
-    return status;
+    return most + 1;
 }
 
 /* The source's own provenance becomes the newest entry, followed by what its history says. */
 static enum status copy_history(struct json_writer *out, const struct json_value *before, struct error *err)
 {
+    static const char *const leave_out[] = {"history", NULL};
     const struct json_value *older = json_member(before, "history");
-    enum status status;
 
     if (before->kind != JSON_OBJECT || (older && older->kind != JSON_ARRAY))
         return fail(err, ERR_FORMAT, DOCUMENT_NAME ": is no provenance");
+    if (depth_of(before) > HISTORY_DEPTH_LIMIT)
+        return fail(err, ERR_FORMAT, DOCUMENT_NAME ": nested deeper than %d levels", HISTORY_DEPTH_LIMIT);
     json_open_object(out);
-    status = copy_children(out, before, 0, "history", err);
+    json_write_members(out, before, leave_out);
     json_close_object(out);
-    return status || !older ? status : copy_children(out, older, 0, NULL, err);
+    for (const struct json_value *entry = older ? older->children : NULL; entry; entry = entry->next)
+        json_write_value(out, entry);
+    return OK;
 }
 
 static enum status write_history(struct json_writer *out, struct container *container, struct error *err)

@@ -28,7 +28,9 @@ struct reader_entry {
     uint64_t offset;      /* from the start of the file */
     uint32_t file;        /* number of the file */
     uint32_t crc;         /* .nbl: the recorded CRC-32 of the tensor's bytes */
-    void *copy;    /* its bytes in memory, where the map is not aligned for them or does not show them so */
+    void *copy; /* its bytes in memory, where the map is not aligned for them or does not show them so */
+    const char *foreign;   /* its type in the file, if only parts of packed matrices may have it; else NULL */
+    struct packed *packed; /* owned; not NULL: it is computed from parts (formats/packed_read.h) */
     uint64_t head; /* rows whose halves are interleaved (container_interleave); 0: rows lie in order */
     reader_compute compute; /* NULL: its bytes lie at `offset` */
     uint64_t scales, group; /* llama2.c: where the scales lie in the file, elements that share one */

@@ -200,8 +200,13 @@ static enum status add_entry(
     struct reader_entry entry = {.tensor = {.name = name, .rank = claim->rank}};
     enum status status;
 
-    if (!dtype_by_name(&entry.tensor.dtype, claim->dtype, strlen(claim->dtype)))
+    if (strcmp(claim->dtype, "U32") == 0) {
+        entry.foreign =
+            "U32"; /* words of codes: as good as any other type of four bytes, if a packed matrix takes them */
+        entry.tensor.dtype = DTYPE_I32;
+    } else if (!dtype_by_name(&entry.tensor.dtype, claim->dtype, strlen(claim->dtype))) {
         return fail(err, ERR_UNSUPPORTED, "type %s is not supported", claim->dtype);
+    }
     memcpy(entry.tensor.shape, claim->shape, sizeof entry.tensor.shape);
     status = measure_tensor(&entry.tensor, err);
     if (status) return status;

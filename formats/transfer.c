@@ -57,50 +57,45 @@ struct buffer_sizes {
     uint64_t raw, floats, out, scratch, head;
 };
 
+/* Bytes of `units` units on one side, as they lie in a buffer. */
+static uint64_t side_bytes(const struct move *move, enum move_side side, uint64_t units)
+{
+    struct move_part parts[MOVE_PARTS];
+
+    if (!moves_in_parts(move, side)) return units * moves_unit_bytes(move, side);
+    return moves_parts(parts, &move->layout[side], moves_tiles(units));
+}
+
 /* What the largest chunk of a move needs. */
 static struct buffer_sizes sizes_of(const struct move *move)
 {
     uint64_t units = move->units < move->chunk_units ? move->units : move->chunk_units;
-    uint64_t elements = move->kind == MOVE_CAST ? units : units * move->layout.cols;
-    struct move_part parts[MOVE_PARTS];
-    uint64_t part_bytes = moves_parts(parts, &move->layout, moves_tiles(units));
-    uint64_t source_bytes = elements * dtype_info(move->source->dtype)->bytes;
-    uint64_t target_bytes = elements * dtype_info(move->target.dtype)->bytes;
-    uint64_t float_bytes = elements * sizeof(float);
-    uint64_t notes_bytes =
-        units * move->layout.groups * 4; /* the encoder's scales and zero-points, unpacked */
+    struct buffer_sizes sizes = {.raw = side_bytes(move, MOVE_SOURCE, units)};
+    uint64_t elements = units * move->cols;
 
-    switch (move->kind) {
-    case MOVE_READ:
-    case MOVE_COPY:
-        return (struct buffer_sizes){.raw = units};
-    case MOVE_CAST:
-        return (struct buffer_sizes){.raw = source_bytes, .floats = float_bytes, .out = target_bytes};
-    case MOVE_DECODE:
-        return (struct buffer_sizes){.raw = units * moves_unit_bytes(move, MOVE_SOURCE),
-            .floats = units * block_info(move->source->block)->weights * sizeof(float),
-            .out = units * moves_unit_bytes(move, MOVE_TARGET)};
-    case MOVE_UNPACK:
-        return (struct buffer_sizes){.raw = part_bytes, .floats = float_bytes, .out = target_bytes};
-    case MOVE_REPACK:
-        return (struct buffer_sizes){.raw = part_bytes,
-            .out = units * moves_row_bytes(&move->target),
-            .scratch = TILE_ROWS * move->layout.cols};
-    case MOVE_PACK:
-        break;
-    }
-    return (struct buffer_sizes){.raw = source_bytes,
-        .floats = float_bytes,
-        .out = part_bytes,
-        .scratch = round_up(elements) + notes_bytes};
+    if (move->kind == MOVE_READ || move->kind == MOVE_COPY) return sizes;
+    sizes.out = side_bytes(move, MOVE_TARGET, units);
+    if (move->kind == MOVE_CAST) elements = units;
+    if (move->kind == MOVE_DECODE) elements = units * block_info(move->source->block)->weights;
+    sizes.floats = elements * sizeof(float);
+    /* The encoder's codes, scales and zero-points, unpacked. */
+    if (moves_in_parts(move, MOVE_TARGET))
+        sizes.scratch = round_up(elements) + units * move->layout[MOVE_TARGET].groups * 4;
+    else if (moves_in_parts(move, MOVE_SOURCE))
+        sizes.scratch = TILE_ROWS * move->cols; /* of tile_blocks_put */
+    return sizes;
 }
 
-/* Rows of floats, or of the bytes that are copied. */
+/* Whether it is bytes of the target that are interleaved, rather than floats before they become that. */
+static bool turns_bytes(const struct move *move)
+{
+    return move->kind == MOVE_COPY || move->target.storage == STORAGE_BLOCKS;
+}
+
 static uint64_t head_bytes(const struct move *move)
 {
     if (!move->head) return 0;
-    if (move->kind == MOVE_COPY || move->kind == MOVE_REPACK)
-        return move->head * moves_row_bytes(&move->target);
+    if (turns_bytes(move)) return move->head * moves_row_bytes(&move->target);
     return move->head * (move->target.rank == 2 ? move->target.shape[1] : 1) * sizeof(float);
 }
 
@@ -259,29 +254,6 @@ static enum status cast_chunk(struct job *job, const struct chunk *chunk, struct
     return write_floats(job, chunk, floats, chunk->begin, chunk->count, err);
 }
 
-static enum status pack_chunk(struct job *job, const struct chunk *chunk, struct error *err)
-{
-    const struct move *move = chunk->move;
-    uint64_t tile = chunk->begin / TILE_ROWS, tiles = moves_tiles(chunk->count), cols = move->layout.cols;
-    uint8_t *out = chunk->buffers->out;
-    struct move_part parts[MOVE_PARTS];
-    float *floats;
-    enum status status = read_floats(chunk, &floats, chunk->begin * cols, chunk->count * cols, err);
-
-    if (status) return status;
-    patch(chunk, floats, chunk->begin * cols, chunk->count * cols);
-    moves_parts(parts, &move->layout, tiles);
-    status = move->item->encode(&move->target, move->item->context, out,
-        (uint16_t *)(void *)(out + parts[1].in_buffer),
-        move->layout.asymmetric ? out + parts[2].in_buffer : NULL, floats, chunk->begin, chunk->count,
-        chunk->buffers->scratch, err);
-    if (status) return fail_within(err, status, "tensor %s", move->target.name);
-    for (unsigned i = 0; i < MOVE_PARTS && !status; i++)
-        status = write_part(job, chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
-            out + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
-    return status;
-}
-
 /* The tiles of a chunk, as stored, in the worker's memory, where `parts` says. */
 static enum status read_tiles(
     const struct chunk *chunk, struct move_part parts[MOVE_PARTS], struct error *err)
@@ -289,7 +261,7 @@ static enum status read_tiles(
     uint64_t tile = chunk->begin / TILE_ROWS, tiles = moves_tiles(chunk->count);
     enum status status = OK;
 
-    moves_parts(parts, &chunk->move->layout, tiles);
+    moves_parts(parts, &chunk->move->layout[MOVE_SOURCE], tiles);
     for (unsigned i = 0; i < MOVE_PARTS && !status; i++)
         status = read_part(chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
             chunk->buffers->raw + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
@@ -310,10 +282,9 @@ static uint64_t rows_of_tile(const struct chunk *chunk, uint64_t tile)
     return left < TILE_ROWS ? left : TILE_ROWS;
 }
 
-static enum status unpack_chunk(struct job *job, const struct chunk *chunk, struct error *err)
+static enum status decode_tiles(const struct chunk *chunk, float *floats, struct error *err)
 {
-    const struct tiles_layout *layout = &chunk->move->layout;
-    float *floats = chunk->buffers->floats;
+    const struct tiles_layout *layout = &chunk->move->layout[MOVE_SOURCE];
     struct move_part parts[MOVE_PARTS];
     enum status status = read_tiles(chunk, parts, err);
 
@@ -322,39 +293,108 @@ static enum status unpack_chunk(struct job *job, const struct chunk *chunk, stru
         tiles_decode_tile(layout, floats + i * TILE_ROWS * layout->cols, layout->cols,
             tile_part(chunk, parts, 0, i), tile_part(chunk, parts, 1, i),
             layout->asymmetric ? tile_part(chunk, parts, 2, i) : NULL, rows_of_tile(chunk, i));
-    return write_floats(job, chunk, floats, chunk->begin * layout->cols, chunk->count * layout->cols, err);
+    return OK;
 }
 
-static enum status repack_chunk(struct job *job, const struct chunk *chunk, struct error *err)
+/* `count` blocks from number `first` on as floats. */
+static enum status read_blocks(
+    const struct chunk *chunk, float *floats, uint64_t first, uint64_t count, struct error *err)
+{
+    const struct block_info *info = block_info(chunk->move->source->block);
+    uint8_t *raw = chunk->buffers->raw;
+    enum status status = read_part(chunk, 0, first * info->bytes, raw, count * info->bytes, err);
+
+    if (!status) blocks_decode(floats, chunk->move->source->block, raw, 0, count * info->weights);
+    return status;
+}
+
+/* The rows of a chunk as floats, from any storage. */
+static enum status read_rows(const struct chunk *chunk, float **floats, struct error *err)
+{
+    const struct tensor *source = chunk->move->source;
+    uint64_t cols = chunk->move->cols, blocks;
+
+    *floats = chunk->buffers->floats;
+    if (source->storage == STORAGE_TILES) return decode_tiles(chunk, *floats, err);
+    if (source->storage == STORAGE_DENSE)
+        return read_floats(chunk, floats, chunk->begin * cols, chunk->count * cols, err);
+    blocks = cols / block_info(source->block)->weights;
+    return read_blocks(chunk, *floats, chunk->begin * blocks, chunk->count * blocks, err);
+}
+
+static enum status encode_tiles(struct job *job, const struct chunk *chunk, float *floats, struct error *err)
 {
     const struct move *move = chunk->move;
-    const uint64_t row_bytes = moves_row_bytes(&move->target), bytes = chunk->count * row_bytes;
+    const struct tiles_layout *layout = &move->layout[MOVE_TARGET];
+    uint64_t tile = chunk->begin / TILE_ROWS, tiles = moves_tiles(chunk->count);
+    uint8_t *out = chunk->buffers->out;
+    struct move_part parts[MOVE_PARTS];
+    enum status status;
+
+    moves_parts(parts, layout, tiles);
+    status = move->item->encode(&move->target, move->item->context, out,
+        (uint16_t *)(void *)(out + parts[1].in_buffer), layout->asymmetric ? out + parts[2].in_buffer : NULL,
+        floats, chunk->begin, chunk->count, chunk->buffers->scratch, err);
+    if (status) return fail_within(err, status, "tensor %s", move->target.name);
+    for (unsigned i = 0; i < MOVE_PARTS && !status; i++)
+        status = write_part(job, chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
+            out + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
+    return status;
+}
+
+static enum status encode_blocks(struct job *job, const struct chunk *chunk, float *floats, struct error *err)
+{
+    const struct move *move = chunk->move;
+    uint64_t row = moves_unit_bytes(move, MOVE_TARGET), bytes = chunk->count * row;
+    uint8_t *out = chunk->buffers->out;
+    enum status status = move->item->encode(
+        &move->target, move->item->context, out, NULL, NULL, floats, chunk->begin, chunk->count, NULL, err);
+
+    if (status) return fail_within(err, status, "tensor %s", move->target.name);
+    interleave(chunk, out, bytes);
+    return write_part(job, chunk, 0, chunk->begin * row, out, bytes, err);
+}
+
+static enum status repack_tiles(struct job *job, const struct chunk *chunk, struct error *err)
+{
+    const struct move *move = chunk->move;
+    uint64_t row = moves_unit_bytes(move, MOVE_TARGET), bytes = chunk->count * row;
     uint8_t *out = chunk->buffers->out;
     struct move_part parts[MOVE_PARTS];
     enum status status = read_tiles(chunk, parts, err);
 
     if (status) return status;
     for (uint64_t i = 0; i < moves_tiles(chunk->count); i++)
-        tile_blocks_put(out + i * TILE_ROWS * row_bytes, move->target.block, &move->layout,
+        tile_blocks_put(out + i * TILE_ROWS * row, move->target.block, &move->layout[MOVE_SOURCE],
             tile_part(chunk, parts, 0, i), tile_part(chunk, parts, 1, i), rows_of_tile(chunk, i),
             chunk->buffers->scratch);
     interleave(chunk, out, bytes);
-    return write_part(job, chunk, 0, chunk->begin * row_bytes, out, bytes, err);
+    return write_part(job, chunk, 0, chunk->begin * row, out, bytes, err);
+}
+
+static enum status rows_chunk(struct job *job, const struct chunk *chunk, struct error *err)
+{
+    const struct move *move = chunk->move;
+    float *floats;
+    enum status status;
+
+    if (move->target.storage == STORAGE_BLOCKS && !move->item->encode) return repack_tiles(job, chunk, err);
+    status = read_rows(chunk, &floats, err);
+    if (status) return status;
+    patch(chunk, floats, chunk->begin * move->cols, chunk->count * move->cols);
+    if (move->target.storage == STORAGE_TILES) return encode_tiles(job, chunk, floats, err);
+    if (move->target.storage == STORAGE_BLOCKS) return encode_blocks(job, chunk, floats, err);
+    return write_floats(job, chunk, floats, chunk->begin * move->cols, chunk->count * move->cols, err);
 }
 
 static enum status decode_chunk(struct job *job, const struct chunk *chunk, struct error *err)
 {
-    const struct tensor *source = chunk->move->source;
-    const struct block_info *info = block_info(source->block);
-    uint8_t *raw = chunk->buffers->raw;
+    uint64_t weights = block_info(chunk->move->source->block)->weights;
     float *floats = chunk->buffers->floats;
-    uint64_t first = chunk->begin * info->weights, count = chunk->count * info->weights;
-    enum status status =
-        read_part(chunk, 0, chunk->begin * info->bytes, raw, chunk->count * info->bytes, err);
+    enum status status = read_blocks(chunk, floats, chunk->begin, chunk->count, err);
 
     if (status) return status;
-    blocks_decode(floats, source->block, raw, 0, count);
-    return write_floats(job, chunk, floats, first, count, err);
+    return write_floats(job, chunk, floats, chunk->begin * weights, chunk->count * weights, err);
 }
 
 static enum status run_chunk(void *context, uint64_t index, unsigned worker, struct error *err)
@@ -374,17 +414,11 @@ static enum status run_chunk(void *context, uint64_t index, unsigned worker, str
     case MOVE_CAST:
         status = cast_chunk(job, &chunk, err);
         break;
-    case MOVE_PACK:
-        status = pack_chunk(job, &chunk, err);
-        break;
-    case MOVE_UNPACK:
-        status = unpack_chunk(job, &chunk, err);
-        break;
     case MOVE_DECODE:
         status = decode_chunk(job, &chunk, err);
         break;
-    case MOVE_REPACK:
-        status = repack_chunk(job, &chunk, err);
+    case MOVE_ROWS:
+        status = rows_chunk(job, &chunk, err);
         break;
     }
     progress_add(job->progress, moves_source_bytes(move, chunk.count));
@@ -419,7 +453,7 @@ static uint32_t join_parts(const struct job *job, const struct move *move, enum 
     uint64_t end = 0;
     uint32_t crc = 0;
 
-    moves_parts(parts, &move->layout, 0);
+    moves_parts(parts, &move->layout[side], 0);
     for (unsigned part = 0; part < MOVE_PARTS; part++) {
         crc = file_crc32(crc, zeros, parts[part].in_tensor - end);
         end = parts[part].in_tensor;

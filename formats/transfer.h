@@ -1,4 +1,4 @@
-/* Moving tensors from a container into a .nbl file: chunks of rows are read, converted and written by all
+/* Moving tensors from a container into a file: chunks of rows are read, converted and written by all
  * workers at once, each chunk straight to its final place. Peak memory is a few chunks, whatever the model's
  * size. Chunks depend on the shape alone, so the file is the same for any number of workers. */
 #ifndef NIBBLE_FORMATS_TRANSFER_H
@@ -9,9 +9,10 @@
 #include "formats/container.h"
 #include "formats/nbl.h"
 
-/* Turns rows of floats into a quantized tensor's parts.
- *   codes, scales, zeros  out: the packed tiles of these rows (tensor/tiles.h), zeros NULL if symmetric
- *   rows                  in: [row_count][cols]; row_begin is a multiple of 8
+/* Turns rows of floats into a quantized tensor's bytes.
+ *   codes, scales, zeros  out: TILES: the packed tiles of these rows (tensor/tiles.h), zeros NULL if symmetric
+ *                         BLOCKS: codes alone, the blocks of these rows; scales, zeros and scratch are NULL
+ *   rows                  in: [row_count][cols]; for TILES row_begin is a multiple of 8
  *   scratch               the encoder's own: at least row_count * (cols + 4 * groups) bytes, aligned to 64
  *
  * Called from any worker; must depend on its arguments only. Errors name row and column, the caller adds the
@@ -29,16 +30,17 @@ struct transfer_item {
     struct container *from; /* where source lies; NULL: the container transfer_run is called with */
     const struct tensor *source;
     struct tensor target;    /* name, storage, dtype, scheme, shape wanted */
-    transfer_encoder encode; /* STORAGE_TILES targets from DENSE sources; else NULL */
+    transfer_encoder encode; /* quantizes: of TILES and BLOCKS targets that are not copied; else NULL */
     void *context;           /* handed to encode */
-    transfer_patch patch;    /* DENSE sources and targets that are not copied; else NULL */
+    transfer_patch patch;    /* DENSE sources, and what is encoded; else NULL */
     void *patch_context;     /* handed to patch */
 };
 
 /* Move all items: declares them in writer (in order), begins it, fills every byte and checksum. Same storage,
  * type and scheme: bytes are copied untouched. DENSE to DENSE of another floating type: decoded and rounded
  * to nearest; a finite value that becomes infinite is ERR_NUMERIC naming tensor and index. TILES to DENSE
- * and BLOCKS to DENSE decode; TILES become BLOCKS where they are exactly that (tensor/tile_blocks.h). Integer types only copy.
+ * and BLOCKS to DENSE decode; TILES without an encoder become BLOCKS where they are exactly that (tensor/tile_blocks.h); what is
+ * quantized another way is decoded and handed to the encoder. Integer types only copy.
  *
  *   source_crcs  [container_count]  out: CRC-32 of each source tensor's bytes, also of those no item names
  *                                   (they are read for it), as container_write_sources wants them; not of

@@ -172,25 +172,32 @@ static enum status check_kind(const struct record *record, struct error *err)
 
 /* ---- its local header ---- */
 
-/* Whether a number of the local header can stand beside the directory's: it may be left open. */
-static bool agrees(uint64_t local, uint64_t central, uint64_t open, bool described)
+/* Whether a size of the local header can stand beside the directory's: it may stand in the header's zip64 field (*wide, of which
+ * *left bytes are not used yet), or be left open. */
+static bool size_agrees(uint32_t local, uint64_t central, bool open, const uint8_t **wide, uint16_t *left)
 {
-    return local == central || local == open || (described && local == 0);
+    uint64_t size = local;
+
+    if (local == UINT32_MAX && *left >= 8) {
+        size = bytes_get_u64(*wide);
+        *wide += 8;
+        *left = (uint16_t)(*left - 8);
+    }
+    return size == central || (open && size == 0);
 }
 
+/* PyTorch leaves everything open, and has other numbers in the zip64 field: only what the header refers to is looked at. */
 static bool sizes_agree(const struct record *record, const uint8_t *local, const uint8_t *extra)
 {
-    const bool described = record->flags & FLAG_DESCRIPTOR;
+    const bool open = record->flags & FLAG_DESCRIPTOR;
+    const uint32_t crc = bytes_get_u32(local + 14);
     const uint8_t *wide;
-    uint16_t bytes;
+    uint16_t left;
 
-    if (!find_zip64(&wide, &bytes, extra, bytes_get_u16(local + 28))) return false;
-    for (uint16_t i = 0; wide && i < 2 && bytes >= 8 * (i + 1); i++) {
-        if (!agrees(bytes_get_u64(wide + 8 * i), record->bytes, record->bytes, described)) return false;
-    }
-    return agrees(bytes_get_u32(local + 14), record->crc, record->crc, described) &&
-           agrees(bytes_get_u32(local + 18), record->packed, UINT32_MAX, described) &&
-           agrees(bytes_get_u32(local + 22), record->bytes, UINT32_MAX, described);
+    return find_zip64(&wide, &left, extra, bytes_get_u16(local + 28)) &&
+           (crc == record->crc || (open && crc == 0)) &&
+           size_agrees(bytes_get_u32(local + 22), record->bytes, open, &wide, &left) &&
+           size_agrees(bytes_get_u32(local + 18), record->packed, open, &wide, &left);
 }
 
 /* Everything of the entry lies before the directory. Sets *offset: where its data begin. */

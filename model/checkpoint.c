@@ -2,6 +2,7 @@
 #include "model/checkpoint.h"
 
 #include <dirent.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -60,18 +61,18 @@ enum status checkpoint_split(struct container *container, struct error *err)
 
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err)
 {
-    return checkpoint_open_slices(out, path, NULL, 0, err);
+    return checkpoint_open_with(out, path, &(struct checkpoint_options){0}, err);
 }
 
-enum status checkpoint_open_slices(struct checkpoint *out, const char *path, const char *const *others,
-    uint64_t other_count, struct error *err)
+enum status checkpoint_open_with(
+    struct checkpoint *out, const char *path, const struct checkpoint_options *options, struct error *err)
 {
     bool found = false;
     *out = (struct checkpoint){0};
-    enum status status = container_open(&out->container, path, err);
+    enum status status = container_open_with(&out->container, path, &options->container, err);
     if (!status)
-        status = other_count ? slice_join(out->container, others, other_count, err)
-                             : slice_refuse(out->container, err);
+        status = options->slice_count ? slice_join(out->container, options->slices, options->slice_count, err)
+                                      : slice_refuse(out->container, err);
     if (!status) status = translate(out->container, err);
     if (!status) status = attach_tokenizer(out, err);
     if (!status) status = checkpoint_read_config(&out->config, &found, out->container, err);
@@ -116,8 +117,34 @@ bool checkpoint_is_dropped(const struct checkpoint *checkpoint, const struct ten
     return false;
 }
 
+/* One line for each reason why packed matrices are decoded, at the first of them. */
+static void note_decoded(
+    const struct container *container, uint64_t first, const char *why, const struct report *report)
+{
+    uint64_t decoded = 0, packed = 0;
+    const char *layout = NULL, *other;
+
+    for (uint64_t i = 0; i < container_count(container); i++) {
+        const char *found = container_packed(container, container_tensor(container, i), &other);
+        const bool same = found && other && strcmp(other, why) == 0;
+        if (same && i < first) return;
+        if (found) layout = found;
+        packed += found != NULL;
+        decoded += same;
+    }
+    report_note(report, "%s: %" PRIu64 " of %" PRIu64 " %s matrices are decoded to F32", why, decoded, packed,
+        layout);
+}
+
 void checkpoint_note_dropped(const struct checkpoint *checkpoint, const struct report *report)
 {
+    const struct container *container = checkpoint->container;
+    const char *why;
+
+    for (uint64_t i = 0; i < container_count(container); i++) {
+        if (container_packed(container, container_tensor(container, i), &why) && why)
+            note_decoded(container, i, why, report);
+    }
     if (checkpoint->no_tokenizer.code)
         report_note(report, "no tokenizer: %s", checkpoint->no_tokenizer.text);
     else if (checkpoint->tokenizer_made_of)

@@ -15,9 +15,10 @@ struct checkpoint {
     struct model_tensors tensors;
     struct dropped_tensor *dropped; /* [dropped_count] */
     uint64_t dropped_count;
-    const char *
-        tokenizer_made_of; /* the file that tokenizer.json was made of; NULL: it is there, or there is none */
-    struct error no_tokenizer; /* why there is none although there are files of one; code OK: no such case */
+    /* The file that tokenizer.json was made of; NULL: it is there, or there is none. */
+    const char *tokenizer_made_of;
+    /* Why there is none although there are files of one; code OK: no such case. */
+    struct error no_tokenizer;
 };
 
 /* Parse the configuration attached to a container; *found is false (and *out unset) where there is none. */
@@ -33,10 +34,15 @@ enum status checkpoint_split(struct container *container, struct error *err);
  * are errors (layers_bind). Nothing is mapped. Release with checkpoint_close, also after an error. */
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err);
 
-/* The same for a model that lies in slices (model/slice.h): one of them, and the paths of all others. With none it is
- * checkpoint_open. */
-enum status checkpoint_open_slices(struct checkpoint *out, const char *path, const char *const *others,
-    uint64_t other_count, struct error *err);
+/* The same, with what the user says of the model beside its path. */
+struct checkpoint_options {
+    const char *const
+        *slices; /* [slice_count] it lies in slices (model/slice.h), path is one: the paths of all others */
+    uint64_t slice_count;
+    struct container_options container;
+};
+enum status checkpoint_open_with(
+    struct checkpoint *out, const char *path, const struct checkpoint_options *options, struct error *err);
 void checkpoint_close(struct checkpoint *checkpoint);
 
 /* The tokenizer of a container's tokenizer.json, which is made of other files where they are all there is (tokenizer_files.h); *out is
@@ -46,7 +52,7 @@ enum status checkpoint_tokenizer(struct tokenizer **out, struct container *conta
 /* True if the tensor is one of those dropped on purpose. */
 bool checkpoint_is_dropped(const struct checkpoint *checkpoint, const struct tensor *tensor);
 
-/* Tell people what is dropped, and why, and what the tokenizer was made of. */
+/* Tell people what is dropped, which packed matrices are decoded, and why, and what the tokenizer was made of. */
 void checkpoint_note_dropped(const struct checkpoint *checkpoint, const struct report *report);
 
 /* Write "dropped": a list of {"tensor", "why"} into an open JSON object. */

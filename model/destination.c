@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "formats/folder_writer.h"
 #include "model/gguf_export.h"
 
 static enum status create_nbl(struct writer **out, const struct destination *destination,
@@ -19,16 +20,26 @@ static enum status create_gguf(struct writer **out, const struct destination *de
         destination->file_type, report, err);
 }
 
+static enum status create_folder(struct writer **out, const struct destination *destination,
+    const struct checkpoint *input, const struct report *report, struct error *err);
+
 static const struct format {
-    const char *name, *ending;
-    bool splits; /* may be written in parts */
-    bool slices; /* can say that it has some layers only */
+    const char *name, *ending; /* ending: of the paths that mean it; NULL: none */
+    enum packed_kind packed;   /* folders: how quantized matrices are stored; PACKED_KINDS: not */
+    bool splits;               /* may be written in parts */
+    bool slices;               /* can say that it has some layers only */
     enum status (*create)(struct writer **out, const struct destination *destination,
         const struct checkpoint *input, const struct report *report, struct error *err);
     enum status (*target)(struct tensor *target, struct error *err); /* NULL: takes every tensor as it is */
 } formats[] = {
-    {"nbl", ".nbl", false, true, create_nbl, NULL},
-    {"gguf", ".gguf", true, false, create_gguf, gguf_export_target},
+    {"nbl", ".nbl", PACKED_KINDS, false, true, create_nbl, NULL},
+    {"gguf", ".gguf", PACKED_KINDS, true, false, create_gguf, gguf_export_target},
+    {"safetensors", NULL, PACKED_KINDS, true, false, create_folder, NULL},
+    {"gptq", NULL, PACKED_GPTQ, true, false, create_folder, NULL},
+    {"gptq-v2", NULL, PACKED_GPTQ_V2, true, false, create_folder, NULL},
+    {"awq", NULL, PACKED_AWQ, true, false, create_folder, NULL},
+    {"compressed-tensors", NULL, PACKED_COMPRESSED, true, false, create_folder, NULL},
+    {"mlx", NULL, PACKED_MLX, true, false, create_folder, NULL},
 };
 
 /* The first row where nothing says otherwise. */
@@ -37,7 +48,7 @@ static const struct format *format_of(const struct destination *destination)
     const size_t bytes = strlen(destination->path);
 
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
-        const size_t ending = strlen(formats[i].ending);
+        const size_t ending = formats[i].ending ? strlen(formats[i].ending) : bytes;
         if (destination->format
                 ? strcmp(destination->format, formats[i].name) == 0
                 : bytes > ending && strcmp(destination->path + bytes - ending, formats[i].ending) == 0)
@@ -46,12 +57,27 @@ static const struct format *format_of(const struct destination *destination)
     return &formats[0];
 }
 
+static enum status create_folder(struct writer **out, const struct destination *destination,
+    const struct checkpoint *input, const struct report *report, struct error *err)
+{
+    (void)report;
+    if (input->config.architecture->fused_count)
+        return fail(err, ERR_UNSUPPORTED,
+            "%s: readers of folders expect %s to keep several matrices in one, and they are separate here; "
+            "--format nbl "
+            "can hold them",
+            container_path(input->container), input->config.architecture->name);
+    return folder_writer_create(
+        out, destination->path, format_of(destination)->packed, destination->split_bytes, err);
+}
+
 enum status destination_check(const struct destination *destination, struct error *err)
 {
     const struct format *format = format_of(destination);
 
     if (destination->split_bytes && !format->splits)
-        return fail(err, ERR_USAGE, "--split-size: %s files are written whole; --format gguf has parts",
+        return fail(err, ERR_USAGE,
+            "--split-size: %s files are written whole; --format gguf, safetensors and their kin have parts",
             format->name);
     if (destination->slice && !format->slices)
         return fail(err, ERR_USAGE, "--layers: a %s file cannot be a slice of a model; --format nbl can",

@@ -11,23 +11,29 @@ struct destination {
     const char *format;   /* of DESTINATION_FORMATS; NULL: by the path's ending, .gguf or else .nbl */
     bool force;           /* replace what is there */
     bool slice;           /* some layers only (model/slice.h) */
-    uint64_t split_bytes; /* GGUF: parts of at most so many bytes; 0: one file */
+    uint64_t split_bytes; /* GGUF, folders: parts of at most so many bytes; 0: one file, in folders 5 GB */
     uint32_t file_type;   /* GGUF: general.file_type (model/gguf_export.h), or GGUF_TYPES_FILE_ANY */
 };
 
-#define DESTINATION_FORMATS "nbl|gguf"
+#define DESTINATION_FORMATS "nbl|gguf|safetensors|gptq|gptq-v2|awq|compressed-tensors|mlx"
 
 /* The options behind it, for the table of a tool whose structure has `const char *format`, `uint64_t split_size` and `bool force`. */
 #define DESTINATION_OPTIONS(type)                                                                            \
     {"format", OPTION_CHOICE, offsetof(type, format), 0, 0, DESTINATION_FORMATS, "FORMAT",                   \
-        "by OUTPUT's name: gguf if it ends in .gguf, else nbl", "Format of OUTPUT.", "Output"},              \
+        "by OUTPUT's name: gguf if it ends in .gguf, else nbl",                                              \
+        "Format of OUTPUT. From safetensors on a Hugging Face folder: safetensors holds dense weights, the " \
+        "others also quantized ones, code for code (gptq: 2, 3, 4, 8 bits, zero-points stored less 1; "      \
+        "gptq-v2: "                                                                                          \
+        "as they are; awq: 4 bits; compressed-tensors: pack-quantized; mlx: groups of 32, 64, 128).",        \
+        "Output"},                                                                                           \
         {"split-size", OPTION_COUNT, offsetof(type, split_size), 1, 9e18, NULL, "BYTES", "one file",         \
-            "Write a GGUF model as parts of at most so many bytes (2G, 500M), called "                       \
-            "NAME-00001-of-00003.gguf; all are read again through the first.",                               \
+            "Write the model as parts of at most so many bytes (2G, 500M). GGUF: "                           \
+            "NAME-00001-of-00003.gguf, all read again through the first. Folders: "                          \
+            "model-00001-of-00003.safetensors with an index, 5G if not given.",                              \
             NULL},                                                                                           \
     {                                                                                                        \
-        "force", OPTION_FLAG, offsetof(type, force), 0, 0, NULL, NULL, NULL, "Replace OUTPUT if it exists.", \
-            NULL                                                                                             \
+        "force", OPTION_FLAG, offsetof(type, force), 0, 0, NULL, NULL, NULL,                                 \
+            "Replace OUTPUT if it exists. A folder with files in it is never replaced.", NULL                \
     }
 
 /* ERR_USAGE: an option that the format does not have. */

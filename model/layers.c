@@ -421,9 +421,31 @@ static bool is_rotary(const char *name)
            strcmp(name, LAYERS_ROTARY_SHORT) == 0;
 }
 
+/* A bias that the architecture has not, all zeros, beside a matrix that is stored packed: AutoGPTQ writes one for every matrix. */
+static bool is_empty_bias(struct container *container, const struct tensor *tensor)
+{
+    const uint64_t bytes = strlen(tensor->name);
+    const char *why;
+    char name[CONTAINER_NAME_LIMIT + 8];
+    bool zeros = true;
+
+    if (bytes < 5 || strcmp(tensor->name + bytes - 5, ".bias") != 0 || tensor->rank != 1) return false;
+    snprintf(name, sizeof name, "%.*s.weight", (int)(bytes - 5), tensor->name);
+    const struct tensor *matrix = container_find(container, name);
+    if (!matrix || !container_packed(container, matrix, &why)) return false;
+    for (uint64_t at = 0, count; at < tensor->bytes && zeros; at += count) {
+        uint8_t piece[4096];
+        count = tensor->bytes - at < sizeof piece ? tensor->bytes - at : sizeof piece;
+        zeros = container_read(container, tensor, at, piece, count, NULL) == OK;
+        for (uint64_t i = 0; i < count; i++)
+            zeros &= piece[i] == 0;
+    }
+    return zeros;
+}
+
 /* Why a tensor without a role may be left out; NULL if it may not. */
 static const char *drop_reason(
-    const struct container *container, const struct model_config *config, const struct tensor *tensor)
+    struct container *container, const struct model_config *config, const struct tensor *tensor)
 {
     uint32_t layer;
     const char *suffix = after_layer(config, tensor->name, &layer);
@@ -432,6 +454,7 @@ static const char *drop_reason(
     if (suffix && strcmp(suffix, "self_attn.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (container_metadata(container)->count && is_rotary(tensor->name)) return "rotary factors, recomputed";
     if (config->tied && strcmp(tensor->name, roles[ROLE_HEAD].tensor) == 0) return "tied to the embedding";
+    if (is_empty_bias(container, tensor)) return "a bias of zeros, adds nothing";
     return NULL;
 }
 

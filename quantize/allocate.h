@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "tensor/blocks.h"
 
 #define ALLOCATE_WIDTHS 6
 /* 2, 3, 4, 5, 6, 8 */
@@ -19,6 +20,7 @@ struct allocate_matrix {
     uint64_t bytes[ALLOCATE_WIDTHS]; /* stored at that width */
     double error[ALLOCATE_WIDTHS];   /* >= 0; any unit that adds up over matrices */
     uint32_t bits;                   /* out: the choice */
+    const char *label;               /* what a file calls it; NULL: its bits */
     double importance;               /* out: error at 3 bits as a share of the sum over all matrices */
 };
 
@@ -34,19 +36,20 @@ enum status allocate_choose(struct allocate_matrix *matrices, uint64_t count, ui
     uint64_t *bytes, struct error *err);
 
 /* The choice as a plain file, for people to edit: '#' comments, then one line per matrix: name, bits, and as a comment what it
- * costs and its importance; bits 0 are written as "keep". Appears complete or not at all (base/file.h); the same bytes in
+ * costs and its importance; bits 0 are written as "keep", a label in place of bits. Appears complete or not at all (base/file.h); the same bytes in
  * every locale. ERR_UNSUPPORTED: a name that is empty or contains white space or '#'; ERR_USAGE: bits that are no width. */
 enum status allocate_write(
     const char *path, bool force, const struct allocate_matrix *matrices, uint64_t count, struct error *err);
 
 /* A file read back: names and bits, in the order of the file; whether the model has such matrices is the caller's to find
  * out. From '#' on a line is a comment; blank lines, CR LF and a byte order mark are fine. Owner of *out: the caller,
- * allocate_free. ERR_FORMAT names path and line: not "name bits", bits not one of the widths or "keep" (bits 0), a name
+ * allocate_free. ERR_FORMAT names path and line: not "name bits", bits not one of the widths, "keep" (bits 0) or a block type (mix_block), a name
  * twice. ERR_MEMORY: more than 64 MiB. */
 struct allocation {
     struct allocation_line {
         char *name;
-        uint32_t bits; /* 0: keep */
+        uint32_t bits;         /* 0: keep, unless there is a block type */
+        enum block_type block; /* in place of bits */
     } * lines;
     uint64_t count;
 };

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "quantize/allocate.h"
+#include "quantize/mix.h"
 
 static const uint64_t FILE_LIMIT = UINT64_C(64) << 20;
 
@@ -105,7 +106,8 @@ static void put_head(struct text *text, const struct allocate_matrix *matrices, 
     two_decimals(per_weight, weights ? 8.0 * (double)bytes / (double)weights : 0);
     put(text,
         "# The bits of every matrix of a model, to read and to edit.\n"
-        "# A line is a name and its bits: 2, 3, 4, 5, 6, 8, or keep for stored as it is in the source.\n"
+        "# A line is a name and its bits: 2, 3, 4, 5, 6, 8, or keep for stored as it is in the source. For\n"
+        "# blocks a type stands in place of bits: q4_0, q4_k ...\n"
         "# What follows '#' is a comment: the bytes at that width, and the importance, which is the share "
         "of\n"
         "# the error of all matrices together if each had 3 bits.\n");
@@ -116,14 +118,15 @@ static void put_head(struct text *text, const struct allocate_matrix *matrices, 
 static void put_line(struct text *text, const struct allocate_matrix *matrix, int name_columns)
 {
     const int width = width_index(matrix->bits);
-    char share[32];
+    char share[32], bits[8];
 
+    snprintf(bits, sizeof bits, "%" PRIu32, matrix->bits);
     two_decimals(share, 100 * matrix->importance);
     if (width < 0) {
         put(text, "%-*s  keep\n", name_columns, matrix->name);
     } else {
-        put(text, "%-*s  %-4" PRIu32 "  # %12" PRIu64 " bytes  %6s %%\n", name_columns, matrix->name,
-            matrix->bits, matrix->bytes[width], share);
+        put(text, "%-*s  %-4s  # %12" PRIu64 " bytes  %6s %%\n", name_columns, matrix->name,
+            matrix->label ? matrix->label : bits, matrix->bytes[width], share);
     }
 }
 
@@ -189,16 +192,22 @@ static struct json_text next_word(const char **at, const char *end)
     return word;
 }
 
-static bool read_bits(uint32_t *bits, struct json_text word)
+/* Bits, keep, or a block type. */
+static bool read_width(struct allocation_line *line, struct json_text word)
 {
-    *bits = 0;
-    if (word.count == 4 && memcmp(word.bytes, "keep", 4) == 0) return true;
+    char type[16];
+
+    snprintf(type, sizeof type, "%.*s", (int)(word.count < sizeof type ? word.count : sizeof type - 1),
+        word.bytes);
+    line->block = word.count < sizeof type ? mix_block(type) : BLOCK_NONE;
+    if (line->block || strcmp(type, "keep") == 0) return true;
     if (word.count != 1 || word.bytes[0] < '1' || word.bytes[0] > '9') return false;
-    *bits = (uint32_t)(word.bytes[0] - '0');
-    return width_index(*bits) >= 0;
+    line->bits = (uint32_t)(word.bytes[0] - '0');
+    return width_index(line->bits) >= 0;
 }
 
-static enum status add_line(struct reading *reading, struct json_text name, uint32_t bits, struct error *err)
+static enum status add_line(
+    struct reading *reading, struct json_text name, struct allocation_line line, struct error *err)
 {
     struct allocation *out = reading->out;
     bool added;
@@ -212,9 +221,9 @@ static enum status add_line(struct reading *reading, struct json_text name, uint
     }
     status = memory_grow(&out->lines, &reading->capacity, out->count + 1, sizeof *out->lines, err);
     if (status) return status;
-    out->lines[out->count].name = memory_text(name.bytes, name.count, err);
-    if (!out->lines[out->count].name) return ERR_MEMORY;
-    out->lines[out->count++].bits = bits;
+    line.name = memory_text(name.bytes, name.count, err);
+    if (!line.name) return ERR_MEMORY;
+    out->lines[out->count++] = line;
     return OK;
 }
 
@@ -222,7 +231,7 @@ static enum status read_line(struct reading *reading, const char *line, const ch
 {
     const char *comment = memchr(line, '#', (size_t)(end - line)), *at = line;
     struct json_text name, width, rest;
-    uint32_t bits;
+    struct allocation_line found = {0};
     char shown[128];
 
     if (comment) end = comment;
@@ -234,10 +243,11 @@ static enum status read_line(struct reading *reading, const char *line, const ch
     if (width.count == 0 || rest.count > 0 || !is_word(name.bytes, name.count))
         return fail(
             err, ERR_FORMAT, "line %" PRIu64 ": '%s' is not a name and its bits", reading->number, shown);
-    if (!read_bits(&bits, width))
-        return fail(err, ERR_FORMAT, "line %" PRIu64 ": '%s' does not end in bits (2, 3, 4, 5, 6, 8 or keep)",
+    if (!read_width(&found, width))
+        return fail(err, ERR_FORMAT,
+            "line %" PRIu64 ": '%s' does not end in bits (2, 3, 4, 5, 6, 8 or keep) or a block type",
             reading->number, shown);
-    return add_line(reading, name, bits, err);
+    return add_line(reading, name, found, err);
 }
 
 static enum status read_lines(struct reading *reading, const char *text, uint64_t bytes, struct error *err)

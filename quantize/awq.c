@@ -62,10 +62,17 @@ static enum status find_magnitudes(struct search *search, const struct hessian *
     return status;
 }
 
+/* Columns that share a scale. */
+static uint64_t group_of(const struct awq_matrix *matrix)
+{
+    const struct block_form *form = block_form(matrix->block);
+    return form ? form->sub : matrix->scheme.group;
+}
+
 /* Columns of a task of add_stripe: whole groups. */
 static uint64_t stripe_of(const struct awq_matrix *matrix)
 {
-    uint64_t group = matrix->scheme.group;
+    uint64_t group = group_of(matrix);
     return (STRIPE + group - 1) / group * group;
 }
 
@@ -92,7 +99,7 @@ static enum status add_stripe(void *context, uint64_t index, unsigned worker, st
     (void)worker, (void)err;
     for (; index >= stripes_of(matrix, search->cols); matrix++, sums += search->cols)
         index -= stripes_of(matrix, search->cols);
-    uint64_t begin = index * stripe_of(matrix), end = begin + stripe_of(matrix), group = matrix->scheme.group;
+    uint64_t begin = index * stripe_of(matrix), end = begin + stripe_of(matrix), group = group_of(matrix);
     if (end > search->cols) end = search->cols;
     for (uint64_t row = 0; row < matrix->rows; row++) {
         for (uint64_t at = begin; at < end; at += group)

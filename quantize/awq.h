@@ -11,6 +11,7 @@
 
 #include "base/threads.h"
 #include "model/walk.h"
+#include "tensor/block_parts.h"
 #include "tensor/grid.h"
 #include "tensor/hessian.h"
 
@@ -19,7 +20,8 @@ struct awq_matrix {
     const float *weights; /* [rows][cols] in, as they are before scaling */
     uint64_t rows;
     struct scheme scheme;
-    enum grid_range range; /* GRID_MSE: weighted by the Hessian's diagonal */
+    enum block_type block; /* instead of the scheme, or BLOCK_NONE */
+    enum grid_range range; /* of a scheme. GRID_MSE, and blocks: weighted by the Hessian's diagonal */
     const char *name;      /* of the tensor, for messages */
 };
 
@@ -32,7 +34,7 @@ struct awq_choice {
 
 /* Search the scales of one stage. Candidates: identity; s = m^r with r = 0.05, 0.10 .. 1; and s = m^r / (w^(1-r) + 1e-4) with the
  * same r. m: mean |x| of the channel, relative to the mean of all live channels; w: mean over all rows of all matrices of
- * |weight| / greatest |weight| of its group. s is at least 1e-4, and then divided by sqrt(max s * min s) over live channels.
+ * |weight| / greatest |weight| of its group (of its sub-block). s is at least 1e-4, and then divided by sqrt(max s * min s) over live channels.
  *
  * The error of a candidate is the sum over the matrices of (Q(W s)/s - W) H (Q(W s)/s - W)^T, all tokens in it, with Q
  * rounding to nearest on the range asked for. With GRID_MSE the range search of every group, weighted by diag(H)/s^2 as in
@@ -44,7 +46,7 @@ struct awq_choice {
  * taken unless the other is better there. So the choice is never worse than not scaling.
  *
  *   scales    [cols]  out, > 0; channels that must share a scale do
- *   matrices  [count] in; cols is the Hessian's, every group divides it
+ *   matrices  [count] in; cols is the Hessian's, every group or block divides it
  *   hessian   in, after hessian_mean: second (on and above the diagonal) and magnitude are used
  *   shared    [cols], each < cols: channels with equal shared[j] share a scale, found from the means of their m and w;
  *             NULL: every channel has its own

@@ -7,12 +7,14 @@
 #include <math.h>
 
 #include "base/memory.h"
+#include "tensor/block_fit.h"
 #include "tensor/linalg.h"
 
 enum {
-    PANEL = 128, /* rows in a task */
-    BLOCK = 256, /* columns of T in a product */
-    LANES = 8    /* independent sums: the order of additions is fixed, and they vectorize */
+    PANEL = 128,    /* rows in a task */
+    BLOCK = 256,    /* columns of T in a product */
+    CODE_BYTES = 2, /* for a column: more than any block takes */
+    LANES = 8       /* independent sums: the order of additions is fixed, and they vectorize */
 };
 
 /* One worker's memory. */
@@ -22,7 +24,7 @@ struct scratch {
     float *scaled;     /* [cols] one row of w s */
     float *inverse;    /* [cols] 1 / s */
     float *importance; /* [cols] diag(H) / s^2 */
-    uint8_t *codes;    /* [cols] */
+    uint8_t *codes;    /* [CODE_BYTES cols] the codes, or the blocks, of one row */
 };
 
 struct awq_error {
@@ -94,7 +96,7 @@ static void fill_diagonal(struct awq_error *error)
 static struct scratch scratch_of(const struct awq_error *error, uint64_t worker)
 {
     uint64_t cols = error->cols;
-    struct scratch scratch = {.codes = error->codes + worker * cols};
+    struct scratch scratch = {.codes = error->codes + worker * CODE_BYTES * cols};
     scratch.difference = error->floats + worker * ((PANEL + 3) * cols + PANEL * BLOCK);
     scratch.product = scratch.difference + PANEL * cols;
     scratch.scaled = scratch.product + PANEL * BLOCK;
@@ -110,7 +112,7 @@ static enum status allocate(struct awq_error *error, struct error *err)
     error->triangle = memory_new(last.at + last.depth * last.width, sizeof *error->triangle, err);
     error->diagonal = error->triangle ? memory_new(cols, sizeof *error->diagonal, err) : NULL;
     error->scratch = error->diagonal ? memory_new(workers, sizeof *error->scratch, err) : NULL;
-    error->codes = error->scratch ? memory_new(workers * cols, 1, err) : NULL;
+    error->codes = error->scratch ? memory_new(workers * cols, CODE_BYTES, err) : NULL;
     error->floats =
         error->codes ? memory_new(workers, ((PANEL + 3) * cols + PANEL * BLOCK) * sizeof(float), err) : NULL;
     for (uint64_t worker = 0; error->floats && worker < workers; worker++)
@@ -191,21 +193,41 @@ static void prepare(struct scratch *scratch, const struct awq_error *error, cons
     }
 }
 
-/* difference = Q(w s)/s - w; false if a group does not fit. */
-static bool round_row(float *difference, const struct scratch *scratch, const struct awq_matrix *matrix,
-    const float *weights, const float *scales, uint64_t cols)
+/* out = Q(scratch->scaled), by a scheme or into blocks; false if a group or a block does not fit. */
+static bool round_by_scheme(
+    float *out, const struct scratch *scratch, const struct awq_matrix *matrix, uint64_t cols)
 {
     struct scheme scheme = matrix->scheme;
-    for (uint64_t col = 0; col < cols; col++)
-        scratch->scaled[col] = weights[col] * scales[col];
     for (uint64_t at = 0; at < cols; at += scheme.group) {
         struct grid grid;
         if (!grid_fit(&grid, scratch->scaled + at, scratch->importance + at, scheme.group, scheme.bits,
                 scheme.asymmetric, matrix->range))
             return false;
         grid_encode(scratch->codes + at, scratch->scaled + at, scheme.group, grid, scheme.bits);
-        grid_decode(difference + at, scratch->codes + at, scheme.group, grid);
+        grid_decode(out + at, scratch->codes + at, scheme.group, grid);
     }
+    return true;
+}
+
+static bool round_into_blocks(
+    float *out, const struct scratch *scratch, const struct awq_matrix *matrix, uint64_t cols)
+{
+    uint64_t row, col;
+    if (!block_fit_rows(
+            scratch->codes, matrix->block, scratch->scaled, 1, cols, scratch->importance, &row, &col))
+        return false;
+    blocks_decode(out, matrix->block, scratch->codes, 0, cols);
+    return true;
+}
+
+/* difference = Q(w s)/s - w; false if it does not fit. */
+static bool round_row(float *difference, const struct scratch *scratch, const struct awq_matrix *matrix,
+    const float *weights, const float *scales, uint64_t cols)
+{
+    for (uint64_t col = 0; col < cols; col++)
+        scratch->scaled[col] = weights[col] * scales[col];
+    if (!(matrix->block ? round_into_blocks : round_by_scheme)(difference, scratch, matrix, cols))
+        return false;
     for (uint64_t col = 0; col < cols; col++)
         difference[col] = difference[col] * scratch->inverse[col] - weights[col];
     return true;
@@ -288,20 +310,44 @@ enum status awq_error_measure(struct awq_error *error, double *errors, const flo
 
 /* ---- faults ---- */
 
+/* The first stretch that does not fit. */
+static enum status group_fault(const struct awq_matrix *matrix, uint64_t cols, struct error *err)
+{
+    uint64_t group = matrix->scheme.group, groups = cols / group;
+    for (uint64_t at = 0; at < matrix->rows * groups; at++) {
+        struct grid grid;
+        if (!grid_fit(&grid, matrix->weights + at * group, NULL, group, matrix->scheme.bits,
+                matrix->scheme.asymmetric, GRID_MINMAX))
+            return fail(err, ERR_NUMERIC,
+                "tensor %s: row %" PRIu64 ", columns from %" PRIu64
+                ": a weight is not finite, or its scale does not fit half precision",
+                matrix->name, at / groups, at % groups * group);
+    }
+    return OK;
+}
+
+static enum status block_fault(
+    const struct awq_matrix *matrix, const struct scratch *scratch, uint64_t cols, struct error *err)
+{
+    for (uint64_t at = 0; at < matrix->rows; at++) {
+        uint64_t row, col;
+        if (!block_fit_rows(
+                scratch->codes, matrix->block, matrix->weights + at * cols, 1, cols, NULL, &row, &col))
+            return fail(err, ERR_NUMERIC,
+                "tensor %s: row %" PRIu64 ", column %" PRIu64
+                ": the weight is not finite, or its scale does not fit half precision",
+                matrix->name, at, col);
+    }
+    return OK;
+}
+
 enum status awq_error_fault(const struct awq_error *error, struct error *err)
 {
-    for (uint64_t i = 0; i < error->count; i++) {
+    enum status status = OK;
+    for (uint64_t i = 0; status == OK && i < error->count; i++) {
         const struct awq_matrix *matrix = &error->matrices[i];
-        uint64_t group = matrix->scheme.group, groups = error->cols / group;
-        for (uint64_t at = 0; at < matrix->rows * groups; at++) {
-            struct grid grid;
-            if (!grid_fit(&grid, matrix->weights + at * group, NULL, group, matrix->scheme.bits,
-                    matrix->scheme.asymmetric, GRID_MINMAX))
-                return fail(err, ERR_NUMERIC,
-                    "tensor %s: row %" PRIu64 ", columns from %" PRIu64
-                    ": a weight is not finite, or its scale does not fit half precision",
-                    matrix->name, at / groups, at % groups * group);
-        }
+        status = matrix->block ? block_fault(matrix, &error->scratch[0], error->cols, err)
+                               : group_fault(matrix, error->cols, err);
     }
-    return fail(err, ERR_NUMERIC, "the output error of rounding is not finite");
+    return status == OK ? fail(err, ERR_NUMERIC, "the output error of rounding is not finite") : status;
 }

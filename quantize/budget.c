@@ -20,7 +20,11 @@ static bool is_in_layer(const struct plan_tensor *planned)
 static uint64_t bytes_at(const struct plan_tensor *planned, uint32_t bits)
 {
     struct tensor target = planned->target;
-    target.scheme.bits = bits;
+    if (target.storage == STORAGE_BLOCKS) {
+        target.block = mix_candidate(bits, target.shape[1]);
+    } else {
+        target.scheme.bits = bits;
+    }
     return transfer_target_bytes(&target);
 }
 
@@ -73,7 +77,7 @@ static enum status find_bits(uint64_t *out, const struct sums *sums, double targ
     uint64_t bytes = (uint64_t)(target * weights / 8), least = sums->pinned_bytes + sums->least;
     if (bytes < least)
         return fail(err, ERR_USAGE,
-            "--target-bits %g is too little: with 2 bits everywhere, quantized weights take %.4g bits, "
+            "--target-bits %g is too little: with the least everywhere, quantized weights take %.4g bits, "
             "scales "
             "included; a larger --group makes it less",
             target, ceil(8000 * (double)least / weights) / 1000);
@@ -87,7 +91,8 @@ static enum status find_size(
     uint64_t others = sums->others + fixed_bytes;
     if (target < others + sums->least)
         return fail(err, ERR_USAGE,
-            "--target-size %" PRIu64 " is too small: with 2 bits everywhere the file takes up to %" PRIu64
+            "--target-size %" PRIu64
+            " is too small: with the least bits everywhere the file takes up to %" PRIu64
             " bytes, of which %" PRIu64 " are not chosen here (embedding, head, norms, tokenizer); "
             "--embedding 8 and --head 8 make it less",
             target, others + sums->least, others);
@@ -200,6 +205,19 @@ static enum status save(
     return allocate_write(path, options->force, table->matrices, table->count, err);
 }
 
+/* One matrix gets what was chosen for it. */
+static enum status take(struct allocate_matrix *matrix, struct plan_tensor *planned,
+    const struct calibrated *work, struct error *err)
+{
+    enum block_type block = BLOCK_NONE;
+    planned->importance = matrix->importance;
+    if (planned->recipe.block) {
+        block = mix_candidate(matrix->bits, planned->target.shape[1]);
+        matrix->label = mix_block_name(block);
+    }
+    return plan_choose(work->plan, planned, work->settings, matrix->bits, block, err);
+}
+
 enum status budget_choose(struct budget *budget, struct calibrated *work,
     const struct quantize_options *options, const struct footprint *footprint, struct journal *journal,
     const char *folder, struct error *err)
@@ -213,8 +231,7 @@ enum status budget_choose(struct budget *budget, struct calibrated *work,
         if (status == OK && journal) status = keep(table, journal, err);
     }
     for (uint64_t i = 0; status == OK && i < table->count; i++) {
-        table->planned[i]->importance = table->matrices[i].importance;
-        status = plan_set_bits(work->plan, table->planned[i], work->settings, table->matrices[i].bits, err);
+        status = take(&table->matrices[i], table->planned[i], work, err);
     }
     return status == OK ? save(table, options, recalled, err) : status;
 }
@@ -241,8 +258,11 @@ enum status budget_apply(
         struct plan_tensor *planned = find_planned(plan, line->name);
         if (!planned) {
             status = fail(err, ERR_USAGE, "%s: %s is no weight matrix of this model", path, line->name);
+        } else if (settings->mix && line->bits) {
+            status = fail(
+                err, ERR_USAGE, "%s: %s has bits; with --type, name a block type or keep", path, line->name);
         } else {
-            status = plan_set_bits(plan, planned, settings, line->bits, err);
+            status = plan_choose(plan, planned, settings, line->bits, line->block, err);
             if (status != OK) fail_within(err, status, "%s", path);
         }
     }

@@ -250,7 +250,8 @@ static enum status take_finished(struct layer *layer, enum role role, const stru
     const struct tensor *tensor = container_find(from, planned->target.name), *target = &planned->target;
     if (!tensor || tensor->storage != target->storage || tensor->dtype != target->dtype ||
         tensor->rank != target->rank || tensor->elements != target->elements ||
-        tensor->scheme.bits != target->scheme.bits || tensor->scheme.group != target->scheme.group)
+        tensor->block != target->block || tensor->scheme.bits != target->scheme.bits ||
+        tensor->scheme.group != target->scheme.group)
         return fail(err, ERR_FORMAT, "%s: tensor %s is not what this run makes of it; --restart begins anew",
             container_path(from), target->name);
     if (!layer) return OK;
@@ -358,6 +359,7 @@ static enum status write_output(struct quantize_job *job, struct error *err)
         items[i] = (struct transfer_item){
             .from = from, .source = container_find(from, planned->target.name), .target = planned->target};
     }
+    if (status == OK) status = quantize_reserve(job, err);
     if (status == OK)
         status = transfer_run(job->input->container, job->writer, items, plan->count, job->source_crcs,
             job->pool, job->report, "writing", err);

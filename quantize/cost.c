@@ -24,9 +24,10 @@ struct bench {
 
 /* A matrix quantized one way. */
 struct trial {
-    float *weights; /* [elements] as they are */
-    uint8_t *codes, *zeros;
+    float *weights;         /* [elements] as they are */
+    uint8_t *codes, *zeros; /* of a scheme */
     uint16_t *scales;
+    uint8_t *blocks;
     double error; /* of its output */
 };
 
@@ -45,21 +46,28 @@ static enum status quantize(struct trial *trial, const struct bench *bench, cons
         .factor = solve ? hessian->factor : NULL,
         .range = recipe->range == RANGE_MINMAX ? GRID_MINMAX : GRID_MSE,
         .importance = recipe->range == RANGE_HESSIAN ? bench->importance : NULL};
-    struct obs_result result = {.codes = trial->codes, .scales = trial->scales, .zeros = trial->zeros};
+    struct obs_result result = {
+        .codes = trial->codes, .scales = trial->scales, .zeros = trial->zeros, .blocks = trial->blocks};
     enum status status;
 
     problem.scheme.bits = bits;
+    if (trial->blocks) problem.block = mix_candidate(bits, problem.cols);
     status = obs_quantize(&problem, &result, bench->work->pool, err);
     trial->error = result.error;
     return status;
 }
 
-/* The weights that the trial's codes stand for, in place of the weights. */
+/* The weights that the trial's codes or blocks stand for, in place of the weights. */
 static void decode(struct trial *trial, const struct plan_tensor *planned)
 {
     const struct scheme *scheme = &planned->target.scheme;
-    uint64_t group = scheme->group, groups = planned->source->elements / group;
-
+    uint64_t elements = planned->source->elements;
+    if (trial->blocks) {
+        blocks_decode(
+            trial->weights, mix_candidate(PROBED_BITS, planned->target.shape[1]), trial->blocks, 0, elements);
+        return;
+    }
+    uint64_t group = scheme->group, groups = elements / group;
     for (uint64_t i = 0; i < groups; i++) {
         const struct grid grid = {trial->scales[i], trial->zeros ? trial->zeros[i] : 1 << (PROBED_BITS - 1)};
         grid_decode(trial->weights + i * group, trial->codes + i * group, group, grid);
@@ -96,24 +104,41 @@ static enum status measure(struct trial *trial, const struct bench *bench, const
     return status ? status : probe(trial, bench, planned, err);
 }
 
+static void free_trial(struct trial *trial)
+{
+    memory_free(trial->weights);
+    memory_free(trial->codes);
+    memory_free(trial->zeros);
+    memory_free(trial->scales);
+    memory_free(trial->blocks);
+}
+
+/* Room for any of the choices. */
+static enum status create_trial(
+    struct trial *trial, const struct bench *bench, const struct plan_tensor *planned, struct error *err)
+{
+    const struct scheme *scheme = &planned->target.scheme;
+    uint64_t elements = planned->source->elements;
+    trial->weights = layer_floats(bench->layer, planned->role, err);
+    if (!trial->weights) return ERR_MEMORY;
+    if (planned->recipe.block) {
+        trial->blocks = memory_new(elements, 2, err); /* the largest take 34 bytes for 32 weights */
+        return trial->blocks ? OK : ERR_MEMORY;
+    }
+    trial->codes = memory_new(elements, 1, err);
+    trial->scales = memory_new(elements / scheme->group, sizeof *trial->scales, err);
+    if (scheme->asymmetric) trial->zeros = memory_new(elements / scheme->group, 1, err);
+    return trial->codes && trial->scales && (trial->zeros || !scheme->asymmetric) ? OK : ERR_MEMORY;
+}
+
 static enum status measure_matrix(const struct bench *bench, const struct plan_tensor *planned,
     struct allocate_matrix *matrix, struct error *err)
 {
-    uint64_t elements = planned->source->elements, groups = elements / planned->target.scheme.group;
-    struct trial trial = {.weights = layer_floats(bench->layer, planned->role, err),
-        .codes = memory_new(elements, 1, err),
-        .scales = memory_new(groups, sizeof *trial.scales, err)};
-    enum status status = trial.weights && trial.codes && trial.scales ? OK : ERR_MEMORY;
+    struct trial trial = {0};
+    enum status status = create_trial(&trial, bench, planned, err);
 
-    if (!status && planned->target.scheme.asymmetric) {
-        trial.zeros = memory_new(groups, 1, err);
-        if (!trial.zeros) status = ERR_MEMORY;
-    }
     if (!status) status = measure(&trial, bench, planned, matrix, err);
-    memory_free(trial.weights);
-    memory_free(trial.codes);
-    memory_free(trial.zeros);
-    memory_free(trial.scales);
+    free_trial(&trial);
     return status ? fail_within(err, status, "tensor %s", planned->target.name) : OK;
 }
 

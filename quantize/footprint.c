@@ -13,7 +13,7 @@ static uint64_t stage_bytes(
 {
     const struct model_config *config = &work->input->config;
     bool residual = correction == CORRECTION_RESIDUAL && (stage == WALK_O || stage == WALK_DOWN);
-    uint64_t cols = walk_stage_cols(config, stage), targets = 0, largest = 0, group = 0;
+    uint64_t cols = walk_stage_cols(config, stage), targets = 0, largest = 0, scratch = 0;
     unsigned workers = pool_workers(work->pool);
     for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
         const struct plan_tensor *planned = work->plan->layer[layer][role];
@@ -21,11 +21,12 @@ static uint64_t stage_bytes(
         uint64_t elements = planned->source->elements;
         targets += elements * sizeof(float);
         if (elements > largest) largest = elements;
-        group = planned->target.scheme.group;
+        uint64_t needed = obs_bytes(cols, planned->target.scheme.group, planned->target.block, workers);
+        if (needed > scratch) scratch = needed;
     }
     if (targets == 0) return 0;
     return hessian_bytes(cols, correction != CORRECTION_NONE, residual ? config->hidden : 0, workers) +
-           targets + 2 * largest + obs_bytes(cols, group, workers);
+           targets + 2 * largest + scratch;
 }
 
 static uint64_t layer_peak(const struct calibrated *work, enum correction correction, uint32_t layer)

@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "quantize/rtn.h"
+#include "tensor/block_parts.h"
 #include "tensor/obs.h"
 #include "tensor/tiles.h"
 
@@ -116,15 +117,24 @@ static enum status find_target(struct calibrated *work, const struct layer *laye
 
 /* ---- packing ---- */
 
-/* Tiles of one matrix, packed by all workers. */
+/* One matrix in tiles of rows, packed and measured by all workers. */
 struct packing {
     const struct obs_result *result;
-    struct tiles_layout layout;
+    const struct tensor *target;
+    struct tiles_layout layout;  /* of a scheme */
     const struct tensor *before; /* the weights as they were */
     uint8_t *out;                /* [layout.bytes] */
     struct rtn_sums *sums;       /* [tiles] */
     float *floats;               /* [workers][8][cols] */
 };
+
+/* Up to 8 rows as they were: [rows][cols]. */
+static float *rows_before(const struct packing *packing, unsigned worker, uint64_t row, uint64_t rows)
+{
+    float *out = packing->floats + worker * TILE_ROWS * packing->target->shape[1];
+    layer_decode_rows(out, packing->before, row, rows);
+    return out;
+}
 
 static enum status pack_tile(void *context, uint64_t index, unsigned worker, struct error *err)
 {
@@ -137,32 +147,53 @@ static enum status pack_tile(void *context, uint64_t index, unsigned worker, str
     const uint16_t *scales = result->scales + row * layout->groups;
     const uint8_t *zeros = result->zeros ? result->zeros + row * layout->groups : NULL;
     struct tile tile = tiles_at(layout, packing->out, index);
-    const struct dtype_info *info = dtype_info(packing->before->dtype);
-    float *before = packing->floats + worker * TILE_ROWS * cols;
+    const float *before = rows_before(packing, worker, row, count);
     (void)err;
 
     tiles_pack(layout, (uint8_t *)tile.codes, (uint16_t *)tile.scales, (uint8_t *)tile.zeros, codes, scales,
         zeros, count);
-    info->decode(before, (const uint8_t *)packing->before->data + row * cols * info->bytes, count * cols);
     packing->sums[index] = rtn_tile_sums(layout, before, count, codes, scales, zeros);
     return OK;
 }
 
+static enum status measure_blocks(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    struct packing *packing = context;
+    const struct tensor *target = packing->target;
+    const struct block_info *info = block_info(target->block);
+    uint64_t row = index * TILE_ROWS, cols = target->shape[1], bytes = cols / info->weights * info->bytes;
+    uint64_t count = target->shape[0] - row < TILE_ROWS ? target->shape[0] - row : TILE_ROWS;
+    const float *before = rows_before(packing, worker, row, count);
+    (void)err;
+    for (uint64_t i = 0; i < count; i++) {
+        struct rtn_sums sums =
+            rtn_row_sums(target->block, packing->result->blocks + (row + i) * bytes, before + i * cols, cols);
+        packing->sums[index].error += sums.error;
+        packing->sums[index].power += sums.power;
+    }
+    return OK;
+}
+
+/* In blocks nothing is left to pack: the result's go over to the layer. */
 static enum status pack(struct calibrated *work, struct layer *layer, struct plan_tensor *planned,
-    const struct obs_result *result, struct error *err)
+    struct obs_result *result, struct error *err)
 {
     const struct tensor *target = &planned->target;
-    struct packing packing = {.result = result, .before = layer->walk.current[planned->role]};
-    enum status status =
-        tiles_layout(&packing.layout, target->shape[0], target->shape[1], target->scheme, err);
-    if (status != OK) return status;
-    packing.out = memory_new(packing.layout.bytes, 1, err);
-    packing.sums = memory_new(packing.layout.tiles, sizeof *packing.sums, err);
-    packing.floats =
-        memory_new(pool_workers(work->pool) * TILE_ROWS * packing.layout.cols, sizeof(float), err);
-    status = packing.out && packing.sums && packing.floats ? OK : ERR_MEMORY;
-    if (status == OK) status = pool_run(work->pool, packing.layout.tiles, pack_tile, &packing, err);
-    for (uint64_t i = 0; status == OK && i < packing.layout.tiles; i++) {
+    struct packing packing = {
+        .result = result, .target = target, .before = layer->walk.current[planned->role]};
+    uint64_t tiles = (target->shape[0] + TILE_ROWS - 1) / TILE_ROWS, cols = target->shape[1];
+    enum status status = OK;
+    if (!result->blocks) {
+        status = tiles_layout(&packing.layout, target->shape[0], cols, target->scheme, err);
+        if (status != OK) return status;
+        packing.out = memory_new(packing.layout.bytes, 1, err);
+    }
+    packing.sums = memory_new(tiles, sizeof *packing.sums, err);
+    packing.floats = memory_new(pool_workers(work->pool) * TILE_ROWS * cols, sizeof(float), err);
+    status = (packing.out || result->blocks) && packing.sums && packing.floats ? OK : ERR_MEMORY;
+    if (status == OK)
+        status = pool_run(work->pool, tiles, result->blocks ? measure_blocks : pack_tile, &packing, err);
+    for (uint64_t i = 0; status == OK && i < tiles; i++) {
         planned->outcome.error += packing.sums[i].error;
         planned->outcome.power += packing.sums[i].power;
     }
@@ -173,8 +204,9 @@ static enum status pack(struct calibrated *work, struct layer *layer, struct pla
         return status;
     }
     struct tensor quantized = *target;
-    quantized.bytes = packing.layout.bytes;
-    layer_replace(layer, planned->role, &quantized, packing.out);
+    quantized.bytes = planned->bytes;
+    layer_replace(layer, planned->role, &quantized, result->blocks ? result->blocks : packing.out);
+    result->blocks = NULL;
     return OK;
 }
 
@@ -195,8 +227,14 @@ static void note_outcome(
 }
 
 static enum status allocate_result(
-    struct obs_result *result, uint64_t rows, uint64_t cols, struct scheme scheme, struct error *err)
+    struct obs_result *result, const struct plan_tensor *planned, struct error *err)
 {
+    const struct scheme scheme = planned->target.scheme;
+    uint64_t rows = planned->target.shape[0], cols = planned->target.shape[1];
+    if (planned->target.storage == STORAGE_BLOCKS) {
+        result->blocks = memory_new(planned->bytes, 1, err);
+        return result->blocks ? OK : ERR_MEMORY;
+    }
     uint64_t groups = cols / scheme.group;
     result->codes = memory_new(rows * cols, 1, err);
     result->scales = memory_new(rows * groups, sizeof *result->scales, err);
@@ -214,6 +252,7 @@ static enum status solve(struct calibrated *work, struct layer *layer, struct me
     struct obs_problem problem = {.rows = target->shape[0],
         .cols = target->shape[1],
         .scheme = target->scheme,
+        .block = target->block,
         .target = member->target,
         .damped = hessian->damped,
         .factor = method->solve ? hessian->factor : NULL,
@@ -224,7 +263,7 @@ static enum status solve(struct calibrated *work, struct layer *layer, struct me
         .sweeps = (unsigned)method->polish};
     struct obs_result result = {0};
     double start = report_seconds();
-    enum status status = allocate_result(&result, problem.rows, problem.cols, problem.scheme, err);
+    enum status status = allocate_result(&result, planned, err);
     if (status == OK) status = obs_quantize(&problem, &result, work->pool, err);
     if (status == OK) {
         note_outcome(&planned->outcome, &result, hessian, report_seconds() - start);
@@ -234,6 +273,7 @@ static enum status solve(struct calibrated *work, struct layer *layer, struct me
     memory_free(result.codes);
     memory_free(result.scales);
     memory_free(result.zeros);
+    memory_free(result.blocks);
     return status == OK ? OK : fail_within(err, status, "tensor %s", target->name);
 }
 
@@ -246,12 +286,41 @@ struct plate {
     float *importance; /* [cols] diagonal of H + l in natural order */
 };
 
-/* The order of the columns: by the Hessian's diagonal, and the groups of the first matrix. */
+/* Add a size to those nested in one another, coarse to fine. One that is there, or does not nest, is left out. */
+static unsigned add_size(uint64_t nested[OBS_NESTED_MOST], unsigned levels, uint64_t size)
+{
+    unsigned at = 0;
+    while (at < levels && nested[at] > size)
+        at++;
+    if (levels == OBS_NESTED_MOST || (at > 0 && nested[at - 1] % size) ||
+        (at < levels && (nested[at] == size || size % nested[at])))
+        return levels;
+    for (unsigned i = levels; i > at; i--)
+        nested[i] = nested[i - 1];
+    nested[at] = size;
+    return levels + 1;
+}
+
+/* What has to stay together in the order: groups, or blocks and their sub-blocks. */
+static unsigned find_nested(uint64_t nested[OBS_NESTED_MOST], const struct members *members)
+{
+    unsigned levels = 0;
+    for (unsigned i = 0; i < members->count; i++) {
+        const struct tensor *target = &members->list[i].planned->target;
+        const struct block_form *form = block_form(target->block);
+        levels = add_size(nested, levels, form ? form->weights : target->scheme.group);
+        if (form) levels = add_size(nested, levels, form->sub);
+    }
+    return levels;
+}
+
+/* The order of the columns: by the Hessian's diagonal. */
 static enum status find_order(
     struct calibrated *work, struct plate *plate, const struct members *members, struct error *err)
 {
     const struct hessian *hessian = &plate->hessian;
-    uint64_t cols = hessian->cols;
+    uint64_t cols = hessian->cols, nested[OBS_NESTED_MOST] = {0};
+    unsigned levels = find_nested(nested, members);
     if (work->settings->method.order == OBS_ORDER_NONE || !work->settings->method.solve) return OK;
     double *diagonal = memory_new(cols, sizeof *diagonal, err);
     plate->order = memory_new(cols, sizeof *plate->order, err);
@@ -259,8 +328,7 @@ static enum status find_order(
     for (uint64_t j = 0; status == OK && j < cols; j++)
         diagonal[j] = hessian->second[j * cols + j];
     if (status == OK)
-        status = obs_order(plate->order, work->settings->method.order, diagonal, cols,
-            members->list[0].planned->target.scheme.group, err);
+        status = obs_order(plate->order, work->settings->method.order, diagonal, cols, nested, levels, err);
     memory_free(diagonal);
     return status == OK ? hessian_permute(&plate->hessian, plate->order, err) : status;
 }

@@ -98,16 +98,25 @@ void layer_rewrite(struct layer *layer, enum role role, float *values)
     layer->walk.original[role] = layer->walk.current[role] = original;
 }
 
+void layer_decode_rows(float *out, const struct tensor *tensor, uint64_t row, uint64_t rows)
+{
+    uint64_t cols = tensor->shape[1];
+    const struct dtype_info *info = dtype_info(tensor->dtype);
+    struct tiles_layout layout;
+    if (tensor->storage == STORAGE_DENSE) {
+        info->decode(out, (const uint8_t *)tensor->data + row * cols * info->bytes, rows * cols);
+    } else if (tensor->storage == STORAGE_BLOCKS) {
+        blocks_decode(out, tensor->block, tensor->data, row * cols, rows * cols);
+    } else if (tiles_layout(&layout, tensor->shape[0], cols, tensor->scheme, NULL) == OK) {
+        tiles_decode(&layout, out, cols, tensor->data, row, rows);
+    }
+}
+
 float *layer_floats(const struct layer *layer, enum role role, struct error *err)
 {
     const struct tensor *tensor = layer->walk.current[role];
     float *out = memory_new(tensor->elements, sizeof *out, err);
-    struct tiles_layout layout;
-    if (!out) return NULL;
-    if (tensor->storage == STORAGE_DENSE) {
-        dtype_info(tensor->dtype)->decode(out, tensor->data, tensor->elements);
-    } else if (tiles_layout(&layout, tensor->shape[0], tensor->shape[1], tensor->scheme, NULL) == OK) {
-        tiles_decode(&layout, out, layout.cols, tensor->data, 0, layout.rows);
-    }
+    if (out && tensor->rank == 2) layer_decode_rows(out, tensor, 0, tensor->shape[0]);
+    if (out && tensor->rank != 2) dtype_info(tensor->dtype)->decode(out, tensor->data, tensor->elements);
     return out;
 }

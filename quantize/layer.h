@@ -32,6 +32,9 @@ void layer_rewrite(struct layer *layer, enum role role, float *values);
 /* The current stream's tensor decoded to floats: [elements], memory_free; NULL with ERR_MEMORY. */
 float *layer_floats(const struct layer *layer, enum role role, struct error *err);
 
+/* Rows of a matrix in memory as floats: out [rows][cols]. row is a multiple of 8. */
+void layer_decode_rows(float *out, const struct tensor *tensor, uint64_t row, uint64_t rows);
+
 /* Bytes of layer `index` as it is stored. */
 uint64_t layer_bytes(const struct checkpoint *input, uint32_t index);
 

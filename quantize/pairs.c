@@ -66,6 +66,31 @@ static void add_budget(struct pairs *pairs, const struct quantize_options *optio
     if (options->target_size > 0) add_text(pairs, "target size", "%" PRIu64, options->target_size);
 }
 
+static void add_blocks(struct pairs *pairs, const struct quantize_options *options)
+{
+    add(pairs, "type", options->type);
+    if (options->pure) add(pairs, "mix", "pure");
+    if (options->fallback) add(pairs, "fallback", options->fallback);
+}
+
+static void add_codes(
+    struct pairs *pairs, const struct quantize_options *options, const struct settings *settings)
+{
+    add(pairs, "bits", options->bits ? options->bits : "4");
+    if (settings->linear.group) add_text(pairs, "group", "%" PRIu32, settings->linear.group);
+    if (!settings->linear.group) add(pairs, "group", "row");
+    add(pairs, "symmetry", options->asymmetric ? "asymmetric" : "symmetric");
+    add(pairs, "indivisible", options->indivisible ? options->indivisible : "stop");
+    if (options->fallback) add(pairs, "fallback", options->fallback);
+}
+
+/* What an option that was not given means. */
+static const char *or_default(const char *how, const struct settings *settings)
+{
+    if (how) return how;
+    return settings->mix ? "as the type says" : "keep";
+}
+
 enum status pairs_create(struct pairs *out, const struct quantize_options *options,
     const struct settings *settings, const struct calibration *calibration, bool tied, struct error *err)
 {
@@ -75,21 +100,24 @@ enum status pairs_create(struct pairs *out, const struct quantize_options *optio
     out->texts = memory_new(out->capacity, sizeof *out->texts, err);
     if (!out->list || !out->texts) return ERR_MEMORY;
     add(out, "method", settings->method.name);
-    add(out, "bits", options->bits);
-    if (settings->linear.group) add_text(out, "group", "%" PRIu32, settings->linear.group);
-    if (!settings->linear.group) add(out, "group", "row");
-    add(out, "symmetry", options->asymmetric ? "asymmetric" : "symmetric");
+    if (settings->mix) add_blocks(out, options);
+    if (!settings->mix) add_codes(out, options, settings);
     add(out, "range", settings_range_name(settings->method.range));
-    add(out, "embedding", options->embedding);
-    if (!tied) add(out, "head", options->head ? options->head : "keep");
-    add(out, "type", options->type);
-    add(out, "indivisible", options->indivisible);
+    add(out, "embedding", or_default(options->embedding, settings));
+    if (!tied) add(out, "head", or_default(options->head, settings));
+    add(out, "kept type", options->kept_type ? options->kept_type : "keep");
+    if (options->allow_requantize) add(out, "requantize", "allowed");
     if (settings->calibrated) add_solver(out, settings);
     if (calibration->samples) add_calibration(out, calibration);
     add_budget(out, options);
     add_list(out, "override", &options->override);
     add_list(out, "keep", &options->keep);
     return OK;
+}
+
+void pairs_add_imatrix(struct pairs *pairs, uint32_t crc32)
+{
+    add_text(pairs, "importance matrix crc32", "%08" PRIx32, crc32);
 }
 
 void pairs_free(struct pairs *pairs)

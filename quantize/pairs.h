@@ -16,6 +16,8 @@ struct pairs {
  * numbers are copied. Release with pairs_free, also after an error. */
 enum status pairs_create(struct pairs *out, const struct quantize_options *options,
     const struct settings *settings, const struct calibration *calibration, bool tied, struct error *err);
+/* Once, at the end: the checksum of --imatrix. */
+void pairs_add_imatrix(struct pairs *pairs, uint32_t crc32);
 void pairs_free(struct pairs *pairs);
 
 #endif

@@ -13,7 +13,8 @@
 
 static bool recipes_equal(const struct recipe *a, const struct recipe *b)
 {
-    return a->keep == b->keep && (a->keep || a->bits == b->bits);
+    if (a->keep || b->keep) return a->keep == b->keep && a->cast == b->cast && a->type == b->type;
+    return a->block == b->block && a->by_mix == b->by_mix && (a->block || a->bits == b->bits);
 }
 
 /* The head of a tied model is the embedding: one matrix cannot be stored in two ways. */
@@ -60,8 +61,8 @@ static void apply_rules(struct plan_tensor *planned, const struct settings *sett
         const struct rule *rule = &settings->rules[i];
         if (!settings_rule_matches(rule, planned->source->name)) continue;
         settings_apply_rule(&planned->recipe, rule);
-        if (rule->changes & CHANGE_BITS) planned->pinned = true;
-        bool matters = !planned->recipe.keep || (rule->changes & CHANGE_KEEP);
+        if (rule->changes & (CHANGE_BITS | CHANGE_TYPE)) planned->pinned = true;
+        bool matters = !planned->recipe.keep || (rule->changes & (CHANGE_KEEP | CHANGE_TYPE));
         if (matters) effects[i] = EFFECT_SEEN;
         if (effects[i] == EFFECT_NONE) effects[i] = EFFECT_VOID;
     }
@@ -75,9 +76,17 @@ static uint32_t largest_divisor(uint32_t group, uint64_t cols)
     return group;
 }
 
+/* The columns that a row must be a multiple of. */
+static uint32_t unit_of(const struct recipe *recipe)
+{
+    if (recipe->keep) return 1;
+    if (recipe->block) return block_info(recipe->block)->weights;
+    return recipe->group ? recipe->group : 1;
+}
+
 static bool is_divisible(const struct recipe *recipe, uint64_t cols)
 {
-    return recipe->keep || recipe->group == 0 || cols % recipe->group == 0;
+    return cols % unit_of(recipe) == 0;
 }
 
 /* Settle a group that does not divide the row. False if --indivisible leaves it open. */
@@ -101,39 +110,76 @@ static bool settle_group(struct recipe *recipe, uint64_t cols, enum indivisible 
     return false;
 }
 
-static enum status set_tiles(struct plan_tensor *planned, struct error *err)
+/* Become what a fallback says; what is not about the type stays. */
+static void take_type(struct recipe *recipe, const struct recipe *type)
 {
-    const struct tensor *source = planned->source;
-    const struct recipe *recipe = &planned->recipe;
-    if (source->storage == STORAGE_TILES)
-        return fail(err, ERR_UNSUPPORTED,
-            "tensor %s is quantized already; start from the original model, or --keep this tensor",
-            source->name);
-    planned->target.storage = STORAGE_TILES;
-    planned->target.dtype = DTYPE_F16;
-    planned->target.scheme = (struct scheme){
-        recipe->bits, recipe->group ? recipe->group : (uint32_t)source->shape[1], recipe->asymmetric};
-    return OK;
+    recipe->keep = type->keep;
+    recipe->block = type->block;
+    recipe->cast = type->cast;
+    recipe->type = type->type;
+}
+
+/* Settle a block that does not divide the row. False if --fallback leaves it open. */
+static bool settle_block(struct recipe *recipe, uint64_t cols, const struct settings *settings)
+{
+    if (settings->fallback_auto) {
+        const struct recipe half = {.keep = true, .cast = true, .type = DTYPE_F16};
+        recipe->block = mix_shorter(recipe->block);
+        if (!recipe->block || !is_divisible(recipe, cols)) take_type(recipe, &half);
+        return true;
+    }
+    for (uint64_t i = 0; i < settings->fallback_count; i++) {
+        if (!is_divisible(&settings->fallbacks[i], cols)) continue;
+        take_type(recipe, &settings->fallbacks[i]);
+        return true;
+    }
+    return false;
+}
+
+static bool settle_row(struct plan_tensor *planned, const struct settings *settings)
+{
+    uint64_t cols = planned->source->shape[1];
+    if (!planned->recipe.block) return settle_group(&planned->recipe, cols, settings->indivisible);
+    planned->fallback = settle_block(&planned->recipe, cols, settings);
+    return planned->fallback;
+}
+
+static void set_storage(struct tensor *target, const struct recipe *recipe)
+{
+    target->scheme = (struct scheme){0};
+    target->block = BLOCK_NONE;
+    if (recipe->keep) {
+        target->storage = STORAGE_DENSE;
+        target->dtype = recipe->type;
+    } else if (recipe->block) {
+        target->storage = STORAGE_BLOCKS;
+        target->dtype = DTYPE_F32;
+        target->block = recipe->block;
+    } else {
+        target->storage = STORAGE_TILES;
+        target->dtype = DTYPE_F16;
+        target->scheme = (struct scheme){
+            recipe->bits, recipe->group ? recipe->group : (uint32_t)target->shape[1], recipe->asymmetric};
+    }
+}
+
+static enum status refuse_quantized(const struct tensor *source, struct error *err)
+{
+    return fail(err, ERR_UNSUPPORTED,
+        "tensor %s is quantized already (%s); start from the original model, --keep this tensor, or "
+        "--allow-requantize",
+        source->name, source->storage == STORAGE_BLOCKS ? block_info(source->block)->name : "codes");
 }
 
 static enum status set_target(struct plan_tensor *planned, const struct settings *settings, struct error *err)
 {
     const struct tensor *source = planned->source;
-    struct tensor *target = &planned->target;
-    *target = *source;
-    if (source->storage == STORAGE_BLOCKS)
-        return fail(err, ERR_UNSUPPORTED,
-            "tensor %s is quantized already (%s blocks); start from the original model", source->name,
-            block_info(source->block)->name);
-    if (!planned->recipe.keep) {
-        enum status status = set_tiles(planned, err);
-        if (status != OK) return status;
-    } else if (settings->cast && source->rank == 2) {
-        target->storage = STORAGE_DENSE;
-        target->dtype = settings->cast_type;
-        target->scheme = (struct scheme){0};
-    }
-    planned->bytes = transfer_target_bytes(target);
+    const struct recipe *recipe = &planned->recipe;
+    planned->target = *source;
+    planned->requantized = !recipe->keep && (planned->decoded || source->storage != STORAGE_DENSE);
+    if (planned->requantized && !settings->requantize) return refuse_quantized(source, err);
+    if (!recipe->keep || recipe->cast) set_storage(&planned->target, recipe);
+    planned->bytes = transfer_target_bytes(&planned->target);
     return OK;
 }
 
@@ -159,14 +205,39 @@ static enum status check_effects(
 
 static void note_indivisible(const struct report *report, const struct plan_tensor *planned, uint32_t divisor)
 {
+    const struct recipe *recipe = &planned->recipe;
     char hint[48] = "no multiple of 16 divides it";
+    if (recipe->block) {
+        report_note(report, "  %s: %" PRIu64 " columns, %s blocks take %" PRIu32, planned->source->name,
+            planned->source->shape[1], block_info(recipe->block)->name, unit_of(recipe));
+        return;
+    }
     if (divisor) snprintf(hint, sizeof hint, "largest divisor %" PRIu32, divisor);
     report_note(report, "  %s: %" PRIu64 " columns, group %" PRIu32 "; %s", planned->source->name,
-        planned->source->shape[1], planned->recipe.group, hint);
+        planned->source->shape[1], recipe->group, hint);
 }
 
-/* Settle every group, and end with a list of those that could not be. */
-static enum status settle_groups(
+static enum status refuse_indivisible(
+    const struct plan_tensor *first, uint64_t open, bool all_have_divisors, struct error *err)
+{
+    const struct recipe *recipe = &first->recipe;
+    const char *others = open > 1 ? " and others" : "";
+    if (recipe->block)
+        return fail(err, ERR_USAGE,
+            "%s%s: %" PRIu64 " columns do not divide into %s blocks of %" PRIu32
+            "; choose another type, or say what such matrices become: --fallback auto, or a list as in "
+            "--fallback q5_0,f16",
+            first->source->name, others, first->source->shape[1], block_info(recipe->block)->name,
+            unit_of(recipe));
+    return fail(err, ERR_USAGE,
+        "group %" PRIu32 " does not divide the %" PRIu64 " columns of %s%s; choose another --group or one of "
+        "--indivisible row (one scale per row), %skeep (not quantized)",
+        recipe->group, first->source->shape[1], first->source->name, others,
+        all_have_divisors ? "divisor (a smaller group that fits), " : "");
+}
+
+/* Settle every group and block, and end with a list of those that could not be. */
+static enum status settle_rows(
     struct plan *plan, const struct settings *settings, const struct report *report, struct error *err)
 {
     const struct plan_tensor *first = NULL;
@@ -177,38 +248,52 @@ static enum status settle_groups(
         uint64_t cols = planned->source->shape[1];
         if (is_divisible(&planned->recipe, cols)) continue;
         plan->indivisible++;
-        if (settle_group(&planned->recipe, cols, settings->indivisible)) continue;
+        if (settle_row(planned, settings)) continue;
         uint32_t divisor = largest_divisor(planned->recipe.group, cols);
         if (open++ == 0) {
             first = planned;
-            report_note(report, "the group does not divide the row of:");
+            report_note(report, "%s the row of:",
+                planned->recipe.block ? "blocks do not divide" : "the group does not divide");
         }
         if (!divisor) all_have_divisors = false;
         note_indivisible(report, planned, divisor);
     }
-    if (open == 0) return OK;
-    return fail(err, ERR_USAGE,
-        "group %" PRIu32 " does not divide the %" PRIu64 " columns of %s%s; choose another --group or one of "
-        "--indivisible row (one scale per row), %skeep (not quantized)",
-        first->recipe.group, first->source->shape[1], first->source->name, open > 1 ? " and others" : "",
-        all_have_divisors ? "divisor (a smaller group that fits), " : "");
+    return open ? refuse_indivisible(first, open, all_have_divisors, err) : OK;
 }
 
 static void add_up(struct plan *plan)
 {
-    plan->weights = plan->bytes = plan->quantized = plan->weights_quantized = plan->bytes_quantized = 0;
+    plan->weights = plan->bytes = plan->quantized = plan->weights_quantized = plan->bytes_quantized =
+        plan->requantized = 0;
     for (uint64_t i = 0; i < plan->count; i++) {
         const struct plan_tensor *planned = &plan->tensors[i];
         plan->weights += planned->source->elements;
         plan->bytes += planned->bytes;
         if (planned->recipe.keep) continue;
         plan->quantized++;
+        plan->requantized += planned->requantized;
         plan->weights_quantized += planned->source->elements;
         plan->bytes_quantized += planned->bytes;
     }
 }
 
-/* One entry per tensor that is not dropped, with its recipe by role and rules. tensors has room for all. */
+/* By role, then rules, then the mix. */
+static void choose_recipe(struct plan_tensor *planned, const struct model_config *config,
+    const struct settings *settings, enum effect *effects)
+{
+    const struct recipe *recipe = recipe_of_role(planned->role, settings);
+    /* Norms and biases: F32 is what readers of GGUF take them as. */
+    planned->recipe = (struct recipe){.keep = true, .cast = settings->mix != NULL, .type = DTYPE_F32};
+    if (!recipe) return;
+    planned->recipe = *recipe;
+    apply_rules(planned, settings, effects);
+    if (planned->recipe.by_mix)
+        planned->recipe.block =
+            mix_type(settings->mix, planned->role, planned->layer, config, settings->informed);
+    planned->recipe.by_mix = false;
+}
+
+/* One entry per tensor that is not dropped, with its recipe. tensors has room for all. */
 static void choose_recipes(
     struct plan *plan, const struct checkpoint *input, const struct settings *settings, enum effect *effects)
 {
@@ -216,13 +301,13 @@ static void choose_recipes(
         const struct tensor *source = container_tensor(input->container, i);
         if (checkpoint_is_dropped(input, source)) continue;
         struct plan_tensor *planned = &plan->tensors[plan->count++];
+        const char *why;
         planned->source = source;
+        planned->decoded = container_packed(input->container, source, &why) && why;
         find_role(planned, input);
-        const struct recipe *recipe = recipe_of_role(planned->role, settings);
         if (planned->role >= ROLE_PER_LAYER && planned->role < ROLE_COUNT)
             plan->layer[planned->layer][planned->role] = planned;
-        planned->recipe = recipe ? *recipe : (struct recipe){.keep = true};
-        if (recipe) apply_rules(planned, settings, effects);
+        choose_recipe(planned, &input->config, settings, effects);
     }
 }
 
@@ -243,33 +328,42 @@ enum status plan_create(struct plan *out, const struct checkpoint *input, const 
     choose_recipes(out, input, settings, effects);
     status = check_effects(settings, effects, err);
     memory_free(effects);
-    if (status == OK) status = settle_groups(out, settings, report, err);
+    if (status == OK) status = settle_rows(out, settings, report, err);
     for (uint64_t i = 0; status == OK && i < out->count; i++)
         status = set_target(&out->tensors[i], settings, err);
     if (status == OK) add_up(out);
     return status;
 }
 
-enum status plan_set_bits(struct plan *plan, struct plan_tensor *planned, const struct settings *settings,
-    uint32_t bits, struct error *err)
+enum status plan_choose(struct plan *plan, struct plan_tensor *planned, const struct settings *settings,
+    uint32_t bits, enum block_type block, struct error *err)
 {
     struct recipe *recipe = &planned->recipe;
-    recipe->keep = bits == 0;
+    uint64_t cols = planned->source->shape[1];
+    recipe->keep = bits == 0 && !block;
+    recipe->block = block;
     if (bits) recipe->bits = bits;
-    if (!is_divisible(recipe, planned->source->shape[1]))
-        return fail(err, ERR_USAGE, "group %" PRIu32 " does not divide the %" PRIu64 " columns of %s",
-            recipe->group, planned->source->shape[1], planned->source->name);
+    if (!is_divisible(recipe, cols))
+        return fail(err, ERR_USAGE, "%s %" PRIu32 " does not divide the %" PRIu64 " columns of %s",
+            block ? "a block of" : "group", unit_of(recipe), cols, planned->source->name);
     enum status status = set_target(planned, settings, err);
     add_up(plan);
     return status;
 }
 
+void plan_set_target(struct plan *plan, struct plan_tensor *planned, const struct tensor *target)
+{
+    planned->target = *target;
+    planned->bytes = transfer_target_bytes(target);
+    add_up(plan);
+}
+
 void plan_widen(struct plan *plan, struct plan_tensor *planned)
 {
+    struct tensor target = planned->target;
+    target.dtype = DTYPE_F32;
     planned->rewritten = true;
-    planned->target.dtype = DTYPE_F32;
-    planned->bytes = transfer_target_bytes(&planned->target);
-    add_up(plan);
+    plan_set_target(plan, planned, &target);
 }
 
 void plan_free(struct plan *plan)

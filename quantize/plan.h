@@ -24,14 +24,18 @@ struct outcome {
 /* One tensor of the file to be. */
 struct plan_tensor {
     const struct tensor *source; /* of the container */
-    struct tensor target;        /* STORAGE_TILES with its scheme if quantized */
+    struct tensor target;        /* quantized: STORAGE_TILES with its scheme, or STORAGE_BLOCKS */
     enum role role;              /* ROLE_COUNT: none */
     uint32_t layer;              /* of a role that every layer has */
     struct recipe recipe;        /* keep: not quantized */
-    bool pinned;                 /* a rule gives its bits: a budget leaves them */
-    bool rewritten;              /* dense, but its values change: a norm or bias that AWQ folds scales into */
-    uint64_t bytes;              /* of the target */
-    double importance;           /* share of the error if all had 3 bits; 0 if no budget was given */
+    const float *column_weights; /* [cols] of an importance matrix, not owned; NULL: none */
+    bool pinned;                 /* a rule gives its bits or type: a budget leaves them */
+    bool fallback;     /* the blocks it should have do not divide its rows: it has others, or is kept */
+    bool requantized;  /* its source is quantized already */
+    bool decoded;      /* source is DENSE, but the input stores it quantized (container_packed) */
+    bool rewritten;    /* dense, but its values change: a norm or bias that AWQ folds scales into */
+    uint64_t bytes;    /* of the target */
+    double importance; /* share of the error if all had 3 bits; 0 if no budget was given */
     struct outcome outcome;
 };
 
@@ -39,7 +43,9 @@ struct plan_tensor {
 struct plan {
     struct plan_tensor *tensors; /* [count] */
     uint64_t count, quantized;
-    uint64_t indivisible; /* those whose row the group did not divide, settled as --indivisible says */
+    uint64_t
+        indivisible; /* those whose row group or blocks did not divide, settled as --indivisible or --fallback says */
+    uint64_t requantized;
     uint64_t weights, weights_quantized;      /* elements */
     uint64_t bytes, bytes_quantized;          /* of tensor data */
     struct plan_tensor *(*layer)[ROLE_COUNT]; /* [layers]: the tensors of a layer by role, or NULL */
@@ -48,15 +54,19 @@ struct plan {
 /* Decide for every tensor of the input but the dropped ones. What cannot be decided is told to report, one
  * line per tensor. Release with plan_free, also after an error. ERR_USAGE: a rule matches no matrix or
  * changes nothing; --head beside a tied embedding; a group does not divide a row and --indivisible says stop
- * (or knows no way). ERR_UNSUPPORTED: a matrix to quantize is quantized already. */
+ * (or knows no way); blocks do not divide a row and no --fallback fits. ERR_UNSUPPORTED: a matrix to quantize is quantized already,
+ * and --allow-requantize is not given. */
 enum status plan_create(struct plan *out, const struct checkpoint *input, const struct settings *settings,
     const struct report *report, struct error *err);
 void plan_free(struct plan *plan);
 
-/* Give a matrix other bits (0: keep it), or store a dense tensor as F32 because its values will change; sums follow. ERR_USAGE: the
+/* Give a matrix a block type, or other bits (without one; 0: keep it), or store a dense tensor as F32 because its values will change; sums follow. ERR_USAGE: the
  * group does not divide the row; ERR_UNSUPPORTED: it is quantized already. */
-enum status plan_set_bits(struct plan *plan, struct plan_tensor *planned, const struct settings *settings,
-    uint32_t bits, struct error *err);
+enum status plan_choose(struct plan *plan, struct plan_tensor *planned, const struct settings *settings,
+    uint32_t bits, enum block_type block, struct error *err);
 void plan_widen(struct plan *plan, struct plan_tensor *planned);
+
+/* Store a tensor as `target` says (its storage and type; what its values are stays); sums follow. */
+void plan_set_target(struct plan *plan, struct plan_tensor *planned, const struct tensor *target);
 
 #endif

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "formats/nbl_layout.h"
 #include "formats/provenance.h"
+#include "model/destination.h"
 #include "quantize/budget.h"
 #include "quantize/pairs.h"
 #include "quantize/rescale.h"
@@ -15,11 +16,39 @@
 
 /* ---- the output ---- */
 
+static struct destination destination_of(
+    const struct quantize_options *options, const struct settings *settings)
+{
+    return (struct destination){.path = options->output,
+        .format = options->format,
+        .force = options->force,
+        .split_bytes = options->split_size,
+        .file_type = settings->mix ? settings->mix->file_type : GGUF_TYPES_FILE_ANY};
+}
+
+static enum status make_pairs(struct pairs *out, const struct quantize_job *job, struct error *err)
+{
+    enum status status =
+        pairs_create(out, job->options, job->settings, &job->calibration, job->input->config.tied, err);
+    if (status == OK && job->options->imatrix) pairs_add_imatrix(out, job->imatrix->crc32);
+    return status;
+}
+
+enum status quantize_reserve(struct quantize_job *job, struct error *err)
+{
+    struct pairs pairs = {0};
+    enum status status = make_pairs(&pairs, job, err);
+    if (status == OK)
+        status = provenance_reserve(job->writer, job->input->container, settings_command.name,
+            (const char *const(*)[2])pairs.list, pairs.count, err);
+    pairs_free(&pairs);
+    return status;
+}
+
 static enum status attach(struct quantize_job *job, struct error *err)
 {
     struct pairs pairs = {0};
-    enum status status =
-        pairs_create(&pairs, job->options, job->settings, &job->calibration, job->input->config.tied, err);
+    enum status status = make_pairs(&pairs, job, err);
     if (status == OK)
         status = provenance_attach(job->writer, job->input->container, settings_command.name,
             (const char *const(*)[2])pairs.list, pairs.count, job->source_crcs, err);
@@ -29,8 +58,8 @@ static enum status attach(struct quantize_job *job, struct error *err)
 
 static enum status write_output(struct quantize_job *job, struct error *err)
 {
-    const struct quantize_options *options = job->options;
-    enum status status = nbl_writer_create(&job->writer, options->output, options->force, err);
+    const struct destination destination = destination_of(job->options, job->settings);
+    enum status status = destination_create(&job->writer, &destination, job->input, job->report, err);
     if (status == OK) status = job->settings->calibrated ? calibrated_run(job, err) : rtn_run(job, err);
     if (status == OK) status = checkpoint_write_aliases(job->input, job->writer, err);
     if (status == OK) status = attach(job, err);
@@ -40,6 +69,60 @@ static enum status write_output(struct quantize_job *job, struct error *err)
     }
     return writer_commit(job->writer, err);
 }
+
+/* What the output's format makes of the plan: kept tensors change as it wants them; codes need a format that holds them. */
+static enum status fit_destination(
+    struct quantize_result *result, const struct quantize_options *options, struct error *err)
+{
+    const struct destination destination = destination_of(options, &result->settings);
+    enum status status = destination_check(&destination, err);
+    for (uint64_t i = 0; status == OK && i < result->plan.count; i++) {
+        struct plan_tensor *planned = &result->plan.tensors[i];
+        struct tensor target = planned->target;
+        status = destination_target(&destination, &target, err);
+        if (!planned->recipe.keep && planned->target.storage == STORAGE_TILES &&
+            (status != OK || target.storage != STORAGE_TILES))
+            return fail(err, ERR_USAGE,
+                "%s: GGUF holds block types: say which with --type (q4_k_m, q4_0 ...), or write a .nbl file",
+                options->output);
+        if (status == OK) plan_set_target(&result->plan, planned, &target);
+    }
+    return status;
+}
+
+/* ---- what inputs are like ---- */
+
+/* The importance matrix's columns for one matrix. What it does not have is searched without. */
+static enum status weigh(
+    struct plan_tensor *planned, const struct imatrix *imatrix, bool tied, struct error *err)
+{
+    enum role role = planned->role;
+    uint64_t cols = planned->target.shape[1];
+    enum status status = imatrix_find(&planned->column_weights, imatrix, role, planned->layer, cols, err);
+    if (status == OK && !planned->column_weights && role == ROLE_EMBEDDING && tied)
+        status = imatrix_find(&planned->column_weights, imatrix, ROLE_HEAD, 0, cols, err);
+    if (status != OK || planned->column_weights) return status;
+    if (!layers_role_is_linear(role)) {
+        planned->recipe.range = RANGE_MSE;
+        return OK;
+    }
+    return fail(err, ERR_FORMAT, "the importance matrix has no entry for it; make one of this very model");
+}
+
+static enum status read_imatrix(
+    struct quantize_result *result, const struct quantize_options *options, struct error *err)
+{
+    enum status status = options->imatrix ? imatrix_read(&result->imatrix, options->imatrix, err) : OK;
+    for (uint64_t i = 0; status == OK && options->imatrix && i < result->plan.count; i++) {
+        struct plan_tensor *planned = &result->plan.tensors[i];
+        if (planned->recipe.keep || planned->recipe.range != RANGE_HESSIAN) continue;
+        status = weigh(planned, &result->imatrix, result->input.config.tied, err);
+        if (status != OK) fail_within(err, status, "%s: tensor %s", options->imatrix, planned->target.name);
+    }
+    return status;
+}
+
+/* ---- how large it will be ---- */
 
 /* Header, table and the padding up to and between tensors. */
 static uint64_t predict_frame(const struct quantize_result *result)
@@ -137,6 +220,9 @@ static enum status refuse_place(
         return fail(err, ERR_USAGE, "%s%s: is the calibration text; name another file", option, path);
     if (same_place(path, options->allocation))
         return fail(err, ERR_USAGE, "%s%s: is the allocation to read; name another file", option, path);
+    if (same_place(path, options->imatrix))
+        return fail(
+            err, ERR_USAGE, "%s%s: is the importance matrix to read; name another file", option, path);
     if (path != options->output && same_place(path, options->output))
         return fail(err, ERR_USAGE, "%s%s: is the output; name another file", option, path);
     return checkpoint_refuse_output(options->input, path, err);
@@ -214,6 +300,7 @@ enum status quantize_run(
         .plan = &out->plan,
         .options = options,
         .settings = &out->settings,
+        .imatrix = &out->imatrix,
         .report = &report};
     double start = report_seconds();
     *out = (struct quantize_result){0};
@@ -228,6 +315,8 @@ enum status quantize_run(
     if (status == OK && options->allocation)
         status = budget_apply(&out->plan, &out->settings, options->allocation, err);
     if (status == OK && out->settings.method.rescale) rescale_plan(&out->plan, out->input.config.layers);
+    if (status == OK) status = read_imatrix(out, options, err);
+    if (status == OK) status = fit_destination(out, options, err);
     if (status == OK) status = predict_rest(&job.fixed_bytes, out, options, err);
     if (status == OK) status = run_job(out, &job, err);
     out->seconds = report_seconds() - start;
@@ -237,6 +326,7 @@ enum status quantize_run(
 void quantize_release(struct quantize_result *result)
 {
     plan_free(&result->plan);
+    imatrix_free(&result->imatrix);
     settings_free(&result->settings);
     checkpoint_close(&result->input);
     *result = (struct quantize_result){0};

@@ -1,4 +1,4 @@
-/* Quantizing a model: from a container to a .nbl file by one of the methods. */
+/* Quantizing a model: from a container to a file by one of the methods. */
 #ifndef NIBBLE_QUANTIZE_QUANTIZE_H
 #define NIBBLE_QUANTIZE_QUANTIZE_H
 
@@ -6,6 +6,7 @@
 #include "formats/container.h"
 #include "formats/nbl.h"
 #include "model/calibration.h"
+#include "quantize/imatrix.h"
 #include "quantize/plan.h"
 #include "quantize/settings.h"
 
@@ -35,6 +36,7 @@ struct quantize_job {
     struct plan *plan; /* outcomes of its tensors are out */
     const struct quantize_options *options;
     const struct settings *settings;
+    const struct imatrix *imatrix;
     struct writer *writer; /* empty; the method declares and writes every tensor of the plan, in order */
     uint32_t *source_crcs; /* [container_count] out, as transfer_run fills them */
     struct pool *pool;
@@ -50,6 +52,7 @@ struct quantize_result {
     struct checkpoint input;
     struct settings settings;
     struct plan plan;
+    struct imatrix imatrix; /* of --imatrix; its numbers are the plan's column_weights */
     uint64_t bytes_in,
         bytes_out; /* of the files that hold tensors; after a dry run bytes_out is a prediction */
     unsigned threads;
@@ -64,5 +67,8 @@ struct quantize_result {
 enum status quantize_run(
     struct quantize_result *out, const struct quantize_options *options, struct error *err);
 void quantize_release(struct quantize_result *result);
+
+/* For the methods: make room in the output for its provenance, once calibration is known and before the transfer begins. */
+enum status quantize_reserve(struct quantize_job *job, struct error *err);
 
 #endif

@@ -65,6 +65,7 @@ static enum status take_consumers(struct consumers *out, struct calibrated *work
         out->list[out->count++] = (struct awq_matrix){.weights = weights,
             .rows = planned->target.shape[0],
             .scheme = planned->target.scheme,
+            .block = planned->target.block,
             .range = planned->recipe.range == RANGE_MINMAX ? GRID_MINMAX : GRID_MSE,
             .name = planned->target.name};
     }

@@ -11,10 +11,11 @@
 /* What one tensor's encoder needs and leaves. */
 struct rtn_tensor {
     enum grid_range range;
-    struct rtn_sums *sums; /* [tiles] out, or NULL: not measured */
+    const float *importance; /* [cols] of the columns, or NULL: all alike */
+    struct rtn_sums *sums;   /* [rows] out, those of a tile at its first row; or NULL: not measured */
 };
 
-/* The sums of squares of one tile of 8 rows. */
+/* The sums of squares of one row of blocks, or of one tile of 8 rows. */
 struct rtn_sums {
     double error; /* weight minus what its code decodes to */
     double power; /* weight */
@@ -26,11 +27,20 @@ enum status rtn_encode(const struct tensor *target, void *context, uint8_t *code
     uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch,
     struct error *err);
 
+/* The same into blocks. */
+enum status rtn_encode_blocks(const struct tensor *target, void *context, uint8_t *blocks, uint16_t *scales,
+    uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch,
+    struct error *err);
+
 /* The sums of one tile.
  *   rows, codes    [row_count][layout->cols]    in
  *   scales, zeros  [row_count][layout->groups]  in; zeros NULL if symmetric */
 struct rtn_sums rtn_tile_sums(const struct tiles_layout *layout, const float *rows, uint64_t row_count,
     const uint8_t *codes, const uint16_t *scales, const uint8_t *zeros);
+
+/* Those of one row of blocks; weights [cols]. */
+struct rtn_sums rtn_row_sums(
+    enum block_type type, const uint8_t *blocks, const float *weights, uint64_t cols);
 
 /* How a tensor of the plan moves: rounded to nearest, cast or copied. Release all with rtn_release, which first adds up what was
  * measured into the plan if the move succeeded.

@@ -6,6 +6,7 @@
 #include <regex.h>
 
 #include "base/options.h"
+#include "quantize/mix.h"
 #include "tensor/dtype.h"
 #include "tensor/obs.h"
 
@@ -52,10 +53,17 @@ const struct method *settings_method(const char *name);
 /* The command line as it was parsed. */
 struct quantize_options {
     struct common_options common;
-    const char *input, *output;
-    const char *method, *bits, *group, *range, *embedding, *head, *type, *indivisible;
+    const char *input, *output, *format;
+    uint64_t split_size;                                       /* 0: one file */
+    const char *method, *range, *embedding, *head, *kept_type; /* NULL: the default */
     struct option_list keep, override;
-    bool asymmetric, dry_run, force, report_error;
+    bool dry_run, force, report_error, allow_requantize;
+    /* nibble's own scheme */
+    const char *bits, *group, *indivisible;
+    bool asymmetric;
+    /* block types */
+    const char *type, *fallback, *imatrix;
+    bool pure;
     /* calibration */
     const char *calibration, *pick;
     uint64_t samples, sample_length, seed;
@@ -83,11 +91,15 @@ extern const struct command settings_command;
 
 /* How one weight matrix is to be stored. */
 struct recipe {
-    bool keep;      /* not quantized; the other fields then say how it would be */
-    uint32_t bits;  /* 2, 3, 4, 5, 6 or 8 */
-    uint32_t group; /* columns per scale, a multiple of 16; 0: the whole row */
+    bool keep;             /* not quantized; the other fields then say how it would be */
+    bool by_mix;           /* `block` is still to be taken from the mix */
+    enum block_type block; /* in such blocks; BLOCK_NONE: codes of `bits`, as the next three say */
+    uint32_t bits;         /* 2, 3, 4, 5, 6 or 8 */
+    uint32_t group;        /* columns per scale, a multiple of 16; 0: the whole row */
     bool asymmetric;
     enum range range;
+    bool cast; /* if kept, it becomes `type` */
+    enum dtype type;
 };
 
 /* What to do with a matrix whose row the group does not divide. */
@@ -99,7 +111,14 @@ enum indivisible {
 };
 
 /* Which fields of a recipe a rule changes. */
-enum { CHANGE_KEEP = 1, CHANGE_BITS = 2, CHANGE_GROUP = 4, CHANGE_SYMMETRY = 8, CHANGE_RANGE = 16 };
+enum {
+    CHANGE_KEEP = 1,
+    CHANGE_BITS = 2,
+    CHANGE_GROUP = 4,
+    CHANGE_SYMMETRY = 8,
+    CHANGE_RANGE = 16,
+    CHANGE_TYPE = 32
+};
 
 /* One --override or --keep: the matrices whose names the expression is found in are changed as `recipe` and
  * `changes` say. */
@@ -113,17 +132,22 @@ struct rule {
 
 /* The options, checked. */
 struct settings {
+    const struct mix *mix; /* what --type says; NULL: bits and groups */
     struct recipe linear, embedding, head;
     bool head_given;
+    struct recipe
+        *fallbacks; /* [fallback_count] for rows that a block does not divide: what to try, in turn */
+    uint64_t fallback_count;
+    bool requantize;    /* what is quantized already may be quantized */
+    bool fallback_auto; /* the shorter block type, then F16 */
     struct rule *rules; /* [rule_count]; a later rule wins over an earlier one, and all --keep come last */
     uint64_t rule_count;
-    bool cast; /* kept matrices become cast_type */
-    enum dtype cast_type;
     enum indivisible indivisible;
     struct method method; /* of the table, changed by what options say */
     enum obs_order order;
     double damping;  /* relative to the mean of the Hessian's diagonal */
     bool calibrated; /* calibration text is needed */
+    bool informed;   /* that, or an importance matrix */
 };
 
 /* Check the options and compile the expressions. The texts point into the options, which must outlive *out.
@@ -134,7 +158,7 @@ void settings_free(struct settings *settings);
 /* True if the rule's expression is found anywhere in the name. */
 bool settings_rule_matches(const struct rule *rule, const char *name);
 
-/* Change *recipe as the rule says. Only `bits` makes a kept matrix a quantized one: a rule that sets no more
+/* Change *recipe as the rule says. Only `bits` and `type` make a kept matrix a quantized one: a rule that sets no more
  * than the group or the range of "everything" must not quantize an embedding that nobody named. */
 void settings_apply_rule(struct recipe *recipe, const struct rule *rule);
 
@@ -143,7 +167,7 @@ const char *settings_range_name(enum range range);
 const char *settings_correction_name(enum correction correction);
 const char *settings_order_name(enum obs_order order);
 
-/* "4 bits, group 32, symmetric, mse", or "kept". Returns out. */
+/* "4 bits, group 32, symmetric, mse", "Q4_K, hessian" or "kept". Returns out. */
 char *settings_recipe_text(char out[64], const struct recipe *recipe);
 
 #endif

@@ -50,19 +50,30 @@ static bool has_errors(const struct quantize_options *options)
 
 /* ---- the plan ---- */
 
+static const char *type_name(const struct tensor *tensor)
+{
+    if (tensor->storage == STORAGE_TILES) return "tiles";
+    return tensor->storage == STORAGE_BLOCKS ? block_info(tensor->block)->name
+                                             : dtype_info(tensor->dtype)->name;
+}
+
 /* How a tensor is stored: its recipe, or its element type and what that was before. */
 static char *storage_text(char out[64], const struct plan_tensor *planned)
 {
     const struct tensor *source = planned->source, *target = &planned->target;
-    if (!planned->recipe.keep) return settings_recipe_text(out, &planned->recipe);
-    if (target->storage == STORAGE_TILES) {
+    if (!planned->recipe.keep) {
+        settings_recipe_text(out, &planned->recipe);
+    } else if (target->storage == STORAGE_TILES) {
         snprintf(out, 64, "kept, %" PRIu32 " bits", target->scheme.bits);
+    } else if (target->storage == STORAGE_BLOCKS) {
+        snprintf(out, 64, "kept, %s", type_name(target));
     } else if (target->dtype == source->dtype && source->storage == STORAGE_DENSE) {
         snprintf(out, 64, "kept, %s", dtype_info(target->dtype)->name);
     } else {
         snprintf(out, 64, "%s, from %s", dtype_info(target->dtype)->name,
-            source->storage == STORAGE_TILES ? "codes" : dtype_info(source->dtype)->name);
+            source->storage == STORAGE_TILES ? "codes" : type_name(source));
     }
+    if (planned->fallback) strncat(out, ", fallback", 63 - strlen(out));
     return out;
 }
 
@@ -115,10 +126,46 @@ static void print_plan(const struct plan *plan, bool errors)
 /* ---- for people ---- */
 
 /* What became of matrices whose row the group does not divide; after INDIVISIBLE_STOP there are none. */
-static const char *indivisible_text(enum indivisible indivisible)
+static const char *indivisible_text(enum indivisible indivisible, bool blocks)
 {
+    if (blocks) return "the fallback, as blocks do not divide their rows";
     if (indivisible == INDIVISIBLE_ROW) return "one scale per row";
     return indivisible == INDIVISIBLE_DIVISOR ? "a smaller group" : "kept";
+}
+
+/* "12 Q4_K, 3 Q6_K, 13 F32": block types by their number, then the others. */
+static void print_types(const struct plan *plan)
+{
+    uint64_t counts[BLOCK_COUNT] = {0}, dense[DTYPE_COUNT] = {0};
+    const char *between = "";
+    for (uint64_t i = 0; i < plan->count; i++) {
+        const struct tensor *target = &plan->tensors[i].target;
+        if (target->storage == STORAGE_BLOCKS) counts[target->block]++;
+        if (target->storage == STORAGE_DENSE) dense[target->dtype]++;
+    }
+    printf("types            ");
+    for (enum block_type type = BLOCK_NONE + 1; type < BLOCK_COUNT; type++) {
+        if (!counts[type]) continue;
+        printf("%s%" PRIu64 " %s", between, counts[type], block_info(type)->name);
+        between = ", ";
+    }
+    for (enum dtype type = 0; type < DTYPE_COUNT; type++) {
+        if (!dense[type]) continue;
+        printf("%s%" PRIu64 " %s", between, dense[type], dtype_info(type)->name);
+        between = ", ";
+    }
+    putchar('\n');
+}
+
+/* "rtn: q4_k_m, mse". */
+static void print_mix(const struct quantize_result *result, const struct quantize_options *options)
+{
+    const struct settings *settings = &result->settings;
+    bool chosen = options->allocation || options->target_bits > 0 || options->target_size > 0;
+    printf("method           %s: %s%s%s, %s\n", settings->method.name, options->type,
+        options->pure ? " pure" : "", chosen ? ", types of layers chosen" : "",
+        settings_range_name(settings->method.range));
+    print_types(&result->plan);
 }
 
 /* "gptq: 4 bits, group 32, symmetric, hessian"; the bits are not those of --bits where they were chosen. */
@@ -180,12 +227,16 @@ static void print_people(const struct quantize_result *result, const struct quan
     char in[16], out[16], duration[24], memory[16];
     if (options->dry_run || options->common.verbose) print_plan(plan, has_errors(options));
     printf("output           %s%s\n", options->output, options->dry_run ? " (dry run: not written)" : "");
-    print_method(result, options);
+    if (options->type) print_mix(result, options);
+    if (!options->type) print_method(result, options);
     printf("tensors          %" PRIu64 ": %" PRIu64 " quantized, %" PRIu64 " kept\n", plan->count,
         plan->quantized, plan->count - plan->quantized);
     if (plan->indivisible)
         printf("indivisible      %" PRIu64 ": %s\n", plan->indivisible,
-            indivisible_text(result->settings.indivisible));
+            indivisible_text(result->settings.indivisible, result->settings.mix != NULL));
+    if (plan->requantized)
+        printf("requantized      %" PRIu64 ": from what was quantized already; the errors of both add up\n",
+            plan->requantized);
     printf("weights          %" PRIu64 ": %" PRIu64 " quantized\n", plan->weights, plan->weights_quantized);
     printf("size             %s -> %s%s\n", report_bytes(in, result->bytes_in),
         options->dry_run ? "about " : "", report_bytes(out, result->bytes_out));
@@ -210,6 +261,13 @@ static void write_group(struct json_writer *json, const char *key, uint32_t grou
     }
 }
 
+static void write_scheme(struct json_writer *json, const struct recipe *recipe)
+{
+    json_put_u64(json, "bits", recipe->bits);
+    write_group(json, "group", recipe->group);
+    json_put_bool(json, "asymmetric", recipe->asymmetric);
+}
+
 /* What a calibrated method measured of one tensor. */
 static void write_outcome(struct json_writer *json, const struct outcome *outcome)
 {
@@ -231,12 +289,10 @@ static void write_planned(struct json_writer *json, const struct plan_tensor *pl
     json_close_array(json);
     json_put_bool(json, "quantized", !recipe->keep);
     if (recipe->keep) {
-        json_put_text(
-            json, "type", target->storage == STORAGE_TILES ? "tiles" : dtype_info(target->dtype)->name);
+        json_put_text(json, "type", type_name(target));
     } else {
-        json_put_u64(json, "bits", recipe->bits);
-        write_group(json, "group", recipe->group);
-        json_put_bool(json, "asymmetric", recipe->asymmetric);
+        if (recipe->block) json_put_text(json, "type", type_name(target));
+        if (!recipe->block) write_scheme(json, recipe);
         json_put_text(json, "range", settings_range_name(recipe->range));
         if (planned->importance > 0) json_put_number(json, "importance", planned->importance);
         if (planned->outcome.calibrated) write_outcome(json, &planned->outcome);
@@ -244,6 +300,8 @@ static void write_planned(struct json_writer *json, const struct plan_tensor *pl
             json_put_number(
                 json, "relative_error", relative_error(planned->outcome.error, planned->outcome.power));
     }
+    if (planned->fallback) json_put_bool(json, "fallback", true);
+    if (planned->requantized) json_put_bool(json, "requantized", true);
     json_put_u64(json, "bytes", planned->bytes);
     json_close_object(json);
 }
@@ -297,14 +355,15 @@ static void write_json(struct json_writer *json, const struct quantize_result *r
     json_put_text(json, "output", options->output);
     json_put_bool(json, "dry_run", options->dry_run);
     json_put_text(json, "method", result->settings.method.name);
-    json_put_u64(json, "bits", linear->bits);
-    write_group(json, "group", linear->group);
-    json_put_bool(json, "asymmetric", linear->asymmetric);
+    if (options->type) json_put_text(json, "type", options->type);
+    if (options->type) json_put_bool(json, "pure", options->pure);
+    if (!options->type) write_scheme(json, linear);
     json_put_text(json, "range", settings_range_name(linear->range));
     if (result->settings.calibrated) write_calibrated(json, result);
     json_put_u64(json, "tensors", plan->count);
     json_put_u64(json, "tensors_quantized", plan->quantized);
     json_put_u64(json, "tensors_indivisible", plan->indivisible);
+    json_put_u64(json, "tensors_requantized", plan->requantized);
     json_put_u64(json, "weights", plan->weights);
     json_put_u64(json, "weights_quantized", plan->weights_quantized);
     json_put_u64(json, "bytes_in", result->bytes_in);

@@ -5,7 +5,8 @@
 #
 # Without options: 4096 x 4096 and then 4096 x 11008 weights, 32 x 512 tokens (about 2 and 10 minutes on two cores; 3 GB).
 # Options go to build/release/tests/bench-layer, which runs once then: --rows N, --cols N, --tokens N, --repeats N (3),
-# --bits N (4), --group N (128), --threads N (all), --no-extras (only what has a floor).
+# --bits N (4), --group N (128), --type T (blocks of GGUF instead: q4_k ...), --threads N (all), --no-extras (only what has a
+# floor).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 log=$(mktemp)

@@ -2,7 +2,8 @@
 """Write tests/golden/pytorch/: what torch.save writes, and the same values as safetensors.
 
 Needs torch and safetensors.  NAME.pt (or the folder NAME) is read by nibble, NAME.safetensors
-is what must come out of it; files under refused/ must not be read.  Written with torch 2.15.
+is what must come out of it; files under refused/ must not be read; model/ is logits/llama-bf16 once more.
+Written with torch 2.15.
 """
 import collections
 import io
@@ -12,7 +13,7 @@ import shutil
 import zipfile
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.utils.serialization import config
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "tests/golden/pytorch"
@@ -139,6 +140,12 @@ def main():
     index = {"metadata": {"total_size": 70}, "weight_map": listing}
     (sharded / "pytorch_model.bin.index.json").write_text(json.dumps(index, indent=1))
     expect("sharded", {**parts[0], **parts[1]})
+    model = FOLDER / "model"  # tests/golden/logits/llama-bf16 with its weights as PyTorch
+    model.mkdir()
+    source = FOLDER.parent / "logits/llama-bf16"
+    shutil.copy(source / "config.json", model)
+    keep("part", load_file(source / "model.safetensors"))
+    (FOLDER / "part.pt").rename(model / "pytorch_model.bin")
     refused()
 
 

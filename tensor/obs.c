@@ -1,64 +1,15 @@
-/* What surrounds the solver: the order, the plan, and for every tile of rows the way from target to result. The tile is
+/* What surrounds the solver: the plan, and for every tile of rows the way from target to result. The tile is
  * the task; all of it stays in its worker's scratch, so the matrix is read once. */
 #include "tensor/obs.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "tensor/linalg.h"
 #include "tensor/obs_tile.h"
 #include "tensor/polish.h"
-
-/* ---- order ---- */
-
-struct sort_entry {
-    double group_key, key;
-    uint32_t group, column;
-};
-
-static int falling(double a, double b)
-{
-    return (a < b) - (a > b);
-}
-
-static int compare_entries(const void *left, const void *right)
-{
-    const struct sort_entry *a = left, *b = right;
-    int groups = falling(a->group_key, b->group_key);
-    if (groups) return groups;
-    if (a->group != b->group) return a->group < b->group ? -1 : 1;
-    int columns = falling(a->key, b->key);
-    return columns ? columns : (a->column > b->column) - (a->column < b->column);
-}
-
-static double largest_of(const double *values, uint64_t count)
-{
-    double largest = values[0];
-    for (uint64_t i = 1; i < count; i++)
-        largest = values[i] > largest ? values[i] : largest;
-    return largest;
-}
-
-enum status obs_order(uint32_t *order, enum obs_order kind, const double *diagonal, uint64_t cols,
-    uint64_t group, struct error *err)
-{
-    struct sort_entry *entries = memory_new(cols, sizeof *entries, err);
-    if (!entries) return ERR_MEMORY;
-    for (uint64_t j = 0; j < cols; j++) {
-        entries[j] = (struct sort_entry){.column = (uint32_t)j, .key = diagonal[j]};
-        if (kind != OBS_ORDER_GROUP_AWARE) continue;
-        entries[j].group = (uint32_t)(j / group);
-        entries[j].group_key = j % group ? entries[j - 1].group_key : largest_of(diagonal + j, group);
-    }
-    if (kind != OBS_ORDER_NONE) qsort(entries, cols, sizeof *entries, compare_entries);
-    for (uint64_t j = 0; j < cols; j++)
-        order[j] = entries[j].column;
-    memory_free(entries);
-    return OK;
-}
 
 /* ---- plan ---- */
 
@@ -85,56 +36,84 @@ static uint64_t tile_rows_of(uint64_t rows)
     return wanted > OBS_TILE_MOST ? OBS_TILE_MOST : wanted;
 }
 
-/* List the places of every group; one is together if the first and the last lie a group apart. */
-static enum status find_groups(struct obs_plan *plan, struct error *err)
+/* Cut the columns: list the places of every part; one is together if the first and the last lie no farther apart than its size. */
+static enum status make_cut(
+    struct obs_cut *cut, const uint32_t *order, uint64_t cols, uint64_t size, struct error *err)
 {
-    uint32_t *counts = memory_new(plan->groups, sizeof *counts, err);
-    if (!counts) return ERR_MEMORY;
-    for (uint64_t place = 0; place < plan->cols; place++) {
-        uint32_t group = plan->group_at[place];
-        plan->members[group * plan->group + counts[group]++] = (uint32_t)place;
+    *cut = (struct obs_cut){.size = size,
+        .count = cols / size,
+        .members = memory_new(cols, sizeof *cut->members, err),
+        .together = memory_new(cols / size, 1, err)};
+    uint32_t *counts = memory_new(cut->count, sizeof *counts, err);
+    if (!cut->members || !cut->together || !counts) {
+        memory_free(counts);
+        return ERR_MEMORY;
+    }
+    for (uint64_t place = 0; place < cols; place++) {
+        uint64_t part = order[place] / size;
+        cut->members[part * size + counts[part]++] = (uint32_t)place;
     }
     memory_free(counts);
-    for (uint64_t group = 0; group < plan->groups; group++) {
-        const uint32_t *members = plan->members + group * plan->group;
-        plan->together[group] = members[plan->group - 1] - members[0] < plan->group;
-        plan->scattered |= !plan->together[group];
+    for (uint64_t part = 0; part < cut->count; part++) {
+        const uint32_t *members = cut->members + part * size;
+        cut->together[part] = members[size - 1] - members[0] < size;
     }
     return OK;
 }
 
+static enum status make_cuts(struct obs_plan *plan, uint64_t group, uint64_t unit, struct error *err)
+{
+    enum status status = make_cut(&plan->groups, plan->order, plan->cols, group, err);
+    if (status == OK) status = make_cut(&plan->units, plan->order, plan->cols, unit, err);
+    for (uint64_t i = 0; status == OK && i < plan->units.count; i++)
+        plan->scattered |= !plan->units.together[i];
+    return status;
+}
+
+/* What a block type's codes stand for. */
+static void set_levels(struct obs_plan *plan)
+{
+    const int8_t *levels = plan->form->levels;
+    plan->top = (float)(plan->form->codes - 1);
+    plan->uneven = levels != NULL;
+    for (uint64_t i = 0; levels && i < OBS_LEVELS; i++)
+        plan->levels[i] = levels[i];
+    for (uint64_t i = 0; levels && i + 1 < OBS_LEVELS; i++)
+        plan->middles[i] = (plan->levels[i] + plan->levels[i + 1]) / 2;
+}
+
 static enum status make_plan(struct obs_plan *plan, const struct obs_problem *problem, struct error *err)
 {
-    uint64_t cols = problem->cols, group = problem->scheme.group;
+    const struct block_form *form = block_form(problem->block);
+    uint64_t cols = problem->cols, group = form ? form->sub : problem->scheme.group;
     *plan = (struct obs_plan){.problem = problem,
+        .grids = form ? &obs_block_grids : &obs_scheme_grids,
+        .form = form,
         .cols = cols,
-        .group = group,
-        .groups = cols / group,
         .tile_rows = tile_rows_of(problem->rows),
         .top = (float)((1u << problem->scheme.bits) - 1),
         .order = memory_new(cols, sizeof *plan->order, err),
         .group_at = memory_new(cols, sizeof *plan->group_at, err),
-        .members = memory_new(cols, sizeof *plan->members, err),
-        .together = memory_new(cols / group, 1, err),
         .importance = problem->importance ? memory_new(cols, sizeof *plan->importance, err) : NULL};
-    if (!plan->order || !plan->group_at || !plan->members || !plan->together ||
-        (problem->importance && !plan->importance))
-        return ERR_MEMORY;
+    if (!plan->order || !plan->group_at || (problem->importance && !plan->importance)) return ERR_MEMORY;
+    if (form) set_levels(plan);
     for (uint64_t place = 0; place < cols; place++) {
         uint32_t column = problem->order ? problem->order[place] : (uint32_t)place;
         plan->order[place] = column;
         plan->group_at[place] = (uint32_t)(column / group);
         if (plan->importance) plan->importance[place] = problem->importance[column];
     }
-    return find_groups(plan, err);
+    return make_cuts(plan, group, form ? form->weights : group, err);
 }
 
 static void free_plan(struct obs_plan *plan)
 {
     memory_free(plan->order);
     memory_free(plan->group_at);
-    memory_free(plan->members);
-    memory_free(plan->together);
+    memory_free(plan->groups.members);
+    memory_free(plan->groups.together);
+    memory_free(plan->units.members);
+    memory_free(plan->units.together);
     memory_free(plan->importance);
 }
 
@@ -153,97 +132,91 @@ static float *carve(struct carving *carving, uint64_t floats)
     return part;
 }
 
-static void carve_tile(struct obs_tile *tile, struct carving *carving, uint64_t rows, uint64_t cols,
-    uint64_t group, bool scattered)
+/* What the scratch of a tile is sized by. */
+struct sizes {
+    uint64_t rows, cols, group, unit;
+    bool blocks, gathering;
+};
+
+static void carve_tile(struct obs_tile *tile, struct carving *carving, const struct sizes *sizes)
 {
-    uint64_t width = polish_width(group), grids = cols / group * rows;
+    uint64_t rows = sizes->rows, cols = sizes->cols, width = polish_width(sizes->unit);
+    uint64_t lines = cols / sizes->group * rows, units = sizes->blocks ? cols / sizes->unit * rows : 0;
     *tile = (struct obs_tile){.target = carve(carving, rows * cols),
         .weights = carve(carving, rows * cols),
         .codes = (uint8_t *)carve(carving, (rows * cols + 3) / 4),
-        .scale = carve(carving, grids),
-        .inverse = carve(carving, grids),
-        .zero = carve(carving, grids),
+        .step = carve(carving, lines),
+        .inverse = carve(carving, lines),
+        .zero = carve(carving, lines),
+        .offset = carve(carving, lines),
+        .parts = (struct block_parts *)(void *)carve(carving, (units * sizeof *tile->parts + 3) / 4),
         .gradient = carve(carving, rows * width),
-        .product = carve(carving, rows * width),
-        .direction = carve(carving, rows * width),
+        .product = {carve(carving, rows * width), carve(carving, sizes->blocks ? rows * width : 0)},
+        .direction = {carve(carving, rows * width), carve(carving, sizes->blocks ? rows * width : 0)},
         .errors = carve(carving, rows * OBS_BLOCK),
         .column_weight = carve(carving, OBS_BLOCK * OBS_STRIP),
         .column_error = carve(carving, OBS_BLOCK * OBS_STRIP),
         .steps = carve(carving, OBS_BLOCK * OBS_STRIP),
-        .one_group = carve(carving, group),
-        .gathered = carve(carving, scattered ? group * cols : 0)};
+        .one_unit = carve(carving, sizes->unit),
+        .gathered = carve(carving, sizes->gathering ? sizes->unit * cols : 0)};
 }
 
 static enum status make_scratch(struct job *job, struct error *err)
 {
     const struct obs_plan *plan = &job->plan;
+    const struct sizes sizes = {.rows = plan->tile_rows,
+        .cols = plan->cols,
+        .group = plan->groups.size,
+        .unit = plan->units.size,
+        .blocks = plan->form != NULL,
+        .gathering = plan->scattered && plan->problem->sweeps};
     struct carving carving = {0};
     struct obs_tile counted;
-    bool gathering = plan->scattered && plan->problem->sweeps;
-    carve_tile(&counted, &carving, plan->tile_rows, plan->cols, plan->group, gathering);
+    carve_tile(&counted, &carving, &sizes);
     job->tiles = memory_new(job->workers, sizeof *job->tiles, err);
     job->scratch = memory_new(job->workers, carving.used * sizeof *job->scratch, err);
     job->rows = memory_new(plan->problem->rows, sizeof *job->rows, err);
     if (!job->tiles || !job->scratch || !job->rows) return ERR_MEMORY;
     carving = (struct carving){.base = job->scratch};
     for (unsigned w = 0; w < job->workers; w++)
-        carve_tile(job->tiles + w, &carving, plan->tile_rows, plan->cols, plan->group, gathering);
+        carve_tile(job->tiles + w, &carving, &sizes);
     return OK;
 }
 
-uint64_t obs_bytes(uint64_t cols, uint64_t group, unsigned workers)
+uint64_t obs_bytes(uint64_t cols, uint64_t group, enum block_type block, unsigned workers)
 {
+    const struct block_form *form = block_form(block);
+    uint64_t unit = form ? form->weights : group;
+    const struct sizes sizes = {.rows = OBS_TILE_MOST,
+        .cols = cols,
+        .group = form ? form->sub : group,
+        .unit = unit,
+        .blocks = form != NULL,
+        .gathering = unit < cols};
     struct carving carving = {0};
     struct obs_tile counted;
-    carve_tile(&counted, &carving, OBS_TILE_MOST, cols, group, group < cols);
-    return workers * (carving.used * sizeof(float) + sizeof counted) + cols * 16 + cols / group * 5;
+    carve_tile(&counted, &carving, &sizes);
+    return workers * (carving.used * sizeof(float) + sizeof counted) + cols * 20 + cols / sizes.group * 5 +
+           cols / unit * 5;
 }
 
 /* ---- between tile and result ---- */
 
-static uint64_t grid_at(const struct obs_plan *plan, uint64_t row, uint64_t group)
-{
-    return group * plan->tile_rows + row;
-}
-
-/* q - t of one row from its codes and grids. */
+/* q - t of one row from its codes and lines. */
 static void measure_row(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row)
 {
     for (uint64_t place = 0; place < plan->cols; place++) {
-        uint64_t at = row * plan->cols + place, grid = grid_at(plan, row, plan->group_at[place]);
-        tile->weights[at] = tile->scale[grid] * (tile->codes[at] - tile->zero[grid]) - tile->target[at];
+        uint64_t at = row * plan->cols + place, line = obs_line_at(plan, row, plan->group_at[place]);
+        float level = obs_level(plan, tile->codes[at], tile->zero[line]);
+        tile->weights[at] = tile->step[line] * level + tile->offset[line] - tile->target[at];
     }
 }
 
-/* Codes and grids of one row, and q - t, from the result. */
+/* Lines and codes of one row, and q - t, from the result. */
 static void load_row(const struct job *job, struct obs_tile *tile, uint64_t row)
 {
-    const struct obs_plan *plan = &job->plan;
-    const struct obs_result *result = job->result;
-    uint64_t at = tile->row + row;
-    float middle = (plan->top + 1) / 2;
-    for (uint64_t g = 0; g < plan->groups; g++) {
-        float zero = result->zeros ? result->zeros[at * plan->groups + g] : middle;
-        obs_tile_set_grid(plan, tile, row, g, dtype_f16_to_f32(result->scales[at * plan->groups + g]), zero);
-    }
-    for (uint64_t place = 0; place < plan->cols; place++)
-        tile->codes[row * plan->cols + place] = result->codes[at * plan->cols + plan->order[place]];
-    measure_row(plan, tile, row);
-}
-
-static void store_row(const struct job *job, const struct obs_tile *tile, uint64_t row)
-{
-    const struct obs_plan *plan = &job->plan;
-    struct obs_result *result = job->result;
-    uint64_t at = tile->row + row;
-    for (uint64_t g = 0; g < plan->groups; g++) {
-        uint64_t grid = grid_at(plan, row, g);
-        result->scales[at * plan->groups + g] = dtype_f32_to_f16(tile->scale[grid]);
-        if (result->zeros) result->zeros[at * plan->groups + g] = (uint8_t)tile->zero[grid];
-    }
-    for (uint64_t place = 0; place < plan->cols; place++) {
-        result->codes[at * plan->cols + plan->order[place]] = tile->codes[row * plan->cols + place];
-    }
+    job->plan.grids->load(&job->plan, tile, row, job->result);
+    measure_row(&job->plan, tile, row);
 }
 
 /* ---- errors ---- */
@@ -255,21 +228,21 @@ enum { FORM_COLS = 256 }; /* at most polish_width */
 static void quadratic_forms(
     double *out, const struct obs_plan *plan, struct obs_tile *tile, const float *x, uint64_t stride)
 {
-    uint64_t cols = plan->cols, width = polish_width(plan->group);
+    uint64_t cols = plan->cols, width = polish_width(plan->units.size);
     const float *damped = plan->problem->damped;
     for (uint64_t row = 0; row < tile->rows; row++)
         out[row * stride] = 0;
     for (uint64_t begin = 0, end; begin < cols; begin = end) {
         end = cols - begin < FORM_COLS ? cols : begin + FORM_COLS;
         linalg_gemm_nn(tile->rows, end - begin, end - begin, 1, x + begin, cols,
-            damped + begin * cols + begin, cols, 0, tile->product, width);
+            damped + begin * cols + begin, cols, 0, tile->product[0], width);
         if (end < cols)
             linalg_gemm_nn(tile->rows, end - begin, cols - end, 2, x + end, cols, damped + end * cols + begin,
-                cols, 1, tile->product, width);
+                cols, 1, tile->product[0], width);
         for (uint64_t row = 0; row < tile->rows; row++) {
             double sum = 0;
             for (uint64_t i = 0; i < end - begin; i++)
-                sum += (double)x[row * cols + begin + i] * tile->product[row * width + i];
+                sum += (double)x[row * cols + begin + i] * tile->product[0][row * width + i];
             out[row * stride] += sum;
         }
     }
@@ -303,21 +276,10 @@ static void load_target(const struct obs_plan *plan, struct obs_tile *tile)
 /* Round the target to nearest, into the result and the tile. */
 static enum status round_to_nearest(const struct job *job, struct obs_tile *tile, struct error *err)
 {
-    const struct obs_plan *plan = &job->plan;
-    const struct obs_problem *problem = plan->problem;
-    struct obs_result *result = job->result;
-    uint64_t codes = tile->row * plan->cols, grids = tile->row * plan->groups, row, col;
-    enum status status = grid_quantize_rows(result->codes + codes, result->scales + grids,
-        result->zeros ? result->zeros + grids : NULL, problem->target + codes, tile->rows, plan->cols,
-        problem->scheme, problem->range, problem->importance, &row, &col, NULL);
-    if (status != OK) {
-        return fail(err, status,
-            "weight [%" PRIu64 ", %" PRIu64 "] is %g: its scale does not fit half precision", tile->row + row,
-            col, (double)problem->target[codes + row * plan->cols + col]);
-    }
-    for (row = 0; row < tile->rows; row++)
+    enum status status = job->plan.grids->nearest(&job->plan, tile, job->result, err);
+    for (uint64_t row = 0; status == OK && row < tile->rows; row++)
         load_row(job, tile, row);
-    return OK;
+    return status;
 }
 
 /* Errors of the solution. A choice between solutions compares like with like; where there is none, the solver's own sum is
@@ -366,7 +328,7 @@ static void polish_rows(const struct job *job, struct obs_tile *tile)
         double *final = &job->rows[tile->row + row].final;
         if (!(polished[row] < *final)) continue;
         *final = polished[row];
-        store_row(job, tile, row);
+        job->plan.grids->store(&job->plan, tile, row, job->result);
     }
 }
 
@@ -391,7 +353,7 @@ static enum status run_tile(void *context, uint64_t index, unsigned worker, stru
     status = solve_and_choose(job, tile, err);
     if (status != OK) return status;
     for (uint64_t row = 0; row < tile->rows; row++)
-        store_row(job, tile, row);
+        job->plan.grids->store(&job->plan, tile, row, job->result);
     if (problem->sweeps) polish_rows(job, tile);
     return OK;
 }

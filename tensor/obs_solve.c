@@ -5,7 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "tensor/dtype.h"
 #include "tensor/linalg.h"
 #include "tensor/obs_tile.h"
 
@@ -17,22 +16,26 @@ struct strip {
     uint64_t first_row, rows; /* of the tile; rows up to OBS_STRIP are filled with zeros */
 };
 
-void obs_tile_set_grid(
-    const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t group, float scale, float zero)
+void obs_tile_set_line(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t group,
+    float step, float zero, float offset)
 {
-    uint64_t at = group * plan->tile_rows + row;
-    tile->scale[at] = scale;
-    tile->inverse[at] = scale == 0 ? 0 : 1 / scale;
+    uint64_t at = obs_line_at(plan, row, group);
+    tile->step[at] = step;
+    tile->inverse[at] = step == 0 ? 0 : 1 / step;
     tile->zero[at] = zero;
+    tile->offset[at] = offset;
 }
 
-/* A block may not end within a group that starts within it. */
+/* A block may not end within a unit or a group that starts within it. */
 static uint64_t block_end(const struct obs_plan *plan, uint64_t begin)
 {
     uint64_t end = begin + OBS_BLOCK;
     if (end >= plan->cols) return plan->cols;
-    uint32_t group = plan->group_at[end];
-    if (plan->together[group] && obs_first(plan, group) > begin) return obs_first(plan, group);
+    uint64_t unit = obs_unit_at(plan, end), group = plan->group_at[end];
+    if (plan->units.together[unit] && obs_first(&plan->units, unit) > begin)
+        return obs_first(&plan->units, unit);
+    if (plan->groups.together[group] && obs_first(&plan->groups, group) > begin)
+        return obs_first(&plan->groups, group);
     return end;
 }
 
@@ -44,11 +47,12 @@ static float current_weight(const struct strip *strip, uint64_t row, uint64_t pl
     return strip->tile->weights[(strip->first_row + row) * strip->plan->cols + place];
 }
 
-static enum status grid_fault(
-    const struct strip *strip, uint64_t row, uint64_t place, const float *weights, struct error *err)
+/* What is wrong with the `count` weights from `place` on: the first that is not finite, or the largest. */
+static enum status grid_fault(const struct strip *strip, uint64_t row, uint64_t place, const float *weights,
+    uint64_t count, struct error *err)
 {
     uint64_t at = 0;
-    for (uint64_t i = 0; i < strip->plan->group && isfinite(weights[at]); i++) {
+    for (uint64_t i = 0; i < count && isfinite(weights[at]); i++) {
         if (!(fabsf(weights[i]) <= fabsf(weights[at]))) at = i;
     }
     return fail(err, ERR_NUMERIC, "weight [%" PRIu64 ", %" PRIu32 "] became %g while solving: %s",
@@ -56,24 +60,44 @@ static enum status grid_fault(
         isfinite(weights[at]) ? "its scale does not fit half precision" : "it is not finite");
 }
 
-/* Find the grids of the group that starts at `place`, for every row of the strip. */
-static enum status fit_group(const struct strip *strip, uint64_t place, struct error *err)
+static bool all_finite(const float *weights, uint64_t count)
+{
+    bool finite = true;
+    for (uint64_t i = 0; i < count; i++)
+        finite &= isfinite(weights[i]) != 0;
+    return finite;
+}
+
+/* Find the lines of part `index` of a cut, which starts at `place`, for every row of the strip. */
+static enum status fit_part(
+    const struct strip *strip, const struct obs_cut *cut, uint64_t index, uint64_t place, struct error *err)
 {
     const struct obs_plan *plan = strip->plan;
-    const struct obs_problem *problem = plan->problem;
-    const float *importance = plan->importance ? plan->importance + place : NULL;
-    float *weights = strip->tile->one_group;
+    const struct obs_grids *grids = plan->grids;
+    float *weights = strip->tile->one_unit;
     for (uint64_t row = 0; row < strip->rows; row++) {
-        struct grid grid;
-        for (uint64_t i = 0; i < plan->group; i++)
+        for (uint64_t i = 0; i < cut->size; i++)
             weights[i] = current_weight(strip, row, place + i);
-        if (!grid_fit(&grid, weights, importance, plan->group, problem->scheme.bits,
-                problem->scheme.asymmetric, problem->range))
-            return grid_fault(strip, row, place, weights, err);
-        obs_tile_set_grid(plan, strip->tile, strip->first_row + row, plan->group_at[place],
-            dtype_f16_to_f32(grid.scale), grid.zero);
+        bool fits =
+            all_finite(weights, cut->size) && (cut == &plan->units ? grids->fit_unit : grids->fit_group)(
+                                                  plan, strip->tile, strip->first_row + row, index, weights);
+        if (!fits) return grid_fault(strip, row, place, weights, cut->size, err);
     }
     return OK;
+}
+
+/* Find what is to be found when `place` is reached. */
+static enum status fit_at(const struct strip *strip, uint64_t place, struct error *err)
+{
+    const struct obs_plan *plan = strip->plan;
+    uint64_t unit = obs_unit_at(plan, place), group = plan->group_at[place];
+    enum status status = OK;
+    if (plan->units.together[unit] && obs_first(&plan->units, unit) == place)
+        status = fit_part(strip, &plan->units, unit, place, err);
+    if (status == OK && plan->groups.size < plan->units.size && plan->groups.together[group] &&
+        obs_first(&plan->groups, group) == place)
+        status = fit_part(strip, &plan->groups, group, place, err);
+    return status;
 }
 
 /* ---- columns ---- */
@@ -82,17 +106,18 @@ static enum status fit_group(const struct strip *strip, uint64_t place, struct e
 static void round_column(const struct strip *strip, uint64_t place)
 {
     const struct obs_plan *plan = strip->plan;
-    uint64_t grid = plan->group_at[place] * plan->tile_rows + strip->first_row;
+    uint64_t grid = obs_line_at(plan, strip->first_row, plan->group_at[place]);
     uint64_t at = (place - strip->begin) * OBS_STRIP;
-    const float *restrict scale = strip->tile->scale + grid, *restrict inverse = strip->tile->inverse + grid,
-                          *restrict zero = strip->tile->zero + grid,
+    const float *restrict step = strip->tile->step + grid, *restrict inverse = strip->tile->inverse + grid,
+                          *restrict offset = strip->tile->offset + grid,
                           *restrict weight = strip->tile->column_weight + at;
     float *restrict error = strip->tile->column_error + at, *restrict steps = strip->tile->steps + at;
-    float divisor = 1 / plan->problem->factor[place * plan->cols + place], top = plan->top;
-    for (uint64_t r = 0; r < OBS_STRIP; r++) {
-        steps[r] = obs_nearest_step(weight[r] * inverse[r], -zero[r], top - zero[r]);
-        error[r] = (weight[r] - scale[r] * steps[r]) * divisor;
-    }
+    float divisor = 1 / plan->problem->factor[place * plan->cols + place];
+    for (uint64_t r = 0; r < OBS_STRIP; r++)
+        steps[r] = (weight[r] - offset[r]) * inverse[r];
+    obs_nearest_levels(plan, steps, strip->tile->zero + grid);
+    for (uint64_t r = 0; r < OBS_STRIP; r++)
+        error[r] = (weight[r] - (step[r] * steps[r] + offset[r])) * divisor;
 }
 
 /* Take the error of one column out of the later columns of the block. */
@@ -127,23 +152,19 @@ static void store_row(const struct strip *strip, uint64_t row)
     uint64_t tile_row = strip->first_row + row;
     for (uint64_t place = strip->begin; place < strip->end; place++) {
         uint64_t at = (place - strip->begin) * OBS_STRIP + row, to = tile_row * plan->cols + place;
-        uint64_t grid = plan->group_at[place] * plan->tile_rows + tile_row;
-        tile->codes[to] = (uint8_t)(tile->steps[at] + tile->zero[grid]);
+        uint64_t grid = obs_line_at(plan, tile_row, plan->group_at[place]);
+        tile->codes[to] = obs_code(plan, tile->steps[at], tile->zero[grid]);
         tile->errors[tile_row * OBS_BLOCK + place - strip->begin] = tile->column_error[at];
-        tile->weights[to] = tile->scale[grid] * tile->steps[at] - tile->target[to];
+        tile->weights[to] = tile->step[grid] * tile->steps[at] + tile->offset[grid] - tile->target[to];
     }
 }
 
 static enum status solve_strip(const struct strip *strip, struct error *err)
 {
-    const struct obs_plan *plan = strip->plan;
     load_strip(strip);
     for (uint64_t place = strip->begin; place < strip->end; place++) {
-        uint32_t group = plan->group_at[place];
-        if (plan->together[group] && obs_first(plan, group) == place) {
-            enum status status = fit_group(strip, place, err);
-            if (status != OK) return status;
-        }
+        enum status status = fit_at(strip, place, err);
+        if (status != OK) return status;
         round_column(strip, place);
         spread_error(strip, place);
     }

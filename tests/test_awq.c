@@ -71,8 +71,8 @@ static struct stage_case make_case(
         loudness[i] = i % 37 == 5 ? 12 : 0.2f + fabsf(testing_normal(&seed));
     make_hessian(&stage.hessian, cols, loudness, &seed);
     for (uint64_t i = 0; i < count; i++)
-        stage.matrices[i] = (struct awq_matrix){
-            random_weights(rows[i], cols, &seed), rows[i], scheme, GRID_MINMAX, i ? "second" : "first"};
+        stage.matrices[i] = (struct awq_matrix){random_weights(rows[i], cols, &seed), rows[i], scheme,
+            BLOCK_NONE, GRID_MINMAX, i ? "second" : "first"};
     stage.scales = get(cols, sizeof *stage.scales);
     memory_free(loudness);
     return stage;

@@ -166,7 +166,7 @@ static void test_too_small(void)
     check_refused(&options, "2.5 bits");
     options.target_bits = 0;
     options.target_size = 1000;
-    check_refused(&options, "2 bits everywhere the file takes up to ");
+    check_refused(&options, "the least bits everywhere the file takes up to ");
     options.target_size = 0;
     options.target_bits = 3;
     const char *keep[] = {"."};
@@ -290,7 +290,7 @@ static void test_edited(void)
     struct quantize_options options = fresh_options();
     const char *override[] = {"down_proj=bits:6"};
     options.override = (struct option_list){.values = override, .count = 1};
-    options.type = "f16";
+    options.kept_type = "f16";
     write_bits(&options, Q_PROJ " 8\n" DOWN_PROJ " 3 # the file wins\n"
                                 "model.layers.0.mlp.up_proj.weight keep\n"
                                 "lm_head.weight 5\n");
@@ -323,6 +323,60 @@ static void test_bad_files(void)
     CHECK(quantize(&options, &err) == OK, &err);
     options.target_bits = 3;
     CU_ASSERT_EQUAL(quantize(&options, &err), ERR_USAGE);
+}
+
+/* ---- block types ---- */
+
+/* Rows of 64 and 96 columns: the types of 32 columns, within the target, and the same file from the saved choice. */
+static void test_block_types(void)
+{
+    static const enum block_type allowed[] = {BLOCK_IQ4_NL, BLOCK_Q4_1, BLOCK_Q5_0, BLOCK_Q5_1, BLOCK_Q8_0};
+    struct quantize_options options = fresh_options();
+    struct quantize_result result;
+    struct error err = {0};
+    bool seen[BLOCK_COUNT] = {false};
+    unsigned kinds = 0;
+    options.type = "q5_0";
+    options.head = "q8_0";
+    options.method = "rtn";
+    options.range = "hessian";
+    options.target_bits = 5.6;
+    options.save_allocation = testing_path("types.txt");
+    CHECK(quantize_run(&result, &options, &err) == OK, &err);
+    CU_ASSERT(layer_bits(&result) <= 5.6 && layer_bits(&result) > 5.3);
+    for (uint64_t i = 0; i < result.plan.count; i++) {
+        if (is_in_layer(&result.plan.tensors[i])) seen[result.plan.tensors[i].target.block] = true;
+    }
+    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++) {
+        kinds += seen[allowed[i]];
+        seen[allowed[i]] = false;
+    }
+    CU_ASSERT(kinds > 1);
+    for (int i = 0; i < BLOCK_COUNT; i++)
+        CU_ASSERT(!seen[i]);
+    CU_ASSERT_EQUAL(find(&result, "model.embed_tokens.weight")->target.block, BLOCK_Q5_0);
+    CU_ASSERT_EQUAL(find(&result, "lm_head.weight")->target.block, BLOCK_Q8_0);
+    quantize_release(&result);
+
+    struct quantize_options again = options;
+    again.target_bits = 0;
+    again.save_allocation = NULL;
+    again.allocation = options.save_allocation;
+    again.output = testing_path("again.nbl");
+    CHECK(quantize(&again, &err) == OK, &err);
+    CU_ASSERT(same_tensors(options.output, again.output));
+    options.target_bits = 4;
+    options.force = true;
+    options.output = testing_path("little.nbl");
+    CU_ASSERT_EQUAL(quantize(&options, &err), ERR_USAGE);
+    CHECK(strstr(err.text, "--target-bits 4 is too little: with the least everywhere") != NULL, &err);
+    again.force = true;
+    write_bits(&again, DOWN_PROJ " 3\n");
+    CU_ASSERT_EQUAL(quantize(&again, &err), ERR_USAGE);
+    CHECK(strstr(err.text, "name a block type") != NULL, &err);
+    write_bits(&again, DOWN_PROJ " q4_k\n");
+    CU_ASSERT_EQUAL(quantize(&again, &err), ERR_USAGE);
+    CHECK(strstr(err.text, "a block of 256 does not divide the 96 columns") != NULL, &err);
 }
 
 /* ---- going on ---- */
@@ -433,6 +487,7 @@ int main(void)
         {"saving", test_saving},
         {"edited", test_edited},
         {"bad files", test_bad_files},
+        {"block types", test_block_types},
         {"resume", test_resume},
         {"resume another", test_resume_another},
     };

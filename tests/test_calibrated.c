@@ -2,6 +2,7 @@
  * runs; what the report says is so; the same bytes however the work is done; what the numbers cannot bear is named. */
 #include <inttypes.h>
 #include <locale.h>
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include "model/forward.h"
 #include "quantize/outcome.h"
 #include "quantize/quantize.h"
+#include "tensor/block_parts.h"
 #include "tensor/kernels/kernels.h"
 #include "tests/support/kernel_set.h"
 #include "tests/support/sample_text.h"
@@ -239,6 +241,34 @@ static void test_solver_options(void)
     }
 }
 
+/* Into every block type: solving errs less than rounding to nearest. */
+static void test_block_types(void)
+{
+    static const char *const methods[] = {"rtn", "awq", "gptq", "awq+gptq"};
+    const char *folder =
+        tiny_model_folder("blocks", (struct tiny_model){.hidden = 256, .ffn = 256, .layers = 1, .seed = 5});
+    for (enum block_type type = BLOCK_NONE + 1; type < BLOCK_COUNT; type++) {
+        double errors[4];
+        if (!block_form(type)) continue;
+        for (unsigned i = 0; i < 4; i += type == BLOCK_Q4_K ? 1 : 2) {
+            struct quantize_options options =
+                options_for(folder, testing_path("blocks-%d-%u.nbl", type, i), methods[i]);
+            char name[16];
+            snprintf(name, sizeof name, "%s", block_info(type)->name);
+            for (char *at = name; *at; at++)
+                *at = (char)tolower(*at);
+            options.type = name;
+            options.pure = true;
+            options.samples = 2;
+            if (i == 0) options.range = "hessian";
+            struct outcome sum = check_run(&options);
+            errors[i] = outcome_relative(&sum);
+        }
+        CU_ASSERT_TRUE(errors[2] < 0.9 * errors[0]);
+        if (type == BLOCK_Q4_K) CU_ASSERT_TRUE(errors[3] < errors[1] && errors[1] <= errors[0] * 1.01);
+    }
+}
+
 /* Every rule that leaves a hole in a stage, in a pair that AWQ would scale, or in a whole layer. */
 static void test_rules(void)
 {
@@ -274,7 +304,7 @@ static void test_models(void)
                 options_for(folder, testing_path("out-%u.nbl", awq), awq ? "awq+gptq" : "gptq");
             options.embedding = "8";
             options.report_error = true;
-            options.type = i == 1 ? "f16" : "keep";
+            options.kept_type = i == 1 ? "f16" : "keep";
             check_run(&options);
         }
     }
@@ -393,10 +423,10 @@ static void test_no_residual_behind_a_norm(void)
 
 static void test_threads_do_not_show(void)
 {
-    static const char *const methods[] = {"gptq", "awq+gptq", "rtn"};
+    static const char *const methods[] = {"gptq", "awq+gptq", "rtn", "awq+gptq"};
     const char *folder = tiny_model_folder(
         "threads", (struct tiny_model){.hidden = 160, .ffn = 288, .layers = 1, .dtype = "F16"});
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < 4; i++) {
         for (unsigned threads = 1; threads <= 3; threads++) {
             struct error err = {0};
             struct quantize_options options =
@@ -405,6 +435,8 @@ static void test_threads_do_not_show(void)
             options.asymmetric = i == 1;
             if (i == 0) options.act_order = "group-aware";
             if (i == 2) options.range = "hessian";
+            if (i == 3) options.type = "iq4_nl";
+            options.pure = i == 3;
             CHECK(quantize(&options, &err) == OK, &err);
             CU_ASSERT_TRUE(testing_same_files(testing_path("threads-%u-1.nbl", i), options.output));
         }
@@ -743,6 +775,7 @@ int main(void)
         {"every method", test_every_method},
         {"default method", test_default_method},
         {"solver options", test_solver_options},
+        {"block types", test_block_types},
         {"rules", test_rules},
         {"models", test_models},
         {"folding", test_folding},

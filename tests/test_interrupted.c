@@ -317,9 +317,9 @@ static void kill_at_random(struct quantize_options options, unsigned kills, uint
 
 static void test_killed_at_random(void)
 {
-    static const char *const methods[] = {"gptq", "awq+gptq", "gptq-plain", "rtn"};
+    static const char *const methods[] = {"gptq", "awq+gptq", "gptq-plain", "rtn", "gptq"};
     const struct tiny_model model = {.layers = LAYERS, .seed = 4};
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < 5; i++) {
         struct quantize_options options = fresh(&model, methods[i]);
         options.samples = 16;
         options.sample_length = 64;
@@ -327,6 +327,8 @@ static void test_killed_at_random(void)
         if (i == 1) calibrated_states_interval = 0;
         if (i == 2) options.correction = "inputs";
         if (i == 3) options.range = "hessian";
+        if (i == 4) options.type = "q4_1";
+        options.pure = i == 4;
         kill_at_random(options, 6, i);
         calibrated_states_interval = 60;
     }
@@ -365,13 +367,17 @@ static void test_killed_at_every_call(void)
 
 static void test_layers_are_used_again(void)
 {
-    struct quantize_options options = fresh(&small, "gptq");
-    undisturbed(options);
-    for (uint32_t layers = 0; layers <= LAYERS; layers++) {
-        leave_journal(&options, layers);
-        options.common.threads = 1 + layers % 3; /* what does not show may change */
-        options.memory_limit = layers == 2 ? UINT64_C(1) << 40 : 0;
-        CU_ASSERT_EQUAL(finish(&options), layers);
+    for (unsigned blocks = 0; blocks < 2; blocks++) {
+        struct quantize_options options = fresh(&small, "gptq");
+        if (blocks) options.type = "q5_1";
+        options.pure = blocks;
+        undisturbed(options);
+        for (uint32_t layers = 0; layers <= LAYERS; layers++) {
+            leave_journal(&options, layers);
+            options.common.threads = 1 + layers % 3; /* what does not show may change */
+            options.memory_limit = layers == 2 ? UINT64_C(1) << 40 : 0;
+            CU_ASSERT_EQUAL(finish(&options), layers);
+        }
     }
 }
 

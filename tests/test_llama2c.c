@@ -247,6 +247,32 @@ static void test_scales(void)
     container_close(folder);
 }
 
+/* Every allocation of opening may fail. */
+static void test_memory(void)
+{
+    struct container *folder = open_folder(true);
+    uint64_t count, bytes;
+    uint8_t *file = llama2c_file_make(&count, folder, sizes, 2, GROUP),
+            *tokens = llama2c_file_tokens(&bytes, 300);
+    enum status status = ERR_MEMORY;
+
+    testing_write(testing_path("model.bin"), file, count);
+    testing_write(testing_path("tokenizer.bin"), tokens, bytes);
+    for (uint64_t nth = 1; status == ERR_MEMORY && nth < 1000; nth++) {
+        struct checkpoint checkpoint;
+        struct error err = {0};
+        memory_fail_at(nth, 1);
+        status = checkpoint_open(&checkpoint, testing_path("model.bin"), &err);
+        memory_fail_at(0, 0);
+        CHECK(status == OK || status == ERR_MEMORY, &err);
+        checkpoint_close(&checkpoint);
+    }
+    CU_ASSERT_EQUAL(status, OK);
+    memory_free(file);
+    memory_free(tokens);
+    container_close(folder);
+}
+
 /* ---- tokens ---- */
 
 /* The fuzz target's way to say that these are tokens, and how many. */
@@ -312,6 +338,7 @@ int main(void)
         {"headers", test_headers},
         {"cut short", test_cut},
         {"scales", test_scales},
+        {"no memory", test_memory},
         {"tokens", test_tokens},
     };
 

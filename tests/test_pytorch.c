@@ -299,6 +299,24 @@ static void test_truncated(void)
     zip_file_free(&zip);
 }
 
+/* Every allocation of opening may fail. */
+static void test_memory(void)
+{
+    const char *path = testing_source("golden/pytorch/training.pt");
+    enum status status = ERR_MEMORY;
+
+    for (uint64_t nth = 1; status == ERR_MEMORY && nth < 1000; nth++) {
+        struct container *container = NULL;
+        struct error err = {0};
+        memory_fail_at(nth, 1);
+        status = container_open(&container, path, &err);
+        memory_fail_at(0, 0);
+        CHECK(status == OK || status == ERR_MEMORY, &err);
+        container_close(container);
+    }
+    CU_ASSERT_EQUAL(status, OK);
+}
+
 /* ---- folders ---- */
 
 static void write_text(const char *path, const char *text)
@@ -350,6 +368,7 @@ int main(void)
         {"archives", test_archives},
         {"checksums", test_checksums},
         {"cut short", test_truncated},
+        {"no memory", test_memory},
         {"folders", test_folder},
     };
 

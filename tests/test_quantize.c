@@ -256,7 +256,7 @@ static void test_type_of_what_is_kept(void)
     struct error err = {0};
     const char *folder = tiny_model_folder("kept-type", (struct tiny_model){0});
     struct quantize_options options = options_for(folder, testing_path("kept-type.nbl"));
-    options.type = "bf16";
+    options.kept_type = "bf16";
     CHECK(quantize(&options, &err) == OK, &err);
     struct container *container = open_mapped(options.output);
     CU_ASSERT_EQUAL(container_find(container, EMBEDDING)->dtype, DTYPE_BF16);
@@ -488,7 +488,7 @@ static void test_kernels_do_not_show(void)
         options.embedding = "3";
         options.head = "5";
         options.group = "16";
-        options.type = "bf16";
+        options.kept_type = "bf16";
         CHECK(quantize(&options, &err) == OK, &err);
         paths[i] = options.output;
     }

@@ -198,6 +198,83 @@ static struct transfer_item pack_item(const struct tensor *source, struct scheme
     return item;
 }
 
+/* Q8_0: the scale, then the codes. */
+static enum status encode_q8(const struct tensor *target, void *context, uint8_t *codes, uint16_t *scales,
+    uint8_t *zeros, const float *rows, uint64_t row_begin, uint64_t row_count, uint8_t *scratch,
+    struct error *err)
+{
+    uint64_t blocks = row_count * target->shape[1] / 32;
+
+    (void)row_begin;
+    (void)err;
+    CU_ASSERT(!context && !scales && !zeros && !scratch);
+    for (uint64_t block = 0; block < blocks; block++, codes += 34, rows += 32) {
+        float most = 0;
+        for (int i = 0; i < 32; i++)
+            most = fmaxf(most, fabsf(rows[i]));
+        uint16_t half = dtype_f32_to_f16(most / 127);
+        float step = dtype_f16_to_f32(half);
+        bytes_put(codes, half, 2);
+        for (int i = 0; i < 32; i++)
+            codes[2 + i] = (uint8_t)(int8_t)(step > 0 ? fmaxf(-127, fminf(127, rintf(rows[i] / step))) : 0);
+    }
+    return OK;
+}
+
+static struct transfer_item block_item(const struct tensor *source, enum block_type block)
+{
+    struct transfer_item item = copy_item(source);
+
+    item.target.storage = STORAGE_BLOCKS;
+    item.target.dtype = DTYPE_F32;
+    item.target.scheme = (struct scheme){0};
+    item.target.block = block;
+    item.encode = encode_q8;
+    return item;
+}
+
+/* A writer that wants the rows of every tensor interleaved in heads, and else leaves all to a .nbl writer. */
+struct headed {
+    struct writer base;
+    struct writer *inner;
+};
+
+static struct writer *inner_of(struct writer *writer)
+{
+    return ((struct headed *)writer)->inner;
+}
+
+static enum status headed_add(
+    struct writer *writer, const struct tensor *tensor, uint64_t *index, struct error *err)
+{
+    return writer_add(inner_of(writer), tensor, index, err);
+}
+
+static enum status headed_begin(struct writer *writer, struct error *err)
+{
+    return writer_begin(inner_of(writer), err);
+}
+
+static enum status headed_write(struct writer *writer, uint64_t index, uint64_t offset, const void *bytes,
+    uint64_t count, struct error *err)
+{
+    return writer_write(inner_of(writer), index, offset, bytes, count, err);
+}
+
+static void headed_checksum(struct writer *writer, uint64_t index, uint32_t crc)
+{
+    writer_checksum(inner_of(writer), index, crc);
+}
+
+enum { HEAD = 6 };
+
+static uint64_t headed_head(const struct writer *writer, uint64_t index)
+{
+    (void)writer;
+    (void)index;
+    return HEAD;
+}
+
 /* ---- cases ---- */
 
 /* Every type survives a copy; what no item names is still read for its checksum (transfer checks that). */
@@ -422,8 +499,20 @@ static void test_impossible(void)
         ERR_FORMAT, "tensor z");
     item = pack_item(a, (struct scheme){4, 16, false});
     packed = transfer_good(container, &item, 1, 1);
-    check_refused(packed, pack_item(container_tensor(packed, 0), (struct scheme){3, 16, false}),
-        ERR_UNSUPPORTED, "F16 tiles [4, 16] cannot become F16 tiles [4, 16]");
+    item = pack_item(container_tensor(packed, 0), (struct scheme){3, 16, false});
+    item.encode = NULL;
+    check_refused(packed, item, ERR_UNSUPPORTED, "F16 tiles [4, 16] cannot become F16 tiles [4, 16]");
+    item = block_item(container_tensor(packed, 0), BLOCK_Q8_0);
+    check_refused(packed, item, ERR_FORMAT, "rows of 16 do not divide into Q8_0 blocks of 32");
+    item = block_item(a, BLOCK_Q8_0);
+    item.target.shape[0] = 2;
+    item.target.shape[1] = 32;
+    item.encode = NULL;
+    check_refused(container, item, ERR_UNSUPPORTED, "F32 [4, 16] cannot become Q8_0 [2, 32]");
+    item = block_item(container_tensor(packed, 0), BLOCK_Q8_0);
+    item.target.shape[0] = 2;
+    item.target.shape[1] = 32;
+    check_refused(packed, item, ERR_UNSUPPORTED, "F16 tiles [4, 16] cannot become Q8_0 [2, 32]");
     item = copy_item(container_tensor(packed, 0));
     item.target.shape[0] = 2;
     item.target.shape[1] = 32;
@@ -434,6 +523,134 @@ static void test_impossible(void)
     CU_ASSERT_EQUAL(transfer_target_bytes(&item.target), 0);
     container_close(packed);
     container_close(container);
+}
+
+/* The rows of a tensor as floats, in a buffer of the caller's. */
+static float *decode_all(struct container *container, const struct tensor *tensor)
+{
+    struct transfer_item item = cast_item(tensor, DTYPE_F32);
+    item.target.block = BLOCK_NONE;
+    struct container *result = transfer_good(container, &item, 1, 2);
+    float *out = malloc(tensor->elements * sizeof *out);
+
+    REQUIRE(out != NULL, NULL);
+    memcpy(out, container_tensor(result, 0)->data, tensor->elements * sizeof *out);
+    container_close(result);
+    return out;
+}
+
+/* Encoded blocks are those of the encoder, whatever the source was, and the file is the same for any number of workers. */
+static void check_encoded(struct container *container, const struct tensor *source)
+{
+    struct transfer_item item = block_item(source, BLOCK_Q8_0);
+    float *rows = decode_all(container, source);
+    uint8_t *expected = malloc(source->elements / 32 * 34);
+
+    REQUIRE(expected != NULL, NULL);
+    encode_q8(&item.target, NULL, expected, NULL, NULL, rows, 0, source->shape[0], NULL, NULL);
+    for (unsigned workers = 1; workers < 8; workers += 2) {
+        struct container *result = transfer_good(container, &item, 1, workers);
+        const struct tensor *tensor = container_tensor(result, 0);
+        REQUIRE(tensor->storage == STORAGE_BLOCKS && tensor->bytes == source->elements / 32 * 34, NULL);
+        CU_ASSERT(memcmp(tensor->data, expected, tensor->bytes) == 0);
+        container_close(result);
+    }
+    free(expected);
+    free(rows);
+}
+
+/* Dense, tiles and blocks into blocks; blocks into tiles. Rows fill several chunks, the last one in part. */
+static void test_blocks(void)
+{
+    const char *path = testing_path("rows.safetensors");
+    struct source source = {"a", DTYPE_BF16, 4099, 192, random_data(DTYPE_BF16, 4099 * 192, 23)};
+    struct transfer_item item;
+    struct container *container, *tiles, *blocks, *again;
+
+    write_source(path, &source, 1);
+    container = open_good(path);
+    check_encoded(container, container_tensor(container, 0));
+    item = pack_item(container_tensor(container, 0), (struct scheme){4, 32, true});
+    tiles = transfer_good(container, &item, 1, 2);
+    check_encoded(tiles, container_tensor(tiles, 0));
+    item = block_item(container_tensor(container, 0), BLOCK_Q8_0);
+    blocks = transfer_good(container, &item, 1, 2);
+    float *rows = decode_all(blocks, container_tensor(blocks, 0));
+    item = pack_item(container_tensor(blocks, 0), (struct scheme){8, 32, false});
+    item.target.block = BLOCK_NONE;
+    again = transfer_good(blocks, &item, 1, 3);
+    float *values = decode_all(again, container_tensor(again, 0));
+    double error = 0, power = 0;
+    for (uint64_t i = 0; i < 4099 * 192; i++) {
+        error += (rows[i] - values[i]) * (rows[i] - values[i]);
+        power += rows[i] * rows[i];
+    }
+    CU_ASSERT(error > 0 && error < 1e-4 * power); /* 8 bits each time */
+    free(values);
+    free(rows);
+    container_close(again);
+    container_close(blocks);
+    container_close(tiles);
+    container_close(container);
+    free((void *)(uintptr_t)source.data);
+}
+
+static struct container *transfer_headed(
+    struct container *container, const struct transfer_item *item, unsigned workers)
+{
+    static const struct writer_kind kind = {.name = "headed",
+        .add = headed_add,
+        .begin = headed_begin,
+        .write = headed_write,
+        .checksum = headed_checksum,
+        .head = headed_head};
+    const char *path = testing_path("headed.nbl");
+    struct headed writer = {.base.kind = &kind};
+    struct pool *pool = NULL;
+    struct error err = {0};
+    uint32_t crc;
+
+    REQUIRE(pool_create(&pool, workers, &err) == OK, &err);
+    REQUIRE(nbl_writer_create(&writer.inner, path, true, &err) == OK, &err);
+    CHECK(transfer_run(container, &writer.base, item, 1, &crc, pool, NULL, "moving", &err) == OK, &err);
+    REQUIRE(writer_commit(writer.inner, &err) == OK, &err);
+    pool_free(pool);
+    struct container *result = open_good(path);
+    REQUIRE(container_map(result, &err) == OK, &err);
+    return result;
+}
+
+/* Interleaved on the way: row i of a head is that of its first half, then of its second, by turns, also in blocks. */
+static void test_heads(void)
+{
+    enum { ROWS = HEAD * 700, COLS = 96 };
+    const char *path = testing_path("heads.safetensors");
+    struct source source = {"a", DTYPE_F32, ROWS, COLS, random_data(DTYPE_F32, ROWS * COLS, 29)};
+    struct container *container, *tiles;
+
+    write_source(path, &source, 1);
+    container = open_good(path);
+    struct transfer_item item = pack_item(container_tensor(container, 0), (struct scheme){5, 32, false});
+    tiles = transfer_good(container, &item, 1, 2);
+    struct container *from[] = {container, tiles};
+    for (int i = 0; i < 2; i++) {
+        item = block_item(container_tensor(from[i], 0), BLOCK_Q8_0);
+        struct container *plain = transfer_good(from[i], &item, 1, 2);
+        struct container *turned = transfer_headed(from[i], &item, 3);
+        const char *in = container_tensor(plain, 0)->data, *out = container_tensor(turned, 0)->data;
+        const uint64_t row = COLS / 32 * 34;
+        bool right = true;
+        for (uint64_t r = 0; r < ROWS; r++) {
+            uint64_t at = r % HEAD, half = r - at + at % 2 * (HEAD / 2) + at / 2;
+            right = right && memcmp(out + r * row, in + half * row, row) == 0;
+        }
+        CU_ASSERT(right);
+        container_close(turned);
+        container_close(plain);
+    }
+    container_close(tiles);
+    container_close(container);
+    free((void *)(uintptr_t)source.data);
 }
 
 /* What the encoder refuses is refused with the tensor's name, whatever worker met it. */
@@ -720,6 +937,8 @@ int main(void)
         {"overflow", test_overflow},
         {"pack and unpack", test_pack_and_unpack},
         {"workers", test_workers},
+        {"blocks", test_blocks},
+        {"heads", test_heads},
         {"impossible", test_impossible},
         {"encoder error", test_encoder_error},
         {"damaged source", test_damaged_source},

@@ -90,6 +90,74 @@ static void test_sound(void)
     zip_file_free(&zip);
 }
 
+/* More than 4 GiB, in holes: what PyTorch and what others write for sizes and places of more than 32 bits. */
+static void put_at(FILE *file, uint64_t at, const char *widths, const uint64_t *values)
+{
+    REQUIRE(fseeko(file, (off_t)at, SEEK_SET) == 0, NULL);
+    for (; *widths; widths++, values++) {
+        for (int i = 0; i < *widths - '0'; i++)
+            REQUIRE(fputc((int)(*values >> (8 * i) & 0xFF), file) != EOF, NULL);
+    }
+}
+
+static void write_large(const char *path, bool open_sizes)
+{
+    const uint64_t big = (UINT64_C(1) << 32) + 10, flags = open_sizes ? 8 : 0, max = UINT32_MAX;
+    const uint64_t second = 30 + 1 + 20 + big, directory = second + 30 + 1 + 12 + 3;
+    const uint64_t size = open_sizes ? 0 : max, small = open_sizes ? 0 : 3;
+    FILE *file = fopen(path, "wb");
+
+    REQUIRE(file != NULL, NULL);
+    put_at(file, 0,
+        "42222244422"
+        "1"
+        "2288",
+        (const uint64_t[]){
+            0x04034b50, 0, flags, 0, 0, 0, 0, size, size, 1, 20, 'a', 1, 16, big, open_sizes ? 0 : big});
+    put_at(file, second,
+        "42222244422"
+        "1"
+        "228"
+        "111",
+        (const uint64_t[]){
+            0x04034b50, 0, flags, 0, 0, 0, 0, small, small, 1, 12, 'b', 1, 8, second, 'x', 'y', 'z'});
+    put_at(file, directory,
+        "42222224442222244"
+        "1"
+        "2288",
+        (const uint64_t[]){
+            0x02014b50, 0, 0, flags, 0, 0, 0, 0, max, max, 1, 20, 0, 0, 0, 0, 0, 'a', 1, 16, big, big});
+    put_at(file, directory + 67,
+        "42222224442222244"
+        "1"
+        "228",
+        (const uint64_t[]){
+            0x02014b50, 0, 0, flags, 0, 0, 0, 0, 3, 3, 1, 12, 0, 0, 0, 0, max, 'b', 1, 8, second});
+    put_at(file, directory + 67 + 59, "4822448888",
+        (const uint64_t[]){0x06064b50, 44, 0, 45, 0, 0, 2, 2, 67 + 59, directory});
+    put_at(file, directory + 67 + 59 + 56, "4484", (const uint64_t[]){0x07064b50, 0, directory + 67 + 59, 1});
+    put_at(file, directory + 67 + 59 + 76, "42222442",
+        (const uint64_t[]){0x06054b50, 0, 0, 2, 2, 67 + 59, max, 0});
+    REQUIRE(fclose(file) == 0, NULL);
+}
+
+static void test_large(void)
+{
+    for (int open_sizes = 0; open_sizes < 2; open_sizes++) {
+        struct zip_archive archive = {0};
+        struct file *file = NULL;
+        struct error err = {0};
+        write_large(testing_path("large.zip"), open_sizes);
+        REQUIRE(file_open(&file, testing_path("large.zip"), &err) == OK, &err);
+        CHECK(zip_archive_read(&archive, file, &err) == OK, &err);
+        const struct zip_entry *a = zip_archive_find(&archive, "a"), *b = zip_archive_find(&archive, "b");
+        CU_ASSERT(a && a->offset == 51 && a->bytes == (UINT64_C(1) << 32) + 10);
+        CU_ASSERT(b && b->bytes == 3 && memcmp(file->map + b->offset, "xyz", 3) == 0);
+        zip_archive_free(&archive);
+        file_close(file);
+    }
+}
+
 static void test_checksum(void)
 {
     struct zip_archive archive = {0};
@@ -277,6 +345,7 @@ int main(void)
 {
     static const struct test_case cases[] = {
         {"sound archives", test_sound},
+        {"more than 4 GiB", test_large},
         {"checksums", test_checksum},
         {"one broken field", test_broken},
         {"entries together", test_together},

@@ -18,7 +18,7 @@ struct generate_values {
 
 static const struct operand operands[] = {
     {"MODEL", offsetof(struct generate_values, model),
-        "A Hugging Face folder, a .safetensors, .nbl or GGUF file."},
+        "A Hugging Face folder, a .safetensors, PyTorch, .nbl, GGUF or llama2.c file."},
 };
 
 static const struct option option_table[] = {

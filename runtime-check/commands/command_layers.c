@@ -18,7 +18,7 @@ struct layers_values {
 
 static const struct operand operands[] = {
     {"BASE", offsetof(struct layers_values, base),
-        "The original: a Hugging Face folder, a .safetensors, .nbl or GGUF file."},
+        "The original: a Hugging Face folder, a .safetensors, PyTorch, .nbl, GGUF or llama2.c file."},
     {"MODEL", offsetof(struct layers_values, model), "What became of it: the same architecture and shape."},
 };
 

@@ -19,7 +19,7 @@ struct perplexity_values {
 
 static const struct operand operands[] = {
     {"MODEL", offsetof(struct perplexity_values, model),
-        "A Hugging Face folder, a .safetensors, .nbl or GGUF file."},
+        "A Hugging Face folder, a .safetensors, PyTorch, .nbl, GGUF or llama2.c file."},
 };
 
 static const struct option option_table[] = {

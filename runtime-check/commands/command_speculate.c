@@ -22,7 +22,8 @@ struct speculate_values {
 
 static const struct operand operands[] = {
     {"TARGET", offsetof(struct speculate_values, target),
-        "The model whose text is wanted: a Hugging Face folder, a .safetensors, .nbl or GGUF file."},
+        "The model whose text is wanted: a Hugging Face folder, a .safetensors, PyTorch, .nbl, GGUF or "
+        "llama2.c file."},
 };
 
 static const struct option option_table[] = {

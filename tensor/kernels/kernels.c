@@ -44,6 +44,7 @@ static void override_avx2(struct kernels *table)
     kernels_override_tiles_avx2(table);
     kernels_override_exp_avx2(table);
     kernels_override_cache_avx2(table);
+    kernels_override_fit_avx2(table);
     kernels_override_blocks_avx2(table);
 }
 

@@ -21,6 +21,39 @@ struct grid_candidates {
     float zero[GRID_CANDIDATES];    /* a whole number */
 };
 
+/* Sub-blocks that are fitted at a time (tensor/block_fit.h), and the weights of the largest. */
+enum { BLOCK_LANES = 8, BLOCK_LANE_WEIGHTS = 32 };
+#define BLOCK_LEAST 0x1p-20f /* importance that is taken for none */
+#define BLOCK_MOST 0x1p40f   /* weights that no block can hold are larger, or much larger */
+struct block_lanes {
+    float x[BLOCK_LANE_WEIGHTS][BLOCK_LANES]; /* [n][lane] weights, finite */
+    float w[BLOCK_LANE_WEIGHTS][BLOCK_LANES]; /* their importance, above 0 */
+};
+/* What sub-blocks may hold, value = step * level + offset, and which lines a search begins with. */
+struct block_grid {
+    uint32_t n;              /* weights of a sub-block */
+    float lowest, highest;   /* level; all whole numbers between */
+    const int8_t *levels;    /* [16] rising: these levels instead; or NULL */
+    bool offset, below_zero; /* lines have an offset, and not above zero; then levels begin with 0 */
+    float scale_least, scale_most, min_most; /* of the whole numbers that steps and offsets are made of */
+    uint32_t tries, refits;
+    const float *try_inverse; /* [tries] 1 / step, times the extreme weight, or with an offset the range */
+    const float *try_begin;   /* [tries] with an offset: where it lies, in parts of the range above the least */
+};
+/* What sub-blocks are chosen for: d and dmin, and of each the line it would have without them. */
+struct block_halves {
+    float d, m, steps[BLOCK_LANES], offsets[BLOCK_LANES];
+    uint32_t reach, reach_min; /* how far a choice goes on each side of the nearest scale, and of the min that fits it */
+};
+struct block_integers {
+    float scale[BLOCK_LANES], min[BLOCK_LANES]; /* step = d scale, offset = -(dmin min) */
+    float error[BLOCK_LANES];
+};
+/* Sums over the weights x of a sub-block, l the level of x: what least squares over sub-blocks need. */
+struct block_sums {
+    float w[BLOCK_LANES], wx[BLOCK_LANES], wl[BLOCK_LANES], wll[BLOCK_LANES], wlx[BLOCK_LANES];
+};
+
 /* KERNEL(name, (arguments)): the list is the table. See kernels_scalar.c for what each one means.
  * "Same bits": every kernel set must give identical results; "close": within a bound relative to sum |a_i b_i|. */
 /* clang-format off */
@@ -47,6 +80,24 @@ struct grid_candidates {
     /* the first candidate with the least squared error; importance: NULL for 1, else not negative; same bits */       \
     KERNEL(grid_search, (uint64_t *best, const struct grid_candidates *candidates, const float *weights,               \
                             const float *importance, uint64_t count))                                                  \
+    /* weights [BLOCK_LANES][n], and their importance times per[lane], at least BLOCK_LEAST (NULL: 1); *within: whether   \
+     * no magnitude is above BLOCK_MOST, or NaN; same bits */                                                          \
+    KERNEL(block_gather, (struct block_lanes *out, bool *within, const float *weights, const float *importance,        \
+                             const float *per, uint32_t n))                                                            \
+    /* steps, offsets [BLOCK_LANES]: of each lane the line with the least error; same bits */                          \
+    KERNEL(block_search, (float *steps, float *offsets, const struct block_grid *grid, const struct block_lanes *in))  \
+    /* of each lane the first of the steps [count][BLOCK_LANES] with the least error, lines through zero; same bits */   \
+    KERNEL(block_pick, (uint32_t *best, const struct block_grid *grid, const struct block_lanes *in,                   \
+                           const float *steps, uint32_t count))                                                        \
+    /* of each lane the whole numbers near its line that have the least error; same bits */                            \
+    KERNEL(block_choose, (struct block_integers *out, const struct block_grid *grid, const struct block_lanes *in,     \
+                             const struct block_halves *halves))                                                       \
+    /* the sums of each lane under its line; same bits */                                                              \
+    KERNEL(block_sums, (struct block_sums *out, const struct block_grid *grid, const struct block_lanes *in,           \
+                           const float *steps, const float *offsets))                                                  \
+    /* codes (from 0) [count][n] of weights [count][n] under the line of each n; same bits */                          \
+    KERNEL(block_codes, (uint8_t *codes, const struct block_grid *grid, const float *weights, const float *steps,      \
+                            const float *offsets, uint64_t count))                                                     \
     /* whole blocks of a tile (tensor/tiles.h): all 8 rows and 32 columns of each; same bits */                        \
     KERNEL(blocks_pack, (uint8_t *out, const uint8_t *codes, uint64_t stride, uint64_t blocks, uint32_t bits))         \
     KERNEL(blocks_unpack, (uint8_t *out, uint64_t stride, const uint8_t *codes, uint64_t blocks, uint32_t bits))       \
@@ -105,6 +156,7 @@ void kernels_override_avx2(struct kernels *table);
 void kernels_override_tiles_avx2(struct kernels *table);
 void kernels_override_exp_avx2(struct kernels *table);
 void kernels_override_cache_avx2(struct kernels *table);
+void kernels_override_fit_avx2(struct kernels *table);
 void kernels_override_blocks_avx2(struct kernels *table);
 void kernels_override_blocks_avx512(struct kernels *table);
 void kernels_override_avx512(struct kernels *table);

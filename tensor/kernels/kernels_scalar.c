@@ -345,6 +345,76 @@ static void scalar_cache_encode4(uint8_t *codes, uint16_t *scale, const float *x
         codes[i] = (uint8_t)(best[i] | best[i + n / 2] << 4);
 }
 
+/* ---- sub-blocks ---- */
+
+static void scalar_block_gather(struct block_lanes *out, bool *within, const float *weights,
+    const float *importance, const float *per, uint32_t n)
+{
+    *within = true;
+    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
+        for (uint32_t i = 0; i < n; i++) {
+            const float x = weights[lane * n + i], w = importance ? importance[lane * n + i] * per[lane] : 1;
+            out->x[i][lane] = x;
+            out->w[i][lane] = w > BLOCK_LEAST ? w : BLOCK_LEAST;
+            *within = *within && fabsf(x) <= BLOCK_MOST;
+        }
+    }
+}
+
+/* A lane of its own: what block_lanes.h says of lanes, for one float. */
+typedef float lanes;
+typedef bool lanes_mask;
+#define LANES_WIDTH 1
+#define LANES_KERNEL(name) scalar_##name
+#define lanes_load(at) (*(at))
+#define lanes_store(at, x) (*(at) = (x))
+#define lanes_all(x) ((float)(x))
+#define lanes_add(a, b) ((a) + (b))
+#define lanes_sub(a, b) ((a) - (b))
+#define lanes_mul(a, b) ((a) * (b))
+#define lanes_div(a, b) ((a) / (b))
+#define lanes_min(a, b) ((a) < (b) ? (a) : (b))
+#define lanes_max(a, b) ((a) > (b) ? (a) : (b))
+#define lanes_above(a, b) ((a) > (b))
+#define lanes_choose(mask, a, b) ((mask) ? (a) : (b))
+
+static float lanes_round(float x)
+{
+    return (float)lrintf(x);
+}
+
+typedef const int8_t *lanes_table;
+#define lanes_table_of(levels) (levels)
+
+static uint32_t nearest_code(const int8_t *levels, float x)
+{
+    uint32_t code = 0;
+    for (int k = 0; k < 15; k++)
+        code += x > (float)(levels[k] + levels[k + 1]) / 2;
+    return code;
+}
+
+static float lanes_nearest(const lanes_table *table, float x)
+{
+    return (float)(*table)[nearest_code(*table, x)];
+}
+
+#include "tensor/kernels/block_lanes.h"
+
+static void scalar_block_codes(uint8_t *codes, const struct block_grid *grid, const float *weights,
+    const float *steps, const float *offsets, uint64_t count)
+{
+    for (uint64_t lane = 0; lane < count; lane++, weights += grid->n, codes += grid->n) {
+        const float inverse = lanes_inverse(steps[lane], 0);
+        for (uint32_t i = 0; i < grid->n; i++) {
+            const float t = (weights[i] - offsets[lane]) * inverse;
+            const float level = lanes_within(t, grid->lowest, grid->highest);
+            codes[i] = (uint8_t)(grid->levels ? nearest_code(grid->levels, t)
+                                              : (uint32_t)(lrintf(level) - lrintf(grid->lowest)));
+        }
+    }
+}
+
 /* ---- GGUF's blocks ---- */
 
 static void scalar_block_decode(float *out, enum block_type type, const void *data, uint64_t blocks)

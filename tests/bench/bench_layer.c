@@ -10,10 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "base/memory.h"
 #include "base/report.h"
+#include "tensor/block_parts.h"
 #include "tensor/hessian.h"
 #include "tensor/kernels/kernels.h"
 #include "tensor/linalg.h"
@@ -41,6 +43,7 @@ enum {
 struct bench {
     uint64_t rows, cols, tokens, repeats;
     uint32_t bits, group;
+    enum block_type block; /* instead of bits and group */
     unsigned threads;
     struct pool *pool;
     float *x, *original, *residual; /* [tokens][cols], the same, [tokens][rows] */
@@ -175,6 +178,7 @@ static void make_inputs(struct bench *bench)
     bench->weights = fill(bench, bench->rows, (struct filling){.cols = cols, .seed = 3, .deviation = 0.02f});
     bench->result.codes = room(bench->rows * cols, 1);
     bench->result.scales = room(bench->rows * groups, sizeof *bench->result.scales);
+    bench->result.blocks = room(bench->rows * cols, 2); /* more than any block takes */
     memory_free(mixing);
 }
 
@@ -213,6 +217,7 @@ static struct obs_problem published(const struct bench *bench)
     return (struct obs_problem){.rows = bench->rows,
         .cols = bench->cols,
         .scheme = {bench->bits, bench->group, false},
+        .block = bench->block,
         .target = bench->weights,
         .damped = bench->hessian.damped,
         .factor = bench->hessian.factor,
@@ -408,7 +413,7 @@ static double timed_permutation(struct bench *bench)
     double *key = room(bench->cols, sizeof *key);
     for (uint64_t j = 0; j < bench->cols; j++)
         key[j] = (double)(j % 64);
-    require(obs_order(order, OBS_ORDER_STATIC, key, bench->cols, bench->group, &err), &err);
+    require(obs_order(order, OBS_ORDER_STATIC, key, bench->cols, NULL, 0, &err), &err);
     double start = begin_ours();
     require(hessian_permute(&bench->hessian, order, &err), &err);
     double seconds = report_seconds() - start;
@@ -478,6 +483,7 @@ static void run(struct bench *bench, bool extras)
            " tokens, %u bits by %u, %u threads, median of %" PRIu64 ", OpenBLAS for %s\n",
         bench->rows, bench->cols, bench->tokens, bench->bits, bench->group, bench->threads, bench->repeats,
         linalg_core());
+    if (bench->block) printf("into %s blocks instead\n", block_info(bench->block)->name);
     print_load("before");
     fflush(stdout);
     make_inputs(bench);
@@ -503,13 +509,22 @@ static uint64_t number(const char *text, uint64_t least, uint64_t most)
     exit(2);
 }
 
+static enum block_type block_named(const char *name)
+{
+    for (enum block_type type = BLOCK_NONE + 1; type < BLOCK_COUNT; type++) {
+        if (block_form(type) && strcasecmp(block_info(type)->name, name) == 0) return type;
+    }
+    fprintf(stderr, "bench-layer: '%s' is not a block type that is written\n", name);
+    exit(2);
+}
+
 static bool parse(struct bench *bench, int argc, char **argv)
 {
     static const struct option options[] = {{"rows", required_argument, NULL, 'r'},
         {"cols", required_argument, NULL, 'c'}, {"tokens", required_argument, NULL, 't'},
         {"repeats", required_argument, NULL, 'n'}, {"bits", required_argument, NULL, 'b'},
-        {"group", required_argument, NULL, 'g'}, {"threads", required_argument, NULL, 'j'},
-        {"no-extras", no_argument, NULL, 'x'}, {0}};
+        {"group", required_argument, NULL, 'g'}, {"type", required_argument, NULL, 'k'},
+        {"threads", required_argument, NULL, 'j'}, {"no-extras", no_argument, NULL, 'x'}, {0}};
     bool extras = true;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (option) {
@@ -531,6 +546,9 @@ static bool parse(struct bench *bench, int argc, char **argv)
         case 'g':
             bench->group = (uint32_t)number(optarg, 8, 1 << 15);
             break;
+        case 'k':
+            bench->block = block_named(optarg);
+            break;
         case 'j':
             bench->threads = (unsigned)number(optarg, 1, 1024);
             break;
@@ -541,8 +559,10 @@ static bool parse(struct bench *bench, int argc, char **argv)
             exit(2);
         }
     }
-    if (bench->cols % bench->group == 0 && optind == argc) return extras;
-    fprintf(stderr, "bench-layer: --cols must be a multiple of --group, and there are no other arguments\n");
+    const struct block_form *form = block_form(bench->block);
+    if (bench->cols % (form ? form->weights : bench->group) == 0 && optind == argc) return extras;
+    fprintf(stderr, "bench-layer: --cols must be a multiple of --group or of a block, and there are no other "
+                    "arguments\n");
     exit(2);
 }
 
@@ -562,6 +582,7 @@ int main(int argc, char **argv)
     memory_free(bench.weights);
     memory_free(bench.result.codes);
     memory_free(bench.result.scales);
+    memory_free(bench.result.blocks);
     pool_free(bench.pool);
     return 0;
 }

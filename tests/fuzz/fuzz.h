@@ -24,21 +24,27 @@ static inline int fuzz_file(char path[FUZZ_PATH_BYTES], const uint8_t *data, siz
     return descriptor;
 }
 
-/* Open a model file and look at everything that opening hands out. */
+/* Look at everything that a mapped container hands out. */
+static inline void fuzz_look(struct container *container)
+{
+    char byte;
+
+    for (uint64_t i = 0; i < container_count(container); i++) {
+        const struct tensor *tensor = container_tensor(container, i);
+        if (container_find(container, tensor->name) != tensor) abort();
+        if (tensor->bytes == 0) continue;
+        if (container_read(container, tensor, tensor->bytes - 1, &byte, 1, NULL) != OK) abort();
+        if (byte != ((const char *)tensor->data)[tensor->bytes - 1]) abort();
+    }
+}
+
+/* Open a model file and look. */
 static inline void fuzz_open(const char *path)
 {
     struct container *container = NULL;
-    char byte;
 
-    if (container_open(&container, path, NULL) == OK && container_map(container, NULL) == OK) {
-        for (uint64_t i = 0; i < container_count(container); i++) {
-            const struct tensor *tensor = container_tensor(container, i);
-            if (container_find(container, tensor->name) != tensor) abort();
-            if (tensor->bytes == 0) continue;
-            if (container_read(container, tensor, tensor->bytes - 1, &byte, 1, NULL) != OK) abort();
-            if (byte != ((const char *)tensor->data)[tensor->bytes - 1]) abort();
-        }
-    }
+    if (container_open(&container, path, NULL) == OK && container_map(container, NULL) == OK)
+        fuzz_look(container);
     container_close(container);
 }
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "quantize/allocate.h"
+#include "quantize/mix.h"
 #include "tests/fuzz/fuzz.h"
 
 static char folder[] = "/tmp/nibble-fuzz-XXXXXX", copy[64];
@@ -28,11 +29,15 @@ static void check_copy(const struct allocation *expected)
     for (uint64_t i = 0; i < expected->count; i++) {
         matrices[i].name = expected->lines[i].name;
         matrices[i].bits = expected->lines[i].bits;
+        if (!expected->lines[i].block) continue;
+        matrices[i].bits = 2;
+        matrices[i].label = mix_block_name(expected->lines[i].block);
     }
     if (allocate_write(copy, true, matrices, expected->count, NULL) != OK) abort();
     if (allocate_read(&found, copy, NULL) != OK || found.count != expected->count) abort();
     for (uint64_t i = 0; i < found.count; i++) {
         if (found.lines[i].bits != expected->lines[i].bits) abort();
+        if (found.lines[i].block != expected->lines[i].block) abort();
         if (strcmp(found.lines[i].name, expected->lines[i].name) != 0) abort();
     }
     allocate_free(&found);

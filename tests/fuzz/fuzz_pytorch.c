@@ -38,11 +38,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (memcmp(bytes + at, "PK\1\2", 4) == 0) forge_record(bytes, size, at);
     }
     int descriptor = fuzz_file(path, bytes, size);
-    fuzz_open(path);
-    if (container_open(&container, path, NULL) == OK &&
-        strcmp(container_format(container), PYTORCH_FORMAT) == 0 &&
-        pytorch_verify(container, ignore_fault, NULL, NULL) != OK)
-        abort();
+    if (container_open(&container, path, NULL) == OK && container_map(container, NULL) == OK) {
+        fuzz_look(container);
+        if (strcmp(container_format(container), PYTORCH_FORMAT) == 0 &&
+            pytorch_verify(container, ignore_fault, NULL, NULL) != OK)
+            abort();
+    }
     container_close(container);
     close(descriptor);
     memory_free(bytes);

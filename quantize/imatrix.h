@@ -1,0 +1,36 @@
+/* Importance matrices as llama-imatrix writes them: for every matrix of a model the mean square of each of its inputs on a text, which is
+ * the diagonal of the Hessian divided by the tokens. Two formats: GGUF files of general.type "imatrix", with tensors NAME.in_sum2 and
+ * NAME.counts; and the older .dat (counts, names and numbers one after the other, little-endian, without a magic number).
+ * Source: tools/imatrix and common/imatrix-loader of llama.cpp. */
+#ifndef NIBBLE_QUANTIZE_IMATRIX_H
+#define NIBBLE_QUANTIZE_IMATRIX_H
+
+#include "model/layers.h"
+
+/* What the file says of one matrix. */
+struct imatrix_entry {
+    enum role role;
+    uint32_t layer;
+    uint64_t cols;
+    float *
+        means; /* [cols] mean squares of the inputs, finite and not negative, not all 0; multiplied by any constant */
+};
+
+struct imatrix {
+    struct imatrix_entry *entries; /* [count] of matrices that are known by name; others are left out */
+    uint64_t count;
+    uint32_t crc32; /* of the file */
+};
+
+/* Read a file of either format. ERR_FORMAT names path, entry and offset: truncated, counts that the file cannot hold, an entry
+ * twice, sums without counts, a number that is not finite or negative, a type that is not F32, bytes left over. ERR_UNSUPPORTED: a GGUF file
+ * of another kind; several matrices in one entry (experts). Release with imatrix_free, also after an error. */
+enum status imatrix_read(struct imatrix *out, const char *path, struct error *err);
+void imatrix_free(struct imatrix *imatrix);
+
+/* The means of one matrix [cols], owned by `imatrix`; *out is NULL if there is no entry. ERR_FORMAT: the entry has another number of
+ * columns. The text does not name the tensor; the caller does. */
+enum status imatrix_find(const float **out, const struct imatrix *imatrix, enum role role, uint32_t layer,
+    uint64_t cols, struct error *err);
+
+#endif

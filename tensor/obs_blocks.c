@@ -1,0 +1,124 @@
+/* Grids of a block type: parameters of a whole block, lines of its sub-blocks (tensor/block_parts.h), found by tensor/block_fit.h. */
+#include <inttypes.h>
+
+#include "tensor/block_fit.h"
+#include "tensor/obs_tile.h"
+#include "tensor/polish.h"
+
+struct block_parts *obs_blocks_parts(
+    const struct obs_plan *plan, const struct obs_tile *tile, uint64_t row, uint64_t unit)
+{
+    return tile->parts + row * plan->units.count + unit;
+}
+
+void obs_blocks_set_line(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t group)
+{
+    uint32_t subs = plan->form->subs;
+    struct block_line line = block_parts_line(
+        plan->problem->block, obs_blocks_parts(plan, tile, row, group / subs), (uint32_t)(group % subs));
+    float zero = plan->uneven ? 0 : (float)-plan->form->lowest;
+    obs_tile_set_line(plan, tile, row, group, line.step, zero, line.offset);
+}
+
+void obs_blocks_set_lines(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t unit)
+{
+    for (uint32_t sub = 0; sub < plan->form->subs; sub++)
+        obs_blocks_set_line(plan, tile, row, unit * plan->form->subs + sub);
+}
+
+/* The blocks of one row in the result. */
+static uint8_t *blocks_of(
+    const struct obs_plan *plan, const struct obs_tile *tile, uint64_t row, const struct obs_result *result)
+{
+    return result->blocks + (tile->row + row) * plan->units.count * block_info(plan->problem->block)->bytes;
+}
+
+static enum status nearest(
+    const struct obs_plan *plan, const struct obs_tile *tile, struct obs_result *result, struct error *err)
+{
+    const struct obs_problem *problem = plan->problem;
+    const float *target = problem->target + tile->row * plan->cols;
+    uint64_t row, col;
+    if (block_fit_rows(blocks_of(plan, tile, 0, result), problem->block, target, tile->rows, plan->cols,
+            problem->importance, &row, &col))
+        return OK;
+    return fail(err, ERR_NUMERIC,
+        "weight [%" PRIu64 ", %" PRIu64 "] is %g: its scale does not fit half precision", tile->row + row,
+        col, (double)target[row * plan->cols + col]);
+}
+
+static void load(
+    const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, const struct obs_result *result)
+{
+    enum block_type type = plan->problem->block;
+    const uint8_t *block = blocks_of(plan, tile, row, result);
+    uint64_t size = plan->units.size;
+    for (uint64_t unit = 0; unit < plan->units.count; unit++, block += block_info(type)->bytes) {
+        struct block_parts *parts = obs_blocks_parts(plan, tile, row, unit);
+        const uint32_t *members = plan->units.members + unit * size;
+        block_parts_take(parts, type, block);
+        obs_blocks_set_lines(plan, tile, row, unit);
+        for (uint64_t i = 0; i < size; i++)
+            tile->codes[row * plan->cols + members[i]] = parts->codes[plan->order[members[i]] % size];
+    }
+}
+
+static void store(
+    const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, const struct obs_result *result)
+{
+    enum block_type type = plan->problem->block;
+    uint8_t *block = blocks_of(plan, tile, row, result);
+    uint64_t size = plan->units.size;
+    for (uint64_t unit = 0; unit < plan->units.count; unit++, block += block_info(type)->bytes) {
+        struct block_parts *parts = obs_blocks_parts(plan, tile, row, unit);
+        const uint32_t *members = plan->units.members + unit * size;
+        for (uint64_t i = 0; i < size; i++)
+            parts->codes[plan->order[members[i]] % size] = tile->codes[row * plan->cols + members[i]];
+        block_parts_put(block, type, parts);
+    }
+}
+
+/* Weights by place into the order of the row. */
+static void put_in_order(
+    const struct obs_plan *plan, float *out, const float *weights, const struct obs_cut *cut, uint64_t index)
+{
+    const uint32_t *members = cut->members + index * cut->size;
+    for (uint64_t i = 0; i < cut->size; i++)
+        out[plan->order[members[i]] % cut->size] = weights[i];
+}
+
+static const float *importance_of(const struct obs_plan *plan, const struct obs_cut *cut, uint64_t index)
+{
+    return plan->problem->importance ? plan->problem->importance + index * cut->size : NULL;
+}
+
+static bool fit_unit(
+    const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t unit, const float *weights)
+{
+    float ordered[BLOCK_WEIGHTS_MOST];
+    put_in_order(plan, ordered, weights, &plan->units, unit);
+    if (!block_fit(obs_blocks_parts(plan, tile, row, unit), plan->problem->block, ordered,
+            importance_of(plan, &plan->units, unit)))
+        return false;
+    obs_blocks_set_lines(plan, tile, row, unit);
+    return true;
+}
+
+static bool fit_group(
+    const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t group, const float *weights)
+{
+    float ordered[BLOCK_WEIGHTS_MOST];
+    uint64_t subs = plan->form->subs, unit = group / subs;
+    put_in_order(plan, ordered, weights, &plan->groups, group);
+    block_fit_sub(obs_blocks_parts(plan, tile, row, unit), plan->problem->block, (uint32_t)(group % subs),
+        ordered, importance_of(plan, &plan->groups, group));
+    obs_blocks_set_line(plan, tile, row, group);
+    return true;
+}
+
+const struct obs_grids obs_block_grids = {.nearest = nearest,
+    .load = load,
+    .store = store,
+    .fit_unit = fit_unit,
+    .fit_group = fit_group,
+    .refit_unit = polish_blocks_refit};
