@@ -167,7 +167,8 @@ static enum status check_split(const struct container *container, const struct r
     if (tensor->rank != 2 || tensor->shape[0] != rows)
         return fail(err, ERR_FORMAT, "tensor %s: is no matrix of the %" PRIu64 " rows of its parts",
             tensor->name, rows);
-    if (tensor->storage == STORAGE_TILES || entry->head || entry->compute || container->records_checksums)
+    if (tensor->storage == STORAGE_TILES || entry->head || entry->compute || entry->packed ||
+        entry->foreign || container->records_checksums)
         return fail(
             err, ERR_UNSUPPORTED, "tensor %s: rows stored like this cannot be taken apart", tensor->name);
     return OK;

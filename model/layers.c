@@ -415,6 +415,12 @@ static enum status bind_roles(struct model_tensors *out, struct container *conta
     return status;
 }
 
+static bool is_rotary(const char *name)
+{
+    return strcmp(name, LAYERS_ROTARY_FACTORS) == 0 || strcmp(name, LAYERS_ROTARY_LONG) == 0 ||
+           strcmp(name, LAYERS_ROTARY_SHORT) == 0;
+}
+
 /* A bias that the architecture has not, all zeros, beside a matrix that is stored packed: AutoGPTQ writes one for every matrix. */
 static bool is_empty_bias(struct container *container, const struct tensor *tensor)
 {
@@ -435,12 +441,6 @@ static bool is_empty_bias(struct container *container, const struct tensor *tens
             zeros &= piece[i] == 0;
     }
     return zeros;
-}
-
-static bool is_rotary(const char *name)
-{
-    return strcmp(name, LAYERS_ROTARY_FACTORS) == 0 || strcmp(name, LAYERS_ROTARY_LONG) == 0 ||
-           strcmp(name, LAYERS_ROTARY_SHORT) == 0;
 }
 
 /* Why a tensor without a role may be left out; NULL if it may not. */
