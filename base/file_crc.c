@@ -8,15 +8,15 @@
 
 #if defined(__x86_64__)
 
-#include <immintrin.h>
+#include <wmmintrin.h>
 
 enum { LANE = 16, LANES = 4, FOLDED_LEAST = 256 };
 
-#define FOLDING __attribute__((target("pclmul,sse4.1")))
+#define FOLDING __attribute__((target("pclmul")))
 
 static bool cpu_folds(void)
 {
-    return __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.1");
+    return __builtin_cpu_supports("pclmul");
 }
 
 /* `x`, moved past some bits, and added to what lies there. by: x^(bits + 32) in the lower half, x^(bits - 32) in the upper one, both

@@ -22,6 +22,7 @@ declare -A outside=(
     [pcre2.h]="model/tokenizer/pattern.c"
     [utf8proc.h]="model/tokenizer/unicode.c"
     [immintrin.h]="tensor/kernels/"
+    [wmmintrin.h]="base/file_crc.c"
     [CUnit/]="tests/support/"
 )
 
