@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "formats/container_json.h"
 
 #define DOCUMENT_NAME PROVENANCE_DOCUMENT
 
@@ -88,17 +89,13 @@ static enum status copy_history(struct json_writer *out, const struct json_value
 static enum status write_history(struct json_writer *out, struct container *container, struct error *err)
 {
     struct json_document *before = NULL;
-    char *text = NULL;
-    uint64_t bytes;
-    enum status status = container_document(container, DOCUMENT_NAME, &text, &bytes, err);
+    enum status status = container_json(&before, container, DOCUMENT_NAME, err);
 
     json_write_key(out, "history");
     json_open_array(out);
-    if (!status && text) status = json_parse(&before, DOCUMENT_NAME, text, bytes, err);
     if (!status && before) status = copy_history(out, json_root(before), err);
     json_close_array(out);
     json_free(before);
-    memory_free(text);
     return status ? fail_within(err, status, "%s", container_path(container)) : OK;
 }
 
