@@ -4,14 +4,20 @@
 #include <math.h>
 #include <string.h>
 
+#include "model/experts.h"
 #include "model/rope.h"
+
+uint64_t decoder_ffn(const struct model_config *config)
+{
+    return config->ffn > config->expert_ffn ? config->ffn : config->expert_ffn;
+}
 
 uint64_t decoder_widest(const struct model_config *config)
 {
-    uint64_t widest = (uint64_t)config->heads * config->head_size;
+    uint64_t widest = (uint64_t)config->heads * config->head_size, ffn = decoder_ffn(config);
 
     if (widest < config->hidden) widest = config->hidden;
-    return widest < config->ffn ? config->ffn : widest;
+    return widest < ffn ? ffn : widest;
 }
 
 /* How a configuration norms, by some gain. */
@@ -195,10 +201,11 @@ enum status decoder_add_attention(const struct decoder_layer *layer, const struc
 }
 
 enum status decoder_add_mlp(const struct decoder_layer *layer, float *x, float *normed, float *gate,
-    float *up, uint64_t tokens, struct error *err)
+    float *up, float *routed, uint64_t tokens, struct error *err)
 {
     enum status status = decoder_norm(layer, normed, x, tokens, ROLE_MLP_NORM, err);
 
+    if (!status && layer->experts) return experts_add(layer, x, normed, gate, up, routed, tokens, err);
     if (!status) status = decoder_gate(layer, gate, up, normed, tokens, err);
     return status ? status : decoder_add_output(layer, x, gate, normed, tokens, ROLE_DOWN, err);
 }

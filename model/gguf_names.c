@@ -58,7 +58,7 @@ bool gguf_names_role(const char *name, enum role *role, uint32_t *layer)
     const char *suffix = after_layer(name, layer);
 
     for (int i = suffix ? ROLE_PER_LAYER : 0; i < (suffix ? ROLE_COUNT : ROLE_PER_LAYER); i++) {
-        if (strcmp(suffix ? suffix : name, names[i]) != 0) continue;
+        if (!names[i] || strcmp(suffix ? suffix : name, names[i]) != 0) continue;
         *role = (enum role)i;
         return true;
     }

@@ -233,7 +233,8 @@ static enum status run(struct probes *probes, const struct decoder_layer *layer,
     turn(probes, index);
     status = decoder_add_attention(layer, &call, probes->x, probes->normed, err);
     if (!status)
-        status = decoder_add_mlp(layer, probes->x, probes->normed, probes->gate, probes->up, tokens, err);
+        status =
+            decoder_add_mlp(layer, probes->x, probes->normed, probes->gate, probes->up, NULL, tokens, err);
     if (status || decoder_finite(probes->x, tokens * probes->config->hidden, &bad)) return status;
     return fail(err, ERR_NUMERIC, "layer %" PRIu32 ": an activation is not finite", layer->index);
 }
@@ -241,7 +242,7 @@ static enum status run(struct probes *probes, const struct decoder_layer *layer,
 enum status probes_advance(
     struct probes *probes, uint32_t layer, const struct tensor *const *tensors, struct error *err)
 {
-    const struct decoder_layer run_as = {&probes->backend, probes->config, tensors, layer};
+    const struct decoder_layer run_as = {&probes->backend, probes->config, tensors, layer, NULL};
     uint64_t all = probes->count * probes->samples, floats = sample_floats(probes);
     enum status status = OK;
 
@@ -257,7 +258,7 @@ enum status probes_advance(
 enum status probes_add(struct probes *probes, struct walk *walk, uint32_t layer,
     const struct tensor *const *tensors, struct error *err)
 {
-    const struct decoder_layer run_as = {&probes->backend, probes->config, tensors, layer};
+    const struct decoder_layer run_as = {&probes->backend, probes->config, tensors, layer, NULL};
     uint64_t floats = sample_floats(probes), at = probes->count * probes->samples * floats;
     enum status status = OK;
 

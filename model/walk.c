@@ -20,8 +20,11 @@ enum stage walk_stage_of(enum role role)
         return WALK_O;
     case ROLE_GATE:
     case ROLE_UP:
+    case ROLE_EXPERT_GATE:
+    case ROLE_EXPERT_UP:
         return WALK_GATE_UP;
     case ROLE_DOWN:
+    case ROLE_EXPERT_DOWN:
         return WALK_DOWN;
     default:
         return WALK_QKV;
@@ -212,7 +215,7 @@ static enum status run_block(struct walk *walk, unsigned number, unsigned stage,
         .walk = walk,
         .stream = &walk->streams[number],
         .layer = {&walk->backend, walk->config, number == STREAM_ORIGINAL ? layer->original : layer->current,
-            layer->index},
+            layer->index, NULL},
         .block = *block,
         .shown = shown,
     };

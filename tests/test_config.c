@@ -338,6 +338,50 @@ static void test_bad_phi(void)
         {"model_type", "\"stablelm\""});
 }
 
+/* ---- mixtures of experts ---- */
+
+#define MIXTRAL(experts, per_token)                                                                          \
+    {"architectures", "[\"MixtralForCausalLM\"]"}, {"model_type", "\"mixtral\""},                            \
+        {"num_local_experts", experts},                                                                      \
+    {                                                                                                        \
+        "num_experts_per_tok", per_token                                                                     \
+    }
+#define QWEN2_MOE(shared)                                                                                    \
+    {"architectures", "[\"Qwen2MoeForCausalLM\"]"}, {"model_type", "\"qwen2_moe\""}, {"num_experts", "60"},  \
+        {"num_experts_per_tok", "4"}, {"moe_intermediate_size", "24"},                                       \
+    {                                                                                                        \
+        "shared_expert_intermediate_size", shared                                                            \
+    }
+
+static void test_experts(void)
+{
+    struct model_config config = PARSE(MIXTRAL("8", "2"));
+
+    CU_ASSERT_TRUE(config.experts == 8 && config.experts_per_token == 2 && config.normed_routing);
+    CU_ASSERT_TRUE(config.ffn == 0 && config.expert_ffn > 0 && config.window == 0);
+    config = PARSE(QWEN2_MOE("56"));
+    CU_ASSERT_TRUE(config.experts == 60 && config.expert_ffn == 24 && config.ffn == 56);
+    CU_ASSERT_TRUE(!config.normed_routing && config.attention_bias && !config.output_bias);
+    config = PARSE(QWEN2_MOE("56"), {"norm_topk_prob", "true"}, {"qkv_bias", "false"},
+        {"mlp_only_layers", "[]"}, {"decoder_sparse_step", "1"});
+    CU_ASSERT_TRUE(config.normed_routing && !config.attention_bias);
+    config = PARSE({"rope_theta", "10000"});
+    CU_ASSERT_TRUE(config.experts == 0 && config.ffn > 0);
+}
+
+static void test_bad_experts(void)
+{
+    REFUSE(ERR_FORMAT, "num_local_experts is missing", {"architectures", "[\"MixtralForCausalLM\"]"},
+        {"model_type", "\"mixtral\""});
+    REFUSE(ERR_FORMAT, "num_experts_per_tok 9 is above", MIXTRAL("8", "9"));
+    REFUSE(ERR_FORMAT, "num_local_experts", MIXTRAL("1025", "2"));
+    REFUSE(ERR_FORMAT, "num_local_experts", MIXTRAL("0", "2"));
+    REFUSE(ERR_UNSUPPORTED, "mlp_only_layers", QWEN2_MOE("56"), {"mlp_only_layers", "[0]"});
+    REFUSE(ERR_UNSUPPORTED, "decoder_sparse_step", QWEN2_MOE("56"), {"decoder_sparse_step", "2"});
+    REFUSE(ERR_FORMAT, "shared_expert_intermediate_size", QWEN2_MOE(NULL));
+    REFUSE(ERR_UNSUPPORTED, "use_sliding_window", QWEN2_MOE("56"), {"use_sliding_window", "true"});
+}
+
 /* ---- rope ---- */
 
 static void test_rope(void)
@@ -500,6 +544,8 @@ int main(void)
         {"bad Gemma", test_bad_gemma},
         {"Phi-3 and StableLM", test_phi},
         {"bad Phi-3 and StableLM", test_bad_phi},
+        {"mixtures of experts", test_experts},
+        {"bad mixtures", test_bad_experts},
         {"rope", test_rope},
         {"yarn", test_rope_yarn},
         {"bad rope", test_bad_rope},
