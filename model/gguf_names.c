@@ -88,7 +88,8 @@ const struct fused_rows *gguf_names_fused(const struct container *container,
 
     for (unsigned i = 0; suffix && i < architecture->fused_count; i++) {
         const struct fused_rows *fused = &architecture->fused[i];
-        if (strcmp(suffix, fused->gguf) == 0 && !gguf_names_find(container, fused->parts[0], *layer))
+        if (fused->gguf && strcmp(suffix, fused->gguf) == 0 &&
+            !gguf_names_find(container, fused->parts[0], *layer))
             return fused;
     }
     return NULL;
