@@ -130,6 +130,9 @@ bool layers_role_of(const struct model_config *config, const char *name, enum ro
 char *layers_name(
     char *out, uint64_t out_bytes, const struct architecture *architecture, enum role role, uint32_t layer);
 
+/* The fused matrix that a role is rows of in an architecture, or NULL. */
+const struct fused_rows *layers_fused(const struct architecture *architecture, enum role role);
+
 /* The tensors of one model, bound to their roles. A tied model has one tensor in ROLE_EMBEDDING and ROLE_HEAD. */
 struct model_tensors {
     const struct tensor *once[ROLE_PER_LAYER];
