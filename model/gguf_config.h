@@ -18,8 +18,7 @@ struct gguf_family {
     bool longrope;          /* Phi-3: rope.scaling.attn_factor belongs to its LongRoPE */
     bool output_bias;       /* o may have a bias in llama.cpp */
     enum gguf_head head;    /* what llama.cpp's reader takes */
-    const char
-        *ignores; /* what llama.cpp does not do of what the file says of its sliding window, for a note */
+    bool window_ignored;    /* llama.cpp runs such files without their sliding window */
 };
 
 /* The family of an architecture of this project; NULL if GGUF has no name for it here. */

@@ -215,16 +215,18 @@ static enum status put_window(struct key_writer *out, struct error *err)
         return fail(err, ERR_UNSUPPORTED,
             "config.json: without sliding_window, %s has no place in GGUF files: its readers assume one",
             out->family->name);
-    if (out->family->ignores) put_size(out, "attention.sliding_window", out->config->window);
+    if (!out->config->window && out->family->longrope) put_size(out, "attention.sliding_window", 0);
     if (!out->config->window) return OK;
     if (!out->family->sliding)
         return fail(err, ERR_UNSUPPORTED,
             "config.json: sliding_window %" PRIu32 ": GGUF's architecture %s has no place for it",
             out->config->window, out->family->name);
-    if (out->family->ignores)
-        report_note(out->report, "%s", out->family->ignores);
-    else
-        put_size(out, "attention.sliding_window", out->config->window);
+    if (out->family->window_ignored)
+        report_note(out->report,
+            "llama.cpp runs %s without the sliding window of %" PRIu32
+            " tokens: on longer texts its results differ",
+            out->family->name, out->config->window);
+    put_size(out, "attention.sliding_window", out->config->window);
     return put_period(out, err);
 }
 

@@ -151,6 +151,45 @@ static void same_models(void)
     }
 }
 
+/* ---- as llama.cpp wants it ---- */
+
+/* What the file itself has, before it is seen as a checkpoint: norms of Gemma with the 1 that they add, one matrix for q, k and v of
+ * Phi-3 and one for gate and up, a period of the layers that slide. */
+static void stored(void)
+{
+    const char *gemma = testing_path("stored-gemma.gguf"), *phi = testing_path("stored-phi.gguf");
+    struct container *file = NULL, *folder = NULL;
+    struct error err = {0};
+    uint64_t period = 0;
+
+    convert(golden("gemma3-short"), gemma);
+    REQUIRE(container_open(&folder, golden("gemma3-short"), &err) == OK && container_map(folder, &err) == OK,
+        &err);
+    REQUIRE(container_open(&file, gemma, &err) == OK && container_map(file, &err) == OK, &err);
+    const struct tensor *norm = container_find(file, "blk.1.post_ffw_norm.weight");
+    const struct tensor *w = container_find(folder, "model.layers.1.post_feedforward_layernorm.weight");
+    CU_ASSERT_TRUE_FATAL(norm && w && w->dtype == DTYPE_F32 && norm->dtype == DTYPE_F32);
+    for (uint64_t i = 0; i < w->elements; i++)
+        CU_ASSERT_EQUAL(((const float *)norm->data)[i], 1 + ((const float *)w->data)[i]);
+    CHECK(metadata_get_u64(container_metadata(file), "gemma3.attention.sliding_window_pattern", 1, 9, &period,
+              &err) == OK &&
+              period == 3,
+        &err);
+    container_close(folder);
+    container_close(file);
+    convert(golden("phi3"), phi);
+    REQUIRE(container_open(&folder, golden("phi3"), &err) == OK && container_map(folder, &err) == OK, &err);
+    REQUIRE(container_open(&file, phi, &err) == OK && container_map(file, &err) == OK, &err);
+    CU_ASSERT_TRUE(
+        !container_find(file, "blk.0.attn_q.weight") && !container_find(file, "blk.0.ffn_gate.weight"));
+    CU_ASSERT_TRUE(same_tensor(container_find(file, "blk.0.attn_qkv.weight"),
+        container_find(folder, "model.layers.0.self_attn.qkv_proj.weight"), 0));
+    CU_ASSERT_TRUE(same_tensor(container_find(file, "blk.1.ffn_up.weight"),
+        container_find(folder, "model.layers.1.mlp.gate_up_proj.weight"), 0));
+    container_close(folder);
+    container_close(file);
+}
+
 /* A tied model that stores its embedding under the head's name. */
 static void under_the_heads_name(void)
 {
@@ -524,6 +563,7 @@ int main(void)
 {
     static const struct test_case cases[] = {
         {"the same models", same_models},
+        {"as llama.cpp wants it", stored},
         {"an embedding under the head's name", under_the_heads_name},
         {"what cannot be said", refusals},
         {"provenance", provenance},
