@@ -74,6 +74,12 @@ char *gguf_names_write(char *out, uint64_t out_bytes, enum role role, uint32_t l
     return out;
 }
 
+char *gguf_names_write_fused(char *out, uint64_t out_bytes, const struct fused_rows *fused, uint32_t layer)
+{
+    snprintf(out, out_bytes, LAYER_PREFIX "%" PRIu32 ".%s", layer, fused->gguf);
+    return out;
+}
+
 const struct tensor *gguf_names_find(const struct container *container, enum role role, uint32_t layer)
 {
     char name[64];

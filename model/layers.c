@@ -438,6 +438,17 @@ char *layers_expert_name(char *out, uint64_t out_bytes, const struct architectur
 
 /* ---- fused matrices ---- */
 
+const struct fused_rows *layers_fused(const struct architecture *architecture, enum role role)
+{
+    for (unsigned i = 0; i < architecture->fused_count; i++) {
+        const struct fused_rows *fused = &architecture->fused[i];
+        for (unsigned k = 0; k < fused->count; k++) {
+            if (fused->parts[k] == role) return fused;
+        }
+    }
+    return NULL;
+}
+
 static enum status split(struct container *container, uint64_t index, const struct model_config *config,
     const struct fused_rows *fused, uint32_t layer, struct error *err)
 {

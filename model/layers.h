@@ -159,6 +159,9 @@ char *layers_name(
 char *layers_expert_name(char *out, uint64_t out_bytes, const struct architecture *architecture,
     enum role role, uint32_t layer, uint32_t expert);
 
+/* The fused matrix that a role is rows of in an architecture, or NULL. */
+const struct fused_rows *layers_fused(const struct architecture *architecture, enum role role);
+
 /* The tensors of one model, bound to their roles. A tied model has one tensor in ROLE_EMBEDDING and ROLE_HEAD. */
 struct model_tensors {
     const struct tensor *once[ROLE_PER_LAYER];
