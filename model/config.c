@@ -95,6 +95,7 @@ const char *config_activation_name(enum activation activation)
     static const char *const names[ACTIVATION_COUNT] = {
         [ACTIVATION_SILU] = "silu",
         [ACTIVATION_GELU_TANH] = "gelu_pytorch_tanh",
+        [ACTIVATION_GELU] = "gelu",
     };
 
     return names[activation];
@@ -106,13 +107,16 @@ static enum status parse_activation(struct model_config *out, const struct sourc
     const char *name = config_activation_name(in->architecture->default_activation);
     enum status status = json_get_text(in->root, in->what, key, &name, err);
 
+    if (strcmp(name, "gelu_new") == 0 || strcmp(name, "gelu_fast") == 0) /* the same function */
+        name = config_activation_name(ACTIVATION_GELU_TANH);
     for (int i = 0; i < ACTIVATION_COUNT && !status; i++) {
         out->activation = (enum activation)i;
         if (strcmp(name, config_activation_name(out->activation)) == 0) return OK;
     }
     return status ? status
-                  : fail(err, ERR_UNSUPPORTED, "%s: %s %s is not known (known: silu, gelu_pytorch_tanh)",
-                        in->what, key, name);
+                  : fail(err, ERR_UNSUPPORTED,
+                        "%s: %s %s is not known (known: silu, gelu_pytorch_tanh, gelu_new, gelu)", in->what,
+                        key, name);
 }
 
 /* ---- sizes ---- */
@@ -207,7 +211,7 @@ static enum status parse_switch(
 static enum status parse_features(struct model_config *out, const struct source *in, struct error *err)
 {
     const struct architecture *known = in->architecture;
-    bool qkv_bias = false, always = known->qkv_bias_always, unknown;
+    bool qkv_bias = false, parallel = known->parallel_residual, always = known->qkv_bias_always, unknown;
     const char *epsilon = known->centered_norm ? "layer_norm_eps" : "rms_norm_eps";
     enum status status = json_get_number(in->root, in->what, epsilon, 1e-30, 1, &out->norm_epsilon, err);
 
@@ -215,14 +219,20 @@ static enum status parse_features(struct model_config *out, const struct source 
     if (!status) status = json_get_bool(in->root, in->what, "tie_word_embeddings", &out->tied, err);
     if (!status)
         status = parse_switch(&out->attention_bias, in, "attention_bias", known->attention_bias_option, err);
+    if (!status && known->biases && !present(in->root, "attention_bias")) out->attention_bias = true;
     if (!status) status = parse_switch(&qkv_bias, in, "use_qkv_bias", known->qkv_bias_option, err);
     if (!status && known->qkv_bias_switch)
         status = json_get_bool(in->root, in->what, "qkv_bias", &always, err);
-    if (!status) status = parse_switch(&unknown, in, "use_parallel_residual", false, err);
+    if (!status && known->parallel_residual)
+        status = json_get_bool(in->root, in->what, "use_parallel_residual", &parallel, err);
+    else if (!status)
+        status = parse_switch(&unknown, in, "use_parallel_residual", false, err);
     if (!status) status = parse_switch(&unknown, in, "qk_layernorm", false, err);
     if (!status) status = parse_switch(&out->mlp_bias, in, "mlp_bias", known->mlp_bias_option, err);
     if (status) return status;
     if (out->norm_epsilon == 0) return fail(err, ERR_FORMAT, "%s: %s is missing", in->what, epsilon);
+    out->parallel_residual = parallel;
+    out->mlp_bias |= known->biases;
     out->output_bias = out->attention_bias;
     out->attention_bias |= always || qkv_bias;
     return OK;
@@ -604,6 +614,11 @@ static enum status parse_rope(struct model_config *out, const struct source *in,
     enum status status = find_rope(&object, &sliding, in, err);
 
     rope->theta = in->architecture->default_theta ? in->architecture->default_theta : THETA_DEFAULT;
+    if (!status && in->architecture->theta_key)
+        status = json_get_number(
+            in->root, in->what, in->architecture->theta_key, THETA_MINIMUM, THETA_MAXIMUM, &rope->theta, err);
+    if (!status && in->architecture->rotary_key)
+        status = json_get_number(in->root, in->what, in->architecture->rotary_key, 0, 1, &rotary, err);
     if (!status)
         status = parse_rope_outer(&rope->theta, in, object, "rope_theta", THETA_MINIMUM, THETA_MAXIMUM, err);
     if (!status) status = parse_rope_outer(&rotary, in, object, "partial_rotary_factor", 0, 1, err);

@@ -41,6 +41,7 @@ struct model_config {
     uint32_t experts; /* of every layer's mixture; 0: dense */
     uint32_t experts_per_token; /* 1 .. experts */
     uint32_t expert_ffn;        /* of each expert */
+    bool parallel_residual;     /* both halves of a layer see the stream as it was before either */
     bool normed_routing;        /* the weights of a token's experts are made to sum to 1 */
     double norm_epsilon;
     bool tied;           /* the output head is the embedding */

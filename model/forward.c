@@ -213,13 +213,14 @@ uint64_t session_cache_bytes_per_token(const struct session *session)
 
 /* ---- one layer ---- */
 
-/* x += o(attention(norm(x))) */
-static enum status attention_block(
+static enum status layer_block(
     struct session *session, const struct block *block, const struct decoder_layer *layer, struct error *err)
 {
     const struct model_config *config = layer->config;
     uint64_t strip = (layer->index * session->sequences + block->sequence) * config->kv_heads;
     uint64_t offset = strip * session->capacity * config->head_size;
+    const struct decoder_buffers buffers = {
+        block->x, session->normed, session->gate, session->up, session->routed};
     struct cache cache = session->cache; /* from the block's first sequence on */
     struct decoder_attention call = {
         .sequences = block->sequences,
@@ -242,7 +243,7 @@ static enum status attention_block(
         cache.value_strips += strip * cache.values.bytes;
         call.cache = &cache;
     }
-    return decoder_add_attention(layer, &call, block->x, session->normed, err);
+    return decoder_run(layer, &call, &buffers, err);
 }
 
 /* ---- a step ---- */
@@ -285,11 +286,8 @@ static enum status run_layer(
     const struct model_tensors *tensors = &model->tensors;
     const struct decoder_layer layer = {&model->backend, &model->config, tensors->layer[index], index,
         tensors->experts ? tensors->experts + (uint64_t)index * model->config.experts : NULL};
-    enum status status = attention_block(session, block, &layer, err);
+    enum status status = layer_block(session, block, &layer, err);
 
-    if (!status)
-        status = decoder_add_mlp(&layer, block->x, session->normed, session->gate, session->up,
-            session->routed, block->tokens, err);
     if (!status) status = check_finite(block, model->config.hidden, err);
     if (!status) status = observe(session, block, index, err);
     return status ? fail_within(err, status, "layer %" PRIu32, index) : OK;

@@ -74,6 +74,12 @@ char *gguf_names_write(char *out, uint64_t out_bytes, enum role role, uint32_t l
     return out;
 }
 
+char *gguf_names_write_fused(char *out, uint64_t out_bytes, const struct fused_rows *fused, uint32_t layer)
+{
+    snprintf(out, out_bytes, LAYER_PREFIX "%" PRIu32 ".%s", layer, fused->gguf);
+    return out;
+}
+
 const struct tensor *gguf_names_find(const struct container *container, enum role role, uint32_t layer)
 {
     char name[64];
@@ -88,7 +94,8 @@ const struct fused_rows *gguf_names_fused(const struct container *container,
 
     for (unsigned i = 0; suffix && i < architecture->fused_count; i++) {
         const struct fused_rows *fused = &architecture->fused[i];
-        if (strcmp(suffix, fused->gguf) == 0 && !gguf_names_find(container, fused->parts[0], *layer))
+        if (fused->gguf && strcmp(suffix, fused->gguf) == 0 &&
+            !gguf_names_find(container, fused->parts[0], *layer))
             return fused;
     }
     return NULL;

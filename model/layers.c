@@ -28,9 +28,27 @@ static const char *const qwen2_moe_names[ROLE_COUNT] = {
     [ROLE_DOWN] = "mlp.shared_expert.down_proj.weight",
 };
 
+static const char *const neox_names[ROLE_COUNT] = {
+    [ROLE_EMBEDDING] = "gpt_neox.embed_in.weight",
+    [ROLE_HEAD] = "embed_out.weight",
+    [ROLE_FINAL_NORM] = "gpt_neox.final_layer_norm.weight",
+    [ROLE_FINAL_NORM_BIAS] = "gpt_neox.final_layer_norm.bias",
+    [ROLE_O] = "attention.dense.weight",
+    [ROLE_O_BIAS] = "attention.dense.bias",
+    [ROLE_UP] = "mlp.dense_h_to_4h.weight",
+    [ROLE_UP_BIAS] = "mlp.dense_h_to_4h.bias",
+    [ROLE_DOWN] = "mlp.dense_4h_to_h.weight",
+    [ROLE_DOWN_BIAS] = "mlp.dense_4h_to_h.bias",
+};
+
+static const struct fused_rows neox_fused[] = {
+    {"attention.query_key_value.weight", NULL, {ROLE_Q, ROLE_K, ROLE_V}, 3, true},
+    {"attention.query_key_value.bias", NULL, {ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS}, 3, true},
+};
+
 static const struct fused_rows phi3_fused[] = {
-    {"self_attn.qkv_proj.weight", "attn_qkv.weight", {ROLE_Q, ROLE_K, ROLE_V}, 3},
-    {"mlp.gate_up_proj.weight", "ffn_up.weight", {ROLE_GATE, ROLE_UP}, 2},
+    {"self_attn.qkv_proj.weight", "attn_qkv.weight", {ROLE_Q, ROLE_K, ROLE_V}, 3, false},
+    {"mlp.gate_up_proj.weight", "ffn_up.weight", {ROLE_GATE, ROLE_UP}, 2, false},
 };
 
 static const struct architecture architectures[] = {
@@ -132,6 +150,22 @@ static const struct architecture architectures[] = {
         .expert_ffn_key = "moe_intermediate_size",
         .qk_norm = QK_NORM_HEAD,
         .attention_bias_option = true},
+    {.name = "GPTNeoXForCausalLM",
+        .model_type = "gpt_neox",
+        .prefix = "gpt_neox.layers.",
+        .names = neox_names,
+        .fused = neox_fused,
+        .fused_count = sizeof neox_fused / sizeof *neox_fused,
+        .centered_norm = true,
+        .parallel_residual = true,
+        .ungated = true,
+        .biases = true,
+        .attention_bias_option = true,
+        .partial_rotary = true,
+        .default_rotary = 0.25,
+        .theta_key = "rotary_emb_base",
+        .rotary_key = "rotary_pct",
+        .default_activation = ACTIVATION_GELU},
 };
 
 /* The short name of a role, and the name of its tensor: whole for what exists once, else after
@@ -285,6 +319,7 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
         if (known->qk_norm == QK_NORM_PROJECTION) head = role == ROLE_Q_NORM ? q : kv;
         return set_shape_if(known->qk_norm != QK_NORM_NONE, rank, shape, head);
     case ROLE_GATE:
+        return !known->ungated && set_matrix(rank, shape, ffn, hidden);
     case ROLE_UP:
         return set_matrix(rank, shape, ffn, hidden);
     case ROLE_DOWN:
@@ -299,6 +334,7 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
     case ROLE_EXPERT_DOWN:
         return set_matrix(rank, shape, hidden, config->expert_ffn);
     case ROLE_GATE_BIAS:
+        return set_shape_if(config->mlp_bias && !known->ungated, rank, shape, ffn);
     case ROLE_UP_BIAS:
         return set_shape_if(config->mlp_bias, rank, shape, ffn);
     case ROLE_DOWN_BIAS:
@@ -311,15 +347,21 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
 
 /* ---- names ---- */
 
+static const char *prefix_of(const struct architecture *architecture)
+{
+    return architecture->prefix ? architecture->prefix : LAYERS_PREFIX;
+}
+
 /* What follows "model.layers.N." in a name, with N a plain decimal number below config.layers; NULL if it has
  * no such start. */
 static const char *after_layer(const struct model_config *config, const char *name, uint32_t *layer)
 {
-    const size_t prefix = strlen(LAYERS_PREFIX);
+    const char *start = prefix_of(config->architecture);
+    const size_t prefix = strlen(start);
     const char *digit;
     uint32_t number = 0;
 
-    if (strncmp(name, LAYERS_PREFIX, prefix) != 0) return NULL;
+    if (strncmp(name, start, prefix) != 0) return NULL;
     for (digit = name + prefix; *digit >= '0' && *digit <= '9'; digit++) {
         if (digit > name + prefix && number == 0) return NULL; /* a leading zero */
         number = number * 10 + (uint32_t)(*digit - '0');
@@ -380,7 +422,7 @@ char *layers_name(
     if (role < ROLE_PER_LAYER)
         snprintf(out, out_bytes, "%s", tensor);
     else
-        snprintf(out, out_bytes, LAYERS_PREFIX "%" PRIu32 ".%s", layer, tensor);
+        snprintf(out, out_bytes, "%s%" PRIu32 ".%s", prefix_of(architecture), layer, tensor);
     return out;
 }
 
@@ -389,12 +431,23 @@ char *layers_expert_name(char *out, uint64_t out_bytes, const struct architectur
 {
     const char *tensor = tensor_name(architecture, role), *star = strchr(tensor, '*');
 
-    snprintf(out, out_bytes, LAYERS_PREFIX "%" PRIu32 ".%.*s%" PRIu32 "%s", layer, (int)(star - tensor),
-        tensor, expert, star + 1);
+    snprintf(out, out_bytes, "%s%" PRIu32 ".%.*s%" PRIu32 "%s", prefix_of(architecture), layer,
+        (int)(star - tensor), tensor, expert, star + 1);
     return out;
 }
 
 /* ---- fused matrices ---- */
+
+const struct fused_rows *layers_fused(const struct architecture *architecture, enum role role)
+{
+    for (unsigned i = 0; i < architecture->fused_count; i++) {
+        const struct fused_rows *fused = &architecture->fused[i];
+        for (unsigned k = 0; k < fused->count; k++) {
+            if (fused->parts[k] == role) return fused;
+        }
+    }
+    return NULL;
+}
 
 static enum status split(struct container *container, uint64_t index, const struct model_config *config,
     const struct fused_rows *fused, uint32_t layer, struct error *err)
@@ -410,7 +463,8 @@ static enum status split(struct container *container, uint64_t index, const stru
         parts[i].name = layers_name(names[i], sizeof names[i], config->architecture, fused->parts[i], layer);
         parts[i].rows = shape[0];
     }
-    return container_split(container, index, parts, fused->count, err);
+    return container_split(
+        container, index, parts, fused->count, fused->by_heads ? config->head_size : 0, err);
 }
 
 enum status layers_split(struct container *container, const struct model_config *config, struct error *err)
@@ -565,6 +619,13 @@ static bool is_empty_bias(struct container *container, const struct tensor *tens
     return zeros;
 }
 
+/* What older checkpoints of GPT-NeoX have in every layer. */
+static bool is_neox_buffer(const char *suffix)
+{
+    return strcmp(suffix, "attention.rotary_emb.inv_freq") == 0 || strcmp(suffix, "attention.bias") == 0 ||
+           strcmp(suffix, "attention.masked_bias") == 0;
+}
+
 /* Why a tensor without a role may be left out; NULL if it may not. */
 static const char *drop_reason(
     struct container *container, const struct model_config *config, const struct tensor *tensor)
@@ -575,7 +636,10 @@ static const char *drop_reason(
     if (strcmp(tensor->name, "model.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (suffix && strcmp(suffix, "self_attn.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (container_metadata(container)->count && is_rotary(tensor->name)) return "rotary factors, recomputed";
-    if (config->tied && strcmp(tensor->name, roles[ROLE_HEAD].tensor) == 0) return "tied to the embedding";
+    if (suffix && config->architecture->biases && is_neox_buffer(suffix))
+        return "rotary table or causal mask, recomputed";
+    if (config->tied && strcmp(tensor->name, tensor_name(config->architecture, ROLE_HEAD)) == 0)
+        return "tied to the embedding";
     if (is_empty_bias(container, tensor)) return "a bias of zeros, adds nothing";
     return NULL;
 }

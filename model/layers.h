@@ -65,6 +65,7 @@ struct fused_rows {
         *gguf; /* what GGUF calls it, after "blk.N."; alone if a file has no GGUF tensor of the first part */
     enum role parts[3];
     unsigned count;
+    bool by_heads; /* the rows of a head of each part, then those of the next head */
 };
 
 /* How queries and keys are normalised before they are rotated. */
@@ -74,6 +75,7 @@ enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_PROJECTION };
 struct architecture {
     const char *name;       /* "LlamaForCausalLM" */
     const char *model_type; /* "llama" */
+    const char *prefix;     /* of the names of a layer's tensors, before its number; NULL: LAYERS_PREFIX */
     const char *const *
         names; /* [ROLE_COUNT] tensors' names where they differ from Llama's, NULL entries: nowhere; or NULL */
 
@@ -85,10 +87,15 @@ struct architecture {
 
     bool
         centered_norm; /* StableLM: LayerNorm with biases, and layer_norm_eps; else RMSNorm and rms_norm_eps */
-    bool no_pre_norm;  /* OLMo2: attention and the feed-forward block see the stream as it is */
-    bool post_norm;    /* Gemma, OLMo2: what they give is normed before it is added */
-    float gain_offset; /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
+    bool
+        parallel_residual; /* GPT-NeoX: both halves of a layer may see the same stream (use_parallel_residual) */
+    bool ungated;          /* GPT-NeoX: down(activation(up(x))), no gate */
+    bool no_pre_norm;      /* OLMo2: attention and the feed-forward block see the stream as it is */
+    bool post_norm;        /* Gemma, OLMo2: what they give is normed before it is added */
+    float gain_offset;     /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
 
+    bool
+        biases; /* GPT-NeoX: of all matrices of the feed-forward block, and of attention unless attention_bias is false */
     bool qkv_bias_always; /* Qwen2: q, k, v carry biases whatever the configuration says */
     bool attention_bias_option, mlp_bias_option; /* attention_bias, mlp_bias may be true */
     bool qkv_bias_option;                        /* StableLM: use_qkv_bias, of q, k and v alone */
@@ -105,9 +112,10 @@ struct architecture {
     uint32_t
         default_window_period; /* Gemma: each so many layers the last does not slide; layer_types may say otherwise */
     bool sliding_rope;         /* Gemma 3: layers that slide rotate by rope_local_base_freq */
-    bool partial_rotary;   /* partial_rotary_factor may be below 1 */
-    double default_rotary; /* without it; 0: 1 */
-    double default_theta;  /* without rope_theta; 0: 10000 */
+    bool partial_rotary;                /* partial_rotary_factor may be below 1 */
+    double default_rotary;              /* without it; 0: 1 */
+    double default_theta;               /* without rope_theta; 0: 10000 */
+    const char *theta_key, *rotary_key; /* what config.json may call these two; NULL: as Llama */
 
     const char *experts_key;    /* what config.json calls the number of experts; NULL: dense */
     const char *expert_ffn_key; /* and the width of one */
@@ -150,6 +158,9 @@ char *layers_name(
 /* The name of a matrix of one expert (layers_role_is_expert). Returns out. */
 char *layers_expert_name(char *out, uint64_t out_bytes, const struct architecture *architecture,
     enum role role, uint32_t layer, uint32_t expert);
+
+/* The fused matrix that a role is rows of in an architecture, or NULL. */
+const struct fused_rows *layers_fused(const struct architecture *architecture, enum role role);
 
 /* The tensors of one model, bound to their roles. A tied model has one tensor in ROLE_EMBEDDING and ROLE_HEAD. */
 struct model_tensors {

@@ -227,14 +227,12 @@ static enum status run(struct probes *probes, const struct decoder_layer *layer,
         .k = probes->k,
         .v = probes->v,
         .out = probes->mixed};
+    const struct decoder_buffers buffers = {probes->x, probes->normed, probes->gate, probes->up, NULL};
     uint64_t tokens = count * probes->length, bad;
     enum status status;
 
     turn(probes, index);
-    status = decoder_add_attention(layer, &call, probes->x, probes->normed, err);
-    if (!status)
-        status =
-            decoder_add_mlp(layer, probes->x, probes->normed, probes->gate, probes->up, NULL, tokens, err);
+    status = decoder_run(layer, &call, &buffers, err);
     if (status || decoder_finite(probes->x, tokens * probes->config->hidden, &bad)) return status;
     return fail(err, ERR_NUMERIC, "layer %" PRIu32 ": an activation is not finite", layer->index);
 }

@@ -171,7 +171,10 @@ static enum status run_gate_up(const struct step *step, struct error *err)
     struct stream *stream = step->stream;
     enum status status = add_output(step, stream->start, WALK_O, ROLE_O, stream->middle, err);
 
-    return status || !step->shown ? status : norm_input(step, ROLE_MLP_NORM, ROLE_GATE, err);
+    if (status || !step->shown) return status;
+    if (step->walk->config->parallel_residual)
+        status = walk_read(stream->start, &step->block, step->walk->config->hidden, stream->x, err);
+    return status ? status : norm_input(step, ROLE_MLP_NORM, ROLE_GATE, err);
 }
 
 static enum status run_down(const struct step *step, struct error *err)
@@ -180,12 +183,16 @@ static enum status run_down(const struct step *step, struct error *err)
     struct stream *stream = step->stream;
     const struct walk_block *block = &step->block;
     uint64_t cols = walk_stage_cols(walk->config, WALK_DOWN);
-    enum status status = walk_read(stream->middle, block, walk->config->hidden, stream->x, err);
+    bool parallel = walk->config->parallel_residual;
+    struct spill *seen = parallel ? stream->start : stream->middle;
+    enum status status = walk_read(seen, block, walk->config->hidden, stream->x, err);
 
     if (!status)
         status = decoder_norm(&step->layer, walk->normed, stream->x, block->tokens, ROLE_MLP_NORM, err);
     if (!status)
         status = decoder_gate(&step->layer, stream->input, walk->beside, walk->normed, block->tokens, err);
+    if (!status && parallel) /* what down is added to */
+        status = walk_read(stream->middle, block, walk->config->hidden, stream->x, err);
     if (!status) status = check(step, stream->input, cols, "input of", ROLE_DOWN, err);
     return status ? status : walk_write(stream->wide, block, cols, stream->input, err);
 }

@@ -705,6 +705,15 @@ QWEN3_MOE = {**QWEN3, "architectures": ["Qwen3MoeForCausalLM"],
              "norm_topk_prob": True, "decoder_sparse_step": 1,
              "mlp_only_layers": []}
 
+NEOX = {
+    "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox",
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "vocab_size": 97, "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5, "max_position_embeddings": 128,
+    "rotary_pct": 0.25, "rotary_emb_base": 500.0,
+    "use_parallel_residual": True, "tie_word_embeddings": False,
+    "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"}
+
 
 def rope(theta=500.0, **scaling):
     return {"rope_theta": theta, "rope_scaling": scaling}
@@ -791,6 +800,12 @@ LOGITS = {
     "mixtral": (MIXTRAL, 32, {"greedy": True}),
     "qwen2-moe": (QWEN2_MOE, 32, {"greedy": True}),
     "qwen3-moe": (QWEN3_MOE, 32, {"greedy": True}),
+    "neox": (NEOX, 32, {"greedy": True}),
+    "neox-serial": (
+        {**NEOX, "num_attention_heads": 4, "use_parallel_residual": False,
+         "rotary_pct": 1.0, "hidden_act": "gelu_new", "attention_bias": False,
+         "tie_word_embeddings": True, "torch_dtype": "float16"}, 24,
+        {"rewrite_config": True}),
 }
 
 
@@ -803,7 +818,7 @@ def random_weights(model, seed):
 
     out = {}
     for name, old in sorted(model.state_dict().items()):
-        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+        if name in ("lm_head.weight", "embed_out.weight") and model.config.tie_word_embeddings:
             continue
         # One generator per tensor: adding a tensor leaves the others alone.
         rng = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
@@ -826,6 +841,8 @@ def as_stored(weights, config):
     gate, up, down = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
     out = {}
     for name, value in weights.items():
+        if config["model_type"] == "gpt_neox" and name == "lm_head.weight":
+            name = "embed_out.weight"
         if mixtral:
             name = name.replace(".mlp.", ".block_sparse_moe.")
         base, _, last = name.rpartition(".")

@@ -283,7 +283,7 @@ static void test_bad_gemma(void)
     REFUSE(ERR_UNSUPPORTED, "attn_logit_softcapping", GEMMA3, {"attn_logit_softcapping", "50"});
     REFUSE(ERR_FORMAT, "final_logit_softcapping", GEMMA3, {"final_logit_softcapping", "-30"});
     REFUSE(ERR_FORMAT, "query_pre_attn_scalar", GEMMA3, {"query_pre_attn_scalar", "0"});
-    REFUSE(ERR_UNSUPPORTED, "hidden_activation gelu", GEMMA3, {"hidden_activation", "\"gelu\""});
+    REFUSE(ERR_UNSUPPORTED, "hidden_activation relu", GEMMA3, {"hidden_activation", "\"relu\""});
     REFUSE(ERR_UNSUPPORTED, "use_bidirectional_attention", GEMMA3, {"use_bidirectional_attention", "true"});
     REFUSE(ERR_FORMAT, "sliding_window_pattern", GEMMA3, {"sliding_window_pattern", "0"});
     REFUSE(ERR_FORMAT, "sliding_window is null", GEMMA3, {"sliding_window", "null"});
@@ -490,7 +490,7 @@ static void test_unknown(void)
     REFUSE_VALUES("architectures", "\"LlamaForCausalLM\"", "[]", "[7]", "null", "{}",
         "[\"LlamaForCausalLM\", \"LlamaForCausalLM\"]");
     REFUSE(ERR_UNSUPPORTED, "model_type", {"model_type", "\"mistral\""});
-    REFUSE(ERR_UNSUPPORTED, "gelu", {"hidden_act", "\"gelu\""});
+    REFUSE(ERR_UNSUPPORTED, "relu", {"hidden_act", "\"relu\""});
     REFUSE(ERR_FORMAT, "hidden_act", {"hidden_act", "1"});
     REFUSE(ERR_UNSUPPORTED, "gptq", {"quantization_config", "{\"quant_method\": \"gptq\", \"bits\": 4}"});
     REFUSE(ERR_UNSUPPORTED, "quantization_config", {"quantization_config", "{}"});

@@ -27,6 +27,15 @@ enum { OPERATIONS_LIMIT = 100000 }; /* a loop that never succeeds is a bug of th
 
 static const char *folder;
 
+/* A name in the folder of the test; until the next call. */
+static const char *place_of(const char *name)
+{
+    static char path[512];
+
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
 /* ---- the outputs ---- */
 
 static enum status create_nbl(struct writer **out, const char *path, struct error *err)
@@ -34,13 +43,26 @@ static enum status create_nbl(struct writer **out, const char *path, struct erro
     return nbl_writer_create(out, path, true, err);
 }
 
-static enum status create_gguf(struct writer **out, const char *path, struct error *err)
+static enum status start_gguf(struct writer **out, const char *path, uint64_t split_bytes, struct error *err)
 {
-    const struct gguf_writer_options options = {.force = true, .file_type = GGUF_TYPES_FILE_ANY};
+    const struct gguf_writer_options options = {
+        .force = true, .split_bytes = split_bytes, .file_type = GGUF_TYPES_FILE_ANY};
     struct metadata_builder metadata = {0};
 
     metadata_builder_text(&metadata, "general.architecture", "none");
     return gguf_writer_create(out, path, &options, &metadata, err);
+}
+
+static enum status create_gguf(struct writer **out, const char *path, struct error *err)
+{
+    return start_gguf(out, path, 0, err);
+}
+
+/* One part, larger than all there is. */
+static enum status create_parts(struct writer **out, const char *path, struct error *err)
+{
+    (void)path;
+    return start_gguf(out, place_of("parts.gguf"), 1 << 20, err);
 }
 
 static enum status create_folder(struct writer **out, const char *path, struct error *err)
@@ -55,16 +77,8 @@ static const struct target {
     enum status (*create)(struct writer **out, const char *path, struct error *err);
 } nbl = {"out.nbl", "out.nbl", true, false, create_nbl},
   gguf = {"out.gguf", "out.gguf", false, false, create_gguf},
+  parts = {"parts-00001-of-00001.gguf", "parts-00001-of-00001.gguf", false, false, create_parts},
   shards = {"out", "out/model.safetensors", false, true, create_folder};
-
-/* A name in the folder of the test; until the next call. */
-static const char *place_of(const char *name)
-{
-    static char path[512];
-
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
 
 /* ---- a tiny conversion that uses everything ---- */
 
@@ -237,6 +251,7 @@ static struct job {
     {.input = 0, .target = &nbl, .workers = 1},
     {.input = 1, .target = &nbl, .workers = 2},
     {.input = 1, .target = &gguf, .workers = 1},
+    {.input = 1, .target = &parts, .workers = 1},
     {.input = 1, .target = &shards, .workers = 1},
 };
 enum { JOBS = sizeof jobs / sizeof *jobs };

@@ -18,7 +18,10 @@
 
 static struct model_config config_of(uint32_t layers, uint32_t kv_heads)
 {
-    return (struct model_config){.layers = layers, .heads = 32, .kv_heads = kv_heads};
+    return (struct model_config){.architecture = layers_architecture("LlamaForCausalLM", 16),
+        .layers = layers,
+        .heads = 32,
+        .kv_heads = kv_heads};
 }
 
 /* A letter per layer: the type of its v or down. */
@@ -268,10 +271,29 @@ static void test_misplaced(void)
     check_refused(options, "--imatrix is for method rtn");
 }
 
+/* q, k and v of Phi-3 are one matrix to llama-quantize, which has the type of v; gate and up, one matrix too, need no rule. */
+static void test_fused(void)
+{
+    static const char *const names[] = {"q2_k", "q3_k_m", "q4_k_s", "q4_k_m", "q5_k_m", "iq4_xs"};
+    struct model_config plain = config_of(16, 4), fused = plain;
+    char v[128];
+    fused.architecture = layers_architecture("Phi3ForCausalLM", 15);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        strcpy(v, letters(names[i], ROLE_V, plain, true));
+        CU_ASSERT_STRING_EQUAL(letters(names[i], ROLE_Q, fused, true), v);
+        CU_ASSERT_STRING_EQUAL(letters(names[i], ROLE_K, fused, true), v);
+        CU_ASSERT_STRING_EQUAL(letters(names[i], ROLE_V, fused, true), v);
+        CU_ASSERT_STRING_NOT_EQUAL(letters(names[i], ROLE_Q, plain, true), v);
+        strcpy(v, letters(names[i], ROLE_GATE, fused, true));
+        CU_ASSERT_STRING_EQUAL(letters(names[i], ROLE_UP, fused, true), v);
+    }
+}
+
 int main(void)
 {
     static const struct test_case cases[] = {
         {"rules", test_rules},
+        {"fused matrices", test_fused},
         {"special matrices", test_special_matrices},
         {"names", test_names},
         {"plan", test_plan},
