@@ -1,4 +1,4 @@
-/* Reading files, looking at paths, CRC-32. Writing is in file_output.c, gzip in file_gzip.c. */
+/* Reading files, looking at paths. Writing is in file_output.c, gzip in file_gzip.c, CRC-32 in file_crc.c. */
 #include "base/file.h"
 
 #include <errno.h>
@@ -9,7 +9,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include "base/checked.h"
 #include "base/memory.h"
@@ -203,17 +202,4 @@ enum status file_join(
     if (folder_bytes > 0 && folder[folder_bytes - 1] != '/') (*out)[folder_bytes++] = '/';
     memcpy(*out + folder_bytes, name, name_bytes);
     return OK;
-}
-
-/* ---- checksums ---- */
-
-uint32_t file_crc32(uint32_t crc, const void *bytes, uint64_t count)
-{
-    if (count == 0) return crc; /* zlib takes a NULL buffer for "give me the start value" */
-    return (uint32_t)crc32_z(crc, bytes, count);
-}
-
-uint32_t file_crc32_combine(uint32_t crc_a, uint32_t crc_b, uint64_t bytes_b)
-{
-    return (uint32_t)crc32_combine64(crc_a, crc_b, (int64_t)bytes_b);
 }

@@ -157,16 +157,17 @@ enum status container_interleave(
 }
 
 static enum status check_split(const struct container *container, const struct reader_entry *entry,
-    const struct container_part *parts, unsigned count, struct error *err)
+    const struct container_part *parts, unsigned count, uint64_t turn, struct error *err)
 {
     const struct tensor *tensor = &entry->tensor;
     uint64_t rows = 0;
 
     for (unsigned i = 0; i < count; i++)
-        rows += parts[i].rows;
-    if (tensor->rank != 2 || tensor->shape[0] != rows)
-        return fail(err, ERR_FORMAT, "tensor %s: is no matrix of the %" PRIu64 " rows of its parts",
-            tensor->name, rows);
+        rows += turn && (parts[i].rows != parts[0].rows || parts[i].rows % turn) ? tensor->shape[0] + 1
+                                                                                 : parts[i].rows;
+    if (tensor->rank < 1 || tensor->rank > 2 || tensor->shape[0] != rows)
+        return fail(
+            err, ERR_FORMAT, "tensor %s: its rows are not those of its %u parts", tensor->name, count);
     if (tensor->storage == STORAGE_TILES || entry->head || entry->compute || entry->packed ||
         entry->foreign || container->records_checksums)
         return fail(
@@ -174,28 +175,59 @@ static enum status check_split(const struct container *container, const struct r
     return OK;
 }
 
+/* Rows that lie a run at a time. */
+static enum status read_turns(struct container *container, const struct reader_entry *entry, uint64_t offset,
+    uint8_t *buffer, uint64_t count, struct error *err)
+{
+    enum status status = OK;
+
+    for (uint64_t done = 0, part; done < count && !status; done += part) {
+        const uint64_t at = offset + done, within = at % entry->run, left = entry->run - within;
+        part = left < count - done ? left : count - done;
+        status = file_read_at(container->files[entry->file].file,
+            entry->offset + at / entry->run * entry->stride + within, buffer + done, part, err);
+    }
+    return status;
+}
+
+/* What part of a fused tensor an entry becomes; *offset moves on to the next part. */
+static void become_part(
+    struct reader_entry *entry, uint64_t *offset, uint64_t rows, unsigned count, uint64_t turn)
+{
+    struct tensor *tensor = &entry->tensor;
+    const uint64_t row_bytes = tensor->shape[0] ? tensor->bytes / tensor->shape[0] : 0;
+
+    entry->offset = *offset;
+    tensor->shape[0] = rows;
+    tensor->elements = rows * (tensor->rank == 2 ? tensor->shape[1] : 1);
+    tensor->bytes = rows * row_bytes;
+    if (turn && tensor->bytes) {
+        entry->run = turn * row_bytes;
+        entry->stride = count * entry->run;
+        entry->compute = read_turns;
+    }
+    *offset += turn ? turn * row_bytes : tensor->bytes;
+}
+
 enum status container_split(struct container *container, uint64_t index, const struct container_part *parts,
-    unsigned count, struct error *err)
+    unsigned count, uint64_t turn, struct error *err)
 {
     struct reader_entry whole = container->entries[index], *entries;
-    enum status status = check_split(container, &whole, parts, count, err);
-    uint64_t row_bytes;
+    enum status status = check_split(container, &whole, parts, count, turn, err);
+    uint64_t offset = whole.offset;
 
     if (!status)
         status = memory_grow(&container->entries, &container->entry_capacity,
             container->entry_count + count - 1, sizeof whole, err);
     if (status) return status;
-    row_bytes = whole.tensor.shape[0] ? whole.tensor.bytes / whole.tensor.shape[0] : 0;
     entries = container->entries + index;
     memmove(entries + count, entries + 1, (container->entry_count - index - 1) * sizeof whole);
     container->entry_count += count - 1;
     for (unsigned i = 0; i < count; i++) {
         entries[i] = whole;
-        entries[i].tensor.shape[0] = parts[i].rows;
-        entries[i].tensor.elements = parts[i].rows * whole.tensor.shape[1];
-        entries[i].tensor.bytes = parts[i].rows * row_bytes;
-        whole.offset += entries[i].tensor.bytes;
+        become_part(&entries[i], &offset, parts[i].rows, count, turn);
     }
+    if (turn) container->has_gaps = true; /* no tensor's bytes follow those of another */
     for (unsigned i = 0; i < count && !status; i++)
         status = container_rename(container, index + i, parts[i].name, err);
     return status;

@@ -372,6 +372,7 @@ static enum status deal(struct gguf_writer *writer, uint64_t split_pairs, struct
     uint64_t head = HEADER_BYTES + writer->metadata.count + split_pairs, data = 0, end;
     enum status status = add_part(writer, 0, err);
 
+    if (status) return status;
     for (uint64_t i = 0; i < writer->tensor_count && !status; i++) {
         struct gguf_tensor *tensor = &writer->tensors[i];
         const uint64_t record = record_bytes(tensor);
@@ -472,6 +473,7 @@ static enum status begin(struct writer *base, struct error *err)
     metadata_builder_u32(&writer->metadata, "general.quantization_version", QUANTIZATION_VERSION);
     status = add_provenance(writer, err);
     if (writer->options.split_bytes) add_split(&split, 0, 0, 0);
+    if (!status) status = metadata_builder_status(&split, err);
     if (!status) status = metadata_builder_status(&writer->metadata, err);
     if (!status) status = deal(writer, split.count, err);
     if (!status) status = share_metadata(writer, err);

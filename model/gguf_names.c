@@ -58,7 +58,7 @@ bool gguf_names_role(const char *name, enum role *role, uint32_t *layer)
     const char *suffix = after_layer(name, layer);
 
     for (int i = suffix ? ROLE_PER_LAYER : 0; i < (suffix ? ROLE_COUNT : ROLE_PER_LAYER); i++) {
-        if (strcmp(suffix ? suffix : name, names[i]) != 0) continue;
+        if (!names[i] || strcmp(suffix ? suffix : name, names[i]) != 0) continue;
         *role = (enum role)i;
         return true;
     }
@@ -102,7 +102,8 @@ const struct fused_rows *gguf_names_fused(const struct container *container,
 
     for (unsigned i = 0; suffix && i < architecture->fused_count; i++) {
         const struct fused_rows *fused = &architecture->fused[i];
-        if (strcmp(suffix, fused->gguf) == 0 && !gguf_names_find(container, fused->parts[0], *layer))
+        if (fused->gguf && strcmp(suffix, fused->gguf) == 0 &&
+            !gguf_names_find(container, fused->parts[0], *layer))
             return fused;
     }
     return NULL;

@@ -289,6 +289,12 @@ static enum status refuse_places(const struct quantize_options *options, struct 
 static enum status suit_model(struct settings *settings, const struct quantize_options *options,
     const struct architecture *architecture, const struct report *report, struct error *err)
 {
+    if (architecture->experts_key && settings->calibrated)
+        return fail(err, ERR_UNSUPPORTED,
+            "%s has a mixture of experts, whose inputs calibration does not see yet: use --method rtn, "
+            "without "
+            "--imatrix",
+            architecture->name);
     if (!architecture->post_norm || settings->method.correction != CORRECTION_RESIDUAL) return OK;
     if (options->correction)
         return fail(err, ERR_UNSUPPORTED,

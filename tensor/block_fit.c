@@ -1,5 +1,5 @@
-/* See block_fit.h. A bundle of eight sub-blocks is fitted at a time, one to a lane (tensor/kernels/block_lanes.h): of a large block, its
- * sub-blocks; else eight blocks.
+/* See block_fit.h. A bundle of BLOCK_LANES sub-blocks is fitted at a time, one to a lane (tensor/kernels/block_lanes.h): those of one
+ * block or two, or as many blocks where a block is a sub-block.
  *
  * 1. Each sub-block gets the best line of its own: from several first guesses codes are rounded and the line is fitted to them by least
  *    squares, over and over for the best.
@@ -15,7 +15,7 @@
 #include "tensor/dtype.h"
 #include "tensor/kernels/kernels.h"
 
-enum { BUNDLES_MOST = BLOCK_SUBS_MOST / BLOCK_LANES, HALVES_MOST = 16 };
+enum { BUNDLE_WEIGHTS = BLOCK_LANES * BLOCK_LANE_WEIGHTS, SUBS_LEAST = 8, HALVES_MOST = 16 };
 
 /* How much is tried: less where nothing is known of the inputs, so that conversion keeps up with the disk. */
 struct effort {
@@ -95,6 +95,7 @@ static struct block_grid grid_of(enum block_type type, const struct effort *effo
 
 /* ---- a bundle ---- */
 
+/* Blocks, or sub-blocks of as many blocks; lanes beyond the last hold zeros. */
 struct bundle {
     enum block_type type;
     const struct block_form *form;
@@ -104,7 +105,15 @@ struct bundle {
     float steps[BLOCK_LANES], offsets[BLOCK_LANES]; /* the best lines */
 };
 
-/* 1 / the greatest importance of each of `count` stretches, or all importances 1 if it is 0. */
+/* Weights as they come: `count` pieces of `n`, one after the other. Importance lies beside the weights, or is that of one piece for
+ * all. */
+struct source {
+    const float *weights, *importance;
+    uint32_t count, n;
+    bool shared;
+};
+
+/* 1 / the greatest importance of a piece, or all importances 1 if it is 0. */
 static float part_of(const float *importance, uint32_t n)
 {
     float most;
@@ -112,16 +121,40 @@ static float part_of(const float *importance, uint32_t n)
     return most > 0x1p-100f ? 1 / most : 0;
 }
 
-/* Weights [BLOCK_LANES][n] into lanes; parts [BLOCK_LANES]: part_of the block of each. False if one is too large, or not finite. */
-static bool gather(struct bundle *bundle, enum block_type type, const float *weights, const float *importance,
-    const float *parts)
+/* `count` pieces of `n` floats, the first again and again if there is but one of them, and zeros after them. */
+static void pad(float out[BUNDLE_WEIGHTS], const float *in, uint32_t count, uint32_t n, bool one)
 {
+    memset(out, 0, BUNDLE_WEIGHTS * sizeof *out);
+    for (uint32_t i = 0; i < count; i++)
+        memcpy(out + i * n, in + (one ? 0 : i * n), n * sizeof *out);
+}
+
+/* A bundle of what one piece and the next are cut into. False if a weight is too large, or not finite. */
+static bool gather(struct bundle *bundle, enum block_type type, const struct source *source)
+{
+    const uint32_t sub = block_form(type)->sub, cut = source->n / sub, room = BLOCK_LANES / cut;
+    const float *weights = source->weights, *importance = source->importance;
+    float padded[2][BUNDLE_WEIGHTS], parts[BLOCK_LANES] = {0};
     bool within;
     bundle->type = type;
     bundle->form = block_form(type);
     bundle->effort = importance ? &searches[type].weighted : &searches[type].plain;
     bundle->grid = grid_of(type, bundle->effort);
-    kernels()->block_gather(&bundle->lanes, &within, weights, importance, parts, bundle->grid.n);
+    for (uint32_t lane = 0; importance && lane < source->count * cut; lane++) {
+        if (lane % cut || (lane && source->shared))
+            parts[lane] = parts[lane - 1];
+        else
+            parts[lane] = part_of(importance + lane * sub, source->n);
+    }
+    if (source->count < room) {
+        pad(padded[0], weights, source->count, source->n, false);
+        weights = padded[0];
+    }
+    if (importance && (source->count < room || source->shared)) {
+        pad(padded[1], importance, source->count, source->n, source->shared);
+        importance = padded[1];
+    }
+    kernels()->block_gather(&bundle->lanes, &within, weights, importance, parts, sub);
     return within;
 }
 
@@ -178,7 +211,8 @@ static void choose_halves(struct bundle *bundle)
 }
 
 /* Up to BLOCK_LANES blocks. False if a line does not fit half precision. An offset too small for it is none. */
-static bool fit_small(struct block_parts *out, struct bundle *bundle, const float *weights, uint32_t blocks)
+static bool fit_small(
+    struct block_parts *out, uint64_t apart, struct bundle *bundle, const float *weights, uint32_t blocks)
 {
     uint16_t d[BLOCK_LANES], m[BLOCK_LANES] = {0};
     uint8_t codes[BLOCK_LANES][BLOCK_LANE_WEIGHTS];
@@ -191,12 +225,12 @@ static bool fit_small(struct block_parts *out, struct bundle *bundle, const floa
         fits = round_lanes(m, bundle->offsets, blocks) && fits;
     }
     kernels()->block_codes(codes[0], &bundle->grid, weights, bundle->steps, bundle->offsets, blocks);
-    for (uint32_t lane = 0; fits && lane < blocks; lane++) {
-        out[lane].d = d[lane];
-        out[lane].m = m[lane];
-        out[lane].scale[0] = 1;
-        out[lane].min[0] = 0;
-        memcpy(out[lane].codes, codes[lane], sizeof codes[lane]);
+    for (uint32_t lane = 0; fits && lane < blocks; lane++, out += apart) {
+        out->d = d[lane];
+        out->m = m[lane];
+        out->scale[0] = 1;
+        out->min[0] = 0;
+        memcpy(out->codes, codes[lane], sizeof codes[lane]);
     }
     return fits;
 }
@@ -209,23 +243,38 @@ struct scales {
     int16_t scale[BLOCK_SUBS_MOST];
     uint8_t min[BLOCK_SUBS_MOST];
     double error;
+    bool stuck; /* d or m would not fit any more */
 };
 
-/* Choose scale and min of every lane, sub-blocks first .. first + BLOCK_LANES - 1; the error is added. Where it is not the last
- * choice, the nearest will do. */
-static void choose_integers(struct scales *scales, const struct bundle *bundle, uint32_t first, bool last)
+/* Choose scale and min of every lane, for d and m of the same. Where it is not the last choice, the nearest will do. */
+static void choose_integers(
+    struct block_integers *out, struct block_halves *halves, const struct bundle *bundle, bool last)
 {
-    struct block_halves halves = {.d = scales->d, .m = scales->m};
+    halves->reach = last ? bundle->effort->reach : 0;
+    halves->reach_min = last && bundle->form->min_most ? 1 : 0;
+    memcpy(halves->steps, bundle->steps, sizeof halves->steps);
+    memcpy(halves->offsets, bundle->offsets, sizeof halves->offsets);
+    kernels()->block_choose(out, &bundle->grid, &bundle->lanes, halves);
+}
+
+/* The same for whole blocks, and their errors. */
+static void choose_scales(struct scales *scales, uint32_t blocks, const struct bundle *bundle, bool last)
+{
+    const uint32_t subs = bundle->form->subs;
+    struct block_halves halves = {0};
     struct block_integers integers;
-    halves.reach = last ? bundle->effort->reach : 0;
-    halves.reach_min = last && bundle->form->min_most ? 1 : 0;
-    memcpy(halves.steps, bundle->steps, sizeof halves.steps);
-    memcpy(halves.offsets, bundle->offsets, sizeof halves.offsets);
-    kernels()->block_choose(&integers, &bundle->grid, &bundle->lanes, &halves);
-    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
-        scales->scale[first + lane] = (int16_t)integers.scale[lane];
-        scales->min[first + lane] = (uint8_t)integers.min[lane];
-        scales->error += (double)integers.error[lane];
+    for (uint32_t lane = 0; lane < blocks * subs; lane++) {
+        halves.d[lane] = scales[lane / subs].d;
+        halves.m[lane] = scales[lane / subs].m;
+    }
+    choose_integers(&integers, &halves, bundle, last);
+    for (uint32_t i = 0; i < blocks; i++) {
+        scales[i].error = 0;
+        for (uint32_t sub = 0; sub < subs; sub++) {
+            scales[i].scale[sub] = (int16_t)integers.scale[i * subs + sub];
+            scales[i].min[sub] = (uint8_t)integers.min[i * subs + sub];
+            scales[i].error += (double)integers.error[i * subs + sub];
+        }
     }
 }
 
@@ -234,24 +283,19 @@ struct normal {
     double dd, dm, mm, dx, mx;
 };
 
-static void add_normal(
-    struct normal *normal, const struct bundle *bundle, const struct scales *scales, uint32_t first)
+static struct normal normal_of(
+    const struct scales *scales, const struct block_sums *sums, uint32_t first, uint32_t subs)
 {
-    float steps[BLOCK_LANES], offsets[BLOCK_LANES];
-    struct block_sums sums;
-    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
-        steps[lane] = scales->d * (float)scales->scale[first + lane];
-        offsets[lane] = -(scales->m * (float)scales->min[first + lane]);
+    struct normal normal = {0};
+    for (uint32_t sub = 0; sub < subs; sub++) {
+        const double scale = scales->scale[sub], min = scales->min[sub];
+        normal.dd += scale * scale * (double)sums->wll[first + sub];
+        normal.dm -= scale * min * (double)sums->wl[first + sub];
+        normal.mm += min * min * (double)sums->w[first + sub];
+        normal.dx += scale * (double)sums->wlx[first + sub];
+        normal.mx -= min * (double)sums->wx[first + sub];
     }
-    kernels()->block_sums(&sums, &bundle->grid, &bundle->lanes, steps, offsets);
-    for (uint32_t lane = 0; lane < BLOCK_LANES; lane++) {
-        const double scale = scales->scale[first + lane], min = scales->min[first + lane];
-        normal->dd += scale * scale * (double)sums.wll[lane];
-        normal->dm -= scale * min * (double)sums.wl[lane];
-        normal->mm += min * min * (double)sums.w[lane];
-        normal->dx += scale * (double)sums.wlx[lane];
-        normal->mx -= min * (double)sums.wx[lane];
-    }
+    return normal;
 }
 
 /* d and m anew; as they are where the equations say nothing. */
@@ -269,21 +313,42 @@ static void solve(struct scales *scales, const struct normal *normal)
     scales->m = m > 0 ? rounded((float)m) : 0;
 }
 
-/* d that brings the largest step to the end of the scales' range, but for what a choice may reach beyond it, and dmin likewise. */
-static void first_guess(struct scales *scales, const struct bundle *bundles, uint32_t count)
+/* Fit d and m of every block to the codes its scales give. */
+static void improve(struct scales *scales, uint32_t blocks, const struct bundle *bundle)
 {
-    const struct block_form *form = bundles->form;
+    const uint32_t subs = bundle->form->subs;
+    float steps[BLOCK_LANES] = {0}, offsets[BLOCK_LANES] = {0};
+    struct block_sums sums;
+    for (uint32_t lane = 0; lane < blocks * subs; lane++) {
+        const struct scales *of = &scales[lane / subs];
+        steps[lane] = of->d * (float)of->scale[lane % subs];
+        offsets[lane] = -(of->m * (float)of->min[lane % subs]);
+    }
+    kernels()->block_sums(&sums, &bundle->grid, &bundle->lanes, steps, offsets);
+    for (uint32_t i = 0; i < blocks; i++) {
+        const struct normal normal = normal_of(&scales[i], &sums, i * subs, subs);
+        solve(&scales[i], &normal);
+        if (isfinite(scales[i].d) && isfinite(scales[i].m)) continue;
+        scales[i].stuck = true;
+        scales[i].d = scales[i].m = 0;
+    }
+}
+
+/* d that brings the largest step to the end of the scales' range, but for what a choice may reach beyond it, and dmin likewise. False:
+ * it does not fit half precision. */
+static bool first_guess(struct scales *scales, const struct bundle *bundle, uint32_t first)
+{
+    const struct block_form *form = bundle->form;
     float step = 0, offset = 0;
-    for (uint32_t i = 0; i < count * BLOCK_LANES; i++) {
-        const struct bundle *bundle = &bundles[i / BLOCK_LANES];
-        const uint32_t lane = i % BLOCK_LANES;
+    for (uint32_t lane = first; lane < first + form->subs; lane++) {
         if (fabsf(bundle->steps[lane]) > fabsf(step)) step = bundle->steps[lane];
         if (-bundle->offsets[lane] > offset) offset = -bundle->offsets[lane];
     }
     const int32_t end =
-        form->scale_least < 0 ? form->scale_least + (int32_t)bundles->effort->reach - 1 : form->scale_most;
+        form->scale_least < 0 ? form->scale_least + (int32_t)bundle->effort->reach - 1 : form->scale_most;
     scales->d = rounded(step / (float)end);
     scales->m = form->min_most ? rounded(offset / (float)form->min_most) : 0;
+    return isfinite(scales->d) && isfinite(scales->m);
 }
 
 static void finish(
@@ -302,88 +367,98 @@ static void finish(
     kernels()->block_codes(out->codes, &bundle->grid, weights, steps, offsets, bundle->form->subs);
 }
 
-/* One block of `count` bundles. */
-static bool fit_large(struct block_parts *out, struct bundle *bundles, uint32_t count, const float *weights)
+/* The blocks of a bundle. False if one does not fit half precision. */
+static bool fit_large(
+    struct block_parts *out, uint64_t apart, struct bundle *bundle, const float *weights, uint32_t blocks)
 {
-    struct scales scales = {0}, best = {.error = INFINITY};
-    for (uint32_t i = 0; i < count; i++)
-        search(&bundles[i]);
-    first_guess(&scales, bundles, count);
-    if (!isfinite(scales.d) || !isfinite(scales.m)) return false;
-    for (uint32_t left = bundles->effort->rounds; left--;) {
-        struct normal normal = {0};
-        scales.error = 0;
-        for (uint32_t i = 0; i < count; i++)
-            choose_integers(&scales, &bundles[i], i * BLOCK_LANES, left <= 0);
-        if (scales.error < best.error) best = scales;
-        if (left == 0) break;
-        for (uint32_t i = 0; i < count; i++)
-            add_normal(&normal, &bundles[i], &scales, i * BLOCK_LANES);
-        solve(&scales, &normal);
-        if (!isfinite(scales.d) || !isfinite(scales.m)) break;
+    struct scales now[BLOCK_LANES / SUBS_LEAST] = {{0}}, best[BLOCK_LANES / SUBS_LEAST];
+    search(bundle);
+    for (uint32_t i = 0; i < blocks; i++) {
+        if (!first_guess(&now[i], bundle, i * bundle->form->subs)) return false;
+        best[i].error = INFINITY;
     }
-    finish(out, bundles, &best, weights);
+    for (uint32_t left = bundle->effort->rounds; left--;) {
+        choose_scales(now, blocks, bundle, left == 0);
+        for (uint32_t i = 0; i < blocks; i++)
+            if (!now[i].stuck && now[i].error < best[i].error) best[i] = now[i];
+        if (left > 0) improve(now, blocks, bundle);
+    }
+    for (uint32_t i = 0; i < blocks; i++)
+        finish(out + i * apart, bundle, &best[i], weights + i * bundle->form->weights);
     return true;
 }
 
 /* ---- what block_fit.h offers ---- */
 
-/* One large block, or up to BLOCK_LANES small ones; *within: whether no weight is too large or not finite. */
-static bool fit_some(struct block_parts *out, enum block_type type, const float *weights,
-    const float *importance, uint32_t blocks, bool *within)
+/* Blocks that a bundle holds. */
+static uint32_t room_for(const struct block_form *form)
 {
-    const struct block_form *form = block_form(type);
-    const uint32_t count = form->subs == 1 ? 1 : form->subs / BLOCK_LANES;
-    struct bundle bundles[BUNDLES_MOST];
-    float parts[BLOCK_LANES], padded[2][BLOCK_LANES * BLOCK_LANE_WEIGHTS];
-    if (form->subs == 1 && blocks < BLOCK_LANES) {
-        memset(padded, 0, sizeof padded);
-        memcpy(padded[0], weights, blocks * form->weights * sizeof *weights);
-        if (importance) memcpy(padded[1], importance, blocks * form->weights * sizeof *importance);
-        weights = padded[0];
-        importance = importance ? padded[1] : NULL;
-    }
-    for (uint32_t lane = 0; importance && lane < BLOCK_LANES; lane++) {
-        if (form->subs == 1 || lane == 0)
-            parts[lane] = part_of(importance + (uint64_t)lane * form->weights, form->weights);
-        else
-            parts[lane] = parts[0];
-    }
-    *within = true;
-    for (uint32_t i = 0; i < count && *within; i++) {
-        const uint64_t first = (uint64_t)i * BLOCK_LANES * form->sub;
-        *within = gather(&bundles[i], type, weights + first, importance ? importance + first : NULL, parts);
-    }
-    if (!*within) return false;
-    return form->subs == 1 ? fit_small(out, bundles, weights, blocks)
-                           : fit_large(out, bundles, count, weights);
+    return BLOCK_LANES / form->subs;
+}
+
+/* At most as many blocks as a bundle holds. False if one does not fit. */
+static bool fit_some(
+    struct block_parts *out, uint64_t apart, enum block_type type, const struct source *source)
+{
+    struct bundle bundle;
+    if (!gather(&bundle, type, source)) return false;
+    return (bundle.form->subs == 1 ? fit_small : fit_large)(
+        out, apart, &bundle, source->weights, source->count);
 }
 
 bool block_fit(struct block_parts *out, enum block_type type, const float *weights, const float *importance)
 {
-    bool within;
-    return fit_some(out, type, weights, importance, 1, &within);
+    return block_fit_column(out, 1, type, weights, 1, importance) == 1;
 }
 
-void block_fit_sub(struct block_parts *parts, enum block_type type, uint32_t sub, const float *weights,
-    const float *importance)
+uint64_t block_fit_column(struct block_parts *out, uint64_t apart, enum block_type type, const float *weights,
+    uint64_t rows, const float *importance)
 {
     const struct block_form *form = block_form(type);
-    if (form->scale_least != form->scale_most) {
-        struct bundle bundle;
-        float padded[2][BLOCK_LANES * BLOCK_LANE_WEIGHTS] = {{0}}, part[BLOCK_LANES];
-        struct scales scales = {.d = dtype_f16_to_f32(parts->d), .m = dtype_f16_to_f32(parts->m)};
-        memcpy(padded[0], weights, form->sub * sizeof *weights);
-        if (importance) memcpy(padded[1], importance, form->sub * sizeof *importance);
-        for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
-            part[lane] = importance ? part_of(importance, form->sub) : 0;
-        gather(&bundle, type, padded[0], importance ? padded[1] : NULL, part);
-        search(&bundle);
-        choose_integers(&scales, &bundle, 0, true);
-        parts->scale[sub] = scales.scale[0];
-        parts->min[sub] = scales.min[0];
+    const uint64_t room = room_for(form);
+    for (uint64_t row = 0; row < rows; row += room) {
+        struct source source = {weights + row * form->weights, importance, 0, form->weights, true};
+        source.count = (uint32_t)(rows - row < room ? rows - row : room);
+        if (fit_some(out + row * apart, apart, type, &source)) continue;
+        while (
+            source.count > 1 && block_fit(out + row * apart, type, weights + row * form->weights, importance))
+            row++;
+        return row;
     }
-    block_fit_codes(parts, type, sub, weights);
+    return rows;
+}
+
+/* Scales and minima of one bundle. */
+static void fit_sub(struct block_parts *parts, uint64_t apart, enum block_type type, uint32_t sub,
+    const struct source *source)
+{
+    struct bundle bundle;
+    struct block_halves halves = {0};
+    struct block_integers integers;
+    gather(&bundle, type, source);
+    search(&bundle);
+    for (uint32_t i = 0; i < source->count; i++) {
+        halves.d[i] = dtype_f16_to_f32(parts[i * apart].d);
+        halves.m[i] = dtype_f16_to_f32(parts[i * apart].m);
+    }
+    choose_integers(&integers, &halves, &bundle, true);
+    for (uint32_t i = 0; i < source->count; i++) {
+        parts[i * apart].scale[sub] = (int16_t)integers.scale[i];
+        parts[i * apart].min[sub] = (uint8_t)integers.min[i];
+    }
+}
+
+void block_fit_sub(struct block_parts *parts, uint64_t apart, enum block_type type, uint32_t sub,
+    const float *weights, uint64_t rows, const float *importance)
+{
+    const struct block_form *form = block_form(type);
+    for (uint64_t row = 0; form->scale_least != form->scale_most && row < rows; row += BLOCK_LANES) {
+        struct source source = {weights + row * form->sub, importance, 0, form->sub, true};
+        source.count = (uint32_t)(rows - row < BLOCK_LANES ? rows - row : BLOCK_LANES);
+        fit_sub(parts + row * apart, apart, type, sub, &source);
+    }
+    for (uint64_t row = 0; row < rows; row++)
+        block_fit_codes(parts + row * apart, type, sub, weights + row * form->sub);
 }
 
 void block_fit_codes(struct block_parts *parts, enum block_type type, uint32_t sub, const float *weights)
@@ -414,25 +489,40 @@ static uint64_t fault_at(enum block_type type, const float *weights, const float
     return 0;
 }
 
+/* A row, or several that lie one after the other. */
+static bool fit_row(uint8_t *out, enum block_type type, const float *weights, uint64_t cols,
+    const float *importance, uint64_t *col)
+{
+    const struct block_form *form = block_form(type);
+    const uint32_t bytes = block_info(type)->bytes, room = room_for(form);
+    struct block_parts parts[BLOCK_LANES];
+    for (*col = 0; *col < cols; *col += (uint64_t)room * form->weights) {
+        const uint64_t left = (cols - *col) / form->weights;
+        const struct source source = {.weights = weights + *col,
+            .importance = importance ? importance + *col : NULL,
+            .count = left < room ? (uint32_t)left : room,
+            .n = form->weights};
+        if (!fit_some(parts, 1, type, &source)) {
+            *col += fault_at(type, source.weights, source.importance, source.count);
+            return false;
+        }
+        for (uint32_t i = 0; i < source.count; i++, out += bytes)
+            block_parts_put(out, type, &parts[i]);
+    }
+    return true;
+}
+
 bool block_fit_rows(uint8_t *out, enum block_type type, const float *weights, uint64_t rows, uint64_t cols,
     const float *importance, uint64_t *row, uint64_t *col)
 {
-    const struct block_form *form = block_form(type);
-    const uint32_t bytes = block_info(type)->bytes, most = form->subs == 1 ? BLOCK_LANES : 1;
-    struct block_parts parts[BLOCK_LANES];
-    for (*row = 0; *row < rows; ++*row, weights += cols) {
-        for (*col = 0; *col < cols; *col += (uint64_t)most * form->weights) {
-            const uint64_t left = (cols - *col) / form->weights;
-            const uint32_t blocks = left < most ? (uint32_t)left : most;
-            const float *part = importance ? importance + *col : NULL;
-            bool within;
-            if (!fit_some(parts, type, weights + *col, part, blocks, &within)) {
-                *col += fault_at(type, weights + *col, part, blocks);
-                return false;
-            }
-            for (uint32_t i = 0; i < blocks; i++, out += bytes)
-                block_parts_put(out, type, &parts[i]);
-        }
+    const uint64_t at_once = importance ? 1 : rows,
+                   bytes = cols / block_form(type)->weights * block_info(type)->bytes;
+    for (*row = 0; *row < rows; *row += at_once) {
+        if (fit_row(out + *row * bytes, type, weights + *row * cols, at_once * cols, importance, col))
+            continue;
+        *row += *col / cols;
+        *col %= cols;
+        return false;
     }
     return true;
 }

@@ -15,10 +15,17 @@
  * False if d or m does not fit half precision (weights that large). Weights too small for it become the smallest steps, or 0. */
 bool block_fit(struct block_parts *out, enum block_type type, const float *weights, const float *importance);
 
-/* With d and m as they are: choose scale, min and codes of one sub-block anew. weights, importance: [form->sub], importance may be
- * NULL. For types without integer scales: codes only. */
-void block_fit_sub(struct block_parts *parts, enum block_type type, uint32_t sub, const float *weights,
-    const float *importance);
+/* The same for the blocks of one place in several rows, many times as fast.
+ *   out      [rows] `apart` from each other
+ *   weights  [rows][form->weights]; importance [form->weights], of every row
+ * Returns how many fit before the first that does not: `rows` if all do. What lies behind it in `out` is undefined. */
+uint64_t block_fit_column(struct block_parts *out, uint64_t apart, enum block_type type, const float *weights,
+    uint64_t rows, const float *importance);
+
+/* With d and m as they are: choose scale, min and codes of one sub-block anew, in several rows. parts [rows] `apart` from each other;
+ * weights [rows][form->sub], finite; importance [form->sub] of every row, may be NULL. For types without integer scales: codes only. */
+void block_fit_sub(struct block_parts *parts, uint64_t apart, enum block_type type, uint32_t sub,
+    const float *weights, uint64_t rows, const float *importance);
 
 /* With everything as it is: the nearest code of every weight of a sub-block. weights [form->sub]. */
 void block_fit_codes(struct block_parts *parts, enum block_type type, uint32_t sub, const float *weights);

@@ -171,12 +171,11 @@ PLANE_INLINE void put_span(uint8_t *restrict block, const uint8_t *restrict code
 {
     const uint32_t bytes = span * width / 8, mask = (1u << width) - 1;
     for (uint32_t begin = 0; begin < weights; begin += span, block += bytes) {
-        for (uint32_t i = 0; i < bytes; i++) {
-            uint32_t byte = 0;
-            for (uint32_t part = 0; part < 8 / width; part++)
-                byte |= (codes[begin + part * bytes + i] >> shift & mask) << part * width;
-            block[i] = (uint8_t)(byte ^ flipped);
-        }
+        for (uint32_t i = 0; i < bytes; i++)
+            block[i] = (uint8_t)((codes[begin + i] >> shift & mask) ^ flipped);
+        for (uint32_t part = 1; part < 8 / width; part++)
+            for (uint32_t i = 0; i < bytes; i++)
+                block[i] ^= (uint8_t)((codes[begin + part * bytes + i] >> shift & mask) << part * width);
     }
 }
 

@@ -13,7 +13,7 @@
 
 #include "tensor/blocks.h"
 
-enum { BLOCK_SUBS_MOST = 16 };
+enum { BLOCK_SUBS_MOST = 16, BLOCK_SUB_MOST = 32 }; /* sub-blocks of a block; weights of one */
 
 /* What the blocks of a type are made of. */
 struct block_form {

@@ -78,13 +78,16 @@ static void store(
     }
 }
 
-/* Weights by place into the order of the row. */
-static void put_in_order(
-    const struct obs_plan *plan, float *out, const float *weights, const struct obs_cut *cut, uint64_t index)
+/* Weights [rows] by place into the order of the row, in the tile's scratch. */
+static const float *in_order(const struct obs_plan *plan, struct obs_tile *tile, const float *weights,
+    uint64_t rows, const struct obs_cut *cut, uint64_t index)
 {
+    float *out = tile->ordered;
     const uint32_t *members = cut->members + index * cut->size;
-    for (uint64_t i = 0; i < cut->size; i++)
-        out[plan->order[members[i]] % cut->size] = weights[i];
+    for (uint64_t row = 0; row < rows; row++, out += cut->size, weights += cut->size)
+        for (uint64_t i = 0; i < cut->size; i++)
+            out[plan->order[members[i]] % cut->size] = weights[i];
+    return tile->ordered;
 }
 
 static const float *importance_of(const struct obs_plan *plan, const struct obs_cut *cut, uint64_t index)
@@ -92,28 +95,27 @@ static const float *importance_of(const struct obs_plan *plan, const struct obs_
     return plan->problem->importance ? plan->problem->importance + index * cut->size : NULL;
 }
 
-static bool fit_unit(
-    const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t unit, const float *weights)
+static uint64_t fit_unit(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t rows,
+    uint64_t unit, const float *weights)
 {
-    float ordered[BLOCK_WEIGHTS_MOST];
-    put_in_order(plan, ordered, weights, &plan->units, unit);
-    if (!block_fit(obs_blocks_parts(plan, tile, row, unit), plan->problem->block, ordered,
-            importance_of(plan, &plan->units, unit)))
-        return false;
-    obs_blocks_set_lines(plan, tile, row, unit);
-    return true;
+    const float *ordered = in_order(plan, tile, weights, rows, &plan->units, unit);
+    uint64_t fitted = block_fit_column(obs_blocks_parts(plan, tile, row, unit), plan->units.count,
+        plan->problem->block, ordered, rows, importance_of(plan, &plan->units, unit));
+    for (uint64_t i = 0; i < fitted; i++)
+        obs_blocks_set_lines(plan, tile, row + i, unit);
+    return fitted;
 }
 
-static bool fit_group(
-    const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t group, const float *weights)
+static uint64_t fit_group(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t rows,
+    uint64_t group, const float *weights)
 {
-    float ordered[BLOCK_WEIGHTS_MOST];
     uint64_t subs = plan->form->subs, unit = group / subs;
-    put_in_order(plan, ordered, weights, &plan->groups, group);
-    block_fit_sub(obs_blocks_parts(plan, tile, row, unit), plan->problem->block, (uint32_t)(group % subs),
-        ordered, importance_of(plan, &plan->groups, group));
-    obs_blocks_set_line(plan, tile, row, group);
-    return true;
+    const float *ordered = in_order(plan, tile, weights, rows, &plan->groups, group);
+    block_fit_sub(obs_blocks_parts(plan, tile, row, unit), plan->units.count, plan->problem->block,
+        (uint32_t)(group % subs), ordered, rows, importance_of(plan, &plan->groups, group));
+    for (uint64_t i = 0; i < rows; i++)
+        obs_blocks_set_line(plan, tile, row + i, group);
+    return rows;
 }
 
 const struct obs_grids obs_block_grids = {.nearest = nearest,

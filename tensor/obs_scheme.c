@@ -44,17 +44,19 @@ static void store(
         result->codes[at * plan->cols + plan->order[place]] = tile->codes[row * plan->cols + place];
 }
 
-static bool fit_unit(
-    const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t unit, const float *weights)
+static uint64_t fit_unit(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t rows,
+    uint64_t unit, const float *weights)
 {
     const struct obs_problem *problem = plan->problem;
     const float *importance = plan->importance ? plan->importance + obs_first(&plan->units, unit) : NULL;
-    struct grid grid;
-    if (!grid_fit(&grid, weights, importance, plan->units.size, problem->scheme.bits,
-            problem->scheme.asymmetric, problem->range))
-        return false;
-    obs_tile_set_line(plan, tile, row, unit, dtype_f16_to_f32(grid.scale), grid.zero, 0);
-    return true;
+    for (uint64_t i = 0; i < rows; i++) {
+        struct grid grid;
+        if (!grid_fit(&grid, weights + i * plan->units.size, importance, plan->units.size,
+                problem->scheme.bits, problem->scheme.asymmetric, problem->range))
+            return i;
+        obs_tile_set_line(plan, tile, row + i, unit, dtype_f16_to_f32(grid.scale), grid.zero, 0);
+    }
+    return rows;
 }
 
 const struct obs_grids obs_scheme_grids = {.nearest = nearest,

@@ -73,17 +73,18 @@ static enum status fit_part(
     const struct strip *strip, const struct obs_cut *cut, uint64_t index, uint64_t place, struct error *err)
 {
     const struct obs_plan *plan = strip->plan;
-    const struct obs_grids *grids = plan->grids;
-    float *weights = strip->tile->one_unit;
-    for (uint64_t row = 0; row < strip->rows; row++) {
+    float *weights = strip->tile->unit_weights;
+    uint64_t finite = 0;
+    for (; finite < strip->rows; finite++) {
+        float *row = weights + finite * cut->size;
         for (uint64_t i = 0; i < cut->size; i++)
-            weights[i] = current_weight(strip, row, place + i);
-        bool fits =
-            all_finite(weights, cut->size) && (cut == &plan->units ? grids->fit_unit : grids->fit_group)(
-                                                  plan, strip->tile, strip->first_row + row, index, weights);
-        if (!fits) return grid_fault(strip, row, place, weights, cut->size, err);
+            row[i] = current_weight(strip, finite, place + i);
+        if (!all_finite(row, cut->size)) break;
     }
-    return OK;
+    uint64_t fitted = (cut == &plan->units ? plan->grids->fit_unit : plan->grids->fit_group)(
+        plan, strip->tile, strip->first_row, finite, index, weights);
+    if (fitted == strip->rows) return OK;
+    return grid_fault(strip, fitted, place, weights + fitted * cut->size, cut->size, err);
 }
 
 /* Find what is to be found when `place` is reached. */

@@ -51,9 +51,10 @@ struct obs_tile {
     float *product[2], *direction[2];            /* [rows][polish_width] */
     float *errors;                               /* [rows][OBS_BLOCK] */
     float *column_weight, *column_error, *steps; /* [OBS_BLOCK][OBS_STRIP]; steps are levels */
-    float *one_unit;                             /* [size of a unit] */
-    float *gathered;                             /* [size of a group][cols] where groups may be scattered */
-    double solved[OBS_TILE_MOST];                /* of every row, the sum of its squared column errors */
+    float *unit_weights;                         /* [OBS_STRIP][size of a unit] */
+    float *ordered;               /* [OBS_STRIP][size of a unit] of blocks: in the order of the row */
+    float *gathered;              /* [size of a group][cols] where groups may be scattered */
+    double solved[OBS_TILE_MOST]; /* of every row, the sum of its squared column errors */
 };
 
 struct polish_segment;
@@ -68,13 +69,13 @@ struct obs_grids {
         const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, const struct obs_result *result);
     void (*store)(
         const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, const struct obs_result *result);
-    /* Find the lines of a whole unit, which is together, or those of one group within it.
-     *   weights  [size]  in, finite, by place
-     * False: they do not fit half precision. fit_group is for units of several groups. */
-    bool (*fit_unit)(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t unit,
-        const float *weights);
-    bool (*fit_group)(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t group,
-        const float *weights);
+    /* Find the lines of a whole unit, which is together, or those of one group within it, for rows [row, row + rows) of the tile.
+     *   weights  [rows][size]  in, finite, by place; rows at most OBS_STRIP
+     * Returns how many rows fit half precision before the first that does not. fit_group is for units of several groups. */
+    uint64_t (*fit_unit)(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t rows,
+        uint64_t unit, const float *weights);
+    uint64_t (*fit_group)(const struct obs_plan *plan, struct obs_tile *tile, uint64_t row, uint64_t rows,
+        uint64_t group, const float *weights);
     /* Lower the error of all rows by other lines for the unit that starts at a column of the segment (polish.h); codes stay. True:
      * something changed. */
     bool (*refit_unit)(const struct polish_segment *segment, uint64_t unit, uint64_t at);

@@ -231,7 +231,8 @@ static void sub_blocks(void)
                 before.min[sub] = 0;
                 memset(before.codes + sub * form->sub, 1, form->sub);
                 parts = before;
-                block_fit_sub(&parts, type, sub, weights + i + sub * form->sub, importance + sub * form->sub);
+                block_fit_sub(
+                    &parts, 1, type, sub, weights + i + sub * form->sub, 1, importance + sub * form->sub);
                 before.scale[sub] = parts.scale[sub];
                 before.min[sub] = parts.min[sub];
                 memcpy(before.codes + sub * form->sub, parts.codes + sub * form->sub, form->sub);
@@ -264,6 +265,51 @@ static void rows_are_their_blocks(void)
                 block_parts_put(one, type, &parts);
                 CU_ASSERT(memcmp(one, at, block_info(type)->bytes) == 0);
             }
+        }
+    }
+}
+
+enum { COLUMN_ROWS = 19 };
+
+/* Blocks of one place in many rows, and their sub-blocks, are what each of them is alone. */
+static void check_column(enum block_type type, const float *weights, const float *importance)
+{
+    const struct block_form *form = block_form(type);
+    struct block_parts column[2 * COLUMN_ROWS], one;
+    float subs[COLUMN_ROWS * BLOCK_SUB_MOST];
+    memset(column, 0, sizeof column);
+    CU_ASSERT(block_fit_column(column, 2, type, weights, COLUMN_ROWS, importance) == COLUMN_ROWS);
+    for (uint32_t row = 0; row < COLUMN_ROWS; row++) {
+        memset(&one, 0, sizeof one);
+        CU_ASSERT(block_fit(&one, type, weights + row * form->weights, importance));
+        CU_ASSERT(memcmp(&one, &column[2 * row], sizeof one) == 0);
+        for (uint32_t i = 0; i < form->sub; i++) /* a sub-block of other weights */
+            subs[row * form->sub + i] = 0.75f * weights[(row + 1) * form->weights + i];
+    }
+    struct block_parts before[2 * COLUMN_ROWS];
+    memcpy(before, column, sizeof before);
+    block_fit_sub(column, 2, type, form->subs - 1, subs, COLUMN_ROWS, importance);
+    for (uint32_t row = 0; row < COLUMN_ROWS; row++) {
+        block_fit_sub(&before[2 * row], 1, type, form->subs - 1, subs + row * form->sub, 1, importance);
+        CU_ASSERT(memcmp(&before[2 * row], &column[2 * row], sizeof one) == 0);
+    }
+}
+
+static void columns_are_their_blocks(void)
+{
+    float weights[ROWS * COLS], importance[COLS];
+    struct block_parts column[COLUMN_ROWS];
+    fill(weights, importance, 8);
+    for (EACH_TYPE(type)) {
+        const struct block_form *form = block_form(type);
+        if (!form) continue;
+        check_column(type, weights, importance);
+        check_column(type, weights, NULL);
+        for (uint32_t bad = 0; bad < COLUMN_ROWS; bad++) {
+            float *weight = &weights[(bad + 1) * form->weights - 1], kept = *weight;
+            *weight = 1e30f;
+            CU_ASSERT(block_fit_column(column, 1, type, weights, COLUMN_ROWS, importance) == bad);
+            *weight = kept;
         }
     }
 }
@@ -415,6 +461,7 @@ int main(void)
         {"codes are the nearest", codes_are_the_nearest},
         {"sub-blocks", sub_blocks},
         {"rows are their blocks", rows_are_their_blocks},
+        {"columns are their blocks", columns_are_their_blocks},
         {"the same bytes for every kernel set", the_same_bytes_for_every_set},
         {"strange weights", strange_weights},
         {"importance decides", importance_decides},

@@ -1492,9 +1492,47 @@ static void test_pack_without_memory(void)
     memory_fail_at(0, 0);
 }
 
+/* ---- checksums ---- */
+
+/* The definition: bit by bit, the lowest first. */
+static uint32_t crc_by_bits(uint32_t crc, const uint8_t *bytes, uint64_t count)
+{
+    crc = ~crc;
+    for (uint64_t i = 0; i < count; i++) {
+        crc ^= bytes[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc & 1 ? crc >> 1 ^ 0xedb88320 : crc >> 1;
+    }
+    return ~crc;
+}
+
+/* Every length about the stretches that are taken together, every address, with something before or nothing. */
+static void checksums(void)
+{
+    uint8_t bytes[1200];
+    uint64_t state = 5;
+    for (uint64_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)testing_random(&state);
+    CU_ASSERT_EQUAL(file_crc32(0, "123456789", 9), 0xcbf43926);
+    CU_ASSERT_EQUAL(file_crc32(7, NULL, 0), 7);
+    for (uint64_t count = 0; count <= 1100; count++) {
+        const uint64_t at = count % 17;
+        const uint32_t before = count % 3 ? (uint32_t)testing_random(&state) : 0;
+        const uint32_t expected = crc_by_bits(before, bytes + at, count);
+        const uint64_t cut = count / 3;
+        CU_ASSERT_EQUAL(file_crc32(before, bytes + at, count), expected);
+        CU_ASSERT_EQUAL(
+            file_crc32(file_crc32(before, bytes + at, cut), bytes + at + cut, count - cut), expected);
+        CU_ASSERT_EQUAL(file_crc32_combine(crc_by_bits(before, bytes + at, cut),
+                            file_crc32(0, bytes + at + cut, count - cut), count - cut),
+            expected);
+    }
+}
+
 int main(void)
 {
     static const struct test_case cases[] = {
+        {"checksums", checksums},
         {"open", test_open},
         {"open what is no file", test_open_what_is_no_file},
         {"open without permission", test_open_without_permission},

@@ -129,8 +129,8 @@ static void plain_fit(struct plain *plain, uint64_t place)
     }
     if (form->subs > 1 && begins(plain, place, form->sub)) {
         gather(weights, plain, place, form->sub);
-        block_fit_sub(&plain->parts[unit], problem->block, (uint32_t)(column / form->sub % form->subs),
-            weights, importance ? importance + column / form->sub * form->sub : NULL);
+        block_fit_sub(&plain->parts[unit], 1, problem->block, (uint32_t)(column / form->sub % form->subs),
+            weights, 1, importance ? importance + column / form->sub * form->sub : NULL);
     }
 }
 

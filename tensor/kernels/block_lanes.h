@@ -1,8 +1,8 @@
 /* Fitting sub-blocks (tensor/block_fit.h), written once for all kernel sets: each lane is one sub-block, sums run over its weights in
- * their order and no lane knows of another, so a set that has eight lanes in a register gives the bits of one that has one.
+ * their order and no lane knows of another, so a set that has sixteen lanes in a register gives the bits of one that has one.
  *
  * A set defines, before it includes this:
- *   lanes, lanes_mask     LANES_WIDTH floats (1, 2, 4 or 8), and truths for them
+ *   lanes, lanes_mask     LANES_WIDTH floats (1, 2, 4, 8 or 16), and truths for them
  *   LANES_WIDTH
  *   LANES_KERNEL(name)    the name of the set's kernel
  *   lanes_load lanes_store lanes_all            floats at an address; one float in all lanes
@@ -294,7 +294,7 @@ LANES_INLINE void lanes_choose_integers(
     struct block_integers *out, const struct lanes_fit *fit, const struct block_halves *halves)
 {
     const struct block_grid *grid = fit->grid;
-    const lanes zero = lanes_all(0), d = lanes_all(halves->d), m = lanes_all(halves->m);
+    const lanes zero = lanes_all(0), d = lanes_load(halves->d + fit->at), m = lanes_load(halves->m + fit->at);
     const lanes per_d = lanes_inverse(d, 0), per_m = lanes_inverse(m, 0);
     const lanes least = lanes_all(grid->scale_least), most = lanes_all(grid->scale_most);
     const lanes most_min = lanes_all(grid->min_most), middle = lanes_all((grid->lowest + grid->highest) / 2);

@@ -22,7 +22,7 @@ struct grid_candidates {
 };
 
 /* Sub-blocks that are fitted at a time (tensor/block_fit.h), and the weights of the largest. */
-enum { BLOCK_LANES = 8, BLOCK_LANE_WEIGHTS = 32 };
+enum { BLOCK_LANES = 16, BLOCK_LANE_WEIGHTS = 32 };
 #define BLOCK_LEAST 0x1p-20f /* importance that is taken for none */
 #define BLOCK_MOST 0x1p40f   /* weights that no block can hold are larger, or much larger */
 struct block_lanes {
@@ -40,9 +40,9 @@ struct block_grid {
     const float *try_inverse; /* [tries] 1 / step, times the extreme weight, or with an offset the range */
     const float *try_begin;   /* [tries] with an offset: where it lies, in parts of the range above the least */
 };
-/* What sub-blocks are chosen for: d and dmin, and of each the line it would have without them. */
+/* What sub-blocks are chosen for: d and dmin of each, and the line it would have without them. */
 struct block_halves {
-    float d, m, steps[BLOCK_LANES], offsets[BLOCK_LANES];
+    float d[BLOCK_LANES], m[BLOCK_LANES], steps[BLOCK_LANES], offsets[BLOCK_LANES];
     uint32_t reach, reach_min; /* how far a choice goes on each side of the nearest scale, and of the min that fits it */
 };
 struct block_integers {
@@ -158,6 +158,7 @@ void kernels_override_exp_avx2(struct kernels *table);
 void kernels_override_cache_avx2(struct kernels *table);
 void kernels_override_fit_avx2(struct kernels *table);
 void kernels_override_blocks_avx2(struct kernels *table);
+void kernels_override_fit_avx512(struct kernels *table);
 void kernels_override_blocks_avx512(struct kernels *table);
 void kernels_override_avx512(struct kernels *table);
 

@@ -89,30 +89,40 @@ INLINE void transpose(__m256 row[8])
     }
 }
 
-static void avx2_block_gather(struct block_lanes *out, bool *within, const float *weights,
+/* Eight lanes; the bits that come back are 0 if all weights are within. */
+INLINE __m256i gather_eight(struct block_lanes *out, uint32_t at, const float *weights,
     const float *importance, const float *per, uint32_t n)
 {
     const __m256i size = _mm256_set1_epi32(0x7fffffff), most = _mm256_castps_si256(lanes_all(BLOCK_MOST));
-    const __m256 parts = importance ? _mm256_loadu_ps(per) : lanes_all(0), least = lanes_all(BLOCK_LEAST);
+    const __m256 parts = importance ? lanes_load(per + at) : lanes_all(0), least = lanes_all(BLOCK_LEAST);
     __m256i wrong = _mm256_setzero_si256();
     __m256 row[8];
     for (uint32_t begin = 0; begin < n; begin += 8) {
         for (uint32_t lane = 0; lane < 8; lane++) {
-            row[lane] = lanes_load(weights + lane * n + begin);
+            row[lane] = lanes_load(weights + (at + lane) * n + begin);
             const __m256i bits = _mm256_and_si256(_mm256_castps_si256(row[lane]), size);
             wrong = _mm256_or_si256(wrong, _mm256_cmpgt_epi32(bits, most));
         }
         transpose(row);
         for (uint32_t i = 0; i < 8; i++)
-            lanes_store(out->x[begin + i], row[i]);
+            lanes_store(out->x[begin + i] + at, row[i]);
         if (!importance) continue;
         for (uint32_t lane = 0; lane < 8; lane++)
-            row[lane] = lanes_load(importance + lane * n + begin);
+            row[lane] = lanes_load(importance + (at + lane) * n + begin);
         transpose(row);
         for (uint32_t i = 0; i < 8; i++)
-            lanes_store(out->w[begin + i], lanes_max(lanes_mul(row[i], parts), least));
+            lanes_store(out->w[begin + i] + at, lanes_max(lanes_mul(row[i], parts), least));
     }
-    if (!importance) lanes_weigh(out, 0, n);
+    if (!importance) lanes_weigh(out, at, n);
+    return wrong;
+}
+
+static void avx2_block_gather(struct block_lanes *out, bool *within, const float *weights,
+    const float *importance, const float *per, uint32_t n)
+{
+    __m256i wrong = _mm256_setzero_si256();
+    for (uint32_t at = 0; at < BLOCK_LANES; at += LANES_WIDTH)
+        wrong = _mm256_or_si256(wrong, gather_eight(out, at, weights, importance, per, n));
     *within = _mm256_testz_si256(wrong, wrong);
 }
 
