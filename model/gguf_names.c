@@ -74,6 +74,14 @@ char *gguf_names_write(char *out, uint64_t out_bytes, enum role role, uint32_t l
     return out;
 }
 
+bool gguf_names_fused_role(const char *name, enum role *role, uint32_t *layer)
+{
+    const char *suffix = after_layer(name, layer);
+
+    *role = ROLE_Q;
+    return suffix && strcmp(suffix, "attn_qkv.weight") == 0;
+}
+
 char *gguf_names_write_fused(char *out, uint64_t out_bytes, const struct fused_rows *fused, uint32_t layer)
 {
     snprintf(out, out_bytes, LAYER_PREFIX "%" PRIu32 ".%s", layer, fused->gguf);

@@ -229,7 +229,7 @@ static void add_rope(struct gguf_file *file, const struct model_config *config, 
         const uint32_t half = config->rotary / 2;
         gguf_file_tensor(file, "rope_factors_long.weight", 0, half, 0, rope->long_divisors, half * 4);
         gguf_file_tensor(file, "rope_factors_short.weight", 0, half, 0, rope->short_divisors, half * 4);
-        gguf_file_string(file, key_of(name, "rope.scaling.type"), "longrope");
+        /* No rope.scaling.type, as llama.cpp's converter writes Phi-3; files of ours have one. */
         gguf_file_f32(file, key_of(name, "rope.scaling.attn_factor"),
             (float)sqrt(1 + log(rope->factor) / log(rope->original_context)));
         gguf_file_u32(

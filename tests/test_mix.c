@@ -289,6 +289,27 @@ static void test_fused(void)
     }
 }
 
+/* Found out before the work, not when the file is written. */
+static void test_fused_in_gguf(void)
+{
+    struct quantize_options options = options_for(testing_source("golden/logits/phi3"), "q4_0");
+    const char *overrides[] = {"v_proj=type:q8_0", "(q|k)_proj=type:q8_0"};
+    options.fallback = "auto";
+    CU_ASSERT_STRING_EQUAL(type_of(options, Q_PROJ), "Q4_0");
+    options.override = (struct option_list){.values = overrides, .count = 1};
+    CU_ASSERT_STRING_EQUAL(type_of(options, Q_PROJ), "Q4_0");
+    options.output = testing_path("fused.gguf");
+    options.dry_run = true;
+    check_refused(options, "would have another type than model.layers.0.self_attn.q_proj.weight");
+    options.override.count = 2;
+    CU_ASSERT_STRING_EQUAL(type_of(options, Q_PROJ), "Q8_0");
+    options.override.count = 0;
+    options.target_bits = 5;
+    options.calibration = "text.txt";
+    options.method = "gptq";
+    check_refused(options, "which --target-bits and --target-size do not heed");
+}
+
 int main(void)
 {
     static const struct test_case cases[] = {
@@ -299,6 +320,7 @@ int main(void)
         {"plan", test_plan},
         {"type among codes", test_type_among_codes},
         {"fallback", test_fallback},
+        {"types of fused matrices", test_fused_in_gguf},
         {"misplaced options", test_misplaced},
     };
     return TESTING_RUN("mix", cases);
