@@ -207,7 +207,10 @@ static void put_plane(uint8_t *block, const uint8_t *codes, const struct plane *
 {
 #define CASE(width, span)                                                                                    \
     case width * 1000 + span:                                                                                \
-        put_span(block + plane->at, codes, weights, width, span, shift, flipped);                            \
+        if (shift == 0)                                                                                      \
+            put_span(block + plane->at, codes, weights, width, span, 0, flipped);                            \
+        else                                                                                                 \
+            put_span(block + plane->at, codes, weights, width, span, shift, flipped);                        \
         return;
     CHOOSE_PLANE(CASE)
 #undef CASE

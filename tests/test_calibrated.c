@@ -442,7 +442,7 @@ static void test_threads_do_not_show(void)
 {
     static const char *const methods[] = {"gptq", "awq+gptq", "rtn", "awq+gptq"};
     const char *folder = tiny_model_folder(
-        "threads", (struct tiny_model){.hidden = 160, .ffn = 288, .layers = 1, .dtype = "F16"});
+        "threads", (struct tiny_model){.hidden = 96, .ffn = 288, .layers = 1, .dtype = "F16"});
     for (unsigned i = 0; i < 4; i++) {
         for (unsigned threads = 1; threads <= 3; threads++) {
             struct error err = {0};
