@@ -40,7 +40,7 @@ static enum status add_token(
     for (uint64_t i = 0; i < count && !status; i++)
         status =
             text[i] == ' ' ? text_append(&content, SPACE, 3, err) : text_append(&content, text + i, 1, err);
-    if (!status) status = token_list_add(list, content.bytes, content.count, id, &token, err);
+    if (!status) status = token_list_add(list, count ? content.bytes : "", content.count, id, &token, err);
     text_free(&content);
     return status;
 }
