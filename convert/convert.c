@@ -170,8 +170,10 @@ static enum status fill_output(struct writer *writer, struct convert_result *res
 {
     struct container *container = result->input.container;
     const char *tool = convert_command.name;
-    const char *recorded[3][2] = {{"type", options->type}};
+    const char *recorded[4][2] = {{"type", options->type}};
     uint64_t count = 1;
+    if (options->gptq_zeros)
+        memcpy(recorded[count++], (const char *[2]){"gptq-zeros", options->gptq_zeros}, sizeof *recorded);
     if (options->layers)
         memcpy(recorded[count++], (const char *[2]){"layers", options->layers}, sizeof *recorded);
     if (result->merge)

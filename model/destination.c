@@ -62,7 +62,13 @@ static const struct format *format_of(const struct destination *destination)
 static enum status create_folder(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err)
 {
-    (void)input, (void)report;
+    (void)report;
+    if (input->config.architecture->fused_count)
+        return fail(err, ERR_UNSUPPORTED,
+            "%s: readers of folders expect %s to keep several matrices in one, and they are separate here; "
+            "--format nbl "
+            "can hold them",
+            container_path(input->container), input->config.architecture->name);
     return folder_writer_create(
         out, destination->path, format_of(destination)->packed, destination->split_bytes, err);
 }

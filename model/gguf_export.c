@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/memory.h"
+#include "formats/container_json.h"
 #include "formats/gguf_writer.h"
 #include "model/gguf_config.h"
 #include "model/gguf_names.h"
@@ -112,9 +113,6 @@ static enum status put_general(struct key_writer *out, struct error *err)
     const struct metadata *source = container_metadata(out->input->container);
     const struct metadata_item *name = metadata_find(source, "general.name");
     struct json_document *document = NULL;
-    char *text = NULL;
-    uint64_t bytes;
-    enum status status = OK;
 
     metadata_builder_text(&out->metadata, "general.architecture", out->family->name);
     metadata_builder_text(&out->metadata, "general.type", "model");
@@ -122,11 +120,9 @@ static enum status put_general(struct key_writer *out, struct error *err)
         metadata_builder_carry(&out->metadata, name);
         return OK;
     }
-    status = container_document(out->input->container, "config.json", &text, &bytes, err);
-    if (!status && text) status = json_parse(&document, "config.json", text, bytes, err);
+    enum status status = container_json(&document, out->input->container, "config.json", err);
     if (!status && document) put_name(out, json_root(document));
     json_free(document);
-    memory_free(text);
     return status;
 }
 
@@ -248,18 +244,13 @@ static enum status put_template(struct key_writer *out, struct error *err)
 {
     struct json_document *document = NULL;
     const struct json_value *template = NULL;
-    char *text = NULL;
-    uint64_t bytes;
-    enum status status =
-        container_document(out->input->container, "tokenizer_config.json", &text, &bytes, err);
+    enum status status = container_json(&document, out->input->container, "tokenizer_config.json", err);
 
-    if (!status && text) status = json_parse(&document, "tokenizer_config.json", text, bytes, err);
     if (!status && document) template = json_member(json_root(document), "chat_template");
     if (template && template->kind == JSON_STRING)
         metadata_builder_string(
             &out->metadata, "tokenizer.chat_template", template->text.bytes, template->text.count);
     json_free(document);
-    memory_free(text);
     return status;
 }
 

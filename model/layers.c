@@ -580,6 +580,12 @@ static enum status bind_roles(struct model_tensors *out, struct container *conta
     return status;
 }
 
+static bool is_rotary(const char *name)
+{
+    return strcmp(name, LAYERS_ROTARY_FACTORS) == 0 || strcmp(name, LAYERS_ROTARY_LONG) == 0 ||
+           strcmp(name, LAYERS_ROTARY_SHORT) == 0;
+}
+
 /* A bias that the architecture has not, all zeros, beside a matrix that is stored packed: AutoGPTQ writes one for every matrix. */
 static bool is_empty_bias(struct container *container, const struct tensor *tensor)
 {
@@ -600,12 +606,6 @@ static bool is_empty_bias(struct container *container, const struct tensor *tens
             zeros &= piece[i] == 0;
     }
     return zeros;
-}
-
-static bool is_rotary(const char *name)
-{
-    return strcmp(name, LAYERS_ROTARY_FACTORS) == 0 || strcmp(name, LAYERS_ROTARY_LONG) == 0 ||
-           strcmp(name, LAYERS_ROTARY_SHORT) == 0;
 }
 
 /* What older checkpoints of GPT-NeoX have in every layer. */

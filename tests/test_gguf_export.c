@@ -163,7 +163,7 @@ static void refusals(void)
     static const struct {
         const char *model, *says;
     } cases[] = {
-        {"llama-rope-dynamic", "rope_type dynamic has no place in GGUF files"},
+        {"llama-rope-dynamic", "rope_type dynamic or longrope is not written"},
         {"llama-rope-yarn-beta", "rope_type yarn with other beta_fast"},
         {"llama-rope-yarn-mscale", "rope_type yarn with other beta_fast"},
         {"qwen2-sliding", "sliding_window"},
