@@ -163,11 +163,14 @@ static enum status check_split(const struct container *container, const struct r
     uint64_t rows = 0;
 
     for (unsigned i = 0; i < count; i++)
-        rows += turn && (parts[i].rows != parts[0].rows || parts[i].rows % turn) ? tensor->shape[0] + 1
-                                                                                 : parts[i].rows;
+        rows += parts[i].rows;
     if (tensor->rank < 1 || tensor->rank > 2 || tensor->shape[0] != rows)
-        return fail(
-            err, ERR_FORMAT, "tensor %s: its rows are not those of its %u parts", tensor->name, count);
+        return fail(err, ERR_FORMAT, "tensor %s: its rows are not the %" PRIu64 " of its parts", tensor->name,
+            rows);
+    for (unsigned i = 0; i < count && turn; i++)
+        if (parts[i].rows != parts[0].rows || parts[i].rows % turn)
+            return fail(err, ERR_FORMAT, "tensor %s: its parts do not take turns of %" PRIu64 " rows",
+                tensor->name, turn);
     if (tensor->storage == STORAGE_TILES || entry->head || entry->compute || entry->packed ||
         entry->foreign || container->records_checksums)
         return fail(

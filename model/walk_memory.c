@@ -151,6 +151,9 @@ enum status walk_create(struct walk **out, struct checkpoint *input, const struc
 
     *out = NULL;
     if (status) return status;
+    if (config->experts)
+        return fail(err, ERR_UNSUPPORTED, "%s has a mixture of experts, which a walk does not show yet",
+            config->architecture->name);
     walk = memory_new(1, sizeof *walk, err);
     if (!walk) return ERR_MEMORY;
     set_shape(walk, config, calibration->samples, calibration->length, options);

@@ -713,7 +713,7 @@ static void refusals(void)
         {"llama", {.add = part}, ERR_FORMAT, "split.no is missing"},
         {"llama", {.add = longrope}, ERR_FORMAT, "rope_factors_long.weight is missing"},
         {"phi3", {.skip = "feed_forward_length", .add = other_width}, ERR_FORMAT,
-            "gate_up_proj.weight: its rows are not those of its 2 parts"},
+            "gate_up_proj.weight: its rows are not the 96 of its parts"},
         {"phi3", {.skip_tensor = "blk.1.attn_qkv.weight"}, ERR_FORMAT, "q_proj.weight is missing"},
         {"llama", {.skip = "rope.dimension_count", .add = other_rotation}, ERR_UNSUPPORTED,
             "llama.rope.dimension_count: 4 with heads of"},
