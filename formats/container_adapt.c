@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "formats/reader.h"
+#include "formats/transposed.h"
 
 enum status container_rename(struct container *container, uint64_t index, const char *name, struct error *err)
 {
@@ -165,16 +166,34 @@ static enum status check_split(const struct container *container, const struct r
     for (unsigned i = 0; i < count; i++)
         rows += parts[i].rows;
     if (tensor->rank < 1 || tensor->rank > 2 || tensor->shape[0] != rows)
-        return fail(err, ERR_FORMAT, "tensor %s: its rows are not the %" PRIu64 " of its parts", tensor->name,
-            rows);
+        return fail(
+            err, ERR_FORMAT, "tensor %s: its rows are not the %" PRIu64 " of its parts", tensor->name, rows);
     for (unsigned i = 0; i < count && turn; i++)
         if (parts[i].rows != parts[0].rows || parts[i].rows % turn)
             return fail(err, ERR_FORMAT, "tensor %s: its parts do not take turns of %" PRIu64 " rows",
                 tensor->name, turn);
-    if (tensor->storage == STORAGE_TILES || entry->head || entry->compute || entry->packed ||
-        entry->foreign || container->records_checksums)
+    if (tensor->storage == STORAGE_TILES || entry->head || entry->packed || entry->foreign ||
+        (entry->compute && (turn || entry->compute != transposed_compute)) || container->records_checksums)
         return fail(
             err, ERR_UNSUPPORTED, "tensor %s: rows stored like this cannot be taken apart", tensor->name);
+    return OK;
+}
+
+enum status container_transpose(struct container *container, uint64_t index, struct error *err)
+{
+    struct reader_entry *entry = &container->entries[index];
+    struct tensor *tensor = &entry->tensor;
+    const uint64_t rows = tensor->shape[0];
+
+    if (tensor->rank != 2) return fail(err, ERR_FORMAT, "tensor %s: is no matrix", tensor->name);
+    if (tensor->storage != STORAGE_DENSE || entry->head || entry->compute || entry->packed ||
+        entry->foreign || container->records_checksums)
+        return fail(
+            err, ERR_UNSUPPORTED, "tensor %s: stored like this it cannot be transposed", tensor->name);
+    tensor->shape[0] = tensor->shape[1];
+    tensor->shape[1] = rows;
+    if (tensor->bytes) entry->compute = transposed_compute;
+    container->has_gaps = true; /* checksums of rows say nothing about columns */
     return OK;
 }
 
@@ -201,6 +220,10 @@ static void become_part(
     const uint64_t row_bytes = tensor->shape[0] ? tensor->bytes / tensor->shape[0] : 0;
 
     entry->offset = *offset;
+    if (entry->compute) { /* transposed: a part's rows lie side by side in every column */
+        entry->column = tensor->shape[0];
+        *offset += rows * dtype_info(tensor->dtype)->bytes;
+    }
     tensor->shape[0] = rows;
     tensor->elements = rows * (tensor->rank == 2 ? tensor->shape[1] : 1);
     tensor->bytes = rows * row_bytes;
@@ -209,7 +232,7 @@ static void become_part(
         entry->stride = count * entry->run;
         entry->compute = read_turns;
     }
-    *offset += turn ? turn * row_bytes : tensor->bytes;
+    if (!entry->column) *offset += turn ? turn * row_bytes : tensor->bytes;
 }
 
 enum status container_split(struct container *container, uint64_t index, const struct container_part *parts,

@@ -103,7 +103,9 @@ const char *config_activation_name(enum activation activation)
 
 static enum status parse_activation(struct model_config *out, const struct source *in, struct error *err)
 {
-    const char *key = in->architecture->activation_apart ? "hidden_activation" : "hidden_act";
+    const char *key = in->architecture->activation_apart ? "hidden_activation"
+                      : in->architecture->short_keys     ? "activation_function"
+                                                         : "hidden_act";
     const char *name = config_activation_name(in->architecture->default_activation);
     enum status status = json_get_text(in->root, in->what, key, &name, err);
 
@@ -126,15 +128,16 @@ static const struct size_key {
     size_t offset;
     uint64_t maximum;
     bool required;
+    const char *brief; /* what GPT-2 calls it; NULL: the same */
 } size_keys[] = {
-    {"num_hidden_layers", offsetof(struct model_config, layers), CONFIG_LAYER_LIMIT, true},
-    {"hidden_size", offsetof(struct model_config, hidden), 1u << 20, true},
-    {"intermediate_size", offsetof(struct model_config, ffn), FFN_LIMIT, true},
-    {"num_attention_heads", offsetof(struct model_config, heads), 1u << 16, true},
-    {"num_key_value_heads", offsetof(struct model_config, kv_heads), 1u << 16, false},
-    {"head_dim", offsetof(struct model_config, head_size), 1u << 16, false},
-    {"vocab_size", offsetof(struct model_config, vocabulary), 1u << 24, true},
-    {"max_position_embeddings", offsetof(struct model_config, context), CONTEXT_MAXIMUM, true},
+    {"num_hidden_layers", offsetof(struct model_config, layers), CONFIG_LAYER_LIMIT, true, "n_layer"},
+    {"hidden_size", offsetof(struct model_config, hidden), 1u << 20, true, "n_embd"},
+    {"intermediate_size", offsetof(struct model_config, ffn), FFN_LIMIT, true, "n_inner"},
+    {"num_attention_heads", offsetof(struct model_config, heads), 1u << 16, true, "n_head"},
+    {"num_key_value_heads", offsetof(struct model_config, kv_heads), 1u << 16, false, NULL},
+    {"head_dim", offsetof(struct model_config, head_size), 1u << 16, false, NULL},
+    {"vocab_size", offsetof(struct model_config, vocabulary), 1u << 24, true, NULL},
+    {"max_position_embeddings", offsetof(struct model_config, context), CONTEXT_MAXIMUM, true, "n_positions"},
 };
 
 static enum status parse_size(
@@ -142,10 +145,13 @@ static enum status parse_size(
 {
     uint64_t value = 0;
     uint32_t small;
-    enum status status = json_get_u64(in->root, in->what, key->name, 1, key->maximum, &value, err);
+    const char *name = in->architecture->short_keys && key->brief ? key->brief : key->name;
+    enum status status = json_get_u64(in->root, in->what, name, 1, key->maximum, &value, err);
 
     if (status) return status;
-    if (!value && key->required) return fail(err, ERR_FORMAT, "%s: %s is missing", in->what, key->name);
+    if (!value && in->architecture->short_keys && strcmp(name, "n_inner") == 0)
+        value = 4 * (uint64_t)out->hidden;
+    if (!value && key->required) return fail(err, ERR_FORMAT, "%s: %s is missing", in->what, name);
     small = (uint32_t)value;
     memcpy((char *)out + key->offset, &small, sizeof small);
     return OK;
@@ -206,13 +212,24 @@ static enum status parse_switch(
     return OK;
 }
 
+static enum status refuse_unscaled(const struct source *in, struct error *err)
+{
+    bool scaled = true;
+    enum status status = json_get_bool(in->root, in->what, "scale_attn_weights", &scaled, err);
+
+    if (status || scaled) return status;
+    return fail(err, ERR_UNSUPPORTED, "%s: scale_attn_weights is false, which is not supported", in->what);
+}
+
 /* The epsilon of norms has a default in the configuration classes, but a wrong one would spoil every number silently: it is
  * required. */
 static enum status parse_features(struct model_config *out, const struct source *in, struct error *err)
 {
     const struct architecture *known = in->architecture;
     bool qkv_bias = false, parallel = known->parallel_residual, always = known->qkv_bias_always, unknown;
-    const char *epsilon = known->centered_norm ? "layer_norm_eps" : "rms_norm_eps";
+    const char *epsilon = known->short_keys      ? "layer_norm_epsilon"
+                          : known->centered_norm ? "layer_norm_eps"
+                                                 : "rms_norm_eps";
     enum status status = json_get_number(in->root, in->what, epsilon, 1e-30, 1, &out->norm_epsilon, err);
 
     out->tied = known->tied_by_default;
@@ -228,6 +245,9 @@ static enum status parse_features(struct model_config *out, const struct source 
     else if (!status)
         status = parse_switch(&unknown, in, "use_parallel_residual", false, err);
     if (!status) status = parse_switch(&unknown, in, "qk_layernorm", false, err);
+    if (!status) status = parse_switch(&unknown, in, "scale_attn_by_inverse_layer_idx", false, err);
+    if (!status) status = parse_switch(&unknown, in, "add_cross_attention", false, err);
+    if (!status && known->short_keys) status = refuse_unscaled(in, err);
     if (!status) status = parse_switch(&out->mlp_bias, in, "mlp_bias", known->mlp_bias_option, err);
     if (status) return status;
     if (out->norm_epsilon == 0) return fail(err, ERR_FORMAT, "%s: %s is missing", in->what, epsilon);
@@ -292,10 +312,11 @@ static enum status parse_experts(struct model_config *out, const struct source *
 {
     const struct architecture *known = in->architecture;
     const struct size_key keys[] = {
-        {known->experts_key, offsetof(struct model_config, experts), CONFIG_EXPERT_LIMIT, true},
-        {"num_experts_per_tok", offsetof(struct model_config, experts_per_token), CONFIG_EXPERT_LIMIT, true},
-        {known->expert_ffn_key, offsetof(struct model_config, expert_ffn), FFN_LIMIT, true},
-        {"shared_expert_intermediate_size", offsetof(struct model_config, ffn), FFN_LIMIT, true},
+        {known->experts_key, offsetof(struct model_config, experts), CONFIG_EXPERT_LIMIT, true, NULL},
+        {"num_experts_per_tok", offsetof(struct model_config, experts_per_token), CONFIG_EXPERT_LIMIT, true,
+            NULL},
+        {known->expert_ffn_key, offsetof(struct model_config, expert_ffn), FFN_LIMIT, true, NULL},
+        {"shared_expert_intermediate_size", offsetof(struct model_config, ffn), FFN_LIMIT, true, NULL},
     };
     enum status status = OK;
 
@@ -610,6 +631,7 @@ static enum status parse_rope(struct model_config *out, const struct source *in,
 {
     struct rope_config *rope = &out->rope;
     const struct json_value *object, *sliding;
+    if (in->architecture->learned_positions) return OK; /* nothing rotates */
     double rotary = in->architecture->default_rotary ? in->architecture->default_rotary : 1;
     enum status status = find_rope(&object, &sliding, in, err);
 

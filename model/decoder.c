@@ -31,6 +31,23 @@ static struct norm_call norm_by(
         .centered = config->architecture->centered_norm};
 }
 
+enum status decoder_embed(const struct backend *backend, const struct model_config *config,
+    const struct tensor *const *once, float *x, float *scratch, const uint32_t *ids, uint64_t tokens,
+    uint64_t past, uint64_t length, struct error *err)
+{
+    const struct tensor *positions = once[ROLE_POSITIONS];
+    const uint64_t hidden = config->hidden;
+    enum status status =
+        backend->embed(backend->state, x, ids, tokens, once[ROLE_EMBEDDING], config->embedding_scale, err);
+
+    if (!positions) return status;
+    for (uint64_t i = 0; i < tokens && !status; i++) {
+        const uint32_t position = (uint32_t)(past + i % length);
+        status = backend->embed(backend->state, scratch + i * hidden, &position, 1, positions, 1, err);
+    }
+    return status ? status : backend->add(backend->state, x, scratch, tokens * hidden, err);
+}
+
 enum status decoder_norm(const struct decoder_layer *layer, float *y, const float *x, uint64_t tokens,
     enum role gain, struct error *err)
 {
@@ -82,7 +99,7 @@ static enum status prepare_heads(const struct decoder_layer *layer, const struct
 
     if (gain)
         status = backend->norm(backend->state, x, x, floats / gain->shape[0], gain->shape[0], &norm, err);
-    if (status) return status;
+    if (status || !config->rotary) return status;
     return backend->rope(backend->state, x, call->sequences, call->length, heads, config->head_size,
         config->rotary, call->cosine + table, call->sine + table, err);
 }

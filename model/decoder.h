@@ -23,6 +23,12 @@ uint64_t decoder_ffn(const struct model_config *config);
 /* The widest weight of a configuration, for backend_cpu_create. */
 uint64_t decoder_widest(const struct model_config *config);
 
+/* x [tokens][hidden]: embeddings of ids [tokens], scaled as the configuration says, and of their positions where those are learned:
+ * token i is at position past + i % length. scratch [tokens][hidden]; once as decoder_final_norm. */
+enum status decoder_embed(const struct backend *backend, const struct model_config *config,
+    const struct tensor *const *once, float *x, float *scratch, const uint32_t *ids, uint64_t tokens,
+    uint64_t past, uint64_t length, struct error *err);
+
 /* y = norm(x) by the gain (and bias) of role `gain`; x and y [tokens][hidden], may be the same. Where the layer has no such
  * norm, y = x. */
 enum status decoder_norm(const struct decoder_layer *layer, float *y, const float *x, uint64_t tokens,

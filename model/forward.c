@@ -272,8 +272,8 @@ static enum status run_embedding(
     const struct model *model = session->model;
     enum status status;
 
-    status = model->backend.embed(model->backend.state, block->x, tokens, block->tokens,
-        model->tensors.once[ROLE_EMBEDDING], model->config.embedding_scale, err);
+    status = decoder_embed(&model->backend, &model->config, model->tensors.once, block->x, session->normed,
+        tokens, block->tokens, block->past, block->length, err);
     if (!status) status = check_finite(block, model->config.hidden, err);
     if (!status) status = observe(session, block, SESSION_EMBEDDING, err);
     return status ? fail_within(err, status, "embedding") : OK;
@@ -319,12 +319,17 @@ static enum status run_block(
 static enum status check_step(
     const struct session *session, const uint32_t *tokens, uint64_t length, struct error *err)
 {
-    uint32_t vocabulary = session->model->config.vocabulary;
+    const struct model_config *config = &session->model->config;
+    uint32_t vocabulary = config->vocabulary;
 
     if (length > session->capacity - session->length)
         return fail(err, ERR_USAGE,
             "%" PRIu64 " tokens after %" PRIu64 " exceed the session's capacity of %" PRIu64, length,
             session->length, session->capacity);
+    if (config->architecture->learned_positions && session->length + length > config->context)
+        return fail(err, ERR_USAGE,
+            "%" PRIu64 " tokens after %" PRIu64 ": the model has learned %" PRIu32 " positions and no more",
+            length, session->length, config->context);
     for (uint64_t i = 0; i < session->sequences * length; i++) {
         if (tokens[i] >= vocabulary)
             return fail(err, ERR_FORMAT,

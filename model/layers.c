@@ -42,13 +42,36 @@ static const char *const neox_names[ROLE_COUNT] = {
 };
 
 static const struct fused_rows neox_fused[] = {
-    {"attention.query_key_value.weight", NULL, {ROLE_Q, ROLE_K, ROLE_V}, 3, true},
-    {"attention.query_key_value.bias", NULL, {ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS}, 3, true},
+    {"attention.query_key_value.weight", NULL, {ROLE_Q, ROLE_K, ROLE_V}, 3, .by_heads = true},
+    {"attention.query_key_value.bias", NULL, {ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS}, 3, .by_heads = true},
+};
+
+/* Matrices as they are seen, in rows, have names of their own: those of columns mean something else. */
+static const char *const gpt2_names[ROLE_COUNT] = {
+    [ROLE_EMBEDDING] = "transformer.wte.weight",
+    [ROLE_POSITIONS] = "transformer.wpe.weight",
+    [ROLE_FINAL_NORM] = "transformer.ln_f.weight",
+    [ROLE_FINAL_NORM_BIAS] = "transformer.ln_f.bias",
+    [ROLE_ATTENTION_NORM] = "ln_1.weight",
+    [ROLE_ATTENTION_NORM_BIAS] = "ln_1.bias",
+    [ROLE_MLP_NORM] = "ln_2.weight",
+    [ROLE_MLP_NORM_BIAS] = "ln_2.bias",
+    [ROLE_O_BIAS] = "attn.c_proj.bias",
+    [ROLE_UP_BIAS] = "mlp.c_fc.bias",
+    [ROLE_DOWN_BIAS] = "mlp.c_proj.bias",
+};
+
+static const struct fused_rows gpt2_fused[] = {
+    {"attn.c_attn.weight", NULL, {ROLE_Q, ROLE_K, ROLE_V}, 3, .transposed = true},
+    {"attn.c_attn.bias", NULL, {ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS}, 3, .transposed = false},
+    {"attn.c_proj.weight", NULL, {ROLE_O}, 1, .transposed = true},
+    {"mlp.c_fc.weight", NULL, {ROLE_UP}, 1, .transposed = true},
+    {"mlp.c_proj.weight", NULL, {ROLE_DOWN}, 1, .transposed = true},
 };
 
 static const struct fused_rows phi3_fused[] = {
-    {"self_attn.qkv_proj.weight", "attn_qkv.weight", {ROLE_Q, ROLE_K, ROLE_V}, 3, false},
-    {"mlp.gate_up_proj.weight", "ffn_up.weight", {ROLE_GATE, ROLE_UP}, 2, false},
+    {"self_attn.qkv_proj.weight", "attn_qkv.weight", {ROLE_Q, ROLE_K, ROLE_V}, 3, .by_heads = false},
+    {"mlp.gate_up_proj.weight", "ffn_up.weight", {ROLE_GATE, ROLE_UP}, 2, .by_heads = false},
 };
 
 static const struct architecture architectures[] = {
@@ -166,6 +189,20 @@ static const struct architecture architectures[] = {
         .theta_key = "rotary_emb_base",
         .rotary_key = "rotary_pct",
         .default_activation = ACTIVATION_GELU},
+    {.name = "GPT2LMHeadModel",
+        .model_type = "gpt2",
+        .prefix = "transformer.h.",
+        .names = gpt2_names,
+        .fused = gpt2_fused,
+        .fused_count = sizeof gpt2_fused / sizeof *gpt2_fused,
+        .tied_by_default = true,
+        .centered_norm = true,
+        .learned_positions = true,
+        .short_keys = true,
+        .bare_names = true,
+        .ungated = true,
+        .biases = true,
+        .default_activation = ACTIVATION_GELU_TANH},
 };
 
 /* The short name of a role, and the name of its tensor: whole for what exists once, else after
@@ -174,6 +211,7 @@ static const struct role_row {
     const char *name, *tensor;
 } roles[ROLE_COUNT] = {
     [ROLE_EMBEDDING] = {"embedding", "model.embed_tokens.weight"},
+    [ROLE_POSITIONS] = {"positions", "model.embed_positions.weight"},
     [ROLE_HEAD] = {"head", "lm_head.weight"},
     [ROLE_FINAL_NORM] = {"final_norm", "model.norm.weight"},
     [ROLE_FINAL_NORM_BIAS] = {"final_norm_bias", "model.norm.bias"},
@@ -288,6 +326,8 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
     case ROLE_EMBEDDING:
     case ROLE_HEAD:
         return set_shape(rank, shape, config->vocabulary, hidden);
+    case ROLE_POSITIONS:
+        return known->learned_positions && set_shape(rank, shape, config->context, hidden);
     case ROLE_FINAL_NORM:
         return set_shape(rank, shape, hidden, 0);
     case ROLE_ATTENTION_NORM:
@@ -456,15 +496,35 @@ static enum status split(struct container *container, uint64_t index, const stru
     struct container_part parts[3];
     uint32_t rank;
 
-    for (unsigned i = 0; i < fused->count; i++) {
+    enum status status = fused->transposed ? container_transpose(container, index, err) : OK;
+    for (unsigned i = 0; i < fused->count && !status; i++) {
         uint64_t shape[2];
         if (!layers_role_shape(config, fused->parts[i], &rank, shape))
             return OK; /* layers_bind will refuse it */
         parts[i].name = layers_name(names[i], sizeof names[i], config->architecture, fused->parts[i], layer);
         parts[i].rows = shape[0];
     }
-    return container_split(
-        container, index, parts, fused->count, fused->by_heads ? config->head_size : 0, err);
+    return status ? status
+                  : container_split(
+                        container, index, parts, fused->count, fused->by_heads ? config->head_size : 0, err);
+}
+
+/* "h.0.ln_1.weight" to "transformer.h.0.ln_1.weight", as newer files have it. */
+static enum status complete_names(
+    struct container *container, const struct model_config *config, struct error *err)
+{
+    const char *prefix = config->architecture->prefix;
+    const int bytes = (int)(strchr(prefix, '.') + 1 - prefix);
+    enum status status = OK;
+
+    for (uint64_t i = 0; i < container_count(container) && !status; i++) {
+        const char *old = container_tensor(container, i)->name;
+        char name[CONTAINER_NAME_LIMIT + 64];
+        if (strncmp(old, prefix, (size_t)bytes) == 0 || strncmp(old, "lm_head.", 8) == 0) continue;
+        snprintf(name, sizeof name, "%.*s%s", bytes, prefix, old);
+        status = container_rename(container, i, name, err);
+    }
+    return status ? status : container_reindex(container, err);
 }
 
 enum status layers_split(struct container *container, const struct model_config *config, struct error *err)
@@ -473,6 +533,7 @@ enum status layers_split(struct container *container, const struct model_config 
     enum status status = OK;
     bool any = false;
 
+    if (known->bare_names) status = complete_names(container, config, err);
     for (uint64_t i = 0; known->fused_count && i < container_count(container) && !status; i++) {
         uint32_t layer;
         const char *suffix = after_layer(config, container_tensor(container, i)->name, &layer);
@@ -619,11 +680,12 @@ static bool is_empty_bias(struct container *container, const struct tensor *tens
     return zeros;
 }
 
-/* What older checkpoints of GPT-NeoX have in every layer. */
-static bool is_neox_buffer(const char *suffix)
+/* What older checkpoints of GPT-NeoX and GPT-2 have in every layer. */
+static bool is_old_buffer(const char *suffix)
 {
     return strcmp(suffix, "attention.rotary_emb.inv_freq") == 0 || strcmp(suffix, "attention.bias") == 0 ||
-           strcmp(suffix, "attention.masked_bias") == 0;
+           strcmp(suffix, "attention.masked_bias") == 0 || strcmp(suffix, "attn.bias") == 0 ||
+           strcmp(suffix, "attn.masked_bias") == 0;
 }
 
 /* Why a tensor without a role may be left out; NULL if it may not. */
@@ -636,7 +698,7 @@ static const char *drop_reason(
     if (strcmp(tensor->name, "model.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (suffix && strcmp(suffix, "self_attn.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (container_metadata(container)->count && is_rotary(tensor->name)) return "rotary factors, recomputed";
-    if (suffix && config->architecture->biases && is_neox_buffer(suffix))
+    if (suffix && config->architecture->biases && is_old_buffer(suffix))
         return "rotary table or causal mask, recomputed";
     if (config->tied && strcmp(tensor->name, tensor_name(config->architecture, ROLE_HEAD)) == 0)
         return "tied to the embedding";

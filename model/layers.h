@@ -21,6 +21,7 @@
 /* The part a tensor plays. Those before ROLE_PER_LAYER exist once. */
 enum role {
     ROLE_EMBEDDING,
+    ROLE_POSITIONS, /* learned embeddings of positions, added to those of tokens */
     ROLE_HEAD,
     ROLE_FINAL_NORM,
     ROLE_FINAL_NORM_BIAS,
@@ -65,7 +66,8 @@ struct fused_rows {
         *gguf; /* what GGUF calls it, after "blk.N."; alone if a file has no GGUF tensor of the first part */
     enum role parts[3];
     unsigned count;
-    bool by_heads; /* the rows of a head of each part, then those of the next head */
+    bool transposed; /* the matrix is stored column by column */
+    bool by_heads;   /* the rows of a head of each part, then those of the next head */
 };
 
 /* How queries and keys are normalised before they are rotated. */
@@ -87,6 +89,9 @@ struct architecture {
 
     bool
         centered_norm; /* StableLM: LayerNorm with biases, and layer_norm_eps; else RMSNorm and rms_norm_eps */
+    bool learned_positions; /* GPT-2: in place of rotation */
+    bool short_keys;        /* GPT-2: n_embd, n_layer ... in config.json */
+    bool bare_names;        /* GPT-2: names may lack what comes before the first dot of the prefix */
     bool
         parallel_residual; /* GPT-NeoX: both halves of a layer may see the same stream (use_parallel_residual) */
     bool ungated;          /* GPT-NeoX: down(activation(up(x))), no gate */

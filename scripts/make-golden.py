@@ -714,6 +714,13 @@ NEOX = {
     "use_parallel_residual": True, "tie_word_embeddings": False,
     "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"}
 
+GPT2 = {
+    "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2",
+    "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 160, "n_inner": None,
+    "vocab_size": 97, "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5, "bos_token_id": 1, "eos_token_id": 2,
+    "torch_dtype": "float32"}
+
 
 def rope(theta=500.0, **scaling):
     return {"rope_theta": theta, "rope_scaling": scaling}
@@ -806,6 +813,11 @@ LOGITS = {
          "rotary_pct": 1.0, "hidden_act": "gelu_new", "attention_bias": False,
          "tie_word_embeddings": True, "torch_dtype": "float16"}, 24,
         {"rewrite_config": True}),
+    "gpt2": (GPT2, 32, {"greedy": True}),
+    # Names as the oldest files have them; no power of two.
+    "gpt2-bare": (
+        {**GPT2, "n_inner": 48, "n_positions": 150, "torch_dtype": "float16"}, 24,
+        {"rewrite_config": True, "bare": True}),
 }
 
 
@@ -912,6 +924,8 @@ def make_logits(cases):
 
         blank = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
         weights = as_stored(random_weights(blank, seed=1000 + number), config)
+        if options.get("bare"):
+            weights = {k.removeprefix("transformer."): v for k, v in weights.items()}
         dtype = getattr(torch, config["torch_dtype"])
         save_weights(folder, {k: v.to(dtype) for k, v in weights.items()},
                      options.get("shards", 1))

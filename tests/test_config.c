@@ -338,6 +338,54 @@ static void test_bad_phi(void)
         {"model_type", "\"stablelm\""});
 }
 
+/* ---- GPT-NeoX, GPT-2 ---- */
+
+#define NEOX                                                                                                 \
+    {"architectures", "[\"GPTNeoXForCausalLM\"]"}, {"model_type", "\"gpt_neox\""}, {"rms_norm_eps", NULL},   \
+        {"layer_norm_eps", "1e-5"}, {"num_key_value_heads", NULL}, {"rope_theta", NULL},                     \
+    {                                                                                                        \
+        "hidden_act", "\"gelu\""                                                                             \
+    }
+#define GPT2                                                                                                 \
+    {"architectures", "[\"GPT2LMHeadModel\"]"}, {"model_type", "\"gpt2\""}, {"rms_norm_eps", NULL},          \
+        {"layer_norm_epsilon", "1e-5"}, {"num_key_value_heads", NULL}, {"hidden_act", NULL},                 \
+        {"tie_word_embeddings", NULL}, {"n_embd", "64"}, {"n_layer", "3"}, {"n_head", "4"},                  \
+    {                                                                                                        \
+        "n_positions", "48"                                                                                  \
+    }
+
+static void test_neox(void)
+{
+    struct model_config config = PARSE(NEOX, {"rotary_pct", "0.5"}, {"rotary_emb_base", "500"});
+
+    CU_ASSERT_TRUE(
+        config.parallel_residual && config.attention_bias && config.output_bias && config.mlp_bias);
+    CU_ASSERT_TRUE(config.activation == ACTIVATION_GELU && config.rope.theta == 500);
+    CU_ASSERT_EQUAL(config.rotary, config.head_size / 2);
+    config = PARSE(NEOX, {"use_parallel_residual", "false"}, {"attention_bias", "false"});
+    CU_ASSERT_TRUE(!config.parallel_residual && !config.attention_bias && config.mlp_bias);
+    CU_ASSERT_EQUAL(config.rotary, config.head_size / 4);
+    REFUSE(ERR_FORMAT, "layer_norm_eps is missing", {"architectures", "[\"GPTNeoXForCausalLM\"]"},
+        {"model_type", "\"gpt_neox\""});
+}
+
+static void test_gpt2(void)
+{
+    struct model_config config = PARSE(GPT2, {"n_inner", "null"}, {"activation_function", "\"gelu_new\""});
+
+    CU_ASSERT_TRUE(config.hidden == 64 && config.layers == 3 && config.heads == 4 && config.context == 48);
+    CU_ASSERT_TRUE(config.ffn == 256 && config.rotary == 0 && config.tied && config.attention_bias);
+    CU_ASSERT_EQUAL(config.activation, ACTIVATION_GELU_TANH);
+    config = PARSE(GPT2, {"n_inner", "100"});
+    CU_ASSERT_EQUAL(config.ffn, 100);
+    REFUSE(ERR_UNSUPPORTED, "scale_attn_weights", GPT2, {"scale_attn_weights", "false"});
+    REFUSE(ERR_UNSUPPORTED, "scale_attn_by_inverse_layer_idx", GPT2,
+        {"scale_attn_by_inverse_layer_idx", "true"});
+    REFUSE(ERR_UNSUPPORTED, "add_cross_attention", GPT2, {"add_cross_attention", "true"});
+    REFUSE(ERR_FORMAT, "n_embd is missing", {"architectures", "[\"GPT2LMHeadModel\"]"},
+        {"model_type", "\"gpt2\""}, {"n_layer", "3"});
+}
+
 /* ---- mixtures of experts ---- */
 
 #define MIXTRAL(experts, per_token)                                                                          \
@@ -544,6 +592,8 @@ int main(void)
         {"bad Gemma", test_bad_gemma},
         {"Phi-3 and StableLM", test_phi},
         {"bad Phi-3 and StableLM", test_bad_phi},
+        {"GPT-NeoX", test_neox},
+        {"GPT-2", test_gpt2},
         {"mixtures of experts", test_experts},
         {"bad mixtures", test_bad_experts},
         {"rope", test_rope},
