@@ -129,6 +129,24 @@ static enum status fit_destination(
     return status;
 }
 
+/* Ask the format of the output before days of work whether it takes these tensors and this model: a writer is made, told of every
+ * tensor, and dropped again. */
+static enum status try_destination(
+    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+{
+    const struct report silent = {.quiet = true};
+    struct destination destination = destination_of(options, &result->settings);
+    struct writer *writer = NULL;
+    uint64_t index;
+    if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
+    destination.force = true;
+    enum status status = destination_create(&writer, &destination, &result->input, &silent, err);
+    for (uint64_t i = 0; status == OK && i < result->plan.count; i++)
+        status = writer_add(writer, &result->plan.tensors[i].target, &index, err);
+    writer_abandon(writer);
+    return status;
+}
+
 /* ---- what inputs are like ---- */
 
 /* The importance matrix's columns for one matrix. What it does not have is searched without. */
@@ -367,6 +385,7 @@ enum status quantize_run(
     if (status == OK && out->settings.method.rescale) rescale_plan(&out->plan, out->input.config.layers);
     if (status == OK) status = read_imatrix(out, options, err);
     if (status == OK) status = fit_destination(out, options, err);
+    if (status == OK) status = try_destination(out, options, err);
     if (status == OK) status = predict_rest(&job.fixed_bytes, out, options, err);
     if (status == OK) status = run_job(out, &job, err);
     out->seconds = report_seconds() - start;
