@@ -8,7 +8,7 @@
 
 #if defined(__x86_64__)
 
-#include <wmmintrin.h>
+#include <immintrin.h>
 
 enum { LANE = 16, LANES = 4, FOLDED_LEAST = 256 };
 

@@ -127,16 +127,22 @@ enum status container_absorb(struct container *container, struct container *from
 enum status container_interleave(
     struct container *container, uint64_t index, uint64_t head, struct error *err);
 
-/* Replace tensor number `index` by several, each of the rows that follow those of the one before; names are copied. Known to
+/* A matrix that is stored column by column: from here on tensor number `index` is its transpose, shape [cols, rows] of what the file says.
+ * Before container_map only, and before container_split, which may then take it apart. ERR_FORMAT: no matrix. ERR_UNSUPPORTED: not
+ * dense, or a file that records a checksum of the tensor as it is. */
+enum status container_transpose(struct container *container, uint64_t index, struct error *err);
+
+/* Replace tensor number `index` by several, each of the rows that follow those of the one before, or, where `turn` is not 0, of
+ * `turn` rows in turn with the others, all of which then have as many; names are copied. Known to
  * container_find after container_reindex; tensors of this container that were handed out before are no longer valid. Before
- * container_map only. ERR_FORMAT: no matrix, or one of another number of rows. ERR_UNSUPPORTED: tiles, rows that are not stored
+ * container_map only. ERR_FORMAT: neither matrix nor vector, or one of another number of rows. ERR_UNSUPPORTED: tiles, rows that are not stored
  * as they are seen, or a file that records a checksum of the whole tensor. */
 struct container_part {
     const char *name;
     uint64_t rows;
 };
 enum status container_split(struct container *container, uint64_t index, const struct container_part *parts,
-    unsigned count, struct error *err);
+    unsigned count, uint64_t turn, struct error *err);
 
 /* Add a number to every element of tensor number `index` when it is read or mapped: a file that stores 1 + w is seen as w. Before
  * container_map only. ERR_UNSUPPORTED: it is not F32. */

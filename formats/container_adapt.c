@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "formats/reader.h"
+#include "formats/transposed.h"
 
 enum status container_rename(struct container *container, uint64_t index, const char *name, struct error *err)
 {
@@ -157,45 +158,102 @@ enum status container_interleave(
 }
 
 static enum status check_split(const struct container *container, const struct reader_entry *entry,
-    const struct container_part *parts, unsigned count, struct error *err)
+    const struct container_part *parts, unsigned count, uint64_t turn, struct error *err)
 {
     const struct tensor *tensor = &entry->tensor;
     uint64_t rows = 0;
 
     for (unsigned i = 0; i < count; i++)
         rows += parts[i].rows;
-    if (tensor->rank != 2 || tensor->shape[0] != rows)
-        return fail(err, ERR_FORMAT, "tensor %s: is no matrix of the %" PRIu64 " rows of its parts",
-            tensor->name, rows);
-    if (tensor->storage == STORAGE_TILES || entry->head || entry->compute || entry->packed ||
-        entry->foreign || container->records_checksums)
+    if (tensor->rank < 1 || tensor->rank > 2 || tensor->shape[0] != rows)
+        return fail(
+            err, ERR_FORMAT, "tensor %s: its rows are not the %" PRIu64 " of its parts", tensor->name, rows);
+    for (unsigned i = 0; i < count && turn; i++)
+        if (parts[i].rows != parts[0].rows || parts[i].rows % turn)
+            return fail(err, ERR_FORMAT, "tensor %s: its parts do not take turns of %" PRIu64 " rows",
+                tensor->name, turn);
+    if (tensor->storage == STORAGE_TILES || entry->head || entry->packed || entry->foreign ||
+        (entry->compute && (turn || entry->compute != transposed_compute)) || container->records_checksums)
         return fail(
             err, ERR_UNSUPPORTED, "tensor %s: rows stored like this cannot be taken apart", tensor->name);
     return OK;
 }
 
+enum status container_transpose(struct container *container, uint64_t index, struct error *err)
+{
+    struct reader_entry *entry = &container->entries[index];
+    struct tensor *tensor = &entry->tensor;
+    const uint64_t rows = tensor->shape[0];
+
+    if (tensor->rank != 2) return fail(err, ERR_FORMAT, "tensor %s: is no matrix", tensor->name);
+    if (tensor->storage != STORAGE_DENSE || entry->head || entry->compute || entry->packed ||
+        entry->foreign || container->records_checksums)
+        return fail(
+            err, ERR_UNSUPPORTED, "tensor %s: stored like this it cannot be transposed", tensor->name);
+    tensor->shape[0] = tensor->shape[1];
+    tensor->shape[1] = rows;
+    if (tensor->bytes) entry->compute = transposed_compute;
+    container->has_gaps = true; /* checksums of rows say nothing about columns */
+    return OK;
+}
+
+/* Rows that lie a run at a time. */
+static enum status read_turns(struct container *container, const struct reader_entry *entry, uint64_t offset,
+    uint8_t *buffer, uint64_t count, struct error *err)
+{
+    enum status status = OK;
+
+    for (uint64_t done = 0, part; done < count && !status; done += part) {
+        const uint64_t at = offset + done, within = at % entry->run, left = entry->run - within;
+        part = left < count - done ? left : count - done;
+        status = file_read_at(container->files[entry->file].file,
+            entry->offset + at / entry->run * entry->stride + within, buffer + done, part, err);
+    }
+    return status;
+}
+
+/* What part of a fused tensor an entry becomes; *offset moves on to the next part. */
+static void become_part(
+    struct reader_entry *entry, uint64_t *offset, uint64_t rows, unsigned count, uint64_t turn)
+{
+    struct tensor *tensor = &entry->tensor;
+    const uint64_t row_bytes = tensor->shape[0] ? tensor->bytes / tensor->shape[0] : 0;
+
+    entry->offset = *offset;
+    if (entry->compute) { /* transposed: a part's rows lie side by side in every column */
+        entry->column = tensor->shape[0];
+        *offset += rows * dtype_info(tensor->dtype)->bytes;
+    }
+    tensor->shape[0] = rows;
+    tensor->elements = rows * (tensor->rank == 2 ? tensor->shape[1] : 1);
+    tensor->bytes = rows * row_bytes;
+    if (turn && tensor->bytes) {
+        entry->run = turn * row_bytes;
+        entry->stride = count * entry->run;
+        entry->compute = read_turns;
+    }
+    if (!entry->column) *offset += turn ? turn * row_bytes : tensor->bytes;
+}
+
 enum status container_split(struct container *container, uint64_t index, const struct container_part *parts,
-    unsigned count, struct error *err)
+    unsigned count, uint64_t turn, struct error *err)
 {
     struct reader_entry whole = container->entries[index], *entries;
-    enum status status = check_split(container, &whole, parts, count, err);
-    uint64_t row_bytes;
+    enum status status = check_split(container, &whole, parts, count, turn, err);
+    uint64_t offset = whole.offset;
 
     if (!status)
         status = memory_grow(&container->entries, &container->entry_capacity,
             container->entry_count + count - 1, sizeof whole, err);
     if (status) return status;
-    row_bytes = whole.tensor.shape[0] ? whole.tensor.bytes / whole.tensor.shape[0] : 0;
     entries = container->entries + index;
     memmove(entries + count, entries + 1, (container->entry_count - index - 1) * sizeof whole);
     container->entry_count += count - 1;
     for (unsigned i = 0; i < count; i++) {
         entries[i] = whole;
-        entries[i].tensor.shape[0] = parts[i].rows;
-        entries[i].tensor.elements = parts[i].rows * whole.tensor.shape[1];
-        entries[i].tensor.bytes = parts[i].rows * row_bytes;
-        whole.offset += entries[i].tensor.bytes;
+        become_part(&entries[i], &offset, parts[i].rows, count, turn);
     }
+    if (turn) container->has_gaps = true; /* no tensor's bytes follow those of another */
     for (unsigned i = 0; i < count && !status; i++)
         status = container_rename(container, index + i, parts[i].name, err);
     return status;

@@ -35,9 +35,18 @@ enum {
 struct gguf_tensor {
     struct tensor tensor; /* measured; its name is the writer's */
     uint32_t id, part;
-    uint64_t head;   /* rows interleaved, or 0 */
+    uint64_t missing; /* rows of a matrix that is joined of several, not declared yet */
+    bool joined;
     uint64_t offset; /* in the data of its part */
     float *floats;   /* gguf_writer_floats: its data, owned */
+};
+
+/* What writer_add declared: a tensor of the file, or some rows of one. */
+struct gguf_declared {
+    uint64_t tensor;    /* its number */
+    uint64_t at, bytes; /* in its data */
+    uint64_t head;      /* rows interleaved, or 0 */
+    float shift;
 };
 
 /* One file. */
@@ -59,6 +68,8 @@ struct gguf_writer {
     struct json_keys taken;
     struct gguf_tensor *tensors;
     uint64_t tensor_count, tensor_capacity;
+    struct gguf_declared *declared;
+    uint64_t declared_count, declared_capacity;
     struct gguf_part *parts;
     uint64_t part_count, part_capacity;
     uint64_t provenance_bytes; /* reserved */
@@ -90,6 +101,7 @@ static void gguf_writer_free(struct gguf_writer *writer)
     metadata_builder_free(&writer->metadata);
     memory_free(writer->parts);
     memory_free(writer->tensors);
+    memory_free(writer->declared);
     json_keys_free(&writer->taken);
     names_pool_free(&writer->names);
     memory_free(writer->path);
@@ -146,17 +158,83 @@ static enum status append(
     return status;
 }
 
+/* The matrix that is joined under a name, or as many as there are; its parts come close to one another. */
+static uint64_t find_joined(const struct gguf_writer *writer, const char *name)
+{
+    for (uint64_t i = writer->tensor_count; i > 0; i--) {
+        const struct gguf_tensor *tensor = &writer->tensors[i - 1];
+        if (tensor->joined && strcmp(tensor->tensor.name, name) == 0) return i - 1;
+    }
+    return writer->tensor_count;
+}
+
+static const char *type_name(const struct tensor *tensor)
+{
+    return tensor->storage == STORAGE_BLOCKS ? block_info(tensor->block)->name
+                                             : dtype_info(tensor->dtype)->name;
+}
+
+/* Some rows of a matrix, which is declared with the first of them. */
+static enum status add_rows(struct gguf_declared *declared, struct gguf_writer *writer,
+    const struct tensor *tensor, const struct gguf_place *place, struct error *err)
+{
+    struct gguf_tensor added = {.tensor = *tensor, .joined = true, .missing = place->rows}, *whole;
+    enum status status = OK;
+
+    added.tensor.shape[0] = place->rows;
+    declared->tensor = find_joined(writer, place->name);
+    if (declared->tensor == writer->tensor_count) status = append(writer, &added, place->name, err);
+    if (status) return status;
+    whole = &writer->tensors[declared->tensor];
+    if (whole->tensor.storage != tensor->storage || whole->tensor.block != tensor->block ||
+        whole->tensor.dtype != tensor->dtype)
+        return fail(err, ERR_UNSUPPORTED,
+            "tensor %s: is %s, but other rows of %s are %s: in GGUF files of this architecture they are one "
+            "matrix, of one type",
+            tensor->name, type_name(tensor), place->name, type_name(&whole->tensor));
+    if (tensor->rank != 2 || tensor->shape[1] != whole->tensor.shape[1] ||
+        tensor->shape[0] > whole->missing || place->first_row > place->rows - tensor->shape[0])
+        return fail(err, ERR_FORMAT, "tensor %s: does not fit into the %" PRIu64 " rows of %s", tensor->name,
+            place->rows, place->name);
+    whole->missing -= tensor->shape[0];
+    declared->at = whole->tensor.bytes / place->rows * place->first_row;
+    declared->bytes = whole->tensor.bytes / place->rows * tensor->shape[0];
+    return OK;
+}
+
+static enum status add_whole(struct gguf_declared *declared, struct gguf_writer *writer,
+    const struct tensor *tensor, const char *name, struct error *err)
+{
+    struct gguf_tensor added = {.tensor = *tensor};
+    enum status status = append(writer, &added, name, err);
+
+    declared->tensor = writer->tensor_count - 1;
+    declared->bytes = added.tensor.bytes;
+    return status;
+}
+
 static enum status add(struct writer *base, const struct tensor *tensor, uint64_t *index, struct error *err)
 {
     struct gguf_writer *writer = own(base);
     const struct gguf_naming *naming = &writer->options.naming;
-    struct gguf_tensor added = {.tensor = *tensor};
-    char name[GGUF_WRITER_NAME_BYTES];
+    struct gguf_place place = {0};
+    struct gguf_declared declared = {0};
     enum status status = OK;
 
-    if (naming->name) status = naming->name(naming->context, name, &added.head, tensor, err);
-    *index = writer->tensor_count;
-    return status ? status : append(writer, &added, naming->name ? name : tensor->name, err);
+    if (naming->name) status = naming->name(naming->context, &place, tensor, err);
+    if (!status)
+        status = memory_grow(&writer->declared, &writer->declared_capacity, writer->declared_count + 1,
+            sizeof *writer->declared, err);
+    if (!status)
+        status = place.rows
+                     ? add_rows(&declared, writer, tensor, &place, err)
+                     : add_whole(&declared, writer, tensor, naming->name ? place.name : tensor->name, err);
+    if (status) return status;
+    declared.head = place.head;
+    declared.shift = place.shift;
+    *index = writer->declared_count;
+    writer->declared[writer->declared_count++] = declared;
+    return OK;
 }
 
 enum status gguf_writer_floats(
@@ -182,7 +260,12 @@ static enum status add_alias(struct writer *writer, const char *alias, const cha
 
 static uint64_t head_of(const struct writer *writer, uint64_t index)
 {
-    return own_const(writer)->tensors[index].head;
+    return own_const(writer)->declared[index].head;
+}
+
+static float shift_of(const struct writer *writer, uint64_t index)
+{
+    return own_const(writer)->declared[index].shift;
 }
 
 /* ---- documents ---- */
@@ -272,6 +355,16 @@ static enum status add_part(struct gguf_writer *writer, uint64_t first, struct e
     return status;
 }
 
+static enum status check_joined(const struct gguf_writer *writer, struct error *err)
+{
+    for (uint64_t i = 0; i < writer->tensor_count; i++) {
+        if (writer->tensors[i].missing)
+            return fail(err, ERR_FORMAT, "tensor %s: %" PRIu64 " of its rows are missing",
+                writer->tensors[i].tensor.name, writer->tensors[i].missing);
+    }
+    return OK;
+}
+
 /* Give every tensor its part and its place. split_pairs: bytes of the pairs that every part has. */
 static enum status deal(struct gguf_writer *writer, uint64_t split_pairs, struct error *err)
 {
@@ -279,6 +372,7 @@ static enum status deal(struct gguf_writer *writer, uint64_t split_pairs, struct
     uint64_t head = HEADER_BYTES + writer->metadata.count + split_pairs, data = 0, end;
     enum status status = add_part(writer, 0, err);
 
+    if (status) return status;
     for (uint64_t i = 0; i < writer->tensor_count && !status; i++) {
         struct gguf_tensor *tensor = &writer->tensors[i];
         const uint64_t record = record_bytes(tensor);
@@ -348,14 +442,22 @@ static enum status open_parts(struct gguf_writer *writer, struct error *err)
     return status;
 }
 
+/* Bytes of a tensor, from byte `offset` of its data on. */
+static enum status write_at(struct gguf_writer *writer, const struct gguf_tensor *tensor, uint64_t offset,
+    const void *bytes, uint64_t count, struct error *err)
+{
+    const struct gguf_part *part = &writer->parts[tensor->part];
+
+    return output_write_at(part->output, part->data_at + tensor->offset + offset, bytes, count, err);
+}
+
 static enum status write_floats(struct gguf_writer *writer, struct error *err)
 {
     enum status status = OK;
 
     for (uint64_t i = 0; i < writer->tensor_count && !status; i++) {
         const struct gguf_tensor *tensor = &writer->tensors[i];
-        if (tensor->floats)
-            status = writer_write(&writer->base, i, 0, tensor->floats, tensor->tensor.bytes, err);
+        if (tensor->floats) status = write_at(writer, tensor, 0, tensor->floats, tensor->tensor.bytes, err);
     }
     return status;
 }
@@ -364,12 +466,14 @@ static enum status begin(struct writer *base, struct error *err)
 {
     struct gguf_writer *writer = own(base);
     struct metadata_builder split = {0};
-    enum status status;
+    enum status status = check_joined(writer, err);
 
+    if (status) return status;
     metadata_builder_u32(&writer->metadata, "general.file_type", file_type(writer));
     metadata_builder_u32(&writer->metadata, "general.quantization_version", QUANTIZATION_VERSION);
     status = add_provenance(writer, err);
     if (writer->options.split_bytes) add_split(&split, 0, 0, 0);
+    if (!status) status = metadata_builder_status(&split, err);
     if (!status) status = metadata_builder_status(&writer->metadata, err);
     if (!status) status = deal(writer, split.count, err);
     if (!status) status = share_metadata(writer, err);
@@ -386,15 +490,15 @@ static enum status write_data(struct writer *base, uint64_t index, uint64_t offs
     uint64_t count, struct error *err)
 {
     struct gguf_writer *writer = own(base);
-    const struct gguf_tensor *tensor = &writer->tensors[index];
-    const struct gguf_part *part = &writer->parts[tensor->part];
+    const struct gguf_declared *declared = &writer->declared[index];
+    const struct gguf_tensor *tensor = &writer->tensors[declared->tensor];
     uint64_t end;
 
-    if (checked_add(&end, offset, count) || end > tensor->tensor.bytes)
+    if (checked_add(&end, offset, count) || end > declared->bytes)
         return fail(err, ERR_USAGE,
             "tensor %s: %" PRIu64 " bytes written at byte %" PRIu64 ", it has %" PRIu64, tensor->tensor.name,
-            count, offset, tensor->tensor.bytes);
-    return output_write_at(part->output, part->data_at + tensor->offset + offset, bytes, count, err);
+            count, offset, declared->bytes);
+    return write_at(writer, tensor, declared->at + offset, bytes, count, err);
 }
 
 static void set_checksum(struct writer *writer, uint64_t index, uint32_t crc)
@@ -511,6 +615,7 @@ static const struct writer_kind kind = {
     .write = write_data,
     .checksum = set_checksum,
     .head = head_of,
+    .shift = shift_of,
     .reserve = reserve,
     .document = add_document,
     .file = file_of,

@@ -12,12 +12,20 @@
 
 enum { GGUF_WRITER_NAME_BYTES = 64 }; /* a tensor's name with its end */
 
+/* Where a tensor is put. All but the name may be 0. */
+struct gguf_place {
+    char name[GGUF_WRITER_NAME_BYTES];
+    uint64_t head; /* rows of which the two halves are interleaved (container_interleave) */
+    float shift;   /* added to every element */
+    uint64_t rows; /* of the matrix of that name, of which the tensor is only the rows from first_row on */
+    uint64_t first_row;
+};
+
 /* What GGUF calls a tensor, and how it wants its rows. */
 struct gguf_naming {
-    /* name: out; *head: out, 0 or the rows of which the two halves are interleaved (container_interleave). ERR_UNSUPPORTED: no name. NULL:
-     * names stay, rows are in their order. */
-    enum status (*name)(void *context, char name[GGUF_WRITER_NAME_BYTES], uint64_t *head,
-        const struct tensor *tensor, struct error *err);
+    /* place: out, zeros before. ERR_UNSUPPORTED: no name. NULL: names stay, rows are in their order. */
+    enum status (*name)(
+        void *context, struct gguf_place *place, const struct tensor *tensor, struct error *err);
     void *context; /* owner: the writer from here on, released by free_context (may be NULL) */
     void (*free_context)(void *context);
 };
@@ -38,7 +46,8 @@ struct gguf_writer_options {
  * The writer takes tensors of rank 1 to 4 of types that formats/gguf_types.h knows. Aliases and checksums have no place in the format
  * and are passed over; so is every document but provenance.json (what config.json and tokenizer.json say is for the caller to put into
  * the metadata), whose room must be reserved. Errors of writer_add: ERR_FORMAT: a name that is empty, of more than 63 bytes or
- * there twice; ERR_UNSUPPORTED: storage, type or rank. */
+ * there twice; ERR_UNSUPPORTED: storage, type or rank, or matrices of different types that are to be one. Errors of writer_begin:
+ * ERR_FORMAT: rows of such a matrix are missing. */
 enum status gguf_writer_create(struct writer **out, const char *path,
     const struct gguf_writer_options *options, struct metadata_builder *metadata, struct error *err);
 

@@ -169,6 +169,20 @@ static enum status plan_heads(struct move *move, uint64_t head, struct error *er
     return OK;
 }
 
+/* A writer that wants something added gets floats that were floats. */
+static enum status plan_shift(struct move *move, float shift, struct error *err)
+{
+    move->shift = shift;
+    if (shift == 0 || move->kind == MOVE_CAST) return OK;
+    if (move->kind != MOVE_COPY || !is_float(move->source))
+        return fail(err, ERR_UNSUPPORTED,
+            "tensor %s: is stored with %g added, which is done to vectors of a floating type only",
+            move->target.name, (double)shift);
+    move->kind = MOVE_CAST;
+    plan_units(move, move->source->elements, CHUNK_ELEMENTS);
+    return OK;
+}
+
 static enum status plan_items(struct moves *moves, struct container *container, struct writer *writer,
     const struct transfer_item *items, uint64_t count, bool *seen, struct error *err)
 {
@@ -182,6 +196,7 @@ static enum status plan_items(struct moves *moves, struct container *container, 
         status = plan_move(move, err);
         if (status) return fail_within(err, status, "tensor %s", items[i].target.name);
         status = writer_add(writer, &move->target, &move->target_index, err);
+        if (!status) status = plan_shift(move, writer_shift(writer, move->target_index), err);
         if (!status) status = plan_heads(move, writer_head(writer, move->target_index), err);
         if (status) return status;
         if (move->container == container) seen[container_index(container, move->source)] = true;

@@ -26,6 +26,7 @@ struct move {
     struct tensor target;  /* measured */
     uint64_t target_index; /* in the writer */
     uint64_t head; /* the writer wants rows interleaved (writer_head), else 0; chunks are whole heads */
+    float shift;   /* the writer wants it added to every element (writer_shift) */
     struct tiles_layout layout[2]; /* [side] of ROWS, where that side is tiled */
     uint64_t cols;                 /* of ROWS: elements of a row */
     uint64_t units, chunk_units;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "formats/container_json.h"
 #include "formats/measure.h"
 #include "formats/packed_config.h"
 #include "formats/packed_read.h"
@@ -450,18 +451,6 @@ static enum status see_all(struct view *view, const char *gptq_zeros, struct err
     return status ? status : close_ranks(view, err);
 }
 
-static enum status load(
-    struct json_document **out, struct container *container, const char *name, struct error *err)
-{
-    char *text = NULL;
-    uint64_t bytes;
-    enum status status = container_document(container, name, &text, &bytes, err);
-
-    if (!status && text) status = json_parse(out, name, text, bytes, err);
-    memory_free(text);
-    return status;
-}
-
 enum status packed_see(struct container *container, const char *gptq_zeros, struct error *err)
 {
     struct view view = {.container = container};
@@ -471,8 +460,8 @@ enum status packed_see(struct container *container, const char *gptq_zeros, stru
     enum status status = OK;
 
     if (!looks_packed(container)) return OK;
-    status = load(&config, container, "config.json", err);
-    if (!status) status = load(&beside, container, "quantize_config.json", err);
+    status = container_json(&config, container, "config.json", err);
+    if (!status) status = container_json(&beside, container, "quantize_config.json", err);
     if (status || !config) goto done;
     status = packed_config_read(
         &view.config, "quantization_config", json_root(config), beside ? json_root(beside) : NULL, err);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "formats/container_json.h"
 
 #define DOCUMENT_NAME PROVENANCE_DOCUMENT
 
@@ -50,17 +51,20 @@ enum status provenance_carry(struct writer *writer, struct container *container,
 
 /* ---- history ---- */
 
-/* The levels of a value; 0 for one that holds none. The parser's own limit bounds the recursion. */
-static unsigned depth_of(const struct json_value *value)
+/* What this tool never writes is not carried on: values that nest deep, and keys that other readers would cut short. */
+static enum status check_value(const struct json_value *value, unsigned depth, struct error *err)
 {
-    unsigned most = 0;
+    enum status status = OK;
 
-    if (value->kind != JSON_ARRAY && value->kind != JSON_OBJECT) return 0;
-    for (const struct json_value *child = value->children; child; child = child->next) {
-        unsigned depth = depth_of(child);
-        most = depth > most ? depth : most;
+    if (value->kind != JSON_ARRAY && value->kind != JSON_OBJECT) return OK;
+    if (depth == HISTORY_DEPTH_LIMIT)
+        return fail(err, ERR_FORMAT, DOCUMENT_NAME ": nested deeper than %d levels", HISTORY_DEPTH_LIMIT);
+    for (const struct json_value *child = value->children; child && !status; child = child->next) {
+        if (value->kind == JSON_OBJECT && strlen(child->key.bytes) != child->key.count)
+            return fail(err, ERR_FORMAT, DOCUMENT_NAME ": key %s has U+0000 inside", child->key.bytes);
+        status = check_value(child, depth + 1, err);
     }
-    return most + 1;
+    return status;
 }
 
 /* The source's own provenance becomes the newest entry, followed by what its history says. */
@@ -68,11 +72,12 @@ static enum status copy_history(struct json_writer *out, const struct json_value
 {
     static const char *const leave_out[] = {"history", NULL};
     const struct json_value *older = json_member(before, "history");
+    enum status status;
 
     if (before->kind != JSON_OBJECT || (older && older->kind != JSON_ARRAY))
         return fail(err, ERR_FORMAT, DOCUMENT_NAME ": is no provenance");
-    if (depth_of(before) > HISTORY_DEPTH_LIMIT)
-        return fail(err, ERR_FORMAT, DOCUMENT_NAME ": nested deeper than %d levels", HISTORY_DEPTH_LIMIT);
+    status = check_value(before, 0, err);
+    if (status) return status;
     json_open_object(out);
     json_write_members(out, before, leave_out);
     json_close_object(out);
@@ -84,17 +89,13 @@ static enum status copy_history(struct json_writer *out, const struct json_value
 static enum status write_history(struct json_writer *out, struct container *container, struct error *err)
 {
     struct json_document *before = NULL;
-    char *text = NULL;
-    uint64_t bytes;
-    enum status status = container_document(container, DOCUMENT_NAME, &text, &bytes, err);
+    enum status status = container_json(&before, container, DOCUMENT_NAME, err);
 
     json_write_key(out, "history");
     json_open_array(out);
-    if (!status && text) status = json_parse(&before, DOCUMENT_NAME, text, bytes, err);
     if (!status && before) status = copy_history(out, json_root(before), err);
     json_close_array(out);
     json_free(before);
-    memory_free(text);
     return status ? fail_within(err, status, "%s", container_path(container)) : OK;
 }
 

@@ -34,7 +34,10 @@ struct reader_entry {
     uint64_t head; /* rows whose halves are interleaved (container_interleave); 0: rows lie in order */
     reader_compute compute; /* NULL: its bytes lie at `offset` */
     uint64_t scales, group; /* llama2.c: where the scales lie in the file, elements that share one */
-    float addend;           /* container_shift: added to every element */
+    uint64_t run,
+        stride; /* container_split by turns: bytes that lie together, and from one such run to the next */
+    uint64_t column; /* of part of a transposed matrix: elements of the whole one's columns; 0: shape[0] */
+    float addend;    /* container_shift: added to every element */
 };
 
 /* Another name for a tensor. */

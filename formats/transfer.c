@@ -234,7 +234,7 @@ static enum status read_floats(
     return status;
 }
 
-/* Elements [first, first + count), whole rows, through the item's patch. */
+/* Elements [first, first + count), whole rows, through the item's patch; then what the writer wants added. */
 static void patch(const struct chunk *chunk, float *floats, uint64_t first, uint64_t count)
 {
     const struct transfer_item *item = chunk->move->item;
@@ -242,6 +242,8 @@ static void patch(const struct chunk *chunk, float *floats, uint64_t first, uint
     uint64_t cols = source->rank == 2 ? source->shape[1] : 1;
 
     if (item->patch && count) item->patch(item->patch_context, floats, first / cols, count / cols);
+    for (uint64_t i = 0; chunk->move->shift != 0 && i < count; i++)
+        floats[i] += chunk->move->shift;
 }
 
 static enum status cast_chunk(struct job *job, const struct chunk *chunk, struct error *err)

@@ -12,7 +12,8 @@ static enum status gather(uint8_t *out, uint8_t *column, struct container *conta
     const struct reader_entry *entry, uint64_t first, uint64_t rows, struct error *err)
 {
     const uint64_t size = dtype_info(entry->tensor.dtype)->bytes;
-    const uint64_t all_rows = entry->tensor.shape[0], cols = entry->tensor.shape[1];
+    const uint64_t all_rows = entry->column ? entry->column : entry->tensor.shape[0],
+                   cols = entry->tensor.shape[1];
 
     for (uint64_t c = 0; c < cols; c++) {
         enum status status = file_read_at(container->files[entry->file].file,

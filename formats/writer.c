@@ -34,6 +34,11 @@ uint64_t writer_head(const struct writer *writer, uint64_t index)
     return writer->kind->head ? writer->kind->head(writer, index) : 0;
 }
 
+float writer_shift(const struct writer *writer, uint64_t index)
+{
+    return writer->kind->shift ? writer->kind->shift(writer, index) : 0;
+}
+
 enum status writer_reserve(struct writer *writer, const char *name, uint64_t bytes, struct error *err)
 {
     return writer->kind->reserve ? writer->kind->reserve(writer, name, bytes, err) : OK;

@@ -34,6 +34,9 @@ void writer_checksum(struct writer *writer, uint64_t index, uint32_t crc);
  * (container_interleave says how). After writer_add. */
 uint64_t writer_head(const struct writer *writer, uint64_t index);
 
+/* What the format wants added to every element of a tensor: 0, or 1 where norms are stored as 1 + w. After writer_add. */
+float writer_shift(const struct writer *writer, uint64_t index);
+
 /* Make room for a document of at most `bytes` bytes that will be attached later. Before writer_begin; for formats that must know
  * where everything lies before the data are written. The others do nothing. */
 enum status writer_reserve(struct writer *writer, const char *name, uint64_t bytes, struct error *err);
@@ -53,8 +56,8 @@ void writer_abandon(struct writer *writer);
 
 /* ---- for those who make one ---- */
 
-/* What a format does; the comments above say what each must do. NULL may be: `head` (rows in their order),
- * `reserve` and `file`. */
+/* What a format does; the comments above say what each must do. NULL may be: `head` (rows in their order), `shift` (nothing
+ * added), `reserve` and `file`. */
 struct writer_kind {
     const char *name; /* "nbl", "GGUF" */
     enum status (*add)(struct writer *, const struct tensor *, uint64_t *index, struct error *);
@@ -64,6 +67,7 @@ struct writer_kind {
         struct writer *, uint64_t index, uint64_t offset, const void *bytes, uint64_t count, struct error *);
     void (*checksum)(struct writer *, uint64_t index, uint32_t crc);
     uint64_t (*head)(const struct writer *, uint64_t index);
+    float (*shift)(const struct writer *, uint64_t index);
     enum status (*reserve)(struct writer *, const char *name, uint64_t bytes, struct error *);
     enum status (*document)(
         struct writer *, const char *name, const char *bytes, uint64_t count, struct error *);

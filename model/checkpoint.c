@@ -132,23 +132,27 @@ static void note_decoded(
         packed += found != NULL;
         decoded += same;
     }
-    report_note(report, "%s: %" PRIu64 " of %" PRIu64 " %s matrices are decoded to F32", why, decoded, packed,
-        layout);
+    report_note(report, "%s: %s: %" PRIu64 " of %" PRIu64 " %s matrices are decoded to F32",
+        container_path(container), why, decoded, packed, layout);
 }
 
-void checkpoint_note_dropped(const struct checkpoint *checkpoint, const struct report *report)
+void checkpoint_note_made(const struct container *container, const char *made_of, const struct report *report)
 {
-    const struct container *container = checkpoint->container;
     const char *why;
 
     for (uint64_t i = 0; i < container_count(container); i++) {
         if (container_packed(container, container_tensor(container, i), &why) && why)
             note_decoded(container, i, why, report);
     }
-    if (checkpoint->no_tokenizer.code)
-        report_note(report, "no tokenizer: %s", checkpoint->no_tokenizer.text);
-    else if (checkpoint->tokenizer_made_of)
-        report_note(report, "tokenizer.json made of %s", checkpoint->tokenizer_made_of);
+    if (made_of) report_note(report, "%s: tokenizer.json made of %s", container_path(container), made_of);
+}
+
+void checkpoint_note_dropped(const struct checkpoint *checkpoint, const struct report *report)
+{
+    const struct error *none = &checkpoint->no_tokenizer;
+
+    checkpoint_note_made(checkpoint->container, none->code ? NULL : checkpoint->tokenizer_made_of, report);
+    if (none->code) report_note(report, "no tokenizer: %s", none->text);
     for (uint64_t i = 0; i < checkpoint->dropped_count; i++) {
         report_note(
             report, "dropped %s: %s", checkpoint->dropped[i].tensor->name, checkpoint->dropped[i].why);

@@ -52,7 +52,11 @@ enum status checkpoint_tokenizer(struct tokenizer **out, struct container *conta
 /* True if the tensor is one of those dropped on purpose. */
 bool checkpoint_is_dropped(const struct checkpoint *checkpoint, const struct tensor *tensor);
 
-/* Tell people what is dropped, which packed matrices are decoded, and why, and what the tokenizer was made of. */
+/* Tell people, path first, which packed matrices of a container are decoded, and why, and what its tokenizer was made of
+ * (`made_of` NULL: nothing to say). */
+void checkpoint_note_made(
+    const struct container *container, const char *made_of, const struct report *report);
+/* The same, and why there is no tokenizer, and what is dropped. */
 void checkpoint_note_dropped(const struct checkpoint *checkpoint, const struct report *report);
 
 /* Write "dropped": a list of {"tensor", "why"} into an open JSON object. */

@@ -20,6 +20,7 @@
 #define CONTEXT_MAXIMUM INT32_MAX
 #define WINDOW_LAYERS_DEFAULT 28
 #define HEADS_WIDTH_LIMIT (1u << 22) /* heads * head_size */
+#define FFN_LIMIT (1u << 22)
 
 /* The document being parsed: its root, its name in messages, and the architecture once that is known. */
 struct source {
@@ -94,6 +95,7 @@ const char *config_activation_name(enum activation activation)
     static const char *const names[ACTIVATION_COUNT] = {
         [ACTIVATION_SILU] = "silu",
         [ACTIVATION_GELU_TANH] = "gelu_pytorch_tanh",
+        [ACTIVATION_GELU] = "gelu",
     };
 
     return names[activation];
@@ -101,17 +103,22 @@ const char *config_activation_name(enum activation activation)
 
 static enum status parse_activation(struct model_config *out, const struct source *in, struct error *err)
 {
-    const char *key = in->architecture->activation_apart ? "hidden_activation" : "hidden_act";
+    const char *key = in->architecture->activation_apart ? "hidden_activation"
+                      : in->architecture->short_keys     ? "activation_function"
+                                                         : "hidden_act";
     const char *name = config_activation_name(in->architecture->default_activation);
     enum status status = json_get_text(in->root, in->what, key, &name, err);
 
+    if (strcmp(name, "gelu_new") == 0 || strcmp(name, "gelu_fast") == 0) /* the same function */
+        name = config_activation_name(ACTIVATION_GELU_TANH);
     for (int i = 0; i < ACTIVATION_COUNT && !status; i++) {
         out->activation = (enum activation)i;
         if (strcmp(name, config_activation_name(out->activation)) == 0) return OK;
     }
     return status ? status
-                  : fail(err, ERR_UNSUPPORTED, "%s: %s %s is not known (known: silu, gelu_pytorch_tanh)",
-                        in->what, key, name);
+                  : fail(err, ERR_UNSUPPORTED,
+                        "%s: %s %s is not known (known: silu, gelu_pytorch_tanh, gelu_new, gelu)", in->what,
+                        key, name);
 }
 
 /* ---- sizes ---- */
@@ -121,15 +128,16 @@ static const struct size_key {
     size_t offset;
     uint64_t maximum;
     bool required;
+    const char *brief; /* what GPT-2 calls it; NULL: the same */
 } size_keys[] = {
-    {"num_hidden_layers", offsetof(struct model_config, layers), CONFIG_LAYER_LIMIT, true},
-    {"hidden_size", offsetof(struct model_config, hidden), 1u << 20, true},
-    {"intermediate_size", offsetof(struct model_config, ffn), 1u << 22, true},
-    {"num_attention_heads", offsetof(struct model_config, heads), 1u << 16, true},
-    {"num_key_value_heads", offsetof(struct model_config, kv_heads), 1u << 16, false},
-    {"head_dim", offsetof(struct model_config, head_size), 1u << 16, false},
-    {"vocab_size", offsetof(struct model_config, vocabulary), 1u << 24, true},
-    {"max_position_embeddings", offsetof(struct model_config, context), CONTEXT_MAXIMUM, true},
+    {"num_hidden_layers", offsetof(struct model_config, layers), CONFIG_LAYER_LIMIT, true, "n_layer"},
+    {"hidden_size", offsetof(struct model_config, hidden), 1u << 20, true, "n_embd"},
+    {"intermediate_size", offsetof(struct model_config, ffn), FFN_LIMIT, true, "n_inner"},
+    {"num_attention_heads", offsetof(struct model_config, heads), 1u << 16, true, "n_head"},
+    {"num_key_value_heads", offsetof(struct model_config, kv_heads), 1u << 16, false, NULL},
+    {"head_dim", offsetof(struct model_config, head_size), 1u << 16, false, NULL},
+    {"vocab_size", offsetof(struct model_config, vocabulary), 1u << 24, true, NULL},
+    {"max_position_embeddings", offsetof(struct model_config, context), CONTEXT_MAXIMUM, true, "n_positions"},
 };
 
 static enum status parse_size(
@@ -137,10 +145,13 @@ static enum status parse_size(
 {
     uint64_t value = 0;
     uint32_t small;
-    enum status status = json_get_u64(in->root, in->what, key->name, 1, key->maximum, &value, err);
+    const char *name = in->architecture->short_keys && key->brief ? key->brief : key->name;
+    enum status status = json_get_u64(in->root, in->what, name, 1, key->maximum, &value, err);
 
     if (status) return status;
-    if (!value && key->required) return fail(err, ERR_FORMAT, "%s: %s is missing", in->what, key->name);
+    if (!value && in->architecture->short_keys && strcmp(name, "n_inner") == 0)
+        value = 4 * (uint64_t)out->hidden;
+    if (!value && key->required) return fail(err, ERR_FORMAT, "%s: %s is missing", in->what, name);
     small = (uint32_t)value;
     memcpy((char *)out + key->offset, &small, sizeof small);
     return OK;
@@ -201,27 +212,49 @@ static enum status parse_switch(
     return OK;
 }
 
+static enum status refuse_unscaled(const struct source *in, struct error *err)
+{
+    bool scaled = true;
+    enum status status = json_get_bool(in->root, in->what, "scale_attn_weights", &scaled, err);
+
+    if (status || scaled) return status;
+    return fail(err, ERR_UNSUPPORTED, "%s: scale_attn_weights is false, which is not supported", in->what);
+}
+
 /* The epsilon of norms has a default in the configuration classes, but a wrong one would spoil every number silently: it is
  * required. */
 static enum status parse_features(struct model_config *out, const struct source *in, struct error *err)
 {
     const struct architecture *known = in->architecture;
-    bool qkv_bias = false, unknown;
-    const char *epsilon = known->centered_norm ? "layer_norm_eps" : "rms_norm_eps";
+    bool qkv_bias = false, parallel = known->parallel_residual, always = known->qkv_bias_always, unknown;
+    const char *epsilon = known->short_keys      ? "layer_norm_epsilon"
+                          : known->centered_norm ? "layer_norm_eps"
+                                                 : "rms_norm_eps";
     enum status status = json_get_number(in->root, in->what, epsilon, 1e-30, 1, &out->norm_epsilon, err);
 
     out->tied = known->tied_by_default;
     if (!status) status = json_get_bool(in->root, in->what, "tie_word_embeddings", &out->tied, err);
     if (!status)
         status = parse_switch(&out->attention_bias, in, "attention_bias", known->attention_bias_option, err);
+    if (!status && known->biases && !present(in->root, "attention_bias")) out->attention_bias = true;
     if (!status) status = parse_switch(&qkv_bias, in, "use_qkv_bias", known->qkv_bias_option, err);
-    if (!status) status = parse_switch(&unknown, in, "use_parallel_residual", false, err);
+    if (!status && known->qkv_bias_switch)
+        status = json_get_bool(in->root, in->what, "qkv_bias", &always, err);
+    if (!status && known->parallel_residual)
+        status = json_get_bool(in->root, in->what, "use_parallel_residual", &parallel, err);
+    else if (!status)
+        status = parse_switch(&unknown, in, "use_parallel_residual", false, err);
     if (!status) status = parse_switch(&unknown, in, "qk_layernorm", false, err);
+    if (!status) status = parse_switch(&unknown, in, "scale_attn_by_inverse_layer_idx", false, err);
+    if (!status) status = parse_switch(&unknown, in, "add_cross_attention", false, err);
+    if (!status && known->short_keys) status = refuse_unscaled(in, err);
     if (!status) status = parse_switch(&out->mlp_bias, in, "mlp_bias", known->mlp_bias_option, err);
     if (status) return status;
     if (out->norm_epsilon == 0) return fail(err, ERR_FORMAT, "%s: %s is missing", in->what, epsilon);
+    out->parallel_residual = parallel;
+    out->mlp_bias |= known->biases;
     out->output_bias = out->attention_bias;
-    out->attention_bias |= known->qkv_bias_always || qkv_bias;
+    out->attention_bias |= always || qkv_bias;
     return OK;
 }
 
@@ -255,6 +288,50 @@ static enum status parse_scales(struct model_config *out, const struct source *i
     return status ? status
                   : parse_softcap(&out->logit_softcap, in, "final_logit_softcapping", known->logit_softcap,
                         known->default_logit_softcap, err);
+}
+
+/* ---- experts ---- */
+
+/* Qwen's mixtures may leave layers dense: all layers are alike here. */
+static enum status refuse_dense_layers(const struct source *in, struct error *err)
+{
+    const struct json_value *dense = present(in->root, "mlp_only_layers");
+    uint64_t step = 1;
+    enum status status =
+        json_get_u64(in->root, in->what, "decoder_sparse_step", 0, CONFIG_LAYER_LIMIT, &step, err);
+
+    if (status) return status;
+    if (step == 1 && (!dense || (dense->kind == JSON_ARRAY && dense->count == 0))) return OK;
+    return fail(err, ERR_UNSUPPORTED,
+        "%s: %s: a mixture of experts in some layers and not in others is not supported", in->what,
+        step == 1 ? "mlp_only_layers" : "decoder_sparse_step");
+}
+
+/* The experts of a mixture. What gate, up and down of the layer itself are then is the shared expert. */
+static enum status parse_experts(struct model_config *out, const struct source *in, struct error *err)
+{
+    const struct architecture *known = in->architecture;
+    const struct size_key keys[] = {
+        {known->experts_key, offsetof(struct model_config, experts), CONFIG_EXPERT_LIMIT, true, NULL},
+        {"num_experts_per_tok", offsetof(struct model_config, experts_per_token), CONFIG_EXPERT_LIMIT, true,
+            NULL},
+        {known->expert_ffn_key, offsetof(struct model_config, expert_ffn), FFN_LIMIT, true, NULL},
+        {"shared_expert_intermediate_size", offsetof(struct model_config, ffn), FFN_LIMIT, true, NULL},
+    };
+    enum status status = OK;
+
+    if (!known->experts_key) return OK;
+    out->ffn = 0;
+    for (int i = 0; i < 3 + known->shared_expert && !status; i++)
+        status = parse_size(out, &keys[i], in, err);
+    out->normed_routing = known->normed_routing;
+    if (!status && !known->normed_routing)
+        status = json_get_bool(in->root, in->what, "norm_topk_prob", &out->normed_routing, err);
+    if (status) return status;
+    if (out->experts_per_token > out->experts)
+        return fail(err, ERR_FORMAT, "%s: num_experts_per_tok %" PRIu32 " is above the %" PRIu32 " experts",
+            in->what, out->experts_per_token, out->experts);
+    return refuse_dense_layers(in, err);
 }
 
 /* ---- sliding window ---- */
@@ -554,10 +631,16 @@ static enum status parse_rope(struct model_config *out, const struct source *in,
 {
     struct rope_config *rope = &out->rope;
     const struct json_value *object, *sliding;
+    if (in->architecture->learned_positions) return OK; /* nothing rotates */
     double rotary = in->architecture->default_rotary ? in->architecture->default_rotary : 1;
     enum status status = find_rope(&object, &sliding, in, err);
 
     rope->theta = in->architecture->default_theta ? in->architecture->default_theta : THETA_DEFAULT;
+    if (!status && in->architecture->theta_key)
+        status = json_get_number(
+            in->root, in->what, in->architecture->theta_key, THETA_MINIMUM, THETA_MAXIMUM, &rope->theta, err);
+    if (!status && in->architecture->rotary_key)
+        status = json_get_number(in->root, in->what, in->architecture->rotary_key, 0, 1, &rotary, err);
     if (!status)
         status = parse_rope_outer(&rope->theta, in, object, "rope_theta", THETA_MINIMUM, THETA_MAXIMUM, err);
     if (!status) status = parse_rope_outer(&rotary, in, object, "partial_rotary_factor", 0, 1, err);
@@ -619,6 +702,7 @@ enum status config_parse(
     if (!status) status = parse_sizes(out, &in, err);
     if (!status) status = parse_activation(out, &in, err);
     if (!status) status = parse_features(out, &in, err);
+    if (!status) status = parse_experts(out, &in, err);
     if (!status) status = parse_scales(out, &in, err);
     if (!status) status = parse_window(out, &in, err);
     if (!status) status = parse_rope(out, &in, err);

@@ -10,6 +10,7 @@
 
 #define CONFIG_LAYER_LIMIT 1024
 #define CONFIG_STOP_LIMIT 16
+#define CONFIG_EXPERT_LIMIT 1024
 
 /* Rope scaling: how rotation frequencies are stretched beyond the trained context. */
 enum rope_kind { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROPE };
@@ -35,7 +36,13 @@ struct rope_config {
 /* One model. Sizes are elements. */
 struct model_config {
     const struct architecture *architecture; /* the row of the table in model/layers.c */
-    uint32_t layers, hidden, ffn, heads, kv_heads, head_size, vocabulary, context;
+    uint32_t layers, hidden, heads, kv_heads, head_size, vocabulary, context;
+    uint32_t ffn;     /* of gate, up and down; beside experts: of the shared one, 0 if there is none */
+    uint32_t experts; /* of every layer's mixture; 0: dense */
+    uint32_t experts_per_token; /* 1 .. experts */
+    uint32_t expert_ffn;        /* of each expert */
+    bool parallel_residual;     /* both halves of a layer see the stream as it was before either */
+    bool normed_routing;        /* the weights of a token's experts are made to sum to 1 */
     double norm_epsilon;
     bool tied;           /* the output head is the embedding */
     bool attention_bias; /* q, k, v (and o where the architecture has it) carry biases */

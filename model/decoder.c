@@ -4,14 +4,20 @@
 #include <math.h>
 #include <string.h>
 
+#include "model/experts.h"
 #include "model/rope.h"
+
+uint64_t decoder_ffn(const struct model_config *config)
+{
+    return config->ffn > config->expert_ffn ? config->ffn : config->expert_ffn;
+}
 
 uint64_t decoder_widest(const struct model_config *config)
 {
-    uint64_t widest = (uint64_t)config->heads * config->head_size;
+    uint64_t widest = (uint64_t)config->heads * config->head_size, ffn = decoder_ffn(config);
 
     if (widest < config->hidden) widest = config->hidden;
-    return widest < config->ffn ? config->ffn : widest;
+    return widest < ffn ? ffn : widest;
 }
 
 /* How a configuration norms, by some gain. */
@@ -23,6 +29,23 @@ static struct norm_call norm_by(
         .offset = config->architecture->gain_offset,
         .epsilon = (float)config->norm_epsilon,
         .centered = config->architecture->centered_norm};
+}
+
+enum status decoder_embed(const struct backend *backend, const struct model_config *config,
+    const struct tensor *const *once, float *x, float *scratch, const uint32_t *ids, uint64_t tokens,
+    uint64_t past, uint64_t length, struct error *err)
+{
+    const struct tensor *positions = once[ROLE_POSITIONS];
+    const uint64_t hidden = config->hidden;
+    enum status status =
+        backend->embed(backend->state, x, ids, tokens, once[ROLE_EMBEDDING], config->embedding_scale, err);
+
+    if (!positions) return status;
+    for (uint64_t i = 0; i < tokens && !status; i++) {
+        const uint32_t position = (uint32_t)(past + i % length);
+        status = backend->embed(backend->state, scratch + i * hidden, &position, 1, positions, 1, err);
+    }
+    return status ? status : backend->add(backend->state, x, scratch, tokens * hidden, err);
 }
 
 enum status decoder_norm(const struct decoder_layer *layer, float *y, const float *x, uint64_t tokens,
@@ -76,7 +99,7 @@ static enum status prepare_heads(const struct decoder_layer *layer, const struct
 
     if (gain)
         status = backend->norm(backend->state, x, x, floats / gain->shape[0], gain->shape[0], &norm, err);
-    if (status) return status;
+    if (status || !config->rotary) return status;
     return backend->rope(backend->state, x, call->sequences, call->length, heads, config->head_size,
         config->rotary, call->cosine + table, call->sine + table, err);
 }
@@ -163,12 +186,15 @@ enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *
     uint64_t tokens, struct error *err)
 {
     const struct backend *backend = layer->backend;
-    enum status status = decoder_linear(layer, gate, normed, tokens, ROLE_GATE, err);
+    const enum activation activation = layer->config->activation;
+    const bool gated = layer->tensors[ROLE_GATE] != NULL;
+    const uint64_t count = tokens * layer->config->ffn;
+    enum status status = decoder_linear(layer, gate, normed, tokens, gated ? ROLE_GATE : ROLE_UP, err);
 
-    if (!status) status = decoder_linear(layer, up, normed, tokens, ROLE_UP, err);
-    return status ? status
-                  : backend->gate(backend->state, layer->config->activation, gate, up,
-                        tokens * layer->config->ffn, err);
+    if (status) return status;
+    if (!gated) return backend->activate(backend->state, activation, gate, count, err);
+    status = decoder_linear(layer, up, normed, tokens, ROLE_UP, err);
+    return status ? status : backend->gate(backend->state, activation, gate, up, count, err);
 }
 
 /* ---- halves of a layer ---- */
@@ -184,23 +210,31 @@ enum status decoder_add_output(const struct decoder_layer *layer, float *x, cons
     return status ? status : backend->add(backend->state, x, scratch, tokens * layer->config->hidden, err);
 }
 
-enum status decoder_add_attention(const struct decoder_layer *layer, const struct decoder_attention *call,
-    float *x, float *normed, struct error *err)
+/* The second half. What attention gives is added in between where the residual is parallel: `attended` is then not NULL. */
+static enum status add_mlp(const struct decoder_layer *layer, const struct decoder_buffers *buffers,
+    const float *attended, uint64_t tokens, struct error *err)
 {
+    float *x = buffers->x, *normed = buffers->normed, *gate = buffers->gate;
+    enum status status = decoder_norm(layer, normed, x, tokens, ROLE_MLP_NORM, err);
+
+    if (!status && layer->experts)
+        return experts_add(layer, x, normed, gate, buffers->up, buffers->routed, tokens, err);
+    if (!status) status = decoder_gate(layer, gate, buffers->up, normed, tokens, err);
+    if (!status && attended) status = decoder_add_output(layer, x, attended, normed, tokens, ROLE_O, err);
+    return status ? status : decoder_add_output(layer, x, gate, normed, tokens, ROLE_DOWN, err);
+}
+
+enum status decoder_run(const struct decoder_layer *layer, const struct decoder_attention *call,
+    const struct decoder_buffers *buffers, struct error *err)
+{
+    const bool parallel = layer->config->parallel_residual;
     uint64_t tokens = call->sequences * call->length;
+    float *x = buffers->x, *normed = buffers->normed;
     enum status status = decoder_norm(layer, normed, x, tokens, ROLE_ATTENTION_NORM, err);
 
     if (!status) status = decoder_attend(layer, call, normed, err);
-    return status ? status : decoder_add_output(layer, x, call->out, normed, tokens, ROLE_O, err);
-}
-
-enum status decoder_add_mlp(const struct decoder_layer *layer, float *x, float *normed, float *gate,
-    float *up, uint64_t tokens, struct error *err)
-{
-    enum status status = decoder_norm(layer, normed, x, tokens, ROLE_MLP_NORM, err);
-
-    if (!status) status = decoder_gate(layer, gate, up, normed, tokens, err);
-    return status ? status : decoder_add_output(layer, x, gate, normed, tokens, ROLE_DOWN, err);
+    if (!status && !parallel) status = decoder_add_output(layer, x, call->out, normed, tokens, ROLE_O, err);
+    return status ? status : add_mlp(layer, buffers, parallel ? call->out : NULL, tokens, err);
 }
 
 /* ---- after the last layer ---- */

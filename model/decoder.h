@@ -14,10 +14,20 @@ struct decoder_layer {
     const struct model_config *config;
     const struct tensor *const *tensors; /* [ROLE_COUNT], data in memory; NULL where there is none */
     uint32_t index;                      /* decides whether attention slides */
+    const struct tensor *(*experts)[EXPERT_ROLES]; /* [config.experts]: gate, up, down; NULL if dense */
 };
+
+/* The wider of the dense feed-forward block and of an expert. */
+uint64_t decoder_ffn(const struct model_config *config);
 
 /* The widest weight of a configuration, for backend_cpu_create. */
 uint64_t decoder_widest(const struct model_config *config);
+
+/* x [tokens][hidden]: embeddings of ids [tokens], scaled as the configuration says, and of their positions where those are learned:
+ * token i is at position past + i % length. scratch [tokens][hidden]; once as decoder_final_norm. */
+enum status decoder_embed(const struct backend *backend, const struct model_config *config,
+    const struct tensor *const *once, float *x, float *scratch, const uint32_t *ids, uint64_t tokens,
+    uint64_t past, uint64_t length, struct error *err);
 
 /* y = norm(x) by the gain (and bias) of role `gain`; x and y [tokens][hidden], may be the same. Where the layer has no such
  * norm, y = x. */
@@ -44,7 +54,8 @@ struct decoder_attention {
 enum status decoder_attend(const struct decoder_layer *layer, const struct decoder_attention *call,
     const float *normed, struct error *err);
 
-/* gate = activation(gate(normed)) * up(normed); gate and up (scratch) [tokens][ffn] */
+/* What down is applied to: gate = activation(gate(normed)) * up(normed), or activation(up(normed)) where there is no gate; gate
+ * and up (scratch) [tokens][ffn] */
 enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *up, const float *normed,
     uint64_t tokens, struct error *err);
 
@@ -53,12 +64,17 @@ enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *
 enum status decoder_add_output(const struct decoder_layer *layer, float *x, const float *input,
     float *scratch, uint64_t tokens, enum role weight, struct error *err);
 
-/* The two halves of a layer: x += o(attention(norm(x))), and x += down(activation(gate(norm(x))) * up(norm(x))). x [tokens][hidden]
- * is the residual stream, normed [tokens][hidden] scratch; tokens of the attention: sequences * length. */
-enum status decoder_add_attention(const struct decoder_layer *layer, const struct decoder_attention *call,
-    float *x, float *normed, struct error *err);
-enum status decoder_add_mlp(const struct decoder_layer *layer, float *x, float *normed, float *gate,
-    float *up, uint64_t tokens, struct error *err);
+/* What a layer works on: x [tokens][hidden] is the residual stream, the rest scratch. */
+struct decoder_buffers {
+    float *x, *normed; /* [tokens][hidden] */
+    float *gate, *up;  /* [tokens][decoder_ffn(config)] */
+    float *routed;     /* [tokens][experts_scratch(config)] (model/experts.h); NULL if dense */
+};
+
+/* A whole layer: x += o(attention(norm(x))), then x += down(activation(gate(norm(x))) * up(norm(x))), or what experts give; both
+ * of the same x where the residual is parallel. Tokens: sequences * length of the attention. */
+enum status decoder_run(const struct decoder_layer *layer, const struct decoder_attention *call,
+    const struct decoder_buffers *buffers, struct error *err);
 
 /* What follows the last layer: y = norm(x), and logits [tokens][vocabulary] = head y, bent as the configuration says.
  *   once  [ROLE_PER_LAYER] the tensors that exist once, data in memory; only those needed are looked at */

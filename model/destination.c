@@ -30,18 +30,19 @@ static const struct format {
     enum packed_kind packed;   /* folders: how quantized matrices are stored; PACKED_KINDS: not */
     bool splits;               /* may be written in parts */
     bool slices;               /* can say that it has some layers only */
+    bool fuses;                /* keeps fused matrices as one */
     enum status (*create)(struct writer **out, const struct destination *destination,
         const struct checkpoint *input, const struct report *report, struct error *err);
     enum status (*target)(struct tensor *target, struct error *err); /* NULL: takes every tensor as it is */
 } formats[] = {
-    {"nbl", ".nbl", PACKED_KINDS, false, true, create_nbl, NULL},
-    {"gguf", ".gguf", PACKED_KINDS, true, false, create_gguf, gguf_export_target},
-    {"safetensors", NULL, PACKED_KINDS, true, false, create_folder, NULL},
-    {"gptq", NULL, PACKED_GPTQ, true, false, create_folder, NULL},
-    {"gptq-v2", NULL, PACKED_GPTQ_V2, true, false, create_folder, NULL},
-    {"awq", NULL, PACKED_AWQ, true, false, create_folder, NULL},
-    {"compressed-tensors", NULL, PACKED_COMPRESSED, true, false, create_folder, NULL},
-    {"mlx", NULL, PACKED_MLX, true, false, create_folder, NULL},
+    {"nbl", ".nbl", PACKED_KINDS, false, true, false, create_nbl, NULL},
+    {"gguf", ".gguf", PACKED_KINDS, true, false, true, create_gguf, gguf_export_target},
+    {"safetensors", NULL, PACKED_KINDS, true, false, false, create_folder, NULL},
+    {"gptq", NULL, PACKED_GPTQ, true, false, false, create_folder, NULL},
+    {"gptq-v2", NULL, PACKED_GPTQ_V2, true, false, false, create_folder, NULL},
+    {"awq", NULL, PACKED_AWQ, true, false, false, create_folder, NULL},
+    {"compressed-tensors", NULL, PACKED_COMPRESSED, true, false, false, create_folder, NULL},
+    {"mlx", NULL, PACKED_MLX, true, false, false, create_folder, NULL},
 };
 
 /* The first row where nothing says otherwise. */
@@ -85,6 +86,11 @@ enum status destination_check(const struct destination *destination, struct erro
         return fail(err, ERR_USAGE, "--layers: a %s file cannot be a slice of a model; --format nbl can",
             format->name);
     return OK;
+}
+
+bool destination_fuses(const struct destination *destination)
+{
+    return format_of(destination)->fuses;
 }
 
 enum status destination_target(

@@ -9,7 +9,7 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
-#include "model/decoder.h"
+#include "model/experts.h"
 #include "model/rope.h"
 
 #define BLOCK_TOKENS 2048
@@ -27,7 +27,8 @@ struct session {
     float *normed;         /* [block tokens][hidden]; also what comes back from o and down */
     float *q, *mixed;      /* [block tokens][heads * head_size] */
     float *k, *v;          /* [block tokens][kv_heads * head_size] */
-    float *gate, *up;      /* [block tokens][ffn] */
+    float *gate, *up;      /* [block tokens][decoder_ffn] */
+    float *routed;         /* [block tokens][experts_scratch] */
     session_observer observer;
     void *observer_context;
 };
@@ -117,8 +118,9 @@ static enum status new_activations(struct session *session, uint64_t *bytes, str
         {&session->mixed, 0, q},
         {&session->k, 0, kv},
         {&session->v, 0, kv},
-        {&session->gate, 0, config->ffn},
-        {&session->up, 0, config->ffn},
+        {&session->gate, 0, decoder_ffn(config)},
+        {&session->up, 0, decoder_ffn(config)},
+        {&session->routed, 0, experts_scratch(config)},
     };
     enum status status = OK;
 
@@ -172,6 +174,7 @@ void session_free(struct session *session)
     memory_free(session->v);
     memory_free(session->gate);
     memory_free(session->up);
+    memory_free(session->routed);
     memory_free(session);
 }
 
@@ -210,13 +213,14 @@ uint64_t session_cache_bytes_per_token(const struct session *session)
 
 /* ---- one layer ---- */
 
-/* x += o(attention(norm(x))) */
-static enum status attention_block(
+static enum status layer_block(
     struct session *session, const struct block *block, const struct decoder_layer *layer, struct error *err)
 {
     const struct model_config *config = layer->config;
     uint64_t strip = (layer->index * session->sequences + block->sequence) * config->kv_heads;
     uint64_t offset = strip * session->capacity * config->head_size;
+    const struct decoder_buffers buffers = {
+        block->x, session->normed, session->gate, session->up, session->routed};
     struct cache cache = session->cache; /* from the block's first sequence on */
     struct decoder_attention call = {
         .sequences = block->sequences,
@@ -239,7 +243,7 @@ static enum status attention_block(
         cache.value_strips += strip * cache.values.bytes;
         call.cache = &cache;
     }
-    return decoder_add_attention(layer, &call, block->x, session->normed, err);
+    return decoder_run(layer, &call, &buffers, err);
 }
 
 /* ---- a step ---- */
@@ -268,8 +272,8 @@ static enum status run_embedding(
     const struct model *model = session->model;
     enum status status;
 
-    status = model->backend.embed(model->backend.state, block->x, tokens, block->tokens,
-        model->tensors.once[ROLE_EMBEDDING], model->config.embedding_scale, err);
+    status = decoder_embed(&model->backend, &model->config, model->tensors.once, block->x, session->normed,
+        tokens, block->tokens, block->past, block->length, err);
     if (!status) status = check_finite(block, model->config.hidden, err);
     if (!status) status = observe(session, block, SESSION_EMBEDDING, err);
     return status ? fail_within(err, status, "embedding") : OK;
@@ -279,12 +283,11 @@ static enum status run_layer(
     struct session *session, const struct block *block, uint32_t index, struct error *err)
 {
     const struct model *model = session->model;
-    const struct decoder_layer layer = {&model->backend, &model->config, model->tensors.layer[index], index};
-    enum status status = attention_block(session, block, &layer, err);
+    const struct model_tensors *tensors = &model->tensors;
+    const struct decoder_layer layer = {&model->backend, &model->config, tensors->layer[index], index,
+        tensors->experts ? tensors->experts + (uint64_t)index * model->config.experts : NULL};
+    enum status status = layer_block(session, block, &layer, err);
 
-    if (!status)
-        status = decoder_add_mlp(
-            &layer, block->x, session->normed, session->gate, session->up, block->tokens, err);
     if (!status) status = check_finite(block, model->config.hidden, err);
     if (!status) status = observe(session, block, index, err);
     return status ? fail_within(err, status, "layer %" PRIu32, index) : OK;
@@ -316,12 +319,17 @@ static enum status run_block(
 static enum status check_step(
     const struct session *session, const uint32_t *tokens, uint64_t length, struct error *err)
 {
-    uint32_t vocabulary = session->model->config.vocabulary;
+    const struct model_config *config = &session->model->config;
+    uint32_t vocabulary = config->vocabulary;
 
     if (length > session->capacity - session->length)
         return fail(err, ERR_USAGE,
             "%" PRIu64 " tokens after %" PRIu64 " exceed the session's capacity of %" PRIu64, length,
             session->length, session->capacity);
+    if (config->architecture->learned_positions && session->length + length > config->context)
+        return fail(err, ERR_USAGE,
+            "%" PRIu64 " tokens after %" PRIu64 ": the model has learned %" PRIu32 " positions and no more",
+            length, session->length, config->context);
     for (uint64_t i = 0; i < session->sequences * length; i++) {
         if (tokens[i] >= vocabulary)
             return fail(err, ERR_FORMAT,

@@ -13,7 +13,8 @@ struct model {
     struct container *container;
     struct model_config config;
     struct model_tensors tensors;
-    struct tokenizer *tokenizer; /* NULL if the model carries none */
+    struct tokenizer *tokenizer;   /* NULL if the model carries none */
+    const char *tokenizer_made_of; /* as in struct checkpoint */
     struct backend backend;
     struct pool *pool;
     /* Of keys and values in sessions made from now on: 32 (float, as opened), 8 or 4 (tensor/cache.h); may be set. */

@@ -18,7 +18,9 @@ static const struct gguf_family families[] = {
     {.name = "llama",
         .architecture = "LlamaForCausalLM",
         .sliding = "MistralForCausalLM",
-        .interleaved = true},
+        .interleaved = true,
+        .output_bias = true,
+        .window_ignored = true},
     {.name = "qwen2", .architecture = "Qwen2ForCausalLM"},
     {.name = "qwen3", .architecture = "Qwen3ForCausalLM"},
     {.name = "gemma2",
@@ -26,18 +28,18 @@ static const struct gguf_family families[] = {
         .sliding = "Gemma2ForCausalLM",
         .scalar_layers = 46,
         .window_assumed = true,
-        .read_only = true},
+        .head = GGUF_HEAD_TIED},
     {.name = "phi3",
         .architecture = "Phi3ForCausalLM",
         .sliding = "Phi3ForCausalLM",
         .longrope = true,
-        .read_only = true},
-    {.name = "olmo2", .architecture = "Olmo2ForCausalLM", .read_only = true},
+        .window_ignored = true},
+    {.name = "olmo2", .architecture = "Olmo2ForCausalLM", .head = GGUF_HEAD_OWN},
+    {.name = "stablelm", .architecture = "StableLmForCausalLM", .head = GGUF_HEAD_OWN},
     {.name = "gemma3",
         .architecture = "Gemma3ForCausalLM",
         .sliding = "Gemma3ForCausalLM",
-        .scalar_layers = 62,
-        .read_only = true},
+        .scalar_layers = 62},
 };
 
 const struct gguf_family *gguf_config_family(const struct architecture *architecture)
@@ -170,7 +172,7 @@ static enum status put_head_size(struct source *in, struct gguf_config *out, str
     for (size_t i = 0; i < sizeof same / sizeof *same && !status && out->head_size; i++) {
         uint64_t value = out->head_size;
         status = get_size(&value, &found, in, same[i], err);
-        if (!status && i == 1 && value < out->head_size && in->architecture->partial_rotary) {
+        if (!status && i == 1 && value <= out->head_size && in->architecture->partial_rotary) {
             json_put_number(&in->json, "partial_rotary_factor", (double)value / (double)out->head_size);
             continue;
         }
@@ -183,6 +185,13 @@ static enum status put_head_size(struct source *in, struct gguf_config *out, str
     return status;
 }
 
+static enum status put_epsilon(struct source *in, struct error *err)
+{
+    return in->architecture->centered_norm
+               ? put_number(in, "attention.layer_norm_epsilon", "layer_norm_eps", true, err)
+               : put_number(in, "attention.layer_norm_rms_epsilon", "rms_norm_eps", true, err);
+}
+
 static enum status put_sizes(struct source *in, struct gguf_config *out, struct error *err)
 {
     enum status status = put_size(in, "block_count", "num_hidden_layers", true, err);
@@ -193,7 +202,7 @@ static enum status put_sizes(struct source *in, struct gguf_config *out, struct 
     if (!status) status = put_size(in, "attention.head_count_kv", "num_key_value_heads", false, err);
     if (!status) status = put_head_size(in, out, err);
     if (!status) status = put_size(in, "context_length", "max_position_embeddings", true, err);
-    if (!status) status = put_number(in, "attention.layer_norm_rms_epsilon", "rms_norm_eps", true, err);
+    if (!status) status = put_epsilon(in, err);
     return status ? status : put_number(in, "rope.freq_base", "rope_theta", false, err);
 }
 
@@ -298,6 +307,8 @@ static void put_features(struct source *in)
     json_put_bool(&in->json, "tie_word_embeddings", !gguf_names_find(container, ROLE_HEAD, 0));
     if (in->architecture->attention_bias_option)
         json_put_bool(&in->json, "attention_bias", gguf_names_find(container, ROLE_Q_BIAS, 0) != NULL);
+    if (in->architecture->qkv_bias_option)
+        json_put_bool(&in->json, "use_qkv_bias", gguf_names_find(container, ROLE_Q_BIAS, 0) != NULL);
     if (in->architecture->mlp_bias_option)
         json_put_bool(&in->json, "mlp_bias", gguf_names_find(container, ROLE_GATE_BIAS, 0) != NULL);
 }
@@ -408,6 +419,8 @@ static enum status put_rope(struct source *in, const struct gguf_config *config,
     if (none && metadata_find(in->metadata, key_of(key, in, "rope.scale_linear")))
         return fail(
             err, ERR_UNSUPPORTED, "%s is not supported; write rope.scaling.type and factor instead", key);
+    if (none && in->family->longrope && container_find(in->container, LAYERS_ROTARY_LONG))
+        return put_longrope(in, err); /* llama.cpp's converter does not name it */
     if (none) return factors ? put_factors(in, factors, config, err) : OK;
     if (factors) return fail(err, ERR_UNSUPPORTED, "%s and tensor %s at once", key, factors->name);
     if (bytes == 8 && memcmp(type, "longrope", 8) == 0) return put_longrope(in, err);

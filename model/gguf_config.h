@@ -5,6 +5,9 @@
 #include "formats/container.h"
 #include "model/layers.h"
 
+/* Whether a model of an architecture has a head of its own or its embedding for it. */
+enum gguf_head { GGUF_HEAD_EITHER, GGUF_HEAD_OWN, GGUF_HEAD_TIED };
+
 /* One architecture as GGUF knows it. */
 struct gguf_family {
     const char *name, *architecture; /* "llama", "LlamaForCausalLM" */
@@ -13,7 +16,9 @@ struct gguf_family {
     uint64_t scalar_layers; /* Gemma: with so many layers, scores are divided by the root of hidden / heads */
     bool window_assumed;    /* Gemma 2: without a sliding window it has the usual one */
     bool longrope;          /* Phi-3: rope.scaling.attn_factor belongs to its LongRoPE */
-    bool read_only;         /* such files are read, not written */
+    bool output_bias;       /* o may have a bias in llama.cpp */
+    enum gguf_head head;    /* what llama.cpp's reader takes */
+    bool window_ignored;    /* llama.cpp runs such files without their sliding window */
 };
 
 /* The family of an architecture of this project; NULL if GGUF has no name for it here. */

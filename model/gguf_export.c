@@ -2,15 +2,18 @@
 #include "model/gguf_export.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/json.h"
 #include "base/memory.h"
+#include "formats/container_json.h"
 #include "formats/gguf_writer.h"
 #include "model/gguf_config.h"
 #include "model/gguf_names.h"
 #include "model/gguf_rope.h"
+#include "model/rope.h"
 #include "model/tokenizer/gguf_tokenizer_export.h"
 #include "tensor/tile_blocks.h"
 
@@ -32,9 +35,25 @@ static bool is_turned(enum role role)
     return role == ROLE_Q || role == ROLE_K || role == ROLE_Q_BIAS || role == ROLE_K_BIAS;
 }
 
+/* The rows that a tensor has in the fused matrix of its role, where there is one. */
+static void place_in_fused(
+    struct gguf_place *place, enum role role, uint32_t layer, const struct model_config *config)
+{
+    const struct fused_rows *fused = layers_fused(config->architecture, role);
+    uint64_t shape[2];
+    uint32_t rank;
+
+    for (unsigned i = 0; fused && i < fused->count; i++) {
+        if (fused->parts[i] == role) place->first_row = place->rows;
+        layers_role_shape(config, fused->parts[i], &rank, shape);
+        place->rows += shape[0];
+    }
+    if (fused) gguf_names_write_fused(place->name, sizeof place->name, fused, layer);
+}
+
 /* A tied embedding may be stored under the head's name. */
-static enum status name_tensor(void *context, char name[GGUF_WRITER_NAME_BYTES], uint64_t *head,
-    const struct tensor *tensor, struct error *err)
+static enum status place_tensor(
+    void *context, struct gguf_place *place, const struct tensor *tensor, struct error *err)
 {
     const struct model_config *config = context;
     enum role role;
@@ -43,8 +62,11 @@ static enum status name_tensor(void *context, char name[GGUF_WRITER_NAME_BYTES],
     if (!layers_role_of(config, tensor->name, &role, &layer))
         return fail(err, ERR_UNSUPPORTED, "tensor %s: has no name in GGUF files", tensor->name);
     if (config->tied && role == ROLE_HEAD) role = ROLE_EMBEDDING;
-    gguf_names_write(name, GGUF_WRITER_NAME_BYTES, role, layer);
-    *head = is_turned(role) && gguf_config_family(config->architecture)->interleaved ? config->head_size : 0;
+    gguf_names_write(place->name, sizeof place->name, role, layer);
+    place_in_fused(place, role, layer, config);
+    if (is_turned(role) && gguf_config_family(config->architecture)->interleaved)
+        place->head = config->head_size;
+    if (layers_role_is_gain(role)) place->shift = config->architecture->gain_offset;
     return OK;
 }
 
@@ -92,6 +114,13 @@ static void put_number(struct key_writer *out, const char *suffix, double value)
     metadata_builder_f32(&out->metadata, key_of(key, out, suffix), (float)value);
 }
 
+static void put_truth(struct key_writer *out, const char *suffix, bool value)
+{
+    char key[KEY_BYTES];
+
+    metadata_builder_bool(&out->metadata, key_of(key, out, suffix), value);
+}
+
 /* The last part of the name that config.json gives the model. */
 static void put_name(struct key_writer *out, const struct json_value *config)
 {
@@ -112,9 +141,6 @@ static enum status put_general(struct key_writer *out, struct error *err)
     const struct metadata *source = container_metadata(out->input->container);
     const struct metadata_item *name = metadata_find(source, "general.name");
     struct json_document *document = NULL;
-    char *text = NULL;
-    uint64_t bytes;
-    enum status status = OK;
 
     metadata_builder_text(&out->metadata, "general.architecture", out->family->name);
     metadata_builder_text(&out->metadata, "general.type", "model");
@@ -122,11 +148,9 @@ static enum status put_general(struct key_writer *out, struct error *err)
         metadata_builder_carry(&out->metadata, name);
         return OK;
     }
-    status = container_document(out->input->container, "config.json", &text, &bytes, err);
-    if (!status && text) status = json_parse(&document, "config.json", text, bytes, err);
+    enum status status = container_json(&document, out->input->container, "config.json", err);
     if (!status && document) put_name(out, json_root(document));
     json_free(document);
-    memory_free(text);
     return status;
 }
 
@@ -141,23 +165,104 @@ static void put_sizes(struct key_writer *out)
     put_size(out, "attention.head_count", config->heads);
     put_size(out, "attention.head_count_kv", config->kv_heads);
     put_number(out, "rope.freq_base", config->rope.theta);
-    put_number(out, "attention.layer_norm_rms_epsilon", config->norm_epsilon);
+    put_number(out,
+        config->architecture->centered_norm ? "attention.layer_norm_epsilon"
+                                            : "attention.layer_norm_rms_epsilon",
+        config->norm_epsilon);
+    if (config->architecture->centered_norm) put_truth(out, "use_parallel_residual", false);
     if ((uint64_t)config->head_size * config->heads != config->hidden) {
         put_size(out, "attention.key_length", config->head_size);
         put_size(out, "attention.value_length", config->head_size);
     }
     put_size(out, "vocab_size", config->vocabulary);
-    put_size(out, "rope.dimension_count", config->head_size);
+    put_size(out, "rope.dimension_count", config->rotary);
+}
+
+/* Whether of every `period` layers exactly the last does not slide. */
+static bool slides_in(const struct model_config *config, uint32_t period)
+{
+    for (uint32_t i = 0; i < config->layers; i++) {
+        if (config_slides(config, i) != (i % period < period - 1)) return false;
+    }
+    return true;
+}
+
+/* Which layers slide, where not all need to: llama.cpp reads a period, but no list. */
+static enum status put_period(struct key_writer *out, struct error *err)
+{
+    const uint32_t usual = out->config->architecture->default_window_period;
+    uint32_t period = usual;
+
+    if (!usual) return OK;
+    if (!slides_in(out->config, period))
+        for (period = 1; period <= out->config->layers && !slides_in(out->config, period);)
+            period++;
+    if (!slides_in(out->config, period))
+        return fail(err, ERR_UNSUPPORTED,
+            "config.json: layer_types: which layers slide has no place in GGUF files unless it is all but "
+            "each so many");
+    put_size(out, "attention.sliding_window_pattern", period);
+    return OK;
 }
 
 static enum status put_window(struct key_writer *out, struct error *err)
 {
+    if (!out->config->window && out->family->window_assumed)
+        return fail(err, ERR_UNSUPPORTED,
+            "config.json: without sliding_window, %s has no place in GGUF files: its readers assume one",
+            out->family->name);
+    if (!out->config->window && out->family->longrope) put_size(out, "attention.sliding_window", 0);
     if (!out->config->window) return OK;
     if (!out->family->sliding)
         return fail(err, ERR_UNSUPPORTED,
             "config.json: sliding_window %" PRIu32 ": GGUF's architecture %s has no place for it",
             out->config->window, out->family->name);
+    if (out->family->window_ignored)
+        report_note(out->report,
+            "llama.cpp runs %s without the sliding window of %" PRIu32
+            " tokens: on longer texts its results differ",
+            out->family->name, out->config->window);
     put_size(out, "attention.sliding_window", out->config->window);
+    return put_period(out, err);
+}
+
+/* What GGUF leaves to the reader must be what readers do; what bends scores and logits is said. */
+static enum status put_scales(struct key_writer *out, struct error *err)
+{
+    const struct model_config *config = out->config;
+    const struct architecture *known = config->architecture;
+    const bool large = out->family->scalar_layers && config->layers == out->family->scalar_layers;
+    const uint32_t scalar = large ? config->hidden / config->heads : config->head_size;
+
+    if (config->score_scale != 1 / sqrtf((float)scalar))
+        return fail(err, ERR_UNSUPPORTED,
+            "config.json: query_pre_attn_scalar other than %" PRIu32 " has no place in GGUF files of %s",
+            scalar, out->family->name);
+    if ((known->default_score_softcap != 0 && config->score_softcap == 0) ||
+        (known->default_logit_softcap != 0 && config->logit_softcap == 0))
+        return fail(err, ERR_UNSUPPORTED,
+            "config.json: %s without soft caps has no place in GGUF files: its readers assume them",
+            out->family->name);
+    if (config->score_softcap != 0) put_number(out, "attn_logit_softcapping", (double)config->score_softcap);
+    if (config->logit_softcap != 0) put_number(out, "final_logit_softcapping", (double)config->logit_softcap);
+    return OK;
+}
+
+/* Tensors that llama.cpp does not look for, or misses. */
+static enum status check_tensors(const struct key_writer *out, struct error *err)
+{
+    const struct model_config *config = out->config;
+    const enum gguf_head head = out->family->head;
+
+    if (config->output_bias && !out->family->output_bias)
+        return fail(err, ERR_UNSUPPORTED,
+            "config.json: attention_bias: the bias of o_proj has no place in GGUF files of %s",
+            out->family->name);
+    if (head != GGUF_HEAD_EITHER && config->tied != (head == GGUF_HEAD_TIED))
+        return fail(err, ERR_UNSUPPORTED,
+            "config.json: tie_word_embeddings %s has no place in GGUF files of %s, which have %s",
+            config->tied ? "true" : "false", out->family->name,
+            config->tied ? "a head of their own" : "the embedding for a head");
     return OK;
 }
 
@@ -174,20 +279,38 @@ static enum status check_yarn(const struct rope_config *rope, struct error *err)
         "defaults has no place in GGUF files");
 }
 
+/* The divisors are tensors of their own. */
+static void put_longrope(struct key_writer *out)
+{
+    float frequencies[CONFIG_ROTARY_LIMIT];
+    char key[KEY_BYTES];
+
+    metadata_builder_text(&out->metadata, key_of(key, out, "rope.scaling.type"), "longrope");
+    put_number(out, "rope.scaling.attn_factor",
+        (double)rope_frequencies(frequencies, out->config, &out->config->rope, 0));
+    put_size(out, "rope.scaling.original_context_length", (uint64_t)out->config->rope.original_context);
+}
+
 static enum status put_rope(struct key_writer *out, struct error *err)
 {
     const struct rope_config *rope = &out->config->rope;
     char key[KEY_BYTES];
     enum status status = OK;
 
+    if (out->config->architecture->sliding_rope && out->config->sliding_rope.kind != ROPE_DEFAULT)
+        return fail(err, ERR_UNSUPPORTED,
+            "config.json: sliding_attention with a rope_type has no place in GGUF files");
+    if (out->config->architecture->sliding_rope)
+        put_number(out, "rope.freq_base_swa", out->config->sliding_rope.theta);
     switch (rope->kind) {
     case ROPE_DEFAULT:
     case ROPE_LLAMA3: /* a tensor of its own */
         return OK;
     case ROPE_DYNAMIC:
+        return fail(err, ERR_UNSUPPORTED, "config.json: rope_type dynamic has no place in GGUF files");
     case ROPE_LONGROPE:
-        return fail(
-            err, ERR_UNSUPPORTED, "config.json: rope_type dynamic or longrope is not written to GGUF files");
+        put_longrope(out);
+        return OK;
     case ROPE_LINEAR:
     case ROPE_YARN:
         break;
@@ -208,6 +331,12 @@ static enum status add_factors(struct writer *writer, const struct model_config 
     float *factors;
     enum status status;
 
+    if (config->rope.kind == ROPE_LONGROPE) {
+        status = gguf_writer_floats(writer, LAYERS_ROTARY_LONG, config->rope.long_divisors, half, err);
+        return status
+                   ? status
+                   : gguf_writer_floats(writer, LAYERS_ROTARY_SHORT, config->rope.short_divisors, half, err);
+    }
     if (config->rope.kind != ROPE_LLAMA3) return OK;
     factors = memory_new(half, sizeof *factors, err);
     if (!factors) return ERR_MEMORY;
@@ -248,18 +377,13 @@ static enum status put_template(struct key_writer *out, struct error *err)
 {
     struct json_document *document = NULL;
     const struct json_value *template = NULL;
-    char *text = NULL;
-    uint64_t bytes;
-    enum status status =
-        container_document(out->input->container, "tokenizer_config.json", &text, &bytes, err);
+    enum status status = container_json(&document, out->input->container, "tokenizer_config.json", err);
 
-    if (!status && text) status = json_parse(&document, "tokenizer_config.json", text, bytes, err);
     if (!status && document) template = json_member(json_root(document), "chat_template");
     if (template && template->kind == JSON_STRING)
         metadata_builder_string(
             &out->metadata, "tokenizer.chat_template", template->text.bytes, template->text.count);
     json_free(document);
-    memory_free(text);
     return status;
 }
 
@@ -301,13 +425,12 @@ static enum status put_model(struct key_writer *out, struct error *err)
     if (!out->family)
         return fail(err, ERR_UNSUPPORTED, "config.json: %s has no name in GGUF files here",
             out->config->architecture->name);
-    if (out->family->read_only)
-        return fail(err, ERR_UNSUPPORTED, "config.json: %s is read from GGUF files, not written to them",
-            out->config->architecture->name);
-    status = put_general(out, err);
+    status = check_tensors(out, err);
+    if (!status) status = put_general(out, err);
     if (status) return status;
     put_sizes(out);
     status = put_window(out, err);
+    if (!status) status = put_scales(out, err);
     return status ? status : put_rope(out, err);
 }
 
@@ -340,7 +463,7 @@ enum status gguf_export_create(struct writer **out, const struct checkpoint *inp
         return status;
     }
     options.file_type = (uint32_t)source_type;
-    options.naming = (struct gguf_naming){.name = name_tensor, .context = (void *)(uintptr_t)&input->config};
+    options.naming = (struct gguf_naming){.name = place_tensor, .context = (void *)(uintptr_t)&input->config};
     status = gguf_writer_create(out, path, &options, &keys.metadata, err);
     if (!status) status = add_factors(*out, &input->config, err);
     if (status) {

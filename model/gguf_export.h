@@ -1,5 +1,6 @@
 /* A checkpoint as a GGUF file: the mirror of model/gguf_checkpoint.h. What config.json, tokenizer.json and the chat template of
- * tokenizer_config.json say becomes keys; tensors get GGUF's names, and in files of "llama" the rows of q and k their order there.
+ * tokenizer_config.json say becomes keys; tensors get GGUF's names, in files of "llama" the rows of q and k their order there, Gemma's norms
+ * the 1 that they add, and the parts of fused matrices (Phi-3) become one.
  * Source: ggml's GGUF specification, and what llama.cpp's converter writes. */
 #ifndef NIBBLE_MODEL_GGUF_EXPORT_H
 #define NIBBLE_MODEL_GGUF_EXPORT_H
@@ -14,7 +15,7 @@
  *
  * A source that is a GGUF file itself hands over every key that is not written here anew (the tokenizer's as they are, general.*),
  * but for split.* and general.alignment. ERR_UNSUPPORTED names what has no place in GGUF: an architecture, a sliding window
- * where GGUF's architecture has none, rope_type dynamic, parameters of yarn other than the defaults, a tokenizer that model/tokenizer/gguf_tokenizer_export.h does not know. */
+ * where GGUF's architecture has none, rope_type dynamic, what its readers assume otherwise (query_pre_attn_scalar, no soft caps, layers that slide without a period, a tied or untied head), parameters of yarn other than the defaults, a tokenizer that model/tokenizer/gguf_tokenizer_export.h does not know. */
 enum status gguf_export_create(struct writer **out, const struct checkpoint *input, const char *path,
     bool force, uint64_t split_bytes, uint32_t file_type, const struct report *report, struct error *err);
 

@@ -58,7 +58,7 @@ bool gguf_names_role(const char *name, enum role *role, uint32_t *layer)
     const char *suffix = after_layer(name, layer);
 
     for (int i = suffix ? ROLE_PER_LAYER : 0; i < (suffix ? ROLE_COUNT : ROLE_PER_LAYER); i++) {
-        if (strcmp(suffix ? suffix : name, names[i]) != 0) continue;
+        if (!names[i] || strcmp(suffix ? suffix : name, names[i]) != 0) continue;
         *role = (enum role)i;
         return true;
     }
@@ -71,6 +71,20 @@ char *gguf_names_write(char *out, uint64_t out_bytes, enum role role, uint32_t l
         snprintf(out, out_bytes, "%s", names[role]);
     else
         snprintf(out, out_bytes, LAYER_PREFIX "%" PRIu32 ".%s", layer, names[role]);
+    return out;
+}
+
+bool gguf_names_fused_role(const char *name, enum role *role, uint32_t *layer)
+{
+    const char *suffix = after_layer(name, layer);
+
+    *role = ROLE_Q;
+    return suffix && strcmp(suffix, "attn_qkv.weight") == 0;
+}
+
+char *gguf_names_write_fused(char *out, uint64_t out_bytes, const struct fused_rows *fused, uint32_t layer)
+{
+    snprintf(out, out_bytes, LAYER_PREFIX "%" PRIu32 ".%s", layer, fused->gguf);
     return out;
 }
 
@@ -88,7 +102,8 @@ const struct fused_rows *gguf_names_fused(const struct container *container,
 
     for (unsigned i = 0; suffix && i < architecture->fused_count; i++) {
         const struct fused_rows *fused = &architecture->fused[i];
-        if (strcmp(suffix, fused->gguf) == 0 && !gguf_names_find(container, fused->parts[0], *layer))
+        if (fused->gguf && strcmp(suffix, fused->gguf) == 0 &&
+            !gguf_names_find(container, fused->parts[0], *layer))
             return fused;
     }
     return NULL;

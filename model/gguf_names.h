@@ -16,6 +16,12 @@ char *gguf_names_write(char *out, uint64_t out_bytes, enum role role, uint32_t l
 const struct fused_rows *gguf_names_fused(const struct container *container,
     const struct architecture *architecture, const char *name, uint32_t *layer);
 
+/* The first role of a fused matrix that has a name of its own in GGUF: "blk.3.attn_qkv.weight" is ROLE_Q of layer 3. */
+bool gguf_names_fused_role(const char *name, enum role *role, uint32_t *layer);
+
+/* The name of that matrix in a layer: out [out_bytes], at least 64. Returns out. */
+char *gguf_names_write_fused(char *out, uint64_t out_bytes, const struct fused_rows *fused, uint32_t layer);
+
 /* The tensor of a role under its GGUF name, or NULL. */
 const struct tensor *gguf_names_find(const struct container *container, enum role role, uint32_t layer);
 

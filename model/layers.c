@@ -14,9 +14,64 @@ static const char *const gemma_names[ROLE_COUNT] = {
     [ROLE_MLP_NORM] = "pre_feedforward_layernorm.weight",
 };
 
+/* Experts have a number where the star stands. */
+static const char *const mixtral_names[ROLE_COUNT] = {
+    [ROLE_ROUTER] = "block_sparse_moe.gate.weight",
+    [ROLE_EXPERT_GATE] = "block_sparse_moe.experts.*.w1.weight",
+    [ROLE_EXPERT_UP] = "block_sparse_moe.experts.*.w3.weight",
+    [ROLE_EXPERT_DOWN] = "block_sparse_moe.experts.*.w2.weight",
+};
+
+static const char *const qwen2_moe_names[ROLE_COUNT] = {
+    [ROLE_GATE] = "mlp.shared_expert.gate_proj.weight",
+    [ROLE_UP] = "mlp.shared_expert.up_proj.weight",
+    [ROLE_DOWN] = "mlp.shared_expert.down_proj.weight",
+};
+
+static const char *const neox_names[ROLE_COUNT] = {
+    [ROLE_EMBEDDING] = "gpt_neox.embed_in.weight",
+    [ROLE_HEAD] = "embed_out.weight",
+    [ROLE_FINAL_NORM] = "gpt_neox.final_layer_norm.weight",
+    [ROLE_FINAL_NORM_BIAS] = "gpt_neox.final_layer_norm.bias",
+    [ROLE_O] = "attention.dense.weight",
+    [ROLE_O_BIAS] = "attention.dense.bias",
+    [ROLE_UP] = "mlp.dense_h_to_4h.weight",
+    [ROLE_UP_BIAS] = "mlp.dense_h_to_4h.bias",
+    [ROLE_DOWN] = "mlp.dense_4h_to_h.weight",
+    [ROLE_DOWN_BIAS] = "mlp.dense_4h_to_h.bias",
+};
+
+static const struct fused_rows neox_fused[] = {
+    {"attention.query_key_value.weight", NULL, {ROLE_Q, ROLE_K, ROLE_V}, 3, .by_heads = true},
+    {"attention.query_key_value.bias", NULL, {ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS}, 3, .by_heads = true},
+};
+
+/* Matrices as they are seen, in rows, have names of their own: those of columns mean something else. */
+static const char *const gpt2_names[ROLE_COUNT] = {
+    [ROLE_EMBEDDING] = "transformer.wte.weight",
+    [ROLE_POSITIONS] = "transformer.wpe.weight",
+    [ROLE_FINAL_NORM] = "transformer.ln_f.weight",
+    [ROLE_FINAL_NORM_BIAS] = "transformer.ln_f.bias",
+    [ROLE_ATTENTION_NORM] = "ln_1.weight",
+    [ROLE_ATTENTION_NORM_BIAS] = "ln_1.bias",
+    [ROLE_MLP_NORM] = "ln_2.weight",
+    [ROLE_MLP_NORM_BIAS] = "ln_2.bias",
+    [ROLE_O_BIAS] = "attn.c_proj.bias",
+    [ROLE_UP_BIAS] = "mlp.c_fc.bias",
+    [ROLE_DOWN_BIAS] = "mlp.c_proj.bias",
+};
+
+static const struct fused_rows gpt2_fused[] = {
+    {"attn.c_attn.weight", NULL, {ROLE_Q, ROLE_K, ROLE_V}, 3, .transposed = true},
+    {"attn.c_attn.bias", NULL, {ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS}, 3, .transposed = false},
+    {"attn.c_proj.weight", NULL, {ROLE_O}, 1, .transposed = true},
+    {"mlp.c_fc.weight", NULL, {ROLE_UP}, 1, .transposed = true},
+    {"mlp.c_proj.weight", NULL, {ROLE_DOWN}, 1, .transposed = true},
+};
+
 static const struct fused_rows phi3_fused[] = {
-    {"self_attn.qkv_proj.weight", "attn_qkv.weight", {ROLE_Q, ROLE_K, ROLE_V}, 3},
-    {"mlp.gate_up_proj.weight", "ffn_up.weight", {ROLE_GATE, ROLE_UP}, 2},
+    {"self_attn.qkv_proj.weight", "attn_qkv.weight", {ROLE_Q, ROLE_K, ROLE_V}, 3, .by_heads = false},
+    {"mlp.gate_up_proj.weight", "ffn_up.weight", {ROLE_GATE, ROLE_UP}, 2, .by_heads = false},
 };
 
 static const struct architecture architectures[] = {
@@ -96,6 +151,58 @@ static const struct architecture architectures[] = {
         .qkv_bias_option = true,
         .partial_rotary = true,
         .default_rotary = 0.25},
+    {.name = "MixtralForCausalLM",
+        .model_type = "mixtral",
+        .names = mixtral_names,
+        .experts_key = "num_local_experts",
+        .expert_ffn_key = "intermediate_size",
+        .normed_routing = true,
+        .window_by_default = true,
+        .default_theta = 1e6},
+    {.name = "Qwen2MoeForCausalLM",
+        .model_type = "qwen2_moe",
+        .names = qwen2_moe_names,
+        .experts_key = "num_experts",
+        .expert_ffn_key = "moe_intermediate_size",
+        .shared_expert = true,
+        .qkv_bias_always = true,
+        .qkv_bias_switch = true},
+    {.name = "Qwen3MoeForCausalLM",
+        .model_type = "qwen3_moe",
+        .experts_key = "num_experts",
+        .expert_ffn_key = "moe_intermediate_size",
+        .qk_norm = QK_NORM_HEAD,
+        .attention_bias_option = true},
+    {.name = "GPTNeoXForCausalLM",
+        .model_type = "gpt_neox",
+        .prefix = "gpt_neox.layers.",
+        .names = neox_names,
+        .fused = neox_fused,
+        .fused_count = sizeof neox_fused / sizeof *neox_fused,
+        .centered_norm = true,
+        .parallel_residual = true,
+        .ungated = true,
+        .biases = true,
+        .attention_bias_option = true,
+        .partial_rotary = true,
+        .default_rotary = 0.25,
+        .theta_key = "rotary_emb_base",
+        .rotary_key = "rotary_pct",
+        .default_activation = ACTIVATION_GELU},
+    {.name = "GPT2LMHeadModel",
+        .model_type = "gpt2",
+        .prefix = "transformer.h.",
+        .names = gpt2_names,
+        .fused = gpt2_fused,
+        .fused_count = sizeof gpt2_fused / sizeof *gpt2_fused,
+        .tied_by_default = true,
+        .centered_norm = true,
+        .learned_positions = true,
+        .short_keys = true,
+        .bare_names = true,
+        .ungated = true,
+        .biases = true,
+        .default_activation = ACTIVATION_GELU_TANH},
 };
 
 /* The short name of a role, and the name of its tensor: whole for what exists once, else after
@@ -104,6 +211,7 @@ static const struct role_row {
     const char *name, *tensor;
 } roles[ROLE_COUNT] = {
     [ROLE_EMBEDDING] = {"embedding", "model.embed_tokens.weight"},
+    [ROLE_POSITIONS] = {"positions", "model.embed_positions.weight"},
     [ROLE_HEAD] = {"head", "lm_head.weight"},
     [ROLE_FINAL_NORM] = {"final_norm", "model.norm.weight"},
     [ROLE_FINAL_NORM_BIAS] = {"final_norm_bias", "model.norm.bias"},
@@ -129,6 +237,11 @@ static const struct role_row {
     [ROLE_UP_BIAS] = {"up_bias", "mlp.up_proj.bias"},
     [ROLE_DOWN_BIAS] = {"down_bias", "mlp.down_proj.bias"},
     [ROLE_MLP_POST_NORM] = {"mlp_post_norm", "post_feedforward_layernorm.weight"},
+    [ROLE_ROUTER] = {"router", "mlp.gate.weight"},
+    [ROLE_SHARED_ROUTER] = {"shared_router", "mlp.shared_expert_gate.weight"},
+    [ROLE_EXPERT_GATE] = {"expert_gate_proj", "mlp.experts.*.gate_proj.weight"},
+    [ROLE_EXPERT_UP] = {"expert_up_proj", "mlp.experts.*.up_proj.weight"},
+    [ROLE_EXPERT_DOWN] = {"expert_down_proj", "mlp.experts.*.down_proj.weight"},
 };
 
 /* What a role's tensor is called in an architecture. */
@@ -165,7 +278,13 @@ const char *layers_role_name(enum role role)
 
 bool layers_role_is_linear(enum role role)
 {
-    return (role >= ROLE_Q && role <= ROLE_O) || (role >= ROLE_GATE && role <= ROLE_DOWN);
+    return (role >= ROLE_Q && role <= ROLE_O) || (role >= ROLE_GATE && role <= ROLE_DOWN) ||
+           layers_role_is_expert(role);
+}
+
+bool layers_role_is_expert(enum role role)
+{
+    return role >= ROLE_EXPERT_GATE && role <= ROLE_EXPERT_DOWN;
 }
 
 bool layers_role_is_gain(enum role role)
@@ -186,6 +305,12 @@ static bool set_shape(uint32_t *rank, uint64_t shape[2], uint64_t rows, uint64_t
     return true;
 }
 
+/* A matrix, if there is anything of it. */
+static bool set_matrix(uint32_t *rank, uint64_t shape[2], uint64_t rows, uint64_t cols)
+{
+    return rows && cols && set_shape(rank, shape, rows, cols);
+}
+
 static bool set_shape_if(bool present, uint32_t *rank, uint64_t shape[2], uint64_t rows)
 {
     return present && set_shape(rank, shape, rows, 0);
@@ -201,6 +326,8 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
     case ROLE_EMBEDDING:
     case ROLE_HEAD:
         return set_shape(rank, shape, config->vocabulary, hidden);
+    case ROLE_POSITIONS:
+        return known->learned_positions && set_shape(rank, shape, config->context, hidden);
     case ROLE_FINAL_NORM:
         return set_shape(rank, shape, hidden, 0);
     case ROLE_ATTENTION_NORM:
@@ -232,11 +359,22 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
         if (known->qk_norm == QK_NORM_PROJECTION) head = role == ROLE_Q_NORM ? q : kv;
         return set_shape_if(known->qk_norm != QK_NORM_NONE, rank, shape, head);
     case ROLE_GATE:
+        return !known->ungated && set_matrix(rank, shape, ffn, hidden);
     case ROLE_UP:
-        return set_shape(rank, shape, ffn, hidden);
+        return set_matrix(rank, shape, ffn, hidden);
     case ROLE_DOWN:
-        return set_shape(rank, shape, hidden, ffn);
+        return set_matrix(rank, shape, hidden, ffn);
+    case ROLE_ROUTER:
+        return set_matrix(rank, shape, config->experts, hidden);
+    case ROLE_SHARED_ROUTER:
+        return set_matrix(rank, shape, config->experts && ffn ? 1 : 0, hidden);
+    case ROLE_EXPERT_GATE:
+    case ROLE_EXPERT_UP:
+        return set_matrix(rank, shape, config->expert_ffn, hidden);
+    case ROLE_EXPERT_DOWN:
+        return set_matrix(rank, shape, hidden, config->expert_ffn);
     case ROLE_GATE_BIAS:
+        return set_shape_if(config->mlp_bias && !known->ungated, rank, shape, ffn);
     case ROLE_UP_BIAS:
         return set_shape_if(config->mlp_bias, rank, shape, ffn);
     case ROLE_DOWN_BIAS:
@@ -249,15 +387,21 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
 
 /* ---- names ---- */
 
+static const char *prefix_of(const struct architecture *architecture)
+{
+    return architecture->prefix ? architecture->prefix : LAYERS_PREFIX;
+}
+
 /* What follows "model.layers.N." in a name, with N a plain decimal number below config.layers; NULL if it has
  * no such start. */
 static const char *after_layer(const struct model_config *config, const char *name, uint32_t *layer)
 {
-    const size_t prefix = strlen(LAYERS_PREFIX);
+    const char *start = prefix_of(config->architecture);
+    const size_t prefix = strlen(start);
     const char *digit;
     uint32_t number = 0;
 
-    if (strncmp(name, LAYERS_PREFIX, prefix) != 0) return NULL;
+    if (strncmp(name, start, prefix) != 0) return NULL;
     for (digit = name + prefix; *digit >= '0' && *digit <= '9'; digit++) {
         if (digit > name + prefix && number == 0) return NULL; /* a leading zero */
         number = number * 10 + (uint32_t)(*digit - '0');
@@ -266,6 +410,32 @@ static const char *after_layer(const struct model_config *config, const char *na
     if (digit == name + prefix || *digit != '.') return NULL;
     *layer = number;
     return digit + 1;
+}
+
+/* The number that stands for the star of a pattern in a name; UINT32_MAX: the name is not of the pattern, or it is no plain decimal
+ * number below `experts`. */
+static uint32_t match_expert(const char *name, const char *pattern, uint32_t experts)
+{
+    const char *star = strchr(pattern, '*');
+    const size_t before = (size_t)(star - pattern);
+    const char *digit = name + before;
+    uint32_t number = 0;
+
+    if (strncmp(name, pattern, before) != 0) return UINT32_MAX;
+    for (; *digit >= '0' && *digit <= '9'; digit++) {
+        if (digit > name + before && number == 0) return UINT32_MAX; /* a leading zero */
+        number = number * 10 + (uint32_t)(*digit - '0');
+        if (number >= experts) return UINT32_MAX;
+    }
+    return digit > name + before && strcmp(digit, star + 1) == 0 ? number : UINT32_MAX;
+}
+
+static bool is_named(const struct model_config *config, enum role role, const char *name)
+{
+    const char *tensor = tensor_name(config->architecture, role);
+
+    if (layers_role_is_expert(role)) return match_expert(name, tensor, config->experts) != UINT32_MAX;
+    return strcmp(name, tensor) == 0;
 }
 
 bool layers_role_of(const struct model_config *config, const char *name, enum role *role, uint32_t *layer)
@@ -278,8 +448,7 @@ bool layers_role_of(const struct model_config *config, const char *name, enum ro
     suffix = after_layer(config, name, layer);
     for (int i = suffix ? ROLE_PER_LAYER : 0; i < (suffix ? ROLE_COUNT : ROLE_PER_LAYER); i++) {
         *role = (enum role)i;
-        if (strcmp(suffix ? suffix : name, tensor_name(config->architecture, *role)) == 0 &&
-            layers_role_shape(config, *role, &rank, shape))
+        if (is_named(config, *role, suffix ? suffix : name) && layers_role_shape(config, *role, &rank, shape))
             return true;
     }
     return false;
@@ -293,11 +462,32 @@ char *layers_name(
     if (role < ROLE_PER_LAYER)
         snprintf(out, out_bytes, "%s", tensor);
     else
-        snprintf(out, out_bytes, LAYERS_PREFIX "%" PRIu32 ".%s", layer, tensor);
+        snprintf(out, out_bytes, "%s%" PRIu32 ".%s", prefix_of(architecture), layer, tensor);
+    return out;
+}
+
+char *layers_expert_name(char *out, uint64_t out_bytes, const struct architecture *architecture,
+    enum role role, uint32_t layer, uint32_t expert)
+{
+    const char *tensor = tensor_name(architecture, role), *star = strchr(tensor, '*');
+
+    snprintf(out, out_bytes, "%s%" PRIu32 ".%.*s%" PRIu32 "%s", prefix_of(architecture), layer,
+        (int)(star - tensor), tensor, expert, star + 1);
     return out;
 }
 
 /* ---- fused matrices ---- */
+
+const struct fused_rows *layers_fused(const struct architecture *architecture, enum role role)
+{
+    for (unsigned i = 0; i < architecture->fused_count; i++) {
+        const struct fused_rows *fused = &architecture->fused[i];
+        for (unsigned k = 0; k < fused->count; k++) {
+            if (fused->parts[k] == role) return fused;
+        }
+    }
+    return NULL;
+}
 
 static enum status split(struct container *container, uint64_t index, const struct model_config *config,
     const struct fused_rows *fused, uint32_t layer, struct error *err)
@@ -306,14 +496,35 @@ static enum status split(struct container *container, uint64_t index, const stru
     struct container_part parts[3];
     uint32_t rank;
 
-    for (unsigned i = 0; i < fused->count; i++) {
+    enum status status = fused->transposed ? container_transpose(container, index, err) : OK;
+    for (unsigned i = 0; i < fused->count && !status; i++) {
         uint64_t shape[2];
         if (!layers_role_shape(config, fused->parts[i], &rank, shape))
             return OK; /* layers_bind will refuse it */
         parts[i].name = layers_name(names[i], sizeof names[i], config->architecture, fused->parts[i], layer);
         parts[i].rows = shape[0];
     }
-    return container_split(container, index, parts, fused->count, err);
+    return status ? status
+                  : container_split(
+                        container, index, parts, fused->count, fused->by_heads ? config->head_size : 0, err);
+}
+
+/* "h.0.ln_1.weight" to "transformer.h.0.ln_1.weight", as newer files have it. */
+static enum status complete_names(
+    struct container *container, const struct model_config *config, struct error *err)
+{
+    const char *prefix = config->architecture->prefix;
+    const int bytes = (int)(strchr(prefix, '.') + 1 - prefix);
+    enum status status = OK;
+
+    for (uint64_t i = 0; i < container_count(container) && !status; i++) {
+        const char *old = container_tensor(container, i)->name;
+        char name[CONTAINER_NAME_LIMIT + 64];
+        if (strncmp(old, prefix, (size_t)bytes) == 0 || strncmp(old, "lm_head.", 8) == 0) continue;
+        snprintf(name, sizeof name, "%.*s%s", bytes, prefix, old);
+        status = container_rename(container, i, name, err);
+    }
+    return status ? status : container_reindex(container, err);
 }
 
 enum status layers_split(struct container *container, const struct model_config *config, struct error *err)
@@ -322,6 +533,7 @@ enum status layers_split(struct container *container, const struct model_config 
     enum status status = OK;
     bool any = false;
 
+    if (known->bare_names) status = complete_names(container, config, err);
     for (uint64_t i = 0; known->fused_count && i < container_count(container) && !status; i++) {
         uint32_t layer;
         const char *suffix = after_layer(config, container_tensor(container, i)->name, &layer);
@@ -393,12 +605,36 @@ static enum status bind_role(const struct tensor **out, struct container *contai
     uint32_t rank;
     uint64_t shape[2];
 
-    if (!layers_role_shape(config, role, &rank, shape)) return OK;
+    if (layers_role_is_expert(role) || !layers_role_shape(config, role, &rank, shape)) return OK;
     *out = find_tensor(container, config, role, layer);
     if (*out) return check_tensor(*out, rank, shape, err);
     return fail(err, ERR_FORMAT, "tensor %s is missing%s",
         layers_name(name, sizeof name, config->architecture, role, layer),
         role == ROLE_HEAD ? ", and config.json does not set tie_word_embeddings" : "");
+}
+
+/* The matrices of one layer's experts. */
+static enum status bind_experts(struct model_tensors *out, struct container *container,
+    const struct model_config *config, uint32_t layer, struct error *err)
+{
+    const struct tensor *(*experts)[EXPERT_ROLES] = out->experts + (uint64_t)layer * config->experts;
+    char name[128];
+    uint32_t rank;
+    uint64_t shape[2];
+
+    for (uint64_t i = 0; i < (uint64_t)config->experts * EXPERT_ROLES; i++) {
+        uint32_t expert = (uint32_t)(i / EXPERT_ROLES), which = (uint32_t)(i % EXPERT_ROLES);
+        enum role role = ROLE_EXPERT_GATE + which;
+        const struct tensor *found = container_find(
+            container, layers_expert_name(name, sizeof name, config->architecture, role, layer, expert));
+        enum status status;
+        if (!found) return fail(err, ERR_FORMAT, "tensor %s is missing", name);
+        layers_role_shape(config, role, &rank, shape);
+        status = check_tensor(found, rank, shape, err);
+        if (status) return status;
+        experts[expert][which] = found;
+    }
+    return OK;
 }
 
 static enum status bind_roles(struct model_tensors *out, struct container *container,
@@ -411,6 +647,7 @@ static enum status bind_roles(struct model_tensors *out, struct container *conta
     for (uint32_t layer = 0; layer < config->layers; layer++) {
         for (int role = ROLE_PER_LAYER; role < ROLE_COUNT && !status; role++)
             status = bind_role(&out->layer[layer][role], container, config, (enum role)role, layer, err);
+        if (!status) status = bind_experts(out, container, config, layer, err);
     }
     return status;
 }
@@ -443,6 +680,14 @@ static bool is_empty_bias(struct container *container, const struct tensor *tens
     return zeros;
 }
 
+/* What older checkpoints of GPT-NeoX and GPT-2 have in every layer. */
+static bool is_old_buffer(const char *suffix)
+{
+    return strcmp(suffix, "attention.rotary_emb.inv_freq") == 0 || strcmp(suffix, "attention.bias") == 0 ||
+           strcmp(suffix, "attention.masked_bias") == 0 || strcmp(suffix, "attn.bias") == 0 ||
+           strcmp(suffix, "attn.masked_bias") == 0;
+}
+
 /* Why a tensor without a role may be left out; NULL if it may not. */
 static const char *drop_reason(
     struct container *container, const struct model_config *config, const struct tensor *tensor)
@@ -453,7 +698,10 @@ static const char *drop_reason(
     if (strcmp(tensor->name, "model.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (suffix && strcmp(suffix, "self_attn.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (container_metadata(container)->count && is_rotary(tensor->name)) return "rotary factors, recomputed";
-    if (config->tied && strcmp(tensor->name, roles[ROLE_HEAD].tensor) == 0) return "tied to the embedding";
+    if (suffix && config->architecture->biases && is_old_buffer(suffix))
+        return "rotary table or causal mask, recomputed";
+    if (config->tied && strcmp(tensor->name, tensor_name(config->architecture, ROLE_HEAD)) == 0)
+        return "tied to the embedding";
     if (is_empty_bias(container, tensor)) return "a bias of zeros, adds nothing";
     return NULL;
 }
@@ -470,13 +718,15 @@ static int compare_addresses(const void *a, const void *b)
 static enum status list_bound(const struct tensor ***out, uint64_t *count,
     const struct model_tensors *tensors, const struct model_config *config, struct error *err)
 {
-    const uint64_t once = ROLE_PER_LAYER, per_layer = ROLE_COUNT;
+    const uint64_t once = ROLE_PER_LAYER, layers = config->layers * (uint64_t)ROLE_COUNT;
+    const uint64_t experts = (uint64_t)config->layers * config->experts * EXPERT_ROLES;
 
-    *count = once + config->layers * per_layer;
+    *count = once + layers + experts;
     *out = memory_new(*count, sizeof **out, err);
     if (!*out) return ERR_MEMORY;
     memcpy(*out, tensors->once, once * sizeof **out);
-    memcpy(*out + once, tensors->layer, config->layers * per_layer * sizeof **out);
+    memcpy(*out + once, tensors->layer, layers * sizeof **out);
+    if (experts) memcpy(*out + once + layers, tensors->experts, experts * sizeof **out);
     qsort(*out, *count, sizeof **out, compare_addresses);
     return OK;
 }
@@ -519,6 +769,10 @@ enum status layers_bind(struct model_tensors *out, struct dropped_tensor **dropp
     if (status) return status;
     out->layer = memory_new(config->layers, sizeof *out->layer, err);
     if (!out->layer) status = ERR_MEMORY;
+    if (!status && config->experts) {
+        out->experts = memory_new((uint64_t)config->layers * config->experts, sizeof *out->experts, err);
+        if (!out->experts) status = ERR_MEMORY;
+    }
     if (!status) status = bind_roles(out, container, config, err);
     if (!status) status = list_bound(&bound, &bound_count, out, config, err);
     if (!status) status = list_dropped(dropped, dropped_count, bound, bound_count, container, config, err);
@@ -531,8 +785,21 @@ enum status layers_bind(struct model_tensors *out, struct dropped_tensor **dropp
     return fail_within(err, status, "%s", container_path(container));
 }
 
+uint64_t layers_routed_bytes(
+    const struct model_tensors *tensors, const struct model_config *config, uint32_t layer)
+{
+    uint64_t bytes = 0;
+
+    for (uint64_t i = 0; i < config->experts; i++)
+        for (int which = 0; which < EXPERT_ROLES; which++)
+            bytes += tensors->experts[(uint64_t)layer * config->experts + i][which]->bytes;
+    return config->experts ? bytes / config->experts * config->experts_per_token : 0;
+}
+
 void layers_release(struct model_tensors *tensors)
 {
     memory_free(tensors->layer);
+    memory_free(tensors->experts);
     tensors->layer = NULL;
+    tensors->experts = NULL;
 }

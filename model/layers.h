@@ -21,6 +21,7 @@
 /* The part a tensor plays. Those before ROLE_PER_LAYER exist once. */
 enum role {
     ROLE_EMBEDDING,
+    ROLE_POSITIONS, /* learned embeddings of positions, added to those of tokens */
     ROLE_HEAD,
     ROLE_FINAL_NORM,
     ROLE_FINAL_NORM_BIAS,
@@ -47,8 +48,16 @@ enum role {
     ROLE_UP_BIAS,
     ROLE_DOWN_BIAS,
     ROLE_MLP_POST_NORM, /* after down, before its output is added to the stream */
+    ROLE_ROUTER,        /* a mixture of experts: which of them a token goes to [experts][hidden] */
+    ROLE_SHARED_ROUTER, /* how much of the shared expert (gate, up, down) is added [1][hidden] */
+    ROLE_EXPERT_GATE,   /* one per expert, from here on (struct model_tensors) */
+    ROLE_EXPERT_UP,
+    ROLE_EXPERT_DOWN,
     ROLE_COUNT
 };
+
+/* The matrices of one expert. */
+enum { EXPERT_ROLES = ROLE_EXPERT_DOWN - ROLE_EXPERT_GATE + 1 };
 
 /* A stored matrix whose rows are those of several roles, one after the other; seen as separate tensors (layers_split). */
 struct fused_rows {
@@ -57,6 +66,8 @@ struct fused_rows {
         *gguf; /* what GGUF calls it, after "blk.N."; alone if a file has no GGUF tensor of the first part */
     enum role parts[3];
     unsigned count;
+    bool transposed; /* the matrix is stored column by column */
+    bool by_heads;   /* the rows of a head of each part, then those of the next head */
 };
 
 /* How queries and keys are normalised before they are rotated. */
@@ -66,6 +77,7 @@ enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_PROJECTION };
 struct architecture {
     const char *name;       /* "LlamaForCausalLM" */
     const char *model_type; /* "llama" */
+    const char *prefix;     /* of the names of a layer's tensors, before its number; NULL: LAYERS_PREFIX */
     const char *const *
         names; /* [ROLE_COUNT] tensors' names where they differ from Llama's, NULL entries: nowhere; or NULL */
 
@@ -77,10 +89,18 @@ struct architecture {
 
     bool
         centered_norm; /* StableLM: LayerNorm with biases, and layer_norm_eps; else RMSNorm and rms_norm_eps */
-    bool no_pre_norm;  /* OLMo2: attention and the feed-forward block see the stream as it is */
-    bool post_norm;    /* Gemma, OLMo2: what they give is normed before it is added */
-    float gain_offset; /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
+    bool learned_positions; /* GPT-2: in place of rotation */
+    bool short_keys;        /* GPT-2: n_embd, n_layer ... in config.json */
+    bool bare_names;        /* GPT-2: names may lack what comes before the first dot of the prefix */
+    bool
+        parallel_residual; /* GPT-NeoX: both halves of a layer may see the same stream (use_parallel_residual) */
+    bool ungated;          /* GPT-NeoX: down(activation(up(x))), no gate */
+    bool no_pre_norm;      /* OLMo2: attention and the feed-forward block see the stream as it is */
+    bool post_norm;        /* Gemma, OLMo2: what they give is normed before it is added */
+    float gain_offset;     /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
 
+    bool
+        biases; /* GPT-NeoX: of all matrices of the feed-forward block, and of attention unless attention_bias is false */
     bool qkv_bias_always; /* Qwen2: q, k, v carry biases whatever the configuration says */
     bool attention_bias_option, mlp_bias_option; /* attention_bias, mlp_bias may be true */
     bool qkv_bias_option;                        /* StableLM: use_qkv_bias, of q, k and v alone */
@@ -97,9 +117,16 @@ struct architecture {
     uint32_t
         default_window_period; /* Gemma: each so many layers the last does not slide; layer_types may say otherwise */
     bool sliding_rope;         /* Gemma 3: layers that slide rotate by rope_local_base_freq */
-    bool partial_rotary;   /* partial_rotary_factor may be below 1 */
-    double default_rotary; /* without it; 0: 1 */
-    double default_theta;  /* without rope_theta; 0: 10000 */
+    bool partial_rotary;                /* partial_rotary_factor may be below 1 */
+    double default_rotary;              /* without it; 0: 1 */
+    double default_theta;               /* without rope_theta; 0: 10000 */
+    const char *theta_key, *rotary_key; /* what config.json may call these two; NULL: as Llama */
+
+    const char *experts_key;    /* what config.json calls the number of experts; NULL: dense */
+    const char *expert_ffn_key; /* and the width of one */
+    bool shared_expert;         /* Qwen2-MoE: one more, for every token, by shared_expert_intermediate_size */
+    bool normed_routing;        /* Mixtral: always; else norm_topk_prob says so */
+    bool qkv_bias_switch;       /* Qwen2-MoE: qkv_bias may be false, beside qkv_bias_always */
 
     bool activation_apart; /* Gemma: hidden_activation, not hidden_act */
     enum activation default_activation;
@@ -113,8 +140,11 @@ char *layers_architectures(char *out, uint64_t out_bytes);
 /* The short name of a role: "q_proj", "embedding", for tables. */
 const char *layers_role_name(enum role role);
 
-/* True for the weight matrices of a decoder layer, which quantization is about (q, k, v, o, gate, up, down). */
+/* True for the weight matrices of a decoder layer, which quantization is about (q, k, v, o, gate, up, down, and those of experts). */
 bool layers_role_is_linear(enum role role);
+
+/* True for a matrix of which every expert has its own. */
+bool layers_role_is_expert(enum role role);
 
 /* True for what a norm multiplies by. */
 bool layers_role_is_gain(enum role role);
@@ -123,18 +153,31 @@ bool layers_role_is_gain(enum role role);
  * has a ROLE_HEAD; that of a tied one is bound to the embedding's tensor. */
 bool layers_role_shape(const struct model_config *config, enum role role, uint32_t *rank, uint64_t shape[2]);
 
-/* The role (and layer) that a tensor name has in this configuration; false if none. */
+/* The role (and layer) that a tensor name has in this configuration; false if none. Of an expert's matrix any expert's. */
 bool layers_role_of(const struct model_config *config, const char *name, enum role *role, uint32_t *layer);
 
 /* The tensor name of a role in an architecture; layer is ignored for roles that exist once. Returns out. */
 char *layers_name(
     char *out, uint64_t out_bytes, const struct architecture *architecture, enum role role, uint32_t layer);
 
+/* The name of a matrix of one expert (layers_role_is_expert). Returns out. */
+char *layers_expert_name(char *out, uint64_t out_bytes, const struct architecture *architecture,
+    enum role role, uint32_t layer, uint32_t expert);
+
+/* The fused matrix that a role is rows of in an architecture, or NULL. */
+const struct fused_rows *layers_fused(const struct architecture *architecture, enum role role);
+
 /* The tensors of one model, bound to their roles. A tied model has one tensor in ROLE_EMBEDDING and ROLE_HEAD. */
 struct model_tensors {
     const struct tensor *once[ROLE_PER_LAYER];
     const struct tensor *(*layer)[ROLE_COUNT]; /* [layers]; NULL where the configuration has none */
+    const struct tensor *(
+        *experts)[EXPERT_ROLES]; /* [layers][config.experts]: gate, up, down; NULL if dense */
 };
+
+/* Bytes of the experts' matrices that one token needs in a layer: as many experts as it goes to, of mean size. */
+uint64_t layers_routed_bytes(
+    const struct model_tensors *tensors, const struct model_config *config, uint32_t layer);
 
 /* What becomes of a tensor that no role names. */
 struct dropped_tensor {

@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "formats/container_json.h"
 
 #define CONFIG_DOCUMENT "adapter_config.json"
 #define TENSORS_FILE "adapter_model.safetensors"
@@ -313,13 +314,9 @@ static enum status parse_spec(struct lora *lora, const char *spec, struct error 
 
 static enum status read_config(struct lora *lora, struct error *err)
 {
-    char *text = NULL;
-    uint64_t bytes = 0;
-    enum status status = container_document(lora->container, CONFIG_DOCUMENT, &text, &bytes, err);
-    if (status == OK && !text) status = fail(err, ERR_FORMAT, "has no " CONFIG_DOCUMENT);
-    if (status == OK) status = json_parse(&lora->config, CONFIG_DOCUMENT, text, bytes, err);
+    enum status status = container_json(&lora->config, lora->container, CONFIG_DOCUMENT, err);
+    if (status == OK && !lora->config) status = fail(err, ERR_FORMAT, "has no " CONFIG_DOCUMENT);
     if (status == OK) status = refuse_kinds(lora, err);
-    memory_free(text);
     return status == OK ? OK : fail_within(err, status, "%s", lora->path);
 }
 

@@ -15,6 +15,7 @@ static enum status open_checkpoint(struct model *model, const char *path, struct
     model->container = checkpoint.container;
     model->config = checkpoint.config;
     model->tensors = checkpoint.tensors;
+    model->tokenizer_made_of = checkpoint.tokenizer_made_of;
     memory_free(checkpoint.dropped);
     return status ? status : container_map(model->container, err);
 }

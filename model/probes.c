@@ -227,13 +227,12 @@ static enum status run(struct probes *probes, const struct decoder_layer *layer,
         .k = probes->k,
         .v = probes->v,
         .out = probes->mixed};
+    const struct decoder_buffers buffers = {probes->x, probes->normed, probes->gate, probes->up, NULL};
     uint64_t tokens = count * probes->length, bad;
     enum status status;
 
     turn(probes, index);
-    status = decoder_add_attention(layer, &call, probes->x, probes->normed, err);
-    if (!status)
-        status = decoder_add_mlp(layer, probes->x, probes->normed, probes->gate, probes->up, tokens, err);
+    status = decoder_run(layer, &call, &buffers, err);
     if (status || decoder_finite(probes->x, tokens * probes->config->hidden, &bad)) return status;
     return fail(err, ERR_NUMERIC, "layer %" PRIu32 ": an activation is not finite", layer->index);
 }
@@ -241,7 +240,7 @@ static enum status run(struct probes *probes, const struct decoder_layer *layer,
 enum status probes_advance(
     struct probes *probes, uint32_t layer, const struct tensor *const *tensors, struct error *err)
 {
-    const struct decoder_layer run_as = {&probes->backend, probes->config, tensors, layer};
+    const struct decoder_layer run_as = {&probes->backend, probes->config, tensors, layer, NULL};
     uint64_t all = probes->count * probes->samples, floats = sample_floats(probes);
     enum status status = OK;
 
@@ -257,7 +256,7 @@ enum status probes_advance(
 enum status probes_add(struct probes *probes, struct walk *walk, uint32_t layer,
     const struct tensor *const *tensors, struct error *err)
 {
-    const struct decoder_layer run_as = {&probes->backend, probes->config, tensors, layer};
+    const struct decoder_layer run_as = {&probes->backend, probes->config, tensors, layer, NULL};
     uint64_t floats = sample_floats(probes), at = probes->count * probes->samples * floats;
     enum status status = OK;
 

@@ -43,6 +43,7 @@ bool slice_has(const struct slice *slice, const struct model_config *config,
     bool first = slice->first == 0, last = slice->last == slice->layers - 1;
     if (tensor == tensors->once[ROLE_EMBEDDING]) return first || (config->tied && last);
     if (!layers_role_of(config, tensor->name, &role, &layer)) return true;
+    if (role == ROLE_POSITIONS) return first;
     return role < ROLE_PER_LAYER ? last : layer >= slice->first && layer <= slice->last;
 }
 

@@ -20,8 +20,11 @@ enum stage walk_stage_of(enum role role)
         return WALK_O;
     case ROLE_GATE:
     case ROLE_UP:
+    case ROLE_EXPERT_GATE:
+    case ROLE_EXPERT_UP:
         return WALK_GATE_UP;
     case ROLE_DOWN:
+    case ROLE_EXPERT_DOWN:
         return WALK_DOWN;
     default:
         return WALK_QKV;
@@ -168,7 +171,10 @@ static enum status run_gate_up(const struct step *step, struct error *err)
     struct stream *stream = step->stream;
     enum status status = add_output(step, stream->start, WALK_O, ROLE_O, stream->middle, err);
 
-    return status || !step->shown ? status : norm_input(step, ROLE_MLP_NORM, ROLE_GATE, err);
+    if (status || !step->shown) return status;
+    if (step->walk->config->parallel_residual)
+        status = walk_read(stream->start, &step->block, step->walk->config->hidden, stream->x, err);
+    return status ? status : norm_input(step, ROLE_MLP_NORM, ROLE_GATE, err);
 }
 
 static enum status run_down(const struct step *step, struct error *err)
@@ -177,12 +183,16 @@ static enum status run_down(const struct step *step, struct error *err)
     struct stream *stream = step->stream;
     const struct walk_block *block = &step->block;
     uint64_t cols = walk_stage_cols(walk->config, WALK_DOWN);
-    enum status status = walk_read(stream->middle, block, walk->config->hidden, stream->x, err);
+    bool parallel = walk->config->parallel_residual;
+    struct spill *seen = parallel ? stream->start : stream->middle;
+    enum status status = walk_read(seen, block, walk->config->hidden, stream->x, err);
 
     if (!status)
         status = decoder_norm(&step->layer, walk->normed, stream->x, block->tokens, ROLE_MLP_NORM, err);
     if (!status)
         status = decoder_gate(&step->layer, stream->input, walk->beside, walk->normed, block->tokens, err);
+    if (!status && parallel) /* what down is added to */
+        status = walk_read(stream->middle, block, walk->config->hidden, stream->x, err);
     if (!status) status = check(step, stream->input, cols, "input of", ROLE_DOWN, err);
     return status ? status : walk_write(stream->wide, block, cols, stream->input, err);
 }
@@ -212,7 +222,7 @@ static enum status run_block(struct walk *walk, unsigned number, unsigned stage,
         .walk = walk,
         .stream = &walk->streams[number],
         .layer = {&walk->backend, walk->config, number == STREAM_ORIGINAL ? layer->original : layer->current,
-            layer->index},
+            layer->index, NULL},
         .block = *block,
         .shown = shown,
     };

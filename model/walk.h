@@ -63,7 +63,7 @@ uint64_t walk_bytes(const struct model_config *config, uint64_t samples, uint64_
 /* Start before the first layer: the samples' embeddings are read from the checkpoint (rows or tiles needed, not the
  * whole matrix; it need not be mapped). The checkpoint, the calibration and the pool must outlive the walk.
  * Errors of reading; ERR_FORMAT: a token beyond the vocabulary; ERR_NUMERIC: an embedding is not finite; ERR_IO: no
- * disk for the states; ERR_MEMORY.
+ * disk for the states; ERR_MEMORY; ERR_UNSUPPORTED: a mixture of experts.
  * What a walk computes depends on weights and samples, not on workers or on where states lie. A sample beside others
  * is what it is alone, but for rounding; samples that are shorter than calibration->length cost as much as long
  * ones. */

@@ -16,16 +16,13 @@ struct rows {
     struct tiles_layout of_matrix, of_unit;
 };
 
-static enum status open_rows(struct rows *rows, struct checkpoint *input, struct error *err)
+static enum status open_rows(
+    struct rows *rows, struct checkpoint *input, const struct tensor *matrix, float scale, struct error *err)
 {
-    const struct tensor *matrix = input->tensors.once[ROLE_EMBEDDING];
     uint64_t cols = matrix->shape[1];
     enum status status = OK;
 
-    *rows = (struct rows){.container = input->container,
-        .matrix = matrix,
-        .unit = *matrix,
-        .scale = input->config.embedding_scale};
+    *rows = (struct rows){.container = input->container, .matrix = matrix, .unit = *matrix, .scale = scale};
     rows->unit.shape[0] = 1;
     rows->unit.bytes = cols * dtype_info(matrix->dtype)->bytes;
     if (matrix->storage == STORAGE_TILES) {
@@ -73,8 +70,8 @@ static enum status read_row(
     return status ? status : backend->embed(backend->state, out, &within, 1, &rows->unit, rows->scale, err);
 }
 
-static enum status embed_sample(
-    struct walk *walk, struct rows *rows, uint64_t sample, float *out, struct error *err)
+static enum status embed_sample(struct walk *walk, struct rows *rows, struct rows *positions, uint64_t sample,
+    float *out, struct error *err)
 {
     const uint32_t *tokens = walk->calibration->tokens + sample * walk->length;
     uint64_t hidden = walk->config->hidden;
@@ -86,13 +83,17 @@ static enum status embed_sample(
                 "token %" PRIu64 " of sample %" PRIu64 " is %" PRIu32 ", the vocabulary has %" PRIu32, i,
                 sample, tokens[i], walk->config->vocabulary);
         status = read_row(rows, &walk->backend, out + i * hidden, tokens[i], err);
+        if (!status && positions->matrix)
+            status = read_row(positions, &walk->backend, walk->normed, (uint32_t)i, err);
+        for (uint64_t j = 0; j < hidden && !status && positions->matrix; j++)
+            out[i * hidden + j] += walk->normed[j];
     }
     return status;
 }
 
 /* One block into x and from there into every stream. */
-static enum status embed_block(
-    struct walk *walk, struct rows *rows, const struct walk_block *block, struct error *err)
+static enum status embed_block(struct walk *walk, struct rows *rows, struct rows *positions,
+    const struct walk_block *block, struct error *err)
 {
     uint64_t hidden = walk->config->hidden;
     float *x = walk->streams[STREAM_CURRENT].x;
@@ -101,7 +102,8 @@ static enum status embed_block(
     for (uint64_t i = 0; i < block->tokens * hidden; i++)
         x[i] = 0;
     for (uint64_t i = 0; i < block->samples && !status; i++)
-        status = embed_sample(walk, rows, block->first_sample + i, x + i * walk->length * hidden, err);
+        status =
+            embed_sample(walk, rows, positions, block->first_sample + i, x + i * walk->length * hidden, err);
     if (status) return status;
     status = walk_check(walk, block, x, hidden, err);
     if (status) return fail_within(err, status, "embedding");
@@ -113,11 +115,16 @@ static enum status embed_block(
 enum status walk_embed(struct walk *walk, struct checkpoint *input, struct error *err)
 {
     struct walk_block block = {0};
-    struct rows rows;
-    enum status status = open_rows(&rows, input, err);
+    struct rows rows, positions = {0};
+    enum status status =
+        open_rows(&rows, input, input->tensors.once[ROLE_EMBEDDING], input->config.embedding_scale, err);
+
+    if (!status && input->tensors.once[ROLE_POSITIONS])
+        status = open_rows(&positions, input, input->tensors.once[ROLE_POSITIONS], 1, err);
 
     while (!status && walk_next_block(walk, &block))
-        status = embed_block(walk, &rows, &block, err);
+        status = embed_block(walk, &rows, &positions, &block, err);
     memory_free(rows.bytes);
+    memory_free(positions.bytes);
     return status;
 }

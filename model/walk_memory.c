@@ -1,4 +1,5 @@
 /* The memory of a walk: one table of arrays says what is allocated, and what walk_bytes foresees. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -151,6 +152,14 @@ enum status walk_create(struct walk **out, struct checkpoint *input, const struc
 
     *out = NULL;
     if (status) return status;
+    if (config->experts)
+        return fail(err, ERR_UNSUPPORTED, "%s has a mixture of experts, which a walk does not show yet",
+            config->architecture->name);
+    if (config->architecture->learned_positions && calibration->length > config->context)
+        return fail(err, ERR_USAGE,
+            "samples of %" PRIu64 " tokens: the model has learned %" PRIu32
+            " positions; take shorter samples",
+            calibration->length, config->context);
     walk = memory_new(1, sizeof *walk, err);
     if (!walk) return ERR_MEMORY;
     set_shape(walk, config, calibration->samples, calibration->length, options);

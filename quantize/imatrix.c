@@ -32,7 +32,9 @@ static enum status add(struct imatrix *out, const char *name, const uint8_t *sum
 {
     struct imatrix_entry entry = {.cols = cols};
     bool some = false;
-    if (!gguf_names_role(name, &entry.role, &entry.layer)) return OK;
+    if (!gguf_names_role(name, &entry.role, &entry.layer) &&
+        !gguf_names_fused_role(name, &entry.role, &entry.layer))
+        return OK;
     if (is_known(out, entry.role, entry.layer)) return fail(err, ERR_FORMAT, "is there twice");
     if (!isfinite(count) || count <= 0) return fail(err, ERR_FORMAT, "counts %g tokens", count);
     entry.means = memory_new(cols, sizeof *entry.means, err);

@@ -9,7 +9,7 @@
 
 /* What the file says of one matrix. */
 struct imatrix_entry {
-    enum role role;
+    enum role role; /* of a fused matrix with a name of its own ("blk.0.attn_qkv.weight"): ROLE_Q */
     uint32_t layer;
     uint64_t cols;
     float *

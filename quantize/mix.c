@@ -124,6 +124,16 @@ static bool holds(enum where where, uint32_t layer, const struct model_config *c
     return false;
 }
 
+/* The role whose rules hold: a matrix with the rows of v among others has those of v. */
+static enum role role_of_rules(enum role role, const struct model_config *config)
+{
+    const struct fused_rows *fused = layers_fused(config->architecture, role);
+    for (unsigned i = 0; fused && i < fused->count; i++) {
+        if (fused->parts[i] == ROLE_V) return ROLE_V;
+    }
+    return role;
+}
+
 static enum block_type type_of_rules(
     const struct mix *mix, enum role role, uint32_t layer, const struct model_config *config, bool informed)
 {
@@ -141,6 +151,7 @@ enum block_type mix_type(
 {
     if (role == ROLE_HEAD || (role == ROLE_EMBEDDING && config->tied))
         return mix->base == BLOCK_Q8_0 ? BLOCK_Q8_0 : BLOCK_Q6_K;
+    role = role_of_rules(role, config);
     enum block_type type = type_of_rules(mix, role, layer, config, informed);
     bool large = role == ROLE_V && config->layers == LARGEST_LAYERS && is_grouped(config, 2);
     return large && (type == BLOCK_Q3_K || type == BLOCK_Q4_K) ? BLOCK_Q5_K : type;

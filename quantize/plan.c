@@ -305,7 +305,8 @@ static void choose_recipes(
         planned->source = source;
         planned->decoded = container_packed(input->container, source, &why) && why;
         find_role(planned, input);
-        if (planned->role >= ROLE_PER_LAYER && planned->role < ROLE_COUNT)
+        if (planned->role >= ROLE_PER_LAYER && planned->role < ROLE_COUNT &&
+            !layers_role_is_expert(planned->role))
             plan->layer[planned->layer][planned->role] = planned;
         choose_recipe(planned, &input->config, settings, effects);
     }

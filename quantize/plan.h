@@ -46,9 +46,10 @@ struct plan {
     uint64_t
         indivisible; /* those whose row group or blocks did not divide, settled as --indivisible or --fallback says */
     uint64_t requantized;
-    uint64_t weights, weights_quantized;      /* elements */
-    uint64_t bytes, bytes_quantized;          /* of tensor data */
-    struct plan_tensor *(*layer)[ROLE_COUNT]; /* [layers]: the tensors of a layer by role, or NULL */
+    uint64_t weights, weights_quantized; /* elements */
+    uint64_t bytes, bytes_quantized;     /* of tensor data */
+    struct plan_tensor *(
+        *layer)[ROLE_COUNT]; /* [layers]: the tensors of a layer by role, or NULL; without experts */
 };
 
 /* Decide for every tensor of the input but the dropped ones. What cannot be decided is told to report, one

@@ -71,6 +71,43 @@ static enum status write_output(struct quantize_job *job, struct error *err)
     return writer_commit(job->writer, err);
 }
 
+/* The parts of one fused matrix of a layer must have one type. */
+static enum status check_fused(const struct quantize_result *result, uint32_t layer,
+    const struct fused_rows *fused, const char *output, struct error *err)
+{
+    const struct tensor *first = &result->plan.layer[layer][fused->parts[0]]->target;
+    for (unsigned i = 1; i < fused->count; i++) {
+        const struct tensor *other = &result->plan.layer[layer][fused->parts[i]]->target;
+        if (other->storage == first->storage && other->block == first->block && other->dtype == first->dtype)
+            continue;
+        return fail(err, ERR_USAGE,
+            "%s: tensor %s would have another type than %s: in GGUF files of this architecture they are one "
+            "matrix, of one type; give them the same with --override, or write a .nbl file",
+            output, other->name, first->name);
+    }
+    return OK;
+}
+
+/* Before hours of work, not after them. */
+static enum status check_all_fused(
+    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+{
+    const struct model_config *config = &result->input.config;
+    const unsigned count = config->architecture->fused_count;
+    enum status status = OK;
+    if (count && (options->target_bits != 0 || options->target_size))
+        return fail(err, ERR_USAGE,
+            "%s: in GGUF files of this architecture q, k and v are one matrix, of one type, and so are gate "
+            "and up, which --target-bits and --target-size do not heed; write a .nbl file, or choose with "
+            "--type",
+            options->output);
+    for (uint32_t layer = 0; layer < config->layers; layer++) {
+        for (unsigned i = 0; i < count && status == OK; i++)
+            status = check_fused(result, layer, &config->architecture->fused[i], options->output, err);
+    }
+    return status;
+}
+
 /* What the output's format makes of the plan: kept tensors change as it wants them; codes need a format that holds them. */
 static enum status fit_destination(
     struct quantize_result *result, const struct quantize_options *options, struct error *err)
@@ -88,19 +125,42 @@ static enum status fit_destination(
                 options->output);
         if (status == OK) plan_set_target(&result->plan, planned, &target);
     }
+    if (status == OK && destination_fuses(&destination)) status = check_all_fused(result, options, err);
+    return status;
+}
+
+/* Ask the format of the output before days of work whether it takes these tensors and this model: a writer is made, told of every
+ * tensor, and dropped again. */
+static enum status try_destination(
+    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+{
+    const struct report silent = {.quiet = true};
+    struct destination destination = destination_of(options, &result->settings);
+    struct writer *writer = NULL;
+    uint64_t index;
+    if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
+    destination.force = true;
+    enum status status = destination_create(&writer, &destination, &result->input, &silent, err);
+    for (uint64_t i = 0; status == OK && i < result->plan.count; i++)
+        status = writer_add(writer, &result->plan.tensors[i].target, &index, err);
+    writer_abandon(writer);
     return status;
 }
 
 /* ---- what inputs are like ---- */
 
 /* The importance matrix's columns for one matrix. What it does not have is searched without. */
-static enum status weigh(
-    struct plan_tensor *planned, const struct imatrix *imatrix, bool tied, struct error *err)
+static enum status weigh(struct plan_tensor *planned, const struct imatrix *imatrix,
+    const struct model_config *config, struct error *err)
 {
     enum role role = planned->role;
+    const struct fused_rows *fused = layers_fused(config->architecture, role);
     uint64_t cols = planned->target.shape[1];
     enum status status = imatrix_find(&planned->column_weights, imatrix, role, planned->layer, cols, err);
-    if (status == OK && !planned->column_weights && role == ROLE_EMBEDDING && tied)
+    /* Parts of one matrix have the same inputs, and one entry. */
+    for (unsigned i = 0; fused && i < fused->count && status == OK && !planned->column_weights; i++)
+        status = imatrix_find(&planned->column_weights, imatrix, fused->parts[i], planned->layer, cols, err);
+    if (status == OK && !planned->column_weights && role == ROLE_EMBEDDING && config->tied)
         status = imatrix_find(&planned->column_weights, imatrix, ROLE_HEAD, 0, cols, err);
     if (status != OK || planned->column_weights) return status;
     if (!layers_role_is_linear(role)) {
@@ -117,7 +177,7 @@ static enum status read_imatrix(
     for (uint64_t i = 0; status == OK && options->imatrix && i < result->plan.count; i++) {
         struct plan_tensor *planned = &result->plan.tensors[i];
         if (planned->recipe.keep || planned->recipe.range != RANGE_HESSIAN) continue;
-        status = weigh(planned, &result->imatrix, result->input.config.tied, err);
+        status = weigh(planned, &result->imatrix, &result->input.config, err);
         if (status != OK) fail_within(err, status, "%s: tensor %s", options->imatrix, planned->target.name);
     }
     return status;
@@ -247,6 +307,12 @@ static enum status refuse_places(const struct quantize_options *options, struct 
 static enum status suit_model(struct settings *settings, const struct quantize_options *options,
     const struct architecture *architecture, const struct report *report, struct error *err)
 {
+    if (architecture->experts_key && settings->calibrated)
+        return fail(err, ERR_UNSUPPORTED,
+            "%s has a mixture of experts, whose inputs calibration does not see yet: use --method rtn, "
+            "without "
+            "--imatrix",
+            architecture->name);
     if (!architecture->post_norm || settings->method.correction != CORRECTION_RESIDUAL) return OK;
     if (options->correction)
         return fail(err, ERR_UNSUPPORTED,
@@ -319,6 +385,7 @@ enum status quantize_run(
     if (status == OK && out->settings.method.rescale) rescale_plan(&out->plan, out->input.config.layers);
     if (status == OK) status = read_imatrix(out, options, err);
     if (status == OK) status = fit_destination(out, options, err);
+    if (status == OK) status = try_destination(out, options, err);
     if (status == OK) status = predict_rest(&job.fixed_bytes, out, options, err);
     if (status == OK) status = run_job(out, &job, err);
     out->seconds = report_seconds() - start;

@@ -689,6 +689,39 @@ STABLELM = {**{k: v for k, v in LLAMA.items()
             "use_qkv_bias": True, "use_parallel_residual": False,
             "qk_layernorm": False}
 
+MIXTRAL = {**{k: v for k, v in LLAMA.items()
+              if k not in ("attention_bias", "mlp_bias", "rope_scaling")},
+           "architectures": ["MixtralForCausalLM"], "model_type": "mixtral",
+           "intermediate_size": 24, "num_local_experts": 5,
+           "num_experts_per_tok": 2, "sliding_window": None}
+QWEN2_MOE = {**QWEN2, "architectures": ["Qwen2MoeForCausalLM"],
+             "model_type": "qwen2_moe", "num_experts": 6,
+             "num_experts_per_tok": 3, "moe_intermediate_size": 24,
+             "shared_expert_intermediate_size": 40, "norm_topk_prob": False,
+             "decoder_sparse_step": 1, "mlp_only_layers": []}
+QWEN3_MOE = {**QWEN3, "architectures": ["Qwen3MoeForCausalLM"],
+             "model_type": "qwen3_moe", "num_experts": 12,
+             "num_experts_per_tok": 4, "moe_intermediate_size": 16,
+             "norm_topk_prob": True, "decoder_sparse_step": 1,
+             "mlp_only_layers": []}
+
+NEOX = {
+    "architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox",
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "vocab_size": 97, "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5, "max_position_embeddings": 128,
+    "rotary_pct": 0.25, "rotary_emb_base": 500.0,
+    "use_parallel_residual": True, "tie_word_embeddings": False,
+    "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"}
+
+GPT2 = {
+    "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2",
+    "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 160, "n_inner": None,
+    "vocab_size": 97, "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5, "bos_token_id": 1, "eos_token_id": 2,
+    "torch_dtype": "float32"}
+
+
 def rope(theta=500.0, **scaling):
     return {"rope_theta": theta, "rope_scaling": scaling}
 
@@ -771,6 +804,20 @@ LOGITS = {
         24, {}),
     "olmo2": (OLMO2, 32, {"greedy": True}),
     "stablelm": (STABLELM, 32, {"greedy": True}),
+    "mixtral": (MIXTRAL, 32, {"greedy": True}),
+    "qwen2-moe": (QWEN2_MOE, 32, {"greedy": True}),
+    "qwen3-moe": (QWEN3_MOE, 32, {"greedy": True}),
+    "neox": (NEOX, 32, {"greedy": True}),
+    "neox-serial": (
+        {**NEOX, "num_attention_heads": 4, "use_parallel_residual": False,
+         "rotary_pct": 1.0, "hidden_act": "gelu_new", "attention_bias": False,
+         "tie_word_embeddings": True, "torch_dtype": "float16"}, 24,
+        {"rewrite_config": True}),
+    "gpt2": (GPT2, 32, {"greedy": True}),
+    # Names as the oldest files have them; no power of two.
+    "gpt2-bare": (
+        {**GPT2, "n_inner": 48, "n_positions": 150, "torch_dtype": "float16"}, 24,
+        {"rewrite_config": True, "bare": True}),
 }
 
 
@@ -783,7 +830,7 @@ def random_weights(model, seed):
 
     out = {}
     for name, old in sorted(model.state_dict().items()):
-        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+        if name in ("lm_head.weight", "embed_out.weight") and model.config.tie_word_embeddings:
             continue
         # One generator per tensor: adding a tensor leaves the others alone.
         rng = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
@@ -794,8 +841,32 @@ def random_weights(model, seed):
         elif "embed_tokens" in name or "lm_head" in name:
             value = rng.normal(0.0, 0.4, old.shape)
         else:
-            value = rng.normal(0.0, 1.5 / old.shape[1] ** 0.5, old.shape)
+            value = rng.normal(0.0, 1.5 / old.shape[-1] ** 0.5, old.shape)
         out[name] = torch.tensor(value.astype(np.float32))
+    return out
+
+
+def as_stored(weights, config):
+    """The names and matrices of checkpoints: in memory this transformers holds
+    all experts of a layer in one tensor, the gates above the ups."""
+    mixtral = config["model_type"] == "mixtral"
+    gate, up, down = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
+    out = {}
+    for name, value in weights.items():
+        if config["model_type"] == "gpt_neox" and name == "lm_head.weight":
+            name = "embed_out.weight"
+        if mixtral:
+            name = name.replace(".mlp.", ".block_sparse_moe.")
+        base, _, last = name.rpartition(".")
+        for expert in range(len(value) if base.endswith(".experts") else 0):
+            matrix = value[expert]
+            half = len(matrix) // 2
+            parts = ({down: matrix} if last == "down_proj" else
+                     {gate: matrix[:half], up: matrix[half:]})
+            for part, rows in parts.items():
+                out[f"{base}.{expert}.{part}.weight"] = rows.clone()
+        if not base.endswith(".experts"):
+            out[name] = value
     return out
 
 
@@ -852,7 +923,9 @@ def make_logits(cases):
         write_json(folder / "config.json", config)
 
         blank = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-        weights = random_weights(blank, seed=1000 + number)
+        weights = as_stored(random_weights(blank, seed=1000 + number), config)
+        if options.get("bare"):
+            weights = {k.removeprefix("transformer."): v for k, v in weights.items()}
         dtype = getattr(torch, config["torch_dtype"])
         save_weights(folder, {k: v.to(dtype) for k, v in weights.items()},
                      options.get("shards", 1))

@@ -283,7 +283,7 @@ static void test_bad_gemma(void)
     REFUSE(ERR_UNSUPPORTED, "attn_logit_softcapping", GEMMA3, {"attn_logit_softcapping", "50"});
     REFUSE(ERR_FORMAT, "final_logit_softcapping", GEMMA3, {"final_logit_softcapping", "-30"});
     REFUSE(ERR_FORMAT, "query_pre_attn_scalar", GEMMA3, {"query_pre_attn_scalar", "0"});
-    REFUSE(ERR_UNSUPPORTED, "hidden_activation gelu", GEMMA3, {"hidden_activation", "\"gelu\""});
+    REFUSE(ERR_UNSUPPORTED, "hidden_activation relu", GEMMA3, {"hidden_activation", "\"relu\""});
     REFUSE(ERR_UNSUPPORTED, "use_bidirectional_attention", GEMMA3, {"use_bidirectional_attention", "true"});
     REFUSE(ERR_FORMAT, "sliding_window_pattern", GEMMA3, {"sliding_window_pattern", "0"});
     REFUSE(ERR_FORMAT, "sliding_window is null", GEMMA3, {"sliding_window", "null"});
@@ -336,6 +336,98 @@ static void test_bad_phi(void)
     REFUSE(ERR_UNSUPPORTED, "use_qkv_bias", {"use_qkv_bias", "true"});
     REFUSE(ERR_FORMAT, "layer_norm_eps is missing", {"architectures", "[\"StableLmForCausalLM\"]"},
         {"model_type", "\"stablelm\""});
+}
+
+/* ---- GPT-NeoX, GPT-2 ---- */
+
+#define NEOX                                                                                                 \
+    {"architectures", "[\"GPTNeoXForCausalLM\"]"}, {"model_type", "\"gpt_neox\""}, {"rms_norm_eps", NULL},   \
+        {"layer_norm_eps", "1e-5"}, {"num_key_value_heads", NULL}, {"rope_theta", NULL},                     \
+    {                                                                                                        \
+        "hidden_act", "\"gelu\""                                                                             \
+    }
+#define GPT2                                                                                                 \
+    {"architectures", "[\"GPT2LMHeadModel\"]"}, {"model_type", "\"gpt2\""}, {"rms_norm_eps", NULL},          \
+        {"layer_norm_epsilon", "1e-5"}, {"num_key_value_heads", NULL}, {"hidden_act", NULL},                 \
+        {"tie_word_embeddings", NULL}, {"n_embd", "64"}, {"n_layer", "3"}, {"n_head", "4"},                  \
+    {                                                                                                        \
+        "n_positions", "48"                                                                                  \
+    }
+
+static void test_neox(void)
+{
+    struct model_config config = PARSE(NEOX, {"rotary_pct", "0.5"}, {"rotary_emb_base", "500"});
+
+    CU_ASSERT_TRUE(
+        config.parallel_residual && config.attention_bias && config.output_bias && config.mlp_bias);
+    CU_ASSERT_TRUE(config.activation == ACTIVATION_GELU && config.rope.theta == 500);
+    CU_ASSERT_EQUAL(config.rotary, config.head_size / 2);
+    config = PARSE(NEOX, {"use_parallel_residual", "false"}, {"attention_bias", "false"});
+    CU_ASSERT_TRUE(!config.parallel_residual && !config.attention_bias && config.mlp_bias);
+    CU_ASSERT_EQUAL(config.rotary, config.head_size / 4);
+    REFUSE(ERR_FORMAT, "layer_norm_eps is missing", {"architectures", "[\"GPTNeoXForCausalLM\"]"},
+        {"model_type", "\"gpt_neox\""});
+}
+
+static void test_gpt2(void)
+{
+    struct model_config config = PARSE(GPT2, {"n_inner", "null"}, {"activation_function", "\"gelu_new\""});
+
+    CU_ASSERT_TRUE(config.hidden == 64 && config.layers == 3 && config.heads == 4 && config.context == 48);
+    CU_ASSERT_TRUE(config.ffn == 256 && config.rotary == 0 && config.tied && config.attention_bias);
+    CU_ASSERT_EQUAL(config.activation, ACTIVATION_GELU_TANH);
+    config = PARSE(GPT2, {"n_inner", "100"});
+    CU_ASSERT_EQUAL(config.ffn, 100);
+    REFUSE(ERR_UNSUPPORTED, "scale_attn_weights", GPT2, {"scale_attn_weights", "false"});
+    REFUSE(ERR_UNSUPPORTED, "scale_attn_by_inverse_layer_idx", GPT2,
+        {"scale_attn_by_inverse_layer_idx", "true"});
+    REFUSE(ERR_UNSUPPORTED, "add_cross_attention", GPT2, {"add_cross_attention", "true"});
+    REFUSE(ERR_FORMAT, "n_embd is missing", {"architectures", "[\"GPT2LMHeadModel\"]"},
+        {"model_type", "\"gpt2\""}, {"n_layer", "3"});
+}
+
+/* ---- mixtures of experts ---- */
+
+#define MIXTRAL(experts, per_token)                                                                          \
+    {"architectures", "[\"MixtralForCausalLM\"]"}, {"model_type", "\"mixtral\""},                            \
+        {"num_local_experts", experts},                                                                      \
+    {                                                                                                        \
+        "num_experts_per_tok", per_token                                                                     \
+    }
+#define QWEN2_MOE(shared)                                                                                    \
+    {"architectures", "[\"Qwen2MoeForCausalLM\"]"}, {"model_type", "\"qwen2_moe\""}, {"num_experts", "60"},  \
+        {"num_experts_per_tok", "4"}, {"moe_intermediate_size", "24"},                                       \
+    {                                                                                                        \
+        "shared_expert_intermediate_size", shared                                                            \
+    }
+
+static void test_experts(void)
+{
+    struct model_config config = PARSE(MIXTRAL("8", "2"));
+
+    CU_ASSERT_TRUE(config.experts == 8 && config.experts_per_token == 2 && config.normed_routing);
+    CU_ASSERT_TRUE(config.ffn == 0 && config.expert_ffn > 0 && config.window == 0);
+    config = PARSE(QWEN2_MOE("56"));
+    CU_ASSERT_TRUE(config.experts == 60 && config.expert_ffn == 24 && config.ffn == 56);
+    CU_ASSERT_TRUE(!config.normed_routing && config.attention_bias && !config.output_bias);
+    config = PARSE(QWEN2_MOE("56"), {"norm_topk_prob", "true"}, {"qkv_bias", "false"},
+        {"mlp_only_layers", "[]"}, {"decoder_sparse_step", "1"});
+    CU_ASSERT_TRUE(config.normed_routing && !config.attention_bias);
+    config = PARSE({"rope_theta", "10000"});
+    CU_ASSERT_TRUE(config.experts == 0 && config.ffn > 0);
+}
+
+static void test_bad_experts(void)
+{
+    REFUSE(ERR_FORMAT, "num_local_experts is missing", {"architectures", "[\"MixtralForCausalLM\"]"},
+        {"model_type", "\"mixtral\""});
+    REFUSE(ERR_FORMAT, "num_experts_per_tok 9 is above", MIXTRAL("8", "9"));
+    REFUSE(ERR_FORMAT, "num_local_experts", MIXTRAL("1025", "2"));
+    REFUSE(ERR_FORMAT, "num_local_experts", MIXTRAL("0", "2"));
+    REFUSE(ERR_UNSUPPORTED, "mlp_only_layers", QWEN2_MOE("56"), {"mlp_only_layers", "[0]"});
+    REFUSE(ERR_UNSUPPORTED, "decoder_sparse_step", QWEN2_MOE("56"), {"decoder_sparse_step", "2"});
+    REFUSE(ERR_FORMAT, "shared_expert_intermediate_size", QWEN2_MOE(NULL));
+    REFUSE(ERR_UNSUPPORTED, "use_sliding_window", QWEN2_MOE("56"), {"use_sliding_window", "true"});
 }
 
 /* ---- rope ---- */
@@ -446,7 +538,7 @@ static void test_unknown(void)
     REFUSE_VALUES("architectures", "\"LlamaForCausalLM\"", "[]", "[7]", "null", "{}",
         "[\"LlamaForCausalLM\", \"LlamaForCausalLM\"]");
     REFUSE(ERR_UNSUPPORTED, "model_type", {"model_type", "\"mistral\""});
-    REFUSE(ERR_UNSUPPORTED, "gelu", {"hidden_act", "\"gelu\""});
+    REFUSE(ERR_UNSUPPORTED, "relu", {"hidden_act", "\"relu\""});
     REFUSE(ERR_FORMAT, "hidden_act", {"hidden_act", "1"});
     REFUSE(ERR_UNSUPPORTED, "gptq", {"quantization_config", "{\"quant_method\": \"gptq\", \"bits\": 4}"});
     REFUSE(ERR_UNSUPPORTED, "quantization_config", {"quantization_config", "{}"});
@@ -500,6 +592,10 @@ int main(void)
         {"bad Gemma", test_bad_gemma},
         {"Phi-3 and StableLM", test_phi},
         {"bad Phi-3 and StableLM", test_bad_phi},
+        {"GPT-NeoX", test_neox},
+        {"GPT-2", test_gpt2},
+        {"mixtures of experts", test_experts},
+        {"bad mixtures", test_bad_experts},
         {"rope", test_rope},
         {"yarn", test_rope_yarn},
         {"bad rope", test_bad_rope},

@@ -12,6 +12,9 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "formats/bytes.h"
+#include "formats/folder_writer.h"
+#include "formats/gguf_types.h"
+#include "formats/gguf_writer.h"
 #include "formats/nbl.h"
 #include "formats/provenance.h"
 #include "formats/transfer.h"
@@ -22,7 +25,60 @@
 
 enum { OPERATIONS_LIMIT = 100000 }; /* a loop that never succeeds is a bug of the test */
 
-static const char *folder, *output;
+static const char *folder;
+
+/* A name in the folder of the test; until the next call. */
+static const char *place_of(const char *name)
+{
+    static char path[512];
+
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
+/* ---- the outputs ---- */
+
+static enum status create_nbl(struct writer **out, const char *path, struct error *err)
+{
+    return nbl_writer_create(out, path, true, err);
+}
+
+static enum status start_gguf(struct writer **out, const char *path, uint64_t split_bytes, struct error *err)
+{
+    const struct gguf_writer_options options = {
+        .force = true, .split_bytes = split_bytes, .file_type = GGUF_TYPES_FILE_ANY};
+    struct metadata_builder metadata = {0};
+
+    metadata_builder_text(&metadata, "general.architecture", "none");
+    return gguf_writer_create(out, path, &options, &metadata, err);
+}
+
+static enum status create_gguf(struct writer **out, const char *path, struct error *err)
+{
+    return start_gguf(out, path, 0, err);
+}
+
+/* One part, larger than all there is. */
+static enum status create_parts(struct writer **out, const char *path, struct error *err)
+{
+    (void)path;
+    return start_gguf(out, place_of("parts.gguf"), 1 << 20, err);
+}
+
+static enum status create_folder(struct writer **out, const char *path, struct error *err)
+{
+    return folder_writer_create(out, path, PACKED_KINDS, 0, err);
+}
+
+/* What is written and where the tensors then are; a folder must be new, files take the place of an old one. */
+static const struct target {
+    const char *path, *tensors;
+    bool tiles, is_folder;
+    enum status (*create)(struct writer **out, const char *path, struct error *err);
+} nbl = {"out.nbl", "out.nbl", true, false, create_nbl},
+  gguf = {"out.gguf", "out.gguf", false, false, create_gguf},
+  parts = {"parts-00001-of-00001.gguf", "parts-00001-of-00001.gguf", false, false, create_parts},
+  shards = {"out", "out/model.safetensors", false, true, create_folder};
 
 /* ---- a tiny conversion that uses everything ---- */
 
@@ -47,14 +103,14 @@ static enum status encode(const struct tensor *target, void *context, uint8_t *c
     return OK;
 }
 
-static struct transfer_item plan_item(const struct tensor *source)
+static struct transfer_item plan_item(const struct tensor *source, const struct target *target)
 {
     struct transfer_item item = {.source = source, .target = *source};
 
     if (source->storage == STORAGE_TILES) {
         item.target.storage = STORAGE_DENSE;
         item.target.scheme = (struct scheme){0};
-    } else if (strcmp(source->name, "packed") == 0) {
+    } else if (target->tiles && strcmp(source->name, "packed") == 0) {
         item.target.storage = STORAGE_TILES;
         item.target.dtype = DTYPE_F16;
         item.target.scheme = (struct scheme){4, 32, false};
@@ -65,8 +121,8 @@ static struct transfer_item plan_item(const struct tensor *source)
     return item;
 }
 
-static enum status write_output(
-    struct container *container, struct writer *writer, struct pool *pool, struct error *err)
+static enum status write_output(struct container *container, struct writer *writer,
+    const struct target *target, struct pool *pool, struct error *err)
 {
     static const char *const options[][2] = {{"bits", "4"}};
     struct transfer_item items[3];
@@ -74,15 +130,17 @@ static enum status write_output(
     enum status status;
 
     for (uint64_t i = 0; i < 3; i++)
-        items[i] = plan_item(container_tensor(container, i));
-    status = writer_alias(writer, "tied", "cast", err);
+        items[i] = plan_item(container_tensor(container, i), target);
+    status = provenance_reserve(writer, container, "test", options, 1, err);
+    if (!status) status = writer_alias(writer, "tied", "cast", err);
     if (!status) status = transfer_run(container, writer, items, 3, crcs, pool, NULL, "converting", err);
     if (!status) status = provenance_attach(writer, container, "test", options, 1, crcs, err);
     return status;
 }
 
-/* Convert `input` to `output`, from opening to committing. */
-static enum status convert(const char *input, unsigned workers, struct error *err)
+/* Convert `input` to the target, from opening to committing. */
+static enum status convert(
+    const char *input, const struct target *target, unsigned workers, struct error *err)
 {
     struct container *container = NULL;
     struct writer *writer = NULL;
@@ -91,8 +149,8 @@ static enum status convert(const char *input, unsigned workers, struct error *er
 
     if (!status) status = container_open(&container, input, err);
     if (!status) status = container_map(container, err);
-    if (!status) status = nbl_writer_create(&writer, output, true, err);
-    if (!status) status = write_output(container, writer, pool, err);
+    if (!status) status = target->create(&writer, place_of(target->path), err);
+    if (!status) status = write_output(container, writer, target, pool, err);
     if (!status) {
         status = writer_commit(writer, err);
         writer = NULL;
@@ -141,16 +199,29 @@ static void write_input(void)
 
 /* ---- what must hold after a fault ---- */
 
-static void put_old_output(void)
+/* What stands there before: an old file, or no folder. */
+static void put_old_output(const struct target *target)
 {
-    testing_write(output, OLD_TEXT, sizeof OLD_TEXT);
+    static const char *const inside[] = {"out/config.json", "out/model.safetensors", "out/provenance.json"};
+
+    if (!target->is_folder) {
+        testing_write(place_of(target->path), OLD_TEXT, sizeof OLD_TEXT);
+        return;
+    }
+    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++)
+        unlink(place_of(inside[i]));
+    rmdir(place_of(target->path));
 }
 
-static void check_old_output(void)
+static void check_old_output(const struct target *target)
 {
     uint64_t count;
-    char *bytes = testing_read(output, &count);
 
+    if (target->is_folder) {
+        CU_ASSERT(file_kind(place_of(target->path)) == FILE_ABSENT);
+        return;
+    }
+    char *bytes = testing_read(place_of(target->path), &count);
     CU_ASSERT(count == sizeof OLD_TEXT && memcmp(bytes, OLD_TEXT, count) == 0);
     memory_free(bytes);
 }
@@ -169,57 +240,74 @@ static void check_no_temporary(void)
 /* The inputs: a folder of shards, and the .nbl file that an undisturbed conversion makes of it. */
 static const char *inputs[2];
 
-static char *expected[2]; /* what an undisturbed conversion of each gives */
-static uint64_t expected_bytes[2];
+/* What is converted into what, by how many workers. */
+static struct job {
+    int input;
+    const struct target *target;
+    unsigned workers;
+    char *expected; /* the tensors' file that an undisturbed conversion gives */
+    uint64_t expected_bytes;
+} jobs[] = {
+    {.input = 0, .target = &nbl, .workers = 1},
+    {.input = 1, .target = &nbl, .workers = 2},
+    {.input = 1, .target = &gguf, .workers = 1},
+    {.input = 1, .target = &parts, .workers = 1},
+    {.input = 1, .target = &shards, .workers = 1},
+};
+enum { JOBS = sizeof jobs / sizeof *jobs };
+
+static enum status run(const struct job *job, unsigned workers, struct error *err)
+{
+    return convert(inputs[job->input], job->target, workers, err);
+}
 
 static void prepare(void)
 {
-    struct error err = {0};
-
     folder = testing_folder();
-    output = testing_path("out.nbl");
     write_input();
     inputs[0] = folder;
     inputs[1] = testing_path("first.nbl");
-    REQUIRE(convert(inputs[0], 1, &err) == OK, &err);
-    expected[0] = testing_read(output, &expected_bytes[0]);
-    testing_write(inputs[1], expected[0], expected_bytes[0]);
-    REQUIRE(convert(inputs[1], 1, &err) == OK, &err);
-    expected[1] = testing_read(output, &expected_bytes[1]);
+    for (int i = 0; i < JOBS; i++) {
+        struct error err = {0};
+        REQUIRE(run(&jobs[i], 1, &err) == OK, &err);
+        jobs[i].expected = testing_read(place_of(jobs[i].target->tensors), &jobs[i].expected_bytes);
+        if (i == 0) testing_write(inputs[1], jobs[0].expected, jobs[0].expected_bytes);
+    }
 }
 
-static void check_new_output(int input)
+static void check_new_output(const struct job *job)
 {
     struct nbl_verification found;
     struct error err = {0};
     uint64_t count;
-    char *bytes = testing_read(output, &count);
+    char *bytes = testing_read(place_of(job->target->tensors), &count);
 
-    CU_ASSERT(count == expected_bytes[input] && memcmp(bytes, expected[input], count) == 0);
+    CU_ASSERT(count == job->expected_bytes && memcmp(bytes, job->expected, count) == 0);
     memory_free(bytes);
-    CHECK(nbl_verify(&found, output, NULL, NULL, &err) == OK, &err);
+    if (job->target == &nbl)
+        CHECK(nbl_verify(&found, place_of(job->target->path), NULL, NULL, &err) == OK, &err);
 }
 
 /* ---- allocations ---- */
 
 /* Failing allocation number n, for n = 1, 2, 3 ... until one conversion meets none. */
-static void fail_every_allocation(int input, unsigned workers, int sticky)
+static void fail_every_allocation(const struct job *job, unsigned workers, int sticky)
 {
     uint64_t n = 0, failures;
 
     do {
         struct error err = {0};
-        put_old_output();
+        put_old_output(job->target);
         memory_fail_at(++n, sticky);
-        enum status status = convert(inputs[input], workers, &err);
+        enum status status = run(job, workers, &err);
         failures = memory_failures();
         memory_fail_at(0, 0);
         if (failures > 0) {
             CHECK(status == ERR_MEMORY, &err);
-            check_old_output();
+            check_old_output(job->target);
         } else {
             CHECK(status == OK, &err);
-            check_new_output(input);
+            check_new_output(job);
         }
         check_no_temporary();
     } while (failures > 0 && n < OPERATIONS_LIMIT);
@@ -228,10 +316,10 @@ static void fail_every_allocation(int input, unsigned workers, int sticky)
 
 static void test_allocations(void)
 {
-    for (int input = 0; input < 2; input++) {
-        fail_every_allocation(input, 1, 0);
-        fail_every_allocation(input, 1, 1);
-        fail_every_allocation(input, 2, 0);
+    for (int i = 0; i < JOBS; i++) {
+        fail_every_allocation(&jobs[i], 1, 0);
+        fail_every_allocation(&jobs[i], 1, 1);
+        if (jobs[i].target == &nbl) fail_every_allocation(&jobs[i], 2, 0);
     }
 }
 
@@ -288,22 +376,22 @@ static int failing_rename(const char *from, const char *to)
  */
 static void fail_every_call(struct file_calls calls, int code, enum status wanted, uint64_t least)
 {
-    for (int input = 0; input < 2; input++) {
+    for (const struct job *job = jobs; job < jobs + JOBS; job++) {
         enum status status = ERR_IO;
         uint64_t n;
         for (n = 1; status && n < OPERATIONS_LIMIT; n++) {
             struct error err = {0};
-            put_old_output();
+            put_old_output(job->target);
             fault_errno = code;
             atomic_store(&calls_left, n);
             file_calls = calls;
-            status = convert(inputs[input], input ? 2 : 1, &err);
+            status = run(job, job->workers, &err);
             file_calls = real_calls;
             if (status) {
                 CHECK(status == wanted, &err);
-                check_old_output();
+                check_old_output(job->target);
             } else {
-                check_new_output(input);
+                check_new_output(job);
             }
             check_no_temporary();
         }
@@ -333,6 +421,7 @@ static void test_writes(void)
 static void test_commit(void)
 {
     struct file_calls calls = real_calls;
+    const struct job *job = &jobs[0];
     struct error err = {0};
 
     calls.close = failing_close;
@@ -345,16 +434,16 @@ static void test_commit(void)
     calls = real_calls;
     calls.fsync = failing_fsync;
     for (uint64_t n = 1; n <= 2; n++) {
-        put_old_output();
+        put_old_output(job->target);
         fault_errno = EIO;
         atomic_store(&calls_left, n);
         file_calls = calls;
-        CHECK(convert(inputs[0], 1, &err) == ERR_IO, &err);
+        CHECK(run(job, 1, &err) == ERR_IO, &err);
         file_calls = real_calls;
         if (n == 1)
-            check_old_output();
+            check_old_output(job->target);
         else
-            check_new_output(0);
+            check_new_output(job);
         check_no_temporary();
     }
 }
@@ -383,14 +472,14 @@ static int64_t short_pwrite(int descriptor, const void *buffer, size_t count, in
 
 static void test_short_and_interrupted(void)
 {
-    for (int input = 0; input < 2; input++) {
+    for (const struct job *job = jobs; job < jobs + JOBS; job++) {
         struct error err = {0};
-        put_old_output();
+        put_old_output(job->target);
         file_calls.pread = short_pread;
         file_calls.pwrite = short_pwrite;
-        CHECK(convert(inputs[input], 2, &err) == OK, &err);
+        CHECK(run(job, 2, &err) == OK, &err);
         file_calls = real_calls;
-        check_new_output(input);
+        check_new_output(job);
         check_no_temporary();
     }
 }
@@ -409,7 +498,7 @@ int main(void)
     real_calls = file_calls;
     prepare();
     result = TESTING_RUN("faults", cases);
-    memory_free(expected[0]);
-    memory_free(expected[1]);
+    for (int i = 0; i < JOBS; i++)
+        memory_free(jobs[i].expected);
     return result;
 }

@@ -525,7 +525,7 @@ static void use_twins(struct model *model, struct twin twins[TWINS], bool quanti
     model->tensors.once[ROLE_HEAD] = model->tensors.once[ROLE_EMBEDDING];
     for (uint32_t layer = 0; layer < model->config.layers; layer++) {
         for (int role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-            if (!layers_role_is_linear((enum role)role)) continue;
+            if (!layers_role_is_linear((enum role)role) || !model->tensors.layer[layer][role]) continue;
             model->tensors.layer[layer][role] = quantized ? &twins[next].tiles : &twins[next].dense;
             next++;
         }
@@ -540,7 +540,7 @@ static void make_twins(const struct model *model, struct twin twins[TWINS], stru
     twin_create(&twins[0], model->tensors.once[ROLE_EMBEDDING], scheme);
     for (uint32_t layer = 0; layer < model->config.layers; layer++) {
         for (int role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-            if (layers_role_is_linear((enum role)role))
+            if (layers_role_is_linear((enum role)role) && model->tensors.layer[layer][role])
                 twin_create(&twins[next++], model->tensors.layer[layer][role], scheme);
         }
     }

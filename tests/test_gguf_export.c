@@ -75,7 +75,11 @@ static bool same_rope(const struct rope_config *a, const struct rope_config *b)
     if (a->kind == ROPE_YARN && (a->beta_fast != b->beta_fast || a->beta_slow != b->beta_slow ||
                                     a->attention_factor != b->attention_factor || a->truncate != b->truncate))
         return false;
-    return (a->kind != ROPE_LLAMA3 && a->kind != ROPE_YARN) || a->original_context == b->original_context;
+    if (a->kind == ROPE_LONGROPE &&
+        (memcmp(a->long_divisors, b->long_divisors, sizeof a->long_divisors) != 0 ||
+            memcmp(a->short_divisors, b->short_divisors, sizeof a->short_divisors) != 0))
+        return false;
+    return a->kind == ROPE_DEFAULT || a->kind == ROPE_LINEAR || a->original_context == b->original_context;
 }
 
 /* Numbers as GGUF has them, in single precision. */
@@ -86,14 +90,17 @@ static bool same_config(const struct model_config *a, const struct model_config 
            a->head_size == b->head_size && a->vocabulary == b->vocabulary && a->context == b->context &&
            (float)a->norm_epsilon == (float)b->norm_epsilon && a->tied == b->tied &&
            a->attention_bias == b->attention_bias && a->output_bias == b->output_bias &&
-           a->mlp_bias == b->mlp_bias && a->window == b->window &&
+           a->mlp_bias == b->mlp_bias && a->window == b->window && a->rotary == b->rotary &&
+           a->activation == b->activation && a->embedding_scale == b->embedding_scale &&
+           a->score_scale == b->score_scale && a->score_softcap == b->score_softcap &&
+           a->logit_softcap == b->logit_softcap && same_rope(&a->sliding_rope, &b->sliding_rope) &&
            memcmp(a->window_layers, b->window_layers, sizeof a->window_layers) == 0 &&
            same_rope(&a->rope, &b->rope) && a->bos == b->bos && a->stop_count == b->stop_count &&
            memcmp(a->stops, b->stops, a->stop_count * sizeof *a->stops) == 0;
 }
 
-/* Matrices byte for byte; vectors by value. */
-static bool same_tensor(const struct tensor *a, const struct tensor *b)
+/* Matrices byte for byte; vectors by value, those that count from 1 by what they stand for. */
+static bool same_tensor(const struct tensor *a, const struct tensor *b, float offset)
 {
     static float one[1 << 16], other[1 << 16];
 
@@ -103,6 +110,8 @@ static bool same_tensor(const struct tensor *a, const struct tensor *b)
     REQUIRE(a->elements <= sizeof one / sizeof *one, NULL);
     dtype_info(a->dtype)->decode(one, a->data, a->elements);
     dtype_info(b->dtype)->decode(other, b->data, b->elements);
+    for (uint64_t i = 0; i < a->elements; i++)
+        one[i] += offset, other[i] += offset;
     return memcmp(one, other, a->elements * sizeof *one) == 0;
 }
 
@@ -120,7 +129,8 @@ static void check_same_model(const char *path_a, const char *path_b)
         const struct tensor *tensor = container_tensor(b.container, i);
         const struct tensor *other = container_find(a.container, tensor->name);
         if (checkpoint_is_dropped(&b, tensor)) continue;
-        CU_ASSERT_TRUE(other && same_tensor(other, tensor));
+        const float offset = strstr(tensor->name, "norm") ? b.config.architecture->gain_offset : 0;
+        CU_ASSERT_TRUE(other && same_tensor(other, tensor, offset));
         compared++;
     }
     CU_ASSERT_EQUAL(compared, container_count(a.container) - a.dropped_count);
@@ -131,13 +141,53 @@ static void same_models(void)
 {
     static const char *const models[] = {"llama", "llama-f16", "llama-bf16", "llama-bias", "llama-headdim",
         "llama-tied", "llama-sharded", "llama-rope-linear", "llama-rope-llama3", "llama-rope-parameters",
-        "llama-rope-yarn", "mistral", "qwen2", "qwen3"};
+        "llama-rope-yarn", "mistral", "qwen2", "qwen3", "gemma2-plain", "gemma3-short", "olmo2", "phi3",
+        "phi3-long", "phi3-short", "stablelm"};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         const char *path = testing_path("%s.gguf", models[i]);
         convert(golden(models[i]), path);
         check_same_model(golden(models[i]), path);
     }
+}
+
+/* ---- as llama.cpp wants it ---- */
+
+/* What the file itself has, before it is seen as a checkpoint: norms of Gemma with the 1 that they add, one matrix for q, k and v of
+ * Phi-3 and one for gate and up, a period of the layers that slide. */
+static void stored(void)
+{
+    const char *gemma = testing_path("stored-gemma.gguf"), *phi = testing_path("stored-phi.gguf");
+    struct container *file = NULL, *folder = NULL;
+    struct error err = {0};
+    uint64_t period = 0;
+
+    convert(golden("gemma3-short"), gemma);
+    REQUIRE(container_open(&folder, golden("gemma3-short"), &err) == OK && container_map(folder, &err) == OK,
+        &err);
+    REQUIRE(container_open(&file, gemma, &err) == OK && container_map(file, &err) == OK, &err);
+    const struct tensor *norm = container_find(file, "blk.1.post_ffw_norm.weight");
+    const struct tensor *w = container_find(folder, "model.layers.1.post_feedforward_layernorm.weight");
+    CU_ASSERT_TRUE_FATAL(norm && w && w->dtype == DTYPE_F32 && norm->dtype == DTYPE_F32);
+    for (uint64_t i = 0; i < w->elements; i++)
+        CU_ASSERT_EQUAL(((const float *)norm->data)[i], 1 + ((const float *)w->data)[i]);
+    CHECK(metadata_get_u64(container_metadata(file), "gemma3.attention.sliding_window_pattern", 1, 9, &period,
+              &err) == OK &&
+              period == 3,
+        &err);
+    container_close(folder);
+    container_close(file);
+    convert(golden("phi3"), phi);
+    REQUIRE(container_open(&folder, golden("phi3"), &err) == OK && container_map(folder, &err) == OK, &err);
+    REQUIRE(container_open(&file, phi, &err) == OK && container_map(file, &err) == OK, &err);
+    CU_ASSERT_TRUE(
+        !container_find(file, "blk.0.attn_q.weight") && !container_find(file, "blk.0.ffn_gate.weight"));
+    CU_ASSERT_TRUE(same_tensor(container_find(file, "blk.0.attn_qkv.weight"),
+        container_find(folder, "model.layers.0.self_attn.qkv_proj.weight"), 0));
+    CU_ASSERT_TRUE(same_tensor(container_find(file, "blk.1.ffn_up.weight"),
+        container_find(folder, "model.layers.1.mlp.gate_up_proj.weight"), 0));
+    container_close(folder);
+    container_close(file);
 }
 
 /* A tied model that stores its embedding under the head's name. */
@@ -164,6 +214,8 @@ static void refusals(void)
         const char *model, *says;
     } cases[] = {
         {"llama-rope-dynamic", "rope_type dynamic has no place in GGUF files"},
+        {"gemma2", "query_pre_attn_scalar other than 16"},
+        {"gemma3-parameters", "attention_bias: the bias of o_proj"},
         {"llama-rope-yarn-beta", "rope_type yarn with other beta_fast"},
         {"llama-rope-yarn-mscale", "rope_type yarn with other beta_fast"},
         {"qwen2-sliding", "sliding_window"},
@@ -294,7 +346,8 @@ static const char *through_nbl(const char *path, const char *name)
  * once, so such a model is the same from the second GGUF file on. */
 static void second_time(void)
 {
-    static const char *const models[] = {"llama", "llama-rope-llama3", "qwen3", "llama-f16", "llama-tied"};
+    static const char *const models[] = {"llama", "llama-rope-llama3", "qwen3", "llama-f16", "llama-tied",
+        "gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long", "stablelm"};
     const char *tiny = testing_path("tiny.gguf"), *second;
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
@@ -510,6 +563,7 @@ int main(void)
 {
     static const struct test_case cases[] = {
         {"the same models", same_models},
+        {"as llama.cpp wants it", stored},
         {"an embedding under the head's name", under_the_heads_name},
         {"what cannot be said", refusals},
         {"provenance", provenance},

@@ -116,6 +116,72 @@ static void same_bytes(void)
     CU_ASSERT_TRUE(testing_same_files(ours, theirs));
 }
 
+/* ---- rows of one matrix ---- */
+
+/* "b" and "c" are rows 1 to 3 and row 0 of the matrix "joined" of 4 rows; "e" does not fit into it. Everything else has 0.5 added. */
+static enum status join(
+    void *context, struct gguf_place *place, const struct tensor *tensor, struct error *err)
+{
+    const char name = *tensor->name;
+
+    (void)context, (void)err;
+    place->shift = 0.5f;
+    snprintf(place->name, sizeof place->name, "%s", tensor->name);
+    if (name != 'b' && name != 'c' && name != 'e') return OK;
+    *place = (struct gguf_place){.name = "joined", .rows = 4, .first_row = name == 'b' ? 1 : 0};
+    return OK;
+}
+
+static const struct gguf_writer_options joining = {.naming = {.name = join}};
+
+/* The parts need not follow one another, nor come in order. */
+static void joined(void)
+{
+    const struct tensor tensors[] = {matrix("b", 3, 5), matrix("d", 2, 3), matrix("c", 1, 5)};
+    const char *path = testing_path("joined.gguf");
+    struct writer *writer = writer_of(path, joining, NULL);
+    struct container *container = NULL;
+    struct error err = {0};
+
+    for (size_t i = 0; i < 3; i++) {
+        add(writer, &tensors[i]);
+        CU_ASSERT_EQUAL(writer_shift(writer, i), i == 1 ? 0.5f : 0);
+    }
+    REQUIRE(writer_begin(writer, &err) == OK, &err);
+    REQUIRE(writer_write(writer, 0, 0, values + 5, 60, &err) == OK, &err);
+    REQUIRE(writer_write(writer, 1, 0, values, 24, &err) == OK, &err);
+    REQUIRE(writer_write(writer, 2, 0, values, 20, &err) == OK, &err);
+    CU_ASSERT_EQUAL(writer_write(writer, 2, 4, values, 20, NULL), ERR_USAGE);
+    REQUIRE(writer_commit(writer, &err) == OK, &err);
+    REQUIRE(container_open(&container, path, &err) == OK && container_map(container, &err) == OK, &err);
+    CU_ASSERT_EQUAL(container_count(container), 2);
+    const struct tensor *whole = container_find(container, "joined");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(whole);
+    CU_ASSERT_TRUE(whole->shape[0] == 4 && whole->shape[1] == 5 && memcmp(whole->data, values, 80) == 0);
+    CU_ASSERT_EQUAL(memcmp(container_find(container, "d")->data, values, 24), 0);
+    container_close(container);
+}
+
+static void not_joined(void)
+{
+    struct tensor b = matrix("b", 3, 5), other = matrix("c", 1, 5), wide = matrix("c", 1, 6);
+    struct tensor more = matrix("e", 2, 5);
+    struct writer *writer = writer_of(testing_path("not-joined.gguf"), joining, NULL);
+    struct error err = {0};
+    uint64_t index;
+
+    other.dtype = DTYPE_F16;
+    add(writer, &b);
+    CHECK(writer_add(writer, &other, &index, &err) == ERR_UNSUPPORTED, &err);
+    CHECK(strstr(err.text, "tensor c: is F16, but other rows of joined are F32") != NULL, &err);
+    CHECK(writer_add(writer, &wide, &index, &err) == ERR_FORMAT, &err);
+    CHECK(writer_add(writer, &more, &index, &err) == ERR_FORMAT, &err);
+    CHECK(strstr(err.text, "does not fit into the 4 rows of joined") != NULL, &err);
+    CHECK(writer_begin(writer, &err) == ERR_FORMAT, &err);
+    CHECK(strstr(err.text, "tensor joined: 1 of its rows are missing") != NULL, &err);
+    writer_abandon(writer);
+}
+
 /* ---- metadata being put together ---- */
 
 static void check_builder_refuses(struct metadata_builder *builder, const char *says)
@@ -467,6 +533,8 @@ int main(void)
 {
     static const struct test_case cases[] = {
         {"the same bytes as an independent writer", same_bytes},
+        {"rows of one matrix", joined},
+        {"rows that are not of one matrix", not_joined},
         {"metadata", builder},
         {"pairs of another file", carried},
         {"file types", file_types},

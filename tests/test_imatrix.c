@@ -45,8 +45,9 @@ static void put_entry(struct dat *dat, const char *name, int32_t calls, int32_t 
 static struct dat good_dat(void)
 {
     struct dat dat = {0};
-    put_number(&dat, 3);
+    put_number(&dat, 4);
     put_entry(&dat, "blk.0.attn_q.weight", 2, 5);
+    put_entry(&dat, "blk.1.attn_qkv.weight", 3, 5);
     put_entry(&dat, "blk.0.something_else", 2, 3);
     put_entry(&dat, "blk.11.ffn_down.weight", 0, 4);
     return dat;
@@ -93,9 +94,10 @@ static void test_dat(void)
     struct error err = {0};
     const float *means;
     CHECK(read_bytes(&imatrix, "good.dat", dat.bytes, dat.count, &err) == OK, &err);
-    CU_ASSERT_EQUAL(imatrix.count, 2);
+    CU_ASSERT_EQUAL(imatrix.count, 3);
     CU_ASSERT_EQUAL(imatrix.crc32, file_crc32(0, dat.bytes, dat.count));
     check_means(&imatrix, ROLE_Q, 0, 5, 2);
+    check_means(&imatrix, ROLE_Q, 1, 5, 3);
     check_means(&imatrix, ROLE_DOWN, 11, 4, 1);
     CHECK(imatrix_find(&means, &imatrix, ROLE_DOWN, 10, 4, &err) == OK, &err);
     CU_ASSERT_PTR_NULL(means);

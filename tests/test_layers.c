@@ -58,10 +58,29 @@ static void add_expected(
     for (int role = 0; role < ROLE_COUNT; role++) {
         if (!layers_role_shape(config, (enum role)role, &rank, shape)) continue;
         if (role == ROLE_HEAD && config->tied) continue;
+        if (layers_role_is_expert((enum role)role)) continue;
         for (uint32_t layer = 0; layer < (role < ROLE_PER_LAYER ? 1 : config->layers); layer++) {
             layers_name(name, sizeof name, config->architecture, (enum role)role, layer);
             if (!is_edited(name, edits, count)) add(builder, name, "F32", shape[0], rank == 2 ? shape[1] : 0);
         }
+    }
+}
+
+static void add_experts(
+    struct builder *builder, const struct model_config *config, const struct edit *edits, size_t count)
+{
+    uint64_t shape[2];
+    uint32_t rank;
+    char name[128];
+
+    for (uint32_t i = 0; i < config->layers * config->experts * EXPERT_ROLES; i++) {
+        enum role role = ROLE_EXPERT_GATE + i % EXPERT_ROLES;
+        uint32_t expert = i / EXPERT_ROLES % config->experts;
+
+        layers_role_shape(config, role, &rank, shape);
+        layers_expert_name(
+            name, sizeof name, config->architecture, role, i / EXPERT_ROLES / config->experts, expert);
+        if (!is_edited(name, edits, count)) add(builder, name, "F32", shape[0], shape[1]);
     }
 }
 
@@ -79,6 +98,7 @@ static struct container *open_edited(
     memset(&builder, 0, sizeof builder);
     builder.used = (size_t)sprintf(builder.header, "{\"__metadata__\":{%s}", metadata);
     add_expected(&builder, config, edits, count);
+    add_experts(&builder, config, edits, count);
     for (size_t i = 0; i < count; i++) {
         if (edits[i].dtype) add(&builder, edits[i].name, edits[i].dtype, edits[i].rows, edits[i].cols);
     }
@@ -109,6 +129,21 @@ static struct model_config small(const char *architecture, const char *model_typ
         architecture, model_type, tied ? "true" : "false");
 
     REQUIRE(config_parse(&config, "config.json", text, (uint64_t)bytes, &err) == OK, &err);
+    return config;
+}
+
+/* Two layers of 11 experts and a shared one. */
+static struct model_config small_mixture(void)
+{
+    static const char text[] =
+        "{\"architectures\": [\"Qwen2MoeForCausalLM\"], \"model_type\": \"qwen2_moe\", \"hidden_size\": 8,"
+        "\"intermediate_size\": 12, \"num_hidden_layers\": 2, \"num_attention_heads\": 2,"
+        "\"vocab_size\": 10, \"max_position_embeddings\": 16, \"rms_norm_eps\": 1e-5, \"num_experts\": 11,"
+        "\"num_experts_per_tok\": 2, \"moe_intermediate_size\": 3, \"shared_expert_intermediate_size\": 5}";
+    struct model_config config;
+    struct error err = {0};
+
+    REQUIRE(config_parse(&config, "config.json", text, sizeof text - 1, &err) == OK, &err);
     return config;
 }
 
@@ -186,7 +221,7 @@ static void test_linear_roles(void)
 
     for (int role = 0; role < ROLE_COUNT; role++)
         linear += layers_role_is_linear((enum role)role);
-    CU_ASSERT_EQUAL(linear, 7);
+    CU_ASSERT_EQUAL(linear, 10);
     CU_ASSERT_FALSE(layers_role_is_linear(ROLE_HEAD));
     CU_ASSERT_TRUE(layers_role_is_linear(ROLE_Q) && layers_role_is_linear(ROLE_DOWN));
 }
@@ -321,6 +356,52 @@ static void test_bind_faults(void)
     refuse(&config, ERR_FORMAT, "qweight", EDITS({"model.layers.0.mlp.up_proj.qweight", "I32", 1, 12}));
 }
 
+/* ---- mixtures of experts ---- */
+
+static void test_expert_names(void)
+{
+    const struct model_config config = small_mixture();
+    enum role role;
+    uint32_t layer;
+    char name[128];
+
+    layers_expert_name(name, sizeof name, config.architecture, ROLE_EXPERT_UP, 1, 10);
+    CU_ASSERT_STRING_EQUAL(name, "model.layers.1.mlp.experts.10.up_proj.weight");
+    CU_ASSERT_TRUE(layers_role_of(&config, name, &role, &layer) && role == ROLE_EXPERT_UP && layer == 1);
+    CU_ASSERT_FALSE(layers_role_of(&config, "model.layers.1.mlp.experts.11.up_proj.weight", &role, &layer));
+    CU_ASSERT_FALSE(layers_role_of(&config, "model.layers.1.mlp.experts.01.up_proj.weight", &role, &layer));
+    CU_ASSERT_FALSE(layers_role_of(&config, "model.layers.1.mlp.experts..up_proj.weight", &role, &layer));
+    CU_ASSERT_FALSE(layers_role_of(&config, "model.layers.1.mlp.experts.*.up_proj.weight", &role, &layer));
+    CU_ASSERT_FALSE(layers_role_of(&config, "model.layers.1.mlp.experts.1.up_proj.weights", &role, &layer));
+    CU_ASSERT_TRUE(
+        layers_role_of(&config, "model.layers.0.mlp.gate.weight", &role, &layer) && role == ROLE_ROUTER);
+    CU_ASSERT_TRUE(layers_role_is_linear(ROLE_EXPERT_DOWN) && !layers_role_is_linear(ROLE_ROUTER));
+}
+
+static void test_bind_experts(void)
+{
+    const struct model_config config = small_mixture();
+    const char *const up = "model.layers.1.mlp.experts.7.up_proj.weight";
+    struct container *container;
+    struct model_tensors tensors;
+    struct error err = {0};
+    uint64_t dropped_count;
+    char why[64];
+
+    REQUIRE(bind(&tensors, &container, &dropped_count, why, &config, "", NULL, 0, &err) == OK, &err);
+    CU_ASSERT_STRING_EQUAL(tensors.experts[11 + 7][1]->name, up);
+    CU_ASSERT_PTR_NULL(tensors.layer[1][ROLE_EXPERT_UP]);
+    CU_ASSERT_EQUAL(tensors.layer[1][ROLE_GATE]->shape[0], 5);
+    CU_ASSERT_EQUAL(layers_routed_bytes(&tensors, &config, 1), 2 * 3 * 3 * 8 * 4);
+    layers_release(&tensors);
+    container_close(container);
+    refuse(&config, ERR_FORMAT, up, EDITS({up, NULL, 0, 0}));
+    refuse(&config, ERR_FORMAT, "[3, 9]", EDITS({up, "F32", 3, 9}));
+    refuse(&config, ERR_FORMAT, "not part of",
+        EDITS({"model.layers.1.mlp.experts.11.up_proj.weight", "F32", 3, 8}));
+    refuse(&config, ERR_FORMAT, "mlp.gate.weight", EDITS({"model.layers.0.mlp.gate.weight", NULL, 0, 0}));
+}
+
 /* Every allocation of a binding fails once. */
 static void test_no_memory(void)
 {
@@ -354,6 +435,8 @@ int main(void)
         {"bind tied", test_bind_tied},
         {"bind dropped", test_bind_dropped},
         {"bind faults", test_bind_faults},
+        {"expert names", test_expert_names},
+        {"bind experts", test_bind_experts},
         {"no memory", test_no_memory},
     };
 

@@ -320,12 +320,12 @@ static void test_tokens(void)
     memory_free(tokens);
     tokens = llama2c_file_tokens(&bytes, 300);
     tokens[4 + 8 + 5 + 8 + 5 + 8 + 6 + 8] = 0; /* in <0x00> */
-    check_tokens(tokens, bytes, "tokenizer.bin", ERR_UNSUPPORTED, "token 3 at byte 44 holds U+0000");
+    check_tokens(tokens, bytes, "tokenizer.bin", ERR_UNSUPPORTED, "token 3 at byte 44: holds U+0000");
     tokens[4 + 8 + 5 + 8 + 5 + 8 + 6 + 8] = 0xFF;
-    check_tokens(tokens, bytes, "tokenizer.bin", ERR_FORMAT, "tokenizer.ggml.tokens[3]: is no UTF-8 text");
+    check_tokens(tokens, bytes, "tokenizer.bin", ERR_FORMAT, "token 3 at byte 44: is no UTF-8 text");
     tokens[4 + 8 + 5 + 8 + 5 + 8 + 6 + 8] = '<';
     bytes_put(tokens + 4, 0x7FC00000, 4);
-    check_tokens(tokens, bytes, "tokenizer.bin", ERR_FORMAT, "tokenizer.ggml.scores[0]: is not finite");
+    check_tokens(tokens, bytes, "tokenizer.bin", ERR_FORMAT, "token 0 at byte 4: its score is not finite");
     memory_free(tokens);
     memory_free(file);
     container_close(folder);

@@ -192,6 +192,23 @@ static void half_an_adapter(void)
         "there is no base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight");
 }
 
+/* Every allocation of a merge may fail: an error, no file, nothing leaked (the sanitizer's part). */
+static void out_of_memory(void)
+{
+    const char *adapter = adapter_file("plain", ""), *output = testing_path("memory.nbl");
+    enum status status = ERR_MEMORY;
+    uint64_t nth;
+
+    for (nth = 1; status != OK && nth < 5000; nth++) {
+        struct error err = {0};
+        memory_fail_at(nth, 0);
+        status = convert(llama(), output, &adapter, 1, 1, &err);
+        memory_fail_at(0, 0);
+        CHECK(status == OK || (status == ERR_MEMORY && file_kind(output) == FILE_ABSENT), &err);
+    }
+    CU_ASSERT(status == OK && nth > 100);
+}
+
 int main(void)
 {
     static const struct test_case cases[] = {
@@ -199,6 +216,7 @@ int main(void)
         {"scales", scales},
         {"refusals", refusals},
         {"half an adapter", half_an_adapter},
+        {"out of memory", out_of_memory},
     };
     return TESTING_RUN("lora", cases);
 }

@@ -18,7 +18,10 @@
 
 static struct model_config config_of(uint32_t layers, uint32_t kv_heads)
 {
-    return (struct model_config){.layers = layers, .heads = 32, .kv_heads = kv_heads};
+    return (struct model_config){.architecture = layers_architecture("LlamaForCausalLM", 16),
+        .layers = layers,
+        .heads = 32,
+        .kv_heads = kv_heads};
 }
 
 /* A letter per layer: the type of its v or down. */
@@ -268,15 +271,56 @@ static void test_misplaced(void)
     check_refused(options, "--imatrix is for method rtn");
 }
 
+/* q, k and v of Phi-3 are one matrix to llama-quantize, which has the type of v; gate and up, one matrix too, need no rule. */
+static void test_fused(void)
+{
+    static const char *const names[] = {"q2_k", "q3_k_m", "q4_k_s", "q4_k_m", "q5_k_m", "iq4_xs"};
+    struct model_config plain = config_of(16, 4), fused = plain;
+    char v[128];
+    fused.architecture = layers_architecture("Phi3ForCausalLM", 15);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        strcpy(v, letters(names[i], ROLE_V, plain, true));
+        CU_ASSERT_STRING_EQUAL(letters(names[i], ROLE_Q, fused, true), v);
+        CU_ASSERT_STRING_EQUAL(letters(names[i], ROLE_K, fused, true), v);
+        CU_ASSERT_STRING_EQUAL(letters(names[i], ROLE_V, fused, true), v);
+        CU_ASSERT_STRING_NOT_EQUAL(letters(names[i], ROLE_Q, plain, true), v);
+        strcpy(v, letters(names[i], ROLE_GATE, fused, true));
+        CU_ASSERT_STRING_EQUAL(letters(names[i], ROLE_UP, fused, true), v);
+    }
+}
+
+/* Found out before the work, not when the file is written. */
+static void test_fused_in_gguf(void)
+{
+    struct quantize_options options = options_for(testing_source("golden/logits/phi3"), "q4_0");
+    const char *overrides[] = {"v_proj=type:q8_0", "(q|k)_proj=type:q8_0"};
+    options.fallback = "auto";
+    CU_ASSERT_STRING_EQUAL(type_of(options, Q_PROJ), "Q4_0");
+    options.override = (struct option_list){.values = overrides, .count = 1};
+    CU_ASSERT_STRING_EQUAL(type_of(options, Q_PROJ), "Q4_0");
+    options.output = testing_path("fused.gguf");
+    options.dry_run = true;
+    check_refused(options, "would have another type than model.layers.0.self_attn.q_proj.weight");
+    options.override.count = 2;
+    CU_ASSERT_STRING_EQUAL(type_of(options, Q_PROJ), "Q8_0");
+    options.override.count = 0;
+    options.target_bits = 5;
+    options.calibration = "text.txt";
+    options.method = "gptq";
+    check_refused(options, "which --target-bits and --target-size do not heed");
+}
+
 int main(void)
 {
     static const struct test_case cases[] = {
         {"rules", test_rules},
+        {"fused matrices", test_fused},
         {"special matrices", test_special_matrices},
         {"names", test_names},
         {"plan", test_plan},
         {"type among codes", test_type_among_codes},
         {"fallback", test_fallback},
+        {"types of fused matrices", test_fused_in_gguf},
         {"misplaced options", test_misplaced},
     };
     return TESTING_RUN("mix", cases);

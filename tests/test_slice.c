@@ -103,6 +103,25 @@ static void a_slice_again(void)
 
 /* ---- what does not ---- */
 
+/* Every allocation of a join may fail: an error, no file, nothing leaked (the sanitizer's part). */
+static void out_of_memory(void)
+{
+    const char *model = tiny_model_folder("memory", (struct tiny_model){.layers = 2});
+    const char *first = slice_of(model, "memory", "0"), *second = slice_of(model, "memory", "1");
+    const char *joined = testing_path("memory-joined.nbl");
+    enum status status = ERR_MEMORY;
+    uint64_t nth;
+
+    for (nth = 1; status != OK && nth < 5000; nth++) {
+        struct error err = {0};
+        memory_fail_at(nth, 0);
+        status = convert_slices(first, joined, NULL, &second, 1, &err);
+        memory_fail_at(0, 0);
+        CHECK(status == OK || (status == ERR_MEMORY && file_kind(joined) == FILE_ABSENT), &err);
+    }
+    CU_ASSERT(status == OK && nth > 100);
+}
+
 static void check_refused(
     const char *input, const char *layers, const char *join, enum status expected, const char *says)
 {
@@ -172,6 +191,7 @@ int main(void)
         {"a slice again", a_slice_again},
         {"refusals", refusals},
         {"documents", documents},
+        {"out of memory", out_of_memory},
     };
     return TESTING_RUN("slice", cases);
 }

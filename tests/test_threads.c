@@ -160,7 +160,7 @@ static enum status fail_some(void *context, uint64_t index, unsigned worker, str
     (void)worker;
     atomic_fetch_add(&failing->started, 1);
     if (index < failing->delay_below)
-        for (int i = 0; i < 50; i++)
+        for (int i = 0; i < 8; i++)
             sched_yield();
     if (index >= failing->first_failure && (index - failing->first_failure) % failing->step == 0)
         return fail(err, index % 2 ? ERR_FORMAT : ERR_NUMERIC, "task %d", (int)index);
@@ -171,7 +171,7 @@ static void test_lowest_failure_is_returned(void)
 {
     for (int w = 0; w < WORKER_COUNTS; w++) {
         struct pool *pool = make_pool(worker_counts[w]);
-        for (uint64_t round = 0; round < 200; round++) {
+        for (uint64_t round = 0; round < 2 * 37; round++) {
             uint64_t first = round % 37;
             struct failing failing = {.first_failure = first, .step = 1, .delay_below = first + 1};
             struct error err = {OK, ""};

@@ -11,6 +11,7 @@
 #include "base/threads.h"
 #include "model/tokenizer/tokenizer.h"
 #include "tests/fuzz/corpus.h"
+#include "tests/support/golden_texts.h"
 #include "tests/support/testing.h"
 
 enum { TEXT_BYTES = 8192 };
@@ -50,18 +51,6 @@ static const char *show_ids(char *out, const uint32_t *ids, uint64_t count)
 
 /* ---- golden ---- */
 
-static struct json_document *parse_file(const char *path)
-{
-    struct json_document *document = NULL;
-    struct error err = {0};
-    uint64_t bytes;
-    char *text = testing_read(path, &bytes);
-
-    REQUIRE(json_parse(&document, path, text, bytes, &err) == OK, &err);
-    memory_free(text);
-    return document;
-}
-
 static struct tokenizer *load(const char *path)
 {
     struct tokenizer *tokenizer = NULL;
@@ -72,17 +61,6 @@ static struct tokenizer *load(const char *path)
     REQUIRE(tokenizer_create(&tokenizer, path, json, bytes, &err) == OK, &err);
     memory_free(json);
     return tokenizer;
-}
-
-static bool same_ids(const struct json_value *expected, const uint32_t *ids, uint64_t count)
-{
-    const struct json_value *id = expected->children;
-
-    if (expected->count != count) return false;
-    for (uint64_t i = 0; i < count; i++, id = id->next) {
-        if (id->u64 != ids[i]) return false;
-    }
-    return true;
 }
 
 static void check_encode(
@@ -98,7 +76,7 @@ static void check_encode(
     REQUIRE(text && expected, NULL);
     bool ok =
         tokenizer_encode(tokenizer, &ids, &count, text->text.bytes, text->text.count, special, &err) == OK &&
-        same_ids(expected, ids, count);
+        golden_texts_same(expected, ids, count);
     error_quote(quoted, sizeof quoted, text->text.bytes, text->text.count);
     snprintf(message, sizeof message, "%s: %s of \"%s\"", name, key, quoted);
     testing_check(ok, message, &err, __FILE__, __LINE__);
@@ -133,7 +111,7 @@ static void check_decode(
 /* All cases of one file. */
 static void check_cases(const struct tokenizer *tokenizer, const char *path, const char *name)
 {
-    struct json_document *document = parse_file(path);
+    struct json_document *document = golden_texts_parse(path);
 
     for (const struct json_value *one = json_root(document)->children; one; one = one->next) {
         if (json_member(one, "text")) {

@@ -906,7 +906,7 @@ static void test_provenance(void)
 /* A provenance.json that is none stops the work instead of vanishing. */
 static void test_bad_provenance(void)
 {
-    static const char *const bad[] = {"[]", "{\"history\":1}", "not JSON",
+    static const char *const bad[] = {"[]", "{\"history\":1}", "not JSON", "{\"a\\u0000\":1}",
         "{\"a\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]}"};
     const char *folder = testing_folder();
     char path[512];

@@ -65,6 +65,9 @@ struct backend {
     /* gate = activation(gate) * up */
     enum status (*gate)(void *state, enum activation activation, float *gate, const float *up, uint64_t count,
         struct error *err);
+    /* x = activation(x) */
+    enum status (*activate)(
+        void *state, enum activation activation, float *x, uint64_t count, struct error *err);
     /* x = cap * tanh(x / cap) */
     enum status (*softcap)(void *state, float *x, float cap, uint64_t count, struct error *err);
     /* x += y */

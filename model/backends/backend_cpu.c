@@ -360,6 +360,23 @@ struct elementwise {
     float cap;                  /* of softcap */
 };
 
+/* gate = gelu(gate) * up. */
+static void gelu_exact(float *gate, const float *up, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        gate[i] = 0.5f * gate[i] * (1 + erff(gate[i] * 0.70710678f)) * up[i];
+}
+
+static void bend(enum activation activation, float *gate, const float *up, uint64_t count)
+{
+    if (activation == ACTIVATION_GELU)
+        gelu_exact(gate, up, count);
+    else if (activation == ACTIVATION_GELU_TANH)
+        kernels()->gelu_multiply(gate, up, count);
+    else
+        kernels()->silu_multiply(gate, up, count);
+}
+
 static enum status gate_task(void *context, uint64_t index, unsigned worker, struct error *err)
 {
     const struct elementwise *call = context;
@@ -367,11 +384,34 @@ static enum status gate_task(void *context, uint64_t index, unsigned worker, str
 
     (void)worker;
     (void)err;
-    if (call->activation == ACTIVATION_GELU_TANH)
-        kernels()->gelu_multiply(call->x + first, call->y + first, end - first);
-    else
-        kernels()->silu_multiply(call->x + first, call->y + first, end - first);
+    bend(call->activation, call->x + first, call->y + first, end - first);
     return OK;
+}
+
+/* A gate without what it gates: everything is multiplied by 1. */
+static enum status activate_task(void *context, uint64_t index, unsigned worker, struct error *err)
+{
+    const struct elementwise *call = context;
+    uint64_t first = index * TASK_FLOATS, end = task_end(index, TASK_FLOATS, call->count);
+    float ones[256];
+
+    (void)worker;
+    (void)err;
+    for (unsigned i = 0; i < 256; i++)
+        ones[i] = 1;
+    for (uint64_t at = first; at < end; at += 256)
+        bend(call->activation, call->x + at, ones, end - at < 256 ? end - at : 256);
+    return OK;
+}
+
+static enum status cpu_activate(
+    void *state, enum activation activation, float *x, uint64_t count, struct error *err)
+{
+    struct cpu *cpu = state;
+    struct elementwise call = {.x = x, .count = count, .activation = activation};
+
+    return cpu_parallel(
+        cpu->pool, tasks_for(count, TASK_FLOATS), EXP_WORK * count, activate_task, &call, err);
 }
 
 static enum status cpu_gate(
@@ -467,6 +507,7 @@ enum status backend_cpu_create(struct backend *out, struct pool *pool, uint64_t 
         .rotate = cpu_rotate,
         .attention = cpu_attend,
         .gate = cpu_gate,
+        .activate = cpu_activate,
         .softcap = cpu_softcap,
         .add = cpu_add,
         .release = cpu_release,

@@ -12,8 +12,7 @@
 #include "base/error.h"
 
 /* file [count]; it must hold exactly `vocabulary` tokens. Owner of *text: the caller, memory_free. ERR_FORMAT: another number
- * of tokens, a damaged one. ERR_UNSUPPORTED: bytes stored as characters, as the first tokenizer.py did. Errors name token and byte;
- * those of gguf_tokenizer.h name its keys. */
+ * of tokens, a damaged one. ERR_UNSUPPORTED: bytes stored as characters, as the first tokenizer.py did. Errors name token and byte. */
 enum status llama2c_tokenizer_write(char **text, uint64_t *bytes, const uint8_t *file, uint64_t count,
     uint64_t vocabulary, struct error *err);
 

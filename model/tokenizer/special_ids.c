@@ -1,7 +1,7 @@
 /* See special_ids.h. */
 #include "model/tokenizer/special_ids.h"
 
-#include "base/memory.h"
+#include "formats/container_json.h"
 #include "model/tokenizer/token_extras.h"
 
 static const struct {
@@ -25,16 +25,12 @@ static int64_t id_of_number(const struct json_value *value)
 static enum status read_numbers(struct special_ids *out, struct container *container, struct error *err)
 {
     struct json_document *document = NULL;
-    char *text = NULL;
-    uint64_t bytes;
-    enum status status = container_document(container, "config.json", &text, &bytes, err);
+    enum status status = container_json(&document, container, "config.json", err);
 
-    if (!status && text) status = json_parse(&document, "config.json", text, bytes, err);
     for (unsigned i = 0; i < SPECIAL_COUNT && !status && document; i++) {
         if (out->id[i] < 0) out->id[i] = id_of_number(json_member(json_root(document), names[i].id));
     }
     json_free(document);
-    memory_free(text);
     return status;
 }
 

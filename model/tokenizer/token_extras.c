@@ -3,7 +3,7 @@
 
 #include <inttypes.h>
 
-#include "base/memory.h"
+#include "formats/container_json.h"
 
 #define CONFIG "tokenizer_config.json"
 #define ADDED "added_tokens.json"
@@ -11,24 +11,12 @@
 
 /* ---- reading ---- */
 
-static enum status read_document(
-    struct json_document **out, struct container *container, const char *name, struct error *err)
-{
-    char *text = NULL;
-    uint64_t bytes;
-    enum status status = container_document(container, name, &text, &bytes, err);
-
-    if (!status && text) status = json_parse(out, name, text, bytes, err);
-    memory_free(text);
-    return status;
-}
-
 enum status token_extras_read(struct token_extras *out, struct container *container, struct error *err)
 {
-    enum status status = read_document(&out->config, container, CONFIG, err);
+    enum status status = container_json(&out->config, container, CONFIG, err);
 
-    if (!status) status = read_document(&out->added, container, ADDED, err);
-    return status ? status : read_document(&out->map, container, MAP, err);
+    if (!status) status = container_json(&out->added, container, ADDED, err);
+    return status ? status : container_json(&out->map, container, MAP, err);
 }
 
 void token_extras_free(struct token_extras *extras)

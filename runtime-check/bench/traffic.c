@@ -40,6 +40,7 @@ struct traffic traffic_per_token(
             const struct tensor *tensor = model->tensors.layer[layer][role];
             if (tensor) traffic.weights += tensor->bytes;
         }
+        traffic.weights += layers_routed_bytes(&model->tensors, config, layer);
     }
     return traffic;
 }

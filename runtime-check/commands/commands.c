@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "model/checkpoint.h"
 #include "runtime-check/inspect/verify.h"
 #include "tensor/kernels/kernels.h"
 
@@ -71,8 +72,10 @@ enum status commands_open_model(struct model **out, const char *path, const stru
     if (status && names_path(err->text, path)) return fail_within(err, status, "--check");
     if (status) return fail_within(err, status, "--check: %s", path);
     status = model_open(out, path, setting->pool, err);
-    if (!status) (*out)->cache_bits = (unsigned)strtoul(values->kv_bits, NULL, 10);
-    return status;
+    if (status) return status;
+    (*out)->cache_bits = (unsigned)strtoul(values->kv_bits, NULL, 10);
+    checkpoint_note_made((*out)->container, (*out)->tokenizer_made_of, &setting->report);
+    return OK;
 }
 
 void commands_open_json(struct json_writer *writer, const char *word)

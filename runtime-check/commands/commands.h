@@ -71,7 +71,7 @@ struct perplexity_options commands_perplexity_options(const struct text_values *
 /* Read the text of --text into memory. ERR_USAGE: it is not given. Owner of *out: the caller, memory_free. */
 enum status commands_read_text(
     char **out, uint64_t *bytes, const struct text_values *values, struct error *err);
-/* Open a model as MODEL_OPTIONS say. ERR_CHECK: --check found damage. Owner: the caller, model_close. */
+/* Open a model as MODEL_OPTIONS say, and note what it was made of (checkpoint_note_made). ERR_CHECK: --check found damage. Owner: the caller, model_close. */
 enum status commands_open_model(struct model **out, const char *path, const struct model_values *values,
     const struct commands_setting *setting, struct error *err);
 

@@ -85,6 +85,7 @@ static double bytes_per_token(const struct model *model)
             const struct tensor *tensor = model->tensors.layer[layer][role];
             bytes += tensor ? (double)tensor->bytes : 0;
         }
+        bytes += (double)layers_routed_bytes(&model->tensors, &model->config, layer);
     }
     return bytes;
 }

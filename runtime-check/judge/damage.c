@@ -244,6 +244,11 @@ enum status damage_measure(struct damage *out, struct model *base, struct model 
 {
     struct damage_parts work = {out, base, model, text, text_bytes, options, report};
     *out = (struct damage){0};
+    if (base->config.experts)
+        return fail(err, ERR_UNSUPPORTED,
+            "%s: %s has a mixture of experts, which cannot be taken apart layer by layer yet; compare whole "
+            "models with `nibble-check compare`",
+            container_path(base->container), base->config.architecture->name);
     enum status status = check_shapes(&work, err);
     if (!status && text) status = same_tokens_check(base, model, text, text_bytes, err);
     if (!status) status = measure_tensors(&work, err);
