@@ -10,8 +10,8 @@
 #include "base/memory.h"
 #include "formats/bytes.h"
 #include "formats/llama2c.h"
-#include "formats/packed_read.h"
-#include "formats/pytorch.h"
+#include "formats/packed/packed_read.h"
+#include "formats/pytorch/pytorch.h"
 #include "formats/reader.h"
 #include "formats/safetensors.h"
 

@@ -23,7 +23,7 @@ struct container;
  * pytorch_model.bin, or shards through pytorch_model.bin.index.json), one .safetensors or PyTorch file (documents are then looked
  * for beside it), one .nbl, one GGUF file, one llama2.c model; told apart by content,
  * not by name. The header of every file is read and validated; tensor data is not touched. GGUF files and llama2.c models show
- * their own names: model/gguf_checkpoint.h and model/llama2c_checkpoint.h make checkpoints of them. */
+ * their own names: model/gguf/gguf_checkpoint.h and model/llama2c_checkpoint.h make checkpoints of them. */
 enum status container_open(struct container **out, const char *path, struct error *err);
 
 /* The same, with what the user says of a file that does not say it itself. */
@@ -60,7 +60,7 @@ uint64_t container_index(const struct container *container, const struct tensor 
 /* By name, through aliases (tied tensors); NULL if absent. */
 const struct tensor *container_find(const struct container *container, const char *name);
 
-/* How a Hugging Face folder stores the matrix that is seen as this one tensor: "gptq", "awq" ... (formats/packed.h), else NULL. *why: the
+/* How a Hugging Face folder stores the matrix that is seen as this one tensor: "gptq", "awq" ... (formats/packed/packed.h), else NULL. *why: the
  * reason why it is seen as computed values and not as tiles; NULL: it is tiles. */
 const char *container_packed(
     const struct container *container, const struct tensor *tensor, const char **why);

@@ -15,8 +15,8 @@
 #include "formats/container.h"
 #include "formats/measure.h"
 #include "formats/names.h"
-#include "formats/packed_config.h"
-#include "formats/packed_parts.h"
+#include "formats/packed/packed_config.h"
+#include "formats/packed/packed_parts.h"
 #include "formats/safetensors.h"
 #include "tensor/tiles.h"
 

@@ -1,9 +1,9 @@
 /* Writing a Hugging Face folder: model.safetensors, or shards with their index, and the documents beside it. Quantized matrices are
- * stored as one of the packed layouts (formats/packed.h), and config.json says so. */
+ * stored as one of the packed layouts (formats/packed/packed.h), and config.json says so. */
 #ifndef NIBBLE_FORMATS_FOLDER_WRITER_H
 #define NIBBLE_FORMATS_FOLDER_WRITER_H
 
-#include "formats/packed.h"
+#include "formats/packed/packed.h"
 #include "formats/writer.h"
 
 #define FOLDER_WRITER_SHARD_BYTES UINT64_C(5000000000) /* as transformers and huggingface_hub split */

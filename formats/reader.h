@@ -30,7 +30,7 @@ struct reader_entry {
     uint32_t crc;         /* .nbl: the recorded CRC-32 of the tensor's bytes */
     void *copy; /* its bytes in memory, where the map is not aligned for them or does not show them so */
     const char *foreign;   /* its type in the file, if only parts of packed matrices may have it; else NULL */
-    struct packed *packed; /* owned; not NULL: it is computed from parts (formats/packed_read.h) */
+    struct packed *packed; /* owned; not NULL: it is computed from parts (formats/packed/packed_read.h) */
     uint64_t head; /* rows whose halves are interleaved (container_interleave); 0: rows lie in order */
     reader_compute compute; /* NULL: its bytes lie at `offset` */
     uint64_t scales, group; /* llama2.c: where the scales lie in the file, elements that share one */
@@ -118,7 +118,7 @@ enum status pytorch_read(struct container *container, const char *path, struct e
 /* Read one llama2.c model. */
 enum status llama2c_read(struct container *container, const char *path, struct error *err);
 
-/* Read one GGUF file, or all parts of a split one through the first (formats/gguf_parts.h). */
+/* Read one GGUF file, or all parts of a split one through the first (formats/gguf/gguf_parts.h). */
 enum status gguf_read(struct container *container, const char *path, struct error *err);
 
 /* Read one .nbl file. */

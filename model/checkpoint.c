@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "formats/llama2c.h"
-#include "model/gguf_checkpoint.h"
+#include "model/gguf/gguf_checkpoint.h"
 #include "model/llama2c_checkpoint.h"
 #include "model/slice.h"
 #include "model/tokenizer/tokenizer_files.h"

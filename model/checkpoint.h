@@ -29,7 +29,7 @@ enum status checkpoint_read_config(
  * name. Before it is mapped. */
 enum status checkpoint_split(struct container *container, struct error *err);
 
-/* Open a folder, a .safetensors, .nbl or PyTorch file, a GGUF file or a llama2.c model (seen through model/gguf_checkpoint.h and
+/* Open a folder, a .safetensors, .nbl or PyTorch file, a GGUF file or a llama2.c model (seen through model/gguf/gguf_checkpoint.h and
  * model/llama2c_checkpoint.h) and hold its tensors against its configuration: missing, misshapen and unknown ones
  * are errors (layers_bind). Nothing is mapped. Release with checkpoint_close, also after an error. */
 enum status checkpoint_open(struct checkpoint *out, const char *path, struct error *err);

@@ -6,7 +6,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "formats/folder_writer.h"
-#include "model/gguf_export.h"
+#include "model/gguf/gguf_export.h"
 
 static enum status create_nbl(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err)

@@ -3,7 +3,7 @@
 #define NIBBLE_MODEL_DESTINATION_H
 
 #include "base/options.h"
-#include "formats/gguf_types.h"
+#include "formats/gguf/gguf_types.h"
 #include "model/checkpoint.h"
 
 struct destination {
@@ -12,7 +12,7 @@ struct destination {
     bool force;           /* replace what is there */
     bool slice;           /* some layers only (model/slice.h) */
     uint64_t split_bytes; /* GGUF, folders: parts of at most so many bytes; 0: one file, in folders 5 GB */
-    uint32_t file_type;   /* GGUF: general.file_type (model/gguf_export.h), or GGUF_TYPES_FILE_ANY */
+    uint32_t file_type;   /* GGUF: general.file_type (model/gguf/gguf_export.h), or GGUF_TYPES_FILE_ANY */
 };
 
 #define DESTINATION_FORMATS "nbl|gguf|safetensors|gptq|gptq-v2|awq|compressed-tensors|mlx"

@@ -10,7 +10,7 @@
 #include "base/memory.h"
 #include "formats/bytes.h"
 #include "formats/container.h"
-#include "model/gguf_names.h"
+#include "model/gguf/gguf_names.h"
 
 #define SUMS_SUFFIX ".in_sum2"
 #define COUNTS_SUFFIX ".counts"

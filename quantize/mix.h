@@ -34,7 +34,7 @@ struct mix {
     const char *name;
     enum block_type base;
     const char *rules;  /* the name whose rules apply */
-    uint32_t file_type; /* general.file_type (formats/gguf_types.h) */
+    uint32_t file_type; /* general.file_type (formats/gguf/gguf_types.h) */
 };
 
 /* The row of a name; NULL if there is none. */

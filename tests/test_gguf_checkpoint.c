@@ -1,6 +1,6 @@
 /* GGUF files as checkpoints: each model of tests/golden/logits, written as GGUF, must give the very logits of its folder, and every
  * way in which a file may not fit is refused by name. */
-#include "model/gguf_checkpoint.h"
+#include "model/gguf/gguf_checkpoint.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* A checkpoint as GGUF and back: the same configuration and the same tensors for every model of tests/golden/logits, what cannot be said
  * refused by name, keys carried over, the provenance shown, the same file from the second time on and for any number of threads. */
-#include "model/gguf_export.h"
+#include "model/gguf/gguf_export.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "convert/convert.h"
-#include "formats/gguf_writer.h"
+#include "formats/gguf/gguf_writer.h"
 #include "formats/provenance.h"
 #include "tests/support/testing.h"
 #include "tests/support/tiny_model.h"

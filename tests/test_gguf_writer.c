@@ -1,6 +1,6 @@
 /* The GGUF writer: the very bytes that an independent writer makes, every rule on what is written, parts by their size; and parts read
  * again, with every way in which they may not belong together. */
-#include "formats/gguf_writer.h"
+#include "formats/gguf/gguf_writer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "base/memory.h"
 #include "formats/bytes.h"
 #include "formats/container.h"
-#include "formats/gguf_types.h"
+#include "formats/gguf/gguf_types.h"
 #include "formats/provenance.h"
 #include "tests/fuzz/corpus.h"
 #include "tests/support/gguf_file.h"

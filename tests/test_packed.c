@@ -1,6 +1,6 @@
 /* Packed Hugging Face checkpoints: folders that other tools packed must be seen with the very weights those tools see, whatever
  * range is read; and whatever does not fit together is refused by name. */
-#include "formats/packed.h"
+#include "formats/packed/packed.h"
 
 #include <math.h>
 #include <stdio.h>

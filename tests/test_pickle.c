@@ -1,5 +1,5 @@
 /* The pickle reader by itself: what pickling writes of tensors, and one pickle per way of doing anything else. */
-#include "formats/pickle.h"
+#include "formats/pytorch/pickle.h"
 
 #include <stdio.h>
 #include <string.h>

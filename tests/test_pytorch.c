@@ -1,6 +1,6 @@
 /* PyTorch checkpoints: files that torch.save wrote against the same values as safetensors, and archives that are broken, or meant
  * to do harm. The cases P01 ... are those of the project's reliability notes. */
-#include "formats/pytorch.h"
+#include "formats/pytorch/pytorch.h"
 
 #include <stdio.h>
 #include <string.h>

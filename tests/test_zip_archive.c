@@ -1,5 +1,5 @@
 /* The zip reader by itself: one broken field after the other, in archives that are otherwise as torch.save writes them. */
-#include "formats/zip_archive.h"
+#include "formats/pytorch/zip_archive.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -7,7 +7,7 @@
 
 #include "base/memory.h"
 #include "formats/nbl.h"
-#include "formats/pytorch.h"
+#include "formats/pytorch/pytorch.h"
 #include "model/checkpoint.h"
 #include "model/slice.h"
 #include "tensor/tiles.h"

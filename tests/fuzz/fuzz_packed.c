@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "formats/packed_parts.h"
+#include "formats/packed/packed_parts.h"
 #include "tests/fuzz/fuzz.h"
 
 static char folder[] = "/tmp/nibble-fuzz-XXXXXX";

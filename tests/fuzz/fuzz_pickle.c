@@ -1,5 +1,5 @@
 /* Any bytes as a pickle: what comes out must lie in them. */
-#include "formats/pickle.h"
+#include "formats/pytorch/pickle.h"
 #include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -4,7 +4,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "formats/bytes.h"
-#include "formats/pytorch.h"
+#include "formats/pytorch/pytorch.h"
 #include "tests/fuzz/fuzz.h"
 
 /* What may be a record of the directory: write the checksum of the data that it means into it and into the local header. */
