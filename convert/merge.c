@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/number.h"
 
 enum { TEXT_BYTES = 320 }; /* for an adapter in provenance */
 
@@ -35,8 +36,9 @@ static void describe(char *text, const struct lora *lora)
     while (begin > 0 && path[begin - 1] != '/')
         begin--;
     const struct container_file file = container_file(lora_container(lora), 0);
-    snprintf(text + strlen(text), TEXT_BYTES, "%s%.*s scale %g crc32 %08" PRIx32, between,
-        (int)(bytes - begin > 200 ? 200 : bytes - begin), path + begin, lora_scale(lora),
+    char scale[32];
+    snprintf(text + strlen(text), TEXT_BYTES, "%s%.*s scale %s crc32 %08" PRIx32, between,
+        (int)(bytes - begin > 200 ? 200 : bytes - begin), path + begin, number_write(scale, lora_scale(lora)),
         file_crc32(0, file.map, file.bytes));
 }
 

@@ -4,11 +4,11 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/number.h"
 #include "formats/container_json.h"
 
 #define CONFIG_DOCUMENT "adapter_config.json"
@@ -304,9 +304,7 @@ static enum status parse_spec(struct lora *lora, const char *spec, struct error 
         lora->path = memory_text(spec, strlen(spec), err);
         return lora->path ? OK : ERR_MEMORY;
     }
-    char *end;
-    lora->scale = strtod(colon + 1, &end);
-    if (end == colon + 1 || *end || !isfinite(lora->scale))
+    if (!number_read(&lora->scale, colon + 1, strlen(colon + 1)) || !isfinite(lora->scale))
         return fail(err, ERR_USAGE, "--lora %s: '%s' is no number; DIR or DIR:SCALE", spec, colon + 1);
     lora->path = memory_text(spec, (uint64_t)(colon - spec), err);
     return lora->path ? OK : ERR_MEMORY;
