@@ -22,9 +22,11 @@
 
 static const struct operand operands[] = {
     {"INPUT", AT(input),
-        "A Hugging Face folder, a .safetensors, .nbl or GGUF file (of a split one the first part)."},
+        "A Hugging Face folder, a .safetensors, PyTorch, .nbl, GGUF or llama2.c file (of a split GGUF file "
+        "the first part)."},
     {"OUTPUT", AT(output),
-        "The file to write: NAME.gguf is a GGUF file, which needs --type, any other name a .nbl file. It "
+        "The file to write: NAME.gguf is a GGUF file, which needs --type, any other name a .nbl file; or the "
+        "folder, where --format says so. It "
         "appears complete or not at all."},
 };
 

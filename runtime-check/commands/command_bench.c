@@ -21,7 +21,8 @@ struct bench_values {
 
 static const struct operand operands[] = {
     {"MODEL...", offsetof(struct bench_values, models),
-        "One or more models: Hugging Face folders, .safetensors or .nbl files. Several take turns, so that "
+        "One or more models: Hugging Face folders, .nbl, GGUF or other model files. Several take turns, so "
+        "that "
         "what "
         "disturbs the machine hits all alike."},
 };

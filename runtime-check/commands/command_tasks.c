@@ -20,7 +20,8 @@ struct tasks_values {
 
 static const struct operand operands[] = {
     {"MODEL...", offsetof(struct tasks_values, models),
-        "One or more models: Hugging Face folders, .safetensors or .nbl files. The others are compared with "
+        "One or more models: Hugging Face folders, .nbl, GGUF or other model files. The others are compared "
+        "with "
         "the "
         "first."},
 };
