@@ -53,7 +53,6 @@ static void override_avx512(struct kernels *table)
     override_avx2(table);
     kernels_override_avx512(table);
     kernels_override_fit_avx512(table);
-    kernels_override_blocks_avx512(table);
 }
 
 /* Every set this program knows, the best last. */

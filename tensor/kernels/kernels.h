@@ -159,7 +159,6 @@ void kernels_override_cache_avx2(struct kernels *table);
 void kernels_override_fit_avx2(struct kernels *table);
 void kernels_override_blocks_avx2(struct kernels *table);
 void kernels_override_fit_avx512(struct kernels *table);
-void kernels_override_blocks_avx512(struct kernels *table);
 void kernels_override_avx512(struct kernels *table);
 
 #endif
