@@ -101,11 +101,16 @@ const char *config_activation_name(enum activation activation)
     return names[activation];
 }
 
+const char *config_activation_key(const struct architecture *architecture)
+{
+    return architecture->activation_apart ? "hidden_activation"
+           : architecture->short_keys     ? "activation_function"
+                                          : "hidden_act";
+}
+
 static enum status parse_activation(struct model_config *out, const struct source *in, struct error *err)
 {
-    const char *key = in->architecture->activation_apart ? "hidden_activation"
-                      : in->architecture->short_keys     ? "activation_function"
-                                                         : "hidden_act";
+    const char *key = config_activation_key(in->architecture);
     const char *name = config_activation_name(in->architecture->default_activation);
     enum status status = json_get_text(in->root, in->what, key, &name, err);
 
@@ -321,6 +326,7 @@ static enum status parse_experts(struct model_config *out, const struct source *
     enum status status = OK;
 
     if (!known->experts_key) return OK;
+    out->dense_ffn = out->ffn;
     out->ffn = 0;
     for (int i = 0; i < 3 + known->shared_expert && !status; i++)
         status = parse_size(out, &keys[i], in, err);
