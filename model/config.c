@@ -316,8 +316,13 @@ static enum status refuse_dense_layers(const struct source *in, struct error *er
 static enum status parse_experts(struct model_config *out, const struct source *in, struct error *err)
 {
     const struct architecture *known = in->architecture;
+    const char *newer = "num_local_experts"; /* transformers 5, also where the class says num_experts */
+    const char *count =
+        known->experts_key && !present(in->root, known->experts_key) && present(in->root, newer)
+            ? newer
+            : known->experts_key;
     const struct size_key keys[] = {
-        {known->experts_key, offsetof(struct model_config, experts), CONFIG_EXPERT_LIMIT, true, NULL},
+        {count, offsetof(struct model_config, experts), CONFIG_EXPERT_LIMIT, true, NULL},
         {"num_experts_per_tok", offsetof(struct model_config, experts_per_token), CONFIG_EXPERT_LIMIT, true,
             NULL},
         {known->expert_ffn_key, offsetof(struct model_config, expert_ffn), FFN_LIMIT, true, NULL},
@@ -408,8 +413,9 @@ static enum status parse_window(struct model_config *out, const struct source *i
     enum status status;
 
     status = parse_switch(&use, in, "use_sliding_window", in->architecture->window_option, err);
-    if (!status)
-        status = json_get_u64(in->root, in->what, "sliding_window", 1, CONTEXT_MAXIMUM, &window, err);
+    if (!status) /* transformers 5 writes 0 where none is used */
+        status = json_get_u64(in->root, in->what, "sliding_window",
+            use || !present(in->root, "use_sliding_window"), CONTEXT_MAXIMUM, &window, err);
     if (!status) status = json_get_u64(in->root, in->what, "max_window_layers", 0, UINT32_MAX, &first, err);
     if (status) return status;
     if (period) status = parse_period(&period, in, err);
