@@ -155,7 +155,7 @@ static void add_tensor(struct gguf_file *file, const struct tensor *tensor, enum
         type = variant->decoded ? type : 8;
     }
     const bool matrix =
-        tensor->rank == 2 && role != ROLE_SHARED_ROUTER; /* which converters write as a vector */
+        tensor->rank == 2 && role != ROLE_SHARED_ROUTER; /* which older converters wrote as a vector */
     gguf_file_tensor(
         file, name, matrix ? tensor->shape[0] : 0, tensor->shape[tensor->rank - 1], type, data, bytes);
 }
