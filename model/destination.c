@@ -102,6 +102,20 @@ enum status destination_target(const struct destination *destination, const stru
     return format->target ? format->target(target, config, err) : OK;
 }
 
+enum status destination_certain(
+    const struct destination *destination, const struct tensor *target, struct error *err)
+{
+    const struct format *format = format_of(destination);
+
+    if (format->packed == PACKED_KINDS || !packed_layout(format->packed)->zero_less ||
+        target->storage != STORAGE_TILES || !target->scheme.asymmetric)
+        return OK;
+    return fail(err, ERR_USAGE,
+        "tensor %s: --format %s has no place for the zero-point 0, and whether an asymmetric matrix gets one "
+        "shows only when the work is done; use --format gptq-v2, or leave --asymmetric out",
+        target->name, format->name);
+}
+
 enum status destination_create(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err)
 {

@@ -145,8 +145,12 @@ static enum status try_destination(
     if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
     destination.force = true;
     enum status status = destination_create(&writer, &destination, &result->input, &silent, err);
-    for (uint64_t i = 0; status == OK && i < result->plan.count; i++)
-        status = writer_add(writer, &result->plan.tensors[i].target, &index, err);
+    for (uint64_t i = 0; status == OK && i < result->plan.count; i++) {
+        const struct plan_tensor *planned = &result->plan.tensors[i];
+        status = writer_add(writer, &planned->target, &index, err);
+        if (status == OK && !planned->recipe.keep && result->settings.calibrated)
+            status = destination_certain(&destination, &planned->target, err);
+    }
     writer_abandon(writer);
     return status;
 }
