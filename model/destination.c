@@ -5,7 +5,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "formats/folder_writer.h"
+#include "model/folder_export.h"
 #include "model/gguf/gguf_export.h"
 
 static enum status create_nbl(struct writer **out, const struct destination *destination,
@@ -65,14 +65,8 @@ static enum status create_folder(struct writer **out, const struct destination *
     const struct checkpoint *input, const struct report *report, struct error *err)
 {
     (void)report;
-    if (input->config.architecture->fused_count)
-        return fail(err, ERR_UNSUPPORTED,
-            "%s: readers of folders expect %s to keep several matrices in one, and they are separate here; "
-            "--format nbl "
-            "can hold them",
-            container_path(input->container), input->config.architecture->name);
-    return folder_writer_create(
-        out, destination->path, format_of(destination)->packed, destination->split_bytes, err);
+    return folder_export_create(
+        out, input, destination->path, format_of(destination)->packed, destination->split_bytes, err);
 }
 
 enum status destination_check(const struct destination *destination, struct error *err)

@@ -79,7 +79,9 @@ static enum status check_fused(const struct quantize_result *result, uint32_t la
     for (unsigned i = 1; first && i < fused->count; i++) {
         const struct tensor *one = &first->target,
                             *other = &result->plan.layer[layer][fused->parts[i]]->target;
-        if (other->storage == one->storage && other->block == one->block && other->dtype == one->dtype)
+        if (other->storage == one->storage && other->block == one->block && other->dtype == one->dtype &&
+            other->scheme.bits == one->scheme.bits && other->scheme.group == one->scheme.group &&
+            other->scheme.asymmetric == one->scheme.asymmetric)
             continue;
         return fail(err, ERR_USAGE,
             "%s: tensor %s would have another type than %s: in files of this architecture they are one "
