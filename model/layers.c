@@ -454,6 +454,53 @@ bool layers_role_of(const struct model_config *config, const char *name, enum ro
     return false;
 }
 
+/* ---- places ---- */
+
+uint32_t layers_place(enum role role, uint32_t expert)
+{
+    if (!layers_role_is_expert(role)) return role;
+    return ROLE_COUNT + expert * EXPERT_ROLES + (role - ROLE_EXPERT_GATE);
+}
+
+uint32_t layers_places(const struct model_config *config)
+{
+    return ROLE_COUNT + config->experts * EXPERT_ROLES;
+}
+
+enum role layers_place_role(uint32_t place)
+{
+    return (enum role)(place < ROLE_COUNT ? place : ROLE_EXPERT_GATE + (place - ROLE_COUNT) % EXPERT_ROLES);
+}
+
+uint32_t layers_place_expert(uint32_t place)
+{
+    return place < ROLE_COUNT ? 0 : (place - ROLE_COUNT) / EXPERT_ROLES;
+}
+
+bool layers_place_of(const struct model_config *config, const char *name, uint32_t *place, uint32_t *layer)
+{
+    enum role role;
+    uint32_t expert = 0;
+
+    if (!layers_role_of(config, name, &role, layer)) return false;
+    if (layers_role_is_expert(role))
+        expert = match_expert(
+            after_layer(config, name, layer), tensor_name(config->architecture, role), config->experts);
+    *place = layers_place(role, expert);
+    return true;
+}
+
+const struct tensor *layers_at(
+    const struct model_tensors *tensors, const struct model_config *config, uint32_t layer, uint32_t place)
+{
+    const uint32_t expert = layers_place_expert(place);
+
+    if (place < ROLE_COUNT) return tensors->layer[layer][place];
+    return tensors->experts[(uint64_t)layer * config->experts + expert][(place - ROLE_COUNT) % EXPERT_ROLES];
+}
+
+/* ---- names ---- */
+
 char *layers_name(
     char *out, uint64_t out_bytes, const struct architecture *architecture, enum role role, uint32_t layer)
 {

@@ -179,6 +179,21 @@ struct model_tensors {
 uint64_t layers_routed_bytes(
     const struct model_tensors *tensors, const struct model_config *config, uint32_t layer);
 
+/* Where a tensor lies in a layer, as one number: that of its role, and from ROLE_COUNT on the matrices of the experts, expert after
+ * expert. layers_places: one beyond the last of a configuration. */
+uint32_t layers_place(enum role role, uint32_t expert);
+uint32_t layers_places(const struct model_config *config);
+/* Back: the role, and (of an expert's matrix) the expert. */
+enum role layers_place_role(uint32_t place);
+uint32_t layers_place_expert(uint32_t place);
+
+/* layers_role_of, with the place (that of the role for what exists once). */
+bool layers_place_of(const struct model_config *config, const char *name, uint32_t *place, uint32_t *layer);
+
+/* The tensor in a place of a layer; NULL where there is none. */
+const struct tensor *layers_at(
+    const struct model_tensors *tensors, const struct model_config *config, uint32_t layer, uint32_t place);
+
 /* What becomes of a tensor that no role names. */
 struct dropped_tensor {
     const struct tensor *tensor;

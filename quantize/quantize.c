@@ -302,17 +302,30 @@ static enum status refuse_places(const struct quantize_options *options, struct 
 
 /* ---- what the model decides ---- */
 
+/* A budget measures every matrix alone through the rest of the network: with experts those are thousands. */
+static enum status suit_mixture(const struct settings *settings, const struct quantize_options *options,
+    const struct architecture *architecture, const struct report *report, struct error *err)
+{
+    const char *target = options->target_bits > 0 ? "--target-bits" : "--target-size";
+    if (options->target_bits > 0 || options->target_size)
+        return fail(err, ERR_UNSUPPORTED,
+            "%s: %s has a mixture of experts, for whose matrices bits are not chosen yet: give them with "
+            "--bits, --type and --override",
+            target, architecture->name);
+    if (settings->calibrated && settings->method.correction == CORRECTION_RESIDUAL)
+        report_note(report,
+            "%s weighs what experts give before it is added: their down matrices are corrected to their "
+            "inputs alone",
+            architecture->name);
+    return OK;
+}
+
 /* Where a norm lies between a matrix and the residual stream, the matrix cannot make up for what is missing in the stream: the
  * difference of the streams is no target of its rows. */
 static enum status suit_model(struct settings *settings, const struct quantize_options *options,
     const struct architecture *architecture, const struct report *report, struct error *err)
 {
-    if (architecture->experts_key && settings->calibrated)
-        return fail(err, ERR_UNSUPPORTED,
-            "%s has a mixture of experts, whose inputs calibration does not see yet: use --method rtn, "
-            "without "
-            "--imatrix",
-            architecture->name);
+    if (architecture->experts_key) return suit_mixture(settings, options, architecture, report, err);
     if (!architecture->post_norm || settings->method.correction != CORRECTION_RESIDUAL) return OK;
     if (options->correction)
         return fail(err, ERR_UNSUPPORTED,
