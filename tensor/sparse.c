@@ -154,13 +154,18 @@ uint64_t sparse_scratch(const struct sparse_layout *layout)
 
 void sparse_spread(const struct sparse_layout *layout, void *out, const struct sparse_tile *tile)
 {
+    const uint64_t cols = layout->dense.cols, stride = layout->dense.blocks * TILE_COLS;
+    uint16_t *values = out;
+
     kernels()->sparse_spread(layout, out, tile->masks, tile->codes, tile->code_bytes);
+    for (uint64_t row = 1; !layout->quantized && cols != stride && row < TILE_ROWS; row++)
+        memmove(values + row * cols, values + row * stride, cols * sizeof *values);
 }
 
 void sparse_decode_tile(const struct sparse_layout *layout, float *out, uint64_t out_stride,
     const struct sparse_tile *tile, uint64_t row_count, void *scratch)
 {
-    const uint64_t cols = layout->dense.cols, stride = layout->dense.blocks * TILE_COLS;
+    const uint64_t cols = layout->dense.cols;
     const uint16_t *values = scratch;
 
     sparse_spread(layout, scratch, tile);
@@ -170,7 +175,7 @@ void sparse_decode_tile(const struct sparse_layout *layout, float *out, uint64_t
     }
     for (uint64_t row = 0; row < row_count; row++)
         (layout->dtype == DTYPE_F16 ? kernels()->f16_to_f32 : kernels()->bf16_to_f32)(
-            out + row * out_stride, values + row * stride, cols);
+            out + row * out_stride, values + row * cols, cols);
 }
 
 enum status sparse_decode(const struct sparse_layout *layout, float *out, uint64_t out_stride,
@@ -184,6 +189,17 @@ enum status sparse_decode(const struct sparse_layout *layout, float *out, uint64
         sparse_decode_tile(layout, out + row * out_stride, out_stride, &tile, rows, scratch);
     }
     return OK;
+}
+
+void sparse_dot(const struct sparse_layout *layout, float *y, const struct sparse_tile *tile, const float *x,
+    uint64_t tokens, void *scratch)
+{
+    if (layout->mask == MASK_2_4) {
+        kernels()->sparse_dots(layout, y, tile->masks, tile->codes, tile->scales, x, tokens);
+        return;
+    }
+    sparse_spread(layout, scratch, tile);
+    tiles_dot(&layout->dense, y, scratch, tile->scales, NULL, x, tokens);
 }
 
 uint64_t sparse_count(const struct sparse_layout *layout, const uint8_t *masks, uint64_t blocks)

@@ -109,7 +109,7 @@ enum status sparse_at(struct sparse_tile *out, const struct sparse_layout *layou
 
 /* A tile with everything in its place, whatever its masks say: no byte outside its parts is read.
  *   out  quantized: [dense.tile_code_bytes], codes as tiles have them (rows past the end: of the value 0)
- *        unquantized: [8][32 * blocks] values of 16 bits */
+ *        unquantized: [8][cols] values of 16 bits; sparse_scratch bytes are used */
 void sparse_spread(const struct sparse_layout *layout, void *out, const struct sparse_tile *tile);
 
 /* One tile to floats.
@@ -121,6 +121,11 @@ void sparse_decode_tile(const struct sparse_layout *layout, float *out, uint64_t
 /* Rows [row_begin, row_begin + row_count) of a whole tensor to floats; row_begin is a multiple of 8. ERR_FORMAT: its offsets do not fit. */
 enum status sparse_decode(const struct sparse_layout *layout, float *out, uint64_t out_stride,
     const void *base, uint64_t row_begin, uint64_t row_count, void *scratch, struct error *err);
+
+/* tiles_dot of a quantized tile: y [tokens][8], x as there. Bitmaps have the very bits of the tile that they spread to; with 2:4 a token has the
+ * same bits alone and in any company. scratch [sparse_scratch], aligned to 64. */
+void sparse_dot(const struct sparse_layout *layout, float *y, const struct sparse_tile *tile, const float *x,
+    uint64_t tokens, void *scratch);
 
 /* Bytes that sparse_spread writes: what scratch must hold. */
 uint64_t sparse_scratch(const struct sparse_layout *layout);

@@ -50,12 +50,12 @@ static void spread_bitmap(const struct sparse_layout *layout, uint8_t *out, cons
     }
 }
 
-/* Which two of four columns pattern p keeps; no file that is verified has p above 5. */
+/* Which two of four columns pattern p keeps. */
 static uint32_t kept_column(uint32_t p, uint32_t which)
 {
     static const uint8_t columns[2][6] = {{0, 0, 0, 1, 1, 2}, {1, 2, 3, 2, 3, 3}};
 
-    return p < 6 ? columns[which][p] : 0;
+    return columns[which][p];
 }
 
 /* The patterns of half a row: four digits in base 6. */
@@ -113,4 +113,40 @@ void kernels_sparse_spread(const struct sparse_layout *layout, void *out, const 
         spread_2_4(layout, out, masks, codes);
     for (uint64_t i = 0; layout->quantized && i < bytes; i++)
         codes_out[i] ^= zero;
+}
+
+/* Sums in double precision, of what the codes spread to. */
+void kernels_sparse_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, const uint16_t *scales, const float *x, uint64_t tokens)
+{
+    const struct tiles_layout *dense = &layout->dense;
+    const uint32_t bits = layout->bits;
+    double sums[TILE_TOKENS][TILE_ROWS] = {{0}};
+
+    for (uint64_t block = 0; block < dense->blocks; block++, masks += SPARSE_2_4_BYTES, codes += 16 * bits) {
+        for (uint32_t i = 0; i < TILE_ROWS * 16; i++) {
+            const uint32_t row = i / 16, n = i % 16;
+            uint32_t patterns = patterns_of(masks, 2 * row + n / 8);
+            for (uint32_t q = 0; q < n % 8 / 2; q++)
+                patterns /= 6;
+            const uint32_t col = n / 2 * 4 + kept_column(patterns % 6, n % 2), zero = 1u << (bits - 1);
+            const uint64_t group = tiles_half_group(dense, 2 * block + n / 8);
+            const float weight = dtype_f16_to_f32(scales[group * TILE_ROWS + row]) *
+                                 ((float)(row_code(codes, bits, row, n) ^ zero) - (float)zero);
+            for (uint64_t t = 0; t < tokens; t++)
+                sums[t][row] += (double)weight * x[(block * tokens + t) * TILE_COLS + col];
+        }
+    }
+    for (uint64_t i = 0; i < tokens * TILE_ROWS; i++)
+        y[i] = (float)sums[i / TILE_ROWS][i % TILE_ROWS];
+}
+
+void kernels_sparse_halves(uint16_t halves[2048])
+{
+    for (uint32_t number = 0; number < 2048; number++) {
+        halves[number] = 0;
+        for (uint32_t q = 0, rest = number; q < 4; q++, rest /= 6)
+            for (uint32_t s = 0; s < 2; s++)
+                halves[number] |= (uint16_t)(1u << (4 * q + kept_column(rest % 6, s)));
+    }
 }
