@@ -277,7 +277,7 @@ static enum status refuse_place(
     const struct quantize_options *options, const char *option, const char *path, struct error *err)
 {
     if (!path) return OK;
-    if (same_place(path, options->calibration))
+    if (same_place(path, options->calibration.path))
         return fail(err, ERR_USAGE, "%s%s: is the calibration text; name another file", option, path);
     if (same_place(path, options->allocation))
         return fail(err, ERR_USAGE, "%s%s: is the allocation to read; name another file", option, path);

@@ -305,7 +305,7 @@ static void test_fused_in_gguf(void)
     CU_ASSERT_STRING_EQUAL(type_of(options, Q_PROJ), "Q8_0");
     options.override.count = 0;
     options.target_bits = 5;
-    options.calibration = "text.txt";
+    options.calibration.path = "text.txt";
     options.method = "gptq";
     check_refused(options, "which --target-bits and --target-size do not heed");
 }

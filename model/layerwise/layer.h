@@ -1,6 +1,6 @@
 /* One decoder layer in memory: its original tensors, and what the compressed model has in their places so far. */
-#ifndef NIBBLE_QUANTIZE_LAYER_H
-#define NIBBLE_QUANTIZE_LAYER_H
+#ifndef NIBBLE_MODEL_LAYER_H
+#define NIBBLE_MODEL_LAYER_H
 
 #include "model/walk.h"
 

@@ -1,5 +1,5 @@
 /* A decoder layer, read by positioned reads (never mapped), so that memory is what is asked for and no more. */
-#include "quantize/layer.h"
+#include "model/layerwise/layer.h"
 
 #include <inttypes.h>
 #include <math.h>
