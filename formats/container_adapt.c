@@ -146,7 +146,7 @@ enum status container_interleave(
     const bool dense = tensor->storage == STORAGE_DENSE;
 
     if (tensor->rank < 1 || tensor->rank > 2 || tensor->storage == STORAGE_TILES ||
-        (!dense && tensor->rank != 2))
+        tensor->storage == STORAGE_SPARSE || (!dense && tensor->rank != 2))
         return fail(err, ERR_UNSUPPORTED,
             "tensor %s: rank %" PRIu32 " and this storage have no interleaved rows", tensor->name,
             tensor->rank);
@@ -172,7 +172,8 @@ static enum status check_split(const struct container *container, const struct r
         if (parts[i].rows != parts[0].rows || parts[i].rows % turn)
             return fail(err, ERR_FORMAT, "tensor %s: its parts do not take turns of %" PRIu64 " rows",
                 tensor->name, turn);
-    if (tensor->storage == STORAGE_TILES || entry->head || entry->packed || entry->foreign ||
+    if (tensor->storage == STORAGE_TILES || tensor->storage == STORAGE_SPARSE || entry->head ||
+        entry->packed || entry->foreign ||
         (entry->compute && (turn || entry->compute != transposed_compute)) || container->records_checksums)
         return fail(
             err, ERR_UNSUPPORTED, "tensor %s: rows stored like this cannot be taken apart", tensor->name);
