@@ -254,18 +254,31 @@ uint64_t obs_prune_bytes(uint64_t rows, uint64_t cols, unsigned workers)
            rows * (BLOCK * (sizeof(float) + 1) + sizeof(struct row_sums));
 }
 
-static enum status run(struct job *job, struct pool *pool, struct error *err)
+static uint64_t strips_of(const struct prune_problem *problem)
 {
-    const struct prune_problem *problem = job->problem;
-    uint64_t strips = (problem->rows + PRUNE_STRIP - 1) / PRUNE_STRIP, width = block_columns(problem);
-    enum status status = pool_run(pool, problem->rows, check_row, job, err);
-    for (uint64_t begin = 0; status == OK && begin < problem->cols; begin = job->end) {
-        job->begin = begin;
-        job->end = problem->cols - begin < width ? problem->cols : begin + width;
-        status = choose_block(job, pool, err);
-        if (status == OK) status = pool_run(pool, strips, solve_strip, job, err);
-    }
-    if (status == OK) status = pool_run(pool, strips, finish_strip, job, err);
+    return (problem->rows + PRUNE_STRIP - 1) / PRUNE_STRIP;
+}
+
+static enum status make_scratch(
+    struct job *job, const struct prune_problem *problem, struct pool *pool, struct error *err)
+{
+    job->per_worker = worker_floats(problem->cols);
+    job->scratch = memory_new(pool_workers(pool) * job->per_worker, sizeof *job->scratch, err);
+    job->rows = memory_new(problem->rows, sizeof *job->rows, err);
+    return job->scratch && job->rows ? OK : ERR_MEMORY;
+}
+
+static void free_scratch(struct job *job)
+{
+    memory_free(job->scores);
+    memory_free(job->chosen);
+    memory_free(job->scratch);
+    memory_free(job->rows);
+}
+
+static enum status finish(struct job *job, struct pool *pool, struct error *err)
+{
+    enum status status = pool_run(pool, strips_of(job->problem), finish_strip, job, err);
     if (status == OK) add_up(job);
     return status;
 }
@@ -274,16 +287,32 @@ enum status obs_prune(const struct prune_problem *problem, struct prune_solution
     struct error *err)
 {
     uint64_t width = block_columns(problem);
-    struct job job = {.problem = problem, .solution = solution, .per_worker = worker_floats(problem->cols)};
-    job.scores = memory_new(problem->rows * width, sizeof *job.scores, err);
-    job.chosen = memory_new(problem->rows * width, 1, err);
-    job.scratch = memory_new(pool_workers(pool) * job.per_worker, sizeof *job.scratch, err);
-    job.rows = memory_new(problem->rows, sizeof *job.rows, err);
-    enum status status =
-        job.scores && job.chosen && job.scratch && job.rows ? run(&job, pool, err) : ERR_MEMORY;
-    memory_free(job.scores);
-    memory_free(job.chosen);
-    memory_free(job.scratch);
-    memory_free(job.rows);
+    struct job job = {.problem = problem, .solution = solution};
+    enum status status = make_scratch(&job, problem, pool, err);
+    if (status == OK) {
+        job.scores = memory_new(problem->rows * width, sizeof *job.scores, err);
+        job.chosen = memory_new(problem->rows * width, 1, err);
+        status = job.scores && job.chosen ? pool_run(pool, problem->rows, check_row, &job, err) : ERR_MEMORY;
+    }
+    for (uint64_t begin = 0; status == OK && begin < problem->cols; begin = job.end) {
+        job.begin = begin;
+        job.end = problem->cols - begin < width ? problem->cols : begin + width;
+        status = choose_block(&job, pool, err);
+        if (status == OK) status = pool_run(pool, strips_of(problem), solve_strip, &job, err);
+    }
+    if (status == OK) status = finish(&job, pool, err);
+    free_scratch(&job);
+    return status;
+}
+
+enum status obs_prune_measure(const struct prune_problem *problem, struct prune_solution *solution,
+    struct pool *pool, struct error *err)
+{
+    struct prune_problem measured = *problem;
+    struct job job = {.problem = &measured, .solution = solution};
+    measured.rounds = 0;
+    enum status status = make_scratch(&job, problem, pool, err);
+    if (status == OK) status = finish(&job, pool, err);
+    free_scratch(&job);
     return status;
 }

@@ -40,6 +40,11 @@ struct prune_solution {
 enum status obs_prune(const struct prune_problem *problem, struct prune_solution *solution, struct pool *pool,
     struct error *err);
 
+/* Power and error of weights that are there already; of the problem rows, cols, target and damped count, of the solution weights and mask
+ * go in. ERR_MEMORY. */
+enum status obs_prune_measure(const struct prune_problem *problem, struct prune_solution *solution,
+    struct pool *pool, struct error *err);
+
 /* Scratch memory that it takes at most, for the plan of a run. */
 uint64_t obs_prune_bytes(uint64_t rows, uint64_t cols, unsigned workers);
 
