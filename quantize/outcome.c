@@ -170,7 +170,7 @@ static void put_errors(char *out, size_t bytes, const struct plan *plan, uint32_
     if (experts.calibrated) put_error(out, bytes, used, "experts", &experts);
 }
 
-/* "layer 3: expert 17 saw 0 tokens of the calibration text: rounded to nearest" */
+/* "layer 3: expert 17 saw 0 tokens: rounded to nearest" */
 static void note_uncalibrated(const struct report *report, const struct plan *plan, uint32_t layer)
 {
     for (uint32_t place = ROLE_COUNT; place < plan->places; place++) {
@@ -178,8 +178,9 @@ static void note_uncalibrated(const struct report *report, const struct plan *pl
         if (!has_outcome(planned) || !outcome_first_uncalibrated(plan, planned)) continue;
         report_note(report,
             "layer %" PRIu32 ": expert %" PRIu32 " saw %" PRIu64
-            " tokens of the calibration text: rounded to nearest",
-            layer, planned->expert, planned->outcome.tokens);
+            " tokens, too few to calibrate %s: rounded to nearest",
+            layer, planned->expert, planned->outcome.tokens,
+            planned->role == ROLE_EXPERT_DOWN ? "its down" : "it");
     }
 }
 

@@ -13,7 +13,7 @@ struct outcome {
     bool calibrated;
     uint64_t tokens; /* of the calibration text that its inputs were seen on */
     uint64_t
-        uncalibrated; /* 1: of an expert that too few tokens were sent to; rounded to nearest, errors are those of weights */
+        uncalibrated; /* 1: of an expert that too few tokens were sent to; rounded to nearest, and errors are not comparable */
     double output_error, output_power;
     double nearest_error;    /* of rounding to nearest with the same range search */
     double unpolished_error; /* before polishing */

@@ -33,12 +33,13 @@ static double total_error(const struct plan *plan)
     return relative_error(error, power);
 }
 
-/* The sums over all calibrated tensors. */
+/* The sums over all tensors that calibration reached. */
 static struct outcome total_outcome(const struct plan *plan)
 {
     struct outcome total = {0};
     for (uint64_t i = 0; i < plan->count; i++) {
-        if (plan->tensors[i].outcome.calibrated) outcome_add(&total, &plan->tensors[i].outcome);
+        const struct outcome *outcome = &plan->tensors[i].outcome;
+        if (outcome->calibrated && !outcome->uncalibrated) outcome_add(&total, outcome);
     }
     return total;
 }
