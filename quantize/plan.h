@@ -55,7 +55,7 @@ struct plan {
     struct plan_tensor *(
         *layer)[ROLE_COUNT];      /* [layers]: the tensors of a layer by role, or NULL; without experts */
     struct plan_tensor **experts; /* [layers][places - ROLE_COUNT]: those of experts, or NULL */
-    uint32_t places;              /* of a layer (layers_places) */
+    uint32_t places, layers;      /* of a layer (layers_places); of the model */
 };
 
 /* The tensor in a place of a layer (a role, or layers_place of an expert's matrix); NULL where there is none. */
