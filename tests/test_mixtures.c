@@ -12,6 +12,7 @@
 #include "quantize/outcome.h"
 #include "quantize/summary.h"
 #include "quantize/uncalibrated.h"
+#include "tests/support/gguf_file.h"
 #include "tests/support/kernel_set.h"
 #include "tests/support/sample_text.h"
 #include "tests/support/testing.h"
@@ -443,6 +444,74 @@ static void check_says(char *said, const char *part)
     memory_free(said);
 }
 
+/* ---- importance matrices ---- */
+
+static void put_entry(
+    struct gguf_file *file, uint32_t layer, const char *name, uint64_t matrices, uint64_t cols)
+{
+    float *sums = memory_new(matrices * cols, sizeof *sums, NULL),
+          *counts = memory_new(matrices, sizeof *counts, NULL);
+    uint64_t seed = layer + matrices + cols;
+    char text[64];
+    REQUIRE(sums && counts, NULL);
+    for (uint64_t i = 0; i < matrices; i++)
+        counts[i] = matrices > 1 && i == matrices - 1 ? 0 : 5;
+    for (uint64_t i = 0; i < matrices * cols; i++)
+        sums[i] = counts[i / cols] > 0 ? (float)(testing_random(&seed) % 1000 + 1) : 0;
+    snprintf(text, sizeof text, "blk.%u.%s.weight.in_sum2", layer, name);
+    gguf_file_tensor(file, text, matrices, cols, 0, sums, matrices * cols * sizeof *sums);
+    snprintf(text, sizeof text, "blk.%u.%s.weight.counts", layer, name);
+    gguf_file_tensor(file, text, matrices, 1, 0, counts, matrices * sizeof *counts);
+    memory_free(sums);
+    memory_free(counts);
+}
+
+/* Of the model of unused(), whose last expert has no tokens here either. */
+static const char *imatrix_file(uint64_t experts)
+{
+    static const char *const names[] = {
+        "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"};
+    const char *path = testing_path("imatrix-%u.gguf", (unsigned)experts);
+    struct gguf_file file = {0};
+    gguf_file_string(&file, "general.type", "imatrix");
+    for (uint32_t i = 0; i < 14; i++)
+        put_entry(&file, i / 7, names[i % 7], i % 7 > 3 ? experts : 1, i % 7 == 6 ? 96 : 64);
+    gguf_file_store(&file, path);
+    gguf_file_free(&file);
+    return path;
+}
+
+/* Every expert by its own means; one that has none as without, and reported. */
+static void test_imatrix(void)
+{
+    struct quantize_options options = options_for(unused(), testing_path("out.nbl"), "rtn");
+    struct quantize_result result;
+    struct error err = {0};
+    options.calibration.path = NULL;
+    options.group = NULL;
+    options.type = "q4_0";
+    options.pure = true;
+    options.imatrix = imatrix_file(7);
+    check_says(summary(&options, false), "uncalibrated     2 of 14 experts");
+    CHECK(quantize_run(&result, &options, &err) == OK, &err);
+    for (uint32_t expert = 0; expert < 7; expert++) {
+        const struct plan_tensor *planned = plan_at(&result.plan, 1, layers_place(ROLE_EXPERT_DOWN, expert));
+        const struct imatrix_entry *entry = result.imatrix.entries;
+        while (entry->role != ROLE_EXPERT_DOWN || entry->layer != 1)
+            entry++;
+        CU_ASSERT_PTR_EQUAL(
+            planned->column_weights, expert == 6 ? NULL : entry->means + (uint64_t)expert * 96);
+        CU_ASSERT_EQUAL(planned->outcome.uncalibrated, expert == 6);
+    }
+    quantize_release(&result);
+    options.imatrix = imatrix_file(6);
+    CHECK(quantize_run(&result, &options, &err) == ERR_FORMAT, &err);
+    CHECK(strstr(err.text, "384 columns for all experts, 7 experts of 64 columns have 448"), &err);
+    quantize_release(&result);
+}
+
+/* ---- experts that few tokens were sent to ---- */
+
 /* For people, for machines, and in the file. */
 static void test_uncalibrated(void)
 {
@@ -506,6 +575,7 @@ int main(void)
         {"blocks", test_blocks},
         {"threads", test_threads},
         {"memory limit", test_memory_limit},
+        {"importance matrix", test_imatrix},
         {"uncalibrated", test_uncalibrated},
         {"few tokens", test_few_tokens},
         {"refused", test_refused},
