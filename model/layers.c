@@ -489,13 +489,9 @@ uint32_t layers_place_expert(uint32_t place)
 bool layers_place_of(const struct model_config *config, const char *name, uint32_t *place, uint32_t *layer)
 {
     enum role role;
-    uint32_t expert = 0;
 
     if (!layers_role_of(config, name, &role, layer)) return false;
-    if (layers_role_is_expert(role))
-        expert = match_expert(
-            after_layer(config, name, layer), tensor_name(config->architecture, role), config->experts);
-    *place = layers_place(role, expert);
+    *place = layers_place(role, layers_role_is_expert(role) ? layers_expert_of(config, name) : 0);
     return true;
 }
 

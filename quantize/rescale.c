@@ -140,11 +140,12 @@ static enum status find_scales(
 {
     const struct gptq_group group = {stage, GPTQ_LAYER};
     struct hessian hessian = {0};
+    enum gptq_known known;
     if (!rescale_possible(work->plan, layer->walk.index, group))
         return walk_to(work->walk, stage, &layer->walk, true, NULL, NULL, err);
     *scales = memory_new(walk_stage_cols(&work->input->config, stage), sizeof **scales, err);
     enum status status =
-        *scales ? gptq_observe(work, layer, group, false, true, &hessian, NULL, err) : ERR_MEMORY;
+        *scales ? gptq_observe(work, layer, group, false, true, &hessian, &known, err) : ERR_MEMORY;
     if (status == OK) status = search(work, layer, group, &hessian, *scales, err);
     hessian_free(&hessian);
     return status;
@@ -161,12 +162,12 @@ static enum status find_expert_scales(
 {
     const struct gptq_group group = {WALK_DOWN, expert};
     struct hessian hessian = {0};
-    bool seen = false;
+    enum gptq_known known;
     for (uint32_t i = 0; i < work->input->config.expert_ffn; i++)
         scales[i] = 1;
     if (!is_expert_possible(work, layer->walk.index, expert)) return OK;
-    enum status status = gptq_observe(work, layer, group, false, true, &hessian, &seen, err);
-    if (status == OK && seen) status = search(work, layer, group, &hessian, scales, err);
+    enum status status = gptq_observe(work, layer, group, false, true, &hessian, &known, err);
+    if (status == OK && known == GPTQ_ALL) status = search(work, layer, group, &hessian, scales, err);
     hessian_free(&hessian);
     return status;
 }
