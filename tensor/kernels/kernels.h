@@ -80,10 +80,12 @@ struct block_sums {
     /* the first candidate with the least squared error; importance: NULL for 1, else not negative; same bits */       \
     KERNEL(grid_search, (uint64_t *best, const struct grid_candidates *candidates, const float *weights,               \
                             const float *importance, uint64_t count))                                                  \
-    /* weights [BLOCK_LANES][n], and their importance times per[lane], at least BLOCK_LEAST (NULL: 1); *within: whether   \
-     * no magnitude is above BLOCK_MOST, or NaN; same bits */                                                          \
+    /* weights [BLOCK_LANES][n], and their importance times per[lane], at least BLOCK_LEAST (NULL: what is there stays); \
+     * *within: whether no magnitude is above BLOCK_MOST, or NaN; same bits */                                         \
     KERNEL(block_gather, (struct block_lanes *out, bool *within, const float *weights, const float *importance,        \
                              const float *per, uint32_t n))                                                            \
+    /* importance where nothing is known of the inputs, from the weights; same bits */                                 \
+    KERNEL(block_weigh, (struct block_lanes *lanes, uint32_t n))                                                       \
     /* steps, offsets [BLOCK_LANES]: of each lane the line with the least error; same bits */                          \
     KERNEL(block_search, (float *steps, float *offsets, const struct block_grid *grid, const struct block_lanes *in))  \
     /* of each lane the first of the steps [count][BLOCK_LANES] with the least error, lines through zero; same bits */   \
