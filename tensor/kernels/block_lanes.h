@@ -102,9 +102,12 @@ LANES_INLINE lanes lanes_inverse(lanes x, float least)
 static void LANES_KERNEL(block_weigh)(struct block_lanes *out, uint32_t n)
 {
     for (uint32_t at = 0; at < BLOCK_LANES; at += LANES_WIDTH) {
-        lanes sum = lanes_all(0);
-        for (uint32_t i = 0; i < n; i++)
-            sum = lanes_add(sum, lanes_size(lanes_load(out->x[i] + at)));
+        lanes sums[4] = {
+            lanes_all(0), lanes_all(0), lanes_all(0), lanes_all(0)}; /* do not wait for one another */
+        for (uint32_t i = 0; i < n; i += 4)
+            for (uint32_t k = 0; k < 4; k++)
+                sums[k] = lanes_add(sums[k], lanes_size(lanes_load(out->x[i + k] + at)));
+        const lanes sum = lanes_add(lanes_add(sums[0], sums[1]), lanes_add(sums[2], sums[3]));
         const lanes mean = lanes_add(lanes_mul(sum, lanes_all(1 / (float)n)), lanes_all(LANES_TINY));
         for (uint32_t i = 0; i < n; i++)
             lanes_store(out->w[i] + at, lanes_add(mean, lanes_size(lanes_load(out->x[i] + at))));
@@ -147,12 +150,12 @@ LANES_INLINE struct lanes_best lanes_search_zero(const struct lanes_fit *fit)
 {
     const struct block_grid *grid = fit->grid;
     const lanes zero = lanes_all(0);
-    lanes extreme = zero, most = zero;
+    lanes least = zero, most = zero;
     for (uint32_t i = 0; i < fit->n; i++) {
-        const lanes x = lanes_x(fit, i), size = lanes_size(x);
-        extreme = lanes_choose(lanes_above(size, most), x, extreme);
-        most = lanes_max(size, most);
+        least = lanes_min(lanes_x(fit, i), least);
+        most = lanes_max(lanes_x(fit, i), most);
     }
+    const lanes extreme = lanes_choose(lanes_above(most, lanes_sub(zero, least)), most, least);
     const lanes per = lanes_inverse(extreme, LANES_TINY);
     struct lanes_best best = {zero, zero, zero};
     for (uint32_t k = 0; k < grid->tries; k++)

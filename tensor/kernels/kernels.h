@@ -38,12 +38,13 @@ struct block_grid {
     float scale_least, scale_most, min_most; /* of the whole numbers that steps and offsets are made of */
     uint32_t tries, refits;
     const float *try_inverse; /* [tries] 1 / step, times the extreme weight, or with an offset the range */
-    const float *try_begin;   /* [tries] with an offset: where it lies, in parts of the range above the least */
+    const float *try_begin; /* [tries] with an offset: where it lies, in parts of the range above the least */
 };
 /* What sub-blocks are chosen for: d and dmin of each, and the line it would have without them. */
 struct block_halves {
     float d[BLOCK_LANES], m[BLOCK_LANES], steps[BLOCK_LANES], offsets[BLOCK_LANES];
-    uint32_t reach, reach_min; /* how far a choice goes on each side of the nearest scale, and of the min that fits it */
+    uint32_t reach,
+        reach_min; /* how far a choice goes on each side of the nearest scale, and of the min that fits it */
 };
 struct block_integers {
     float scale[BLOCK_LANES], min[BLOCK_LANES]; /* step = d scale, offset = -(dmin min) */

@@ -105,8 +105,7 @@ static void avx512_block_gather(struct block_lanes *out, bool *within, const flo
     for (uint32_t begin = 0; begin < n; begin += 16) {
         load_rows(row, weights, begin, n);
         for (uint32_t lane = 0; lane < 16; lane++)
-            most =
-                _mm512_max_epu32(most, _mm512_and_si512(_mm512_castps_si512(row[lane]), size));
+            most = _mm512_max_epu32(most, _mm512_and_si512(_mm512_castps_si512(row[lane]), size));
         transpose(row);
         for (uint32_t i = 0; i < 16; i++)
             lanes_store(out->x[begin + i], row[i]);
