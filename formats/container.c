@@ -356,7 +356,8 @@ enum status container_read(struct container *container, const struct tensor *ten
 static uint64_t alignment_of(const struct tensor *tensor)
 {
     if (tensor->storage == STORAGE_BLOCKS) return 1; /* blocks are read byte by byte */
-    return tensor->storage == STORAGE_TILES ? 64 : dtype_info(tensor->dtype)->bytes;
+    const bool parts = tensor->storage == STORAGE_TILES || tensor->storage == STORAGE_SPARSE;
+    return parts ? 64 : dtype_info(tensor->dtype)->bytes;
 }
 
 /* The tensor's bytes in memory of the container's own. */

@@ -3,8 +3,8 @@
 #ifndef NIBBLE_QUANTIZE_CALIBRATED_H
 #define NIBBLE_QUANTIZE_CALIBRATED_H
 
-#include "quantize/journal.h"
-#include "quantize/layer.h"
+#include "model/layerwise/journal.h"
+#include "model/layerwise/layer.h"
 #include "quantize/quantize.h"
 
 struct calibrated {
@@ -21,9 +21,6 @@ struct calibrated {
 /* Quantize every layer, then write all tensors. job->journal is left open for
  * quantize_run to remove once the output is complete. */
 enum status calibrated_run(struct quantize_job *job, struct error *err);
-
-/* The seam for tests: seconds between two savings of the hidden states. */
-extern double calibrated_states_interval;
 
 /* Without writing anything: load calibration, settle the budget, estimate memory. */
 enum status calibrated_dry_run(struct quantize_job *job, struct error *err);

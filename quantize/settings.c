@@ -98,23 +98,7 @@ static const struct option options_table[] = {
         "add "
         "up: the original model gives a better file.",
         NULL},
-    {"calibration", OPTION_TEXT, AT(calibration), 0, 0, NULL, "FILE", NULL,
-        "Text on which activations are observed: plain UTF-8, or JSON lines (.jsonl: `text`, or chat "
-        "`messages`), either of them gzipped or not. Use text like what the model will read, but not the "
-        "text "
-        "it will be judged on.",
-        "Calibration"},
-    {"samples", OPTION_COUNT, AT(samples), 1, 1 << 20, NULL, "N", "128",
-        "Samples of the calibration text. Time grows with samples x sample length.", NULL},
-    {"sample-length", OPTION_COUNT, AT(sample_length), 2, 1 << 20, NULL, "N",
-        "512, or the model's context if that is less", "Tokens per sample.", NULL},
-    {"pick", OPTION_CHOICE, AT(pick), 0, 0, "spread|first|random", "HOW", "spread",
-        "Which samples, if the text has more: evenly spread over it, the first ones, or drawn by --seed.",
-        NULL},
-    {"seed", OPTION_COUNT, AT(seed), 0, 1e18, NULL, "N", "0", "Of --pick random.", NULL},
-    {"unpacked", OPTION_FLAG, AT(unpacked), 0, 0, NULL, NULL, NULL,
-        "Make every document a sample of its own, cut at the sample length, instead of joining them all.",
-        NULL},
+    CALIBRATION_OPTIONS(struct quantize_options),
     {"correction", OPTION_CHOICE, AT(correction), 0, 0, "none|inputs|residual", "WHAT", "the method's",
         "Aim at the original network's outputs although the inputs already carry the error of the layers "
         "before: not at all; correcting for the inputs; also for the residual stream. Costs a second pass of "
@@ -189,7 +173,7 @@ const struct command settings_command = {
 
 struct quantize_options settings_defaults(void)
 {
-    return (struct quantize_options){.pick = "spread", .samples = 128, .polish = SETTINGS_UNSET};
+    return (struct quantize_options){.calibration = CALIBRATION_DEFAULTS, .polish = SETTINGS_UNSET};
 }
 
 void settings_options_free(struct quantize_options *options)
@@ -481,7 +465,9 @@ const struct method *settings_method(const char *name)
 static void resolve_method(struct settings *out, const struct quantize_options *options)
 {
     struct method *method = &out->method;
-    *method = *settings_method(options->method ? options->method : options->calibration ? "gptq" : "rtn");
+    *method = *settings_method(options->method             ? options->method
+                               : options->calibration.path ? "gptq"
+                                                           : "rtn");
     if (options->imatrix) method->range = RANGE_HESSIAN;
     if (options->type && method->range == RANGE_MINMAX) method->range = RANGE_MSE; /* blocks are searched */
     if (options->range) parse_range(&method->range, options->range);
@@ -521,7 +507,7 @@ static enum status check_imatrix(
 {
     const struct method *method = &settings->method;
     if (!options->imatrix) return OK;
-    if (method->solve || method->rescale || options->calibration)
+    if (method->solve || method->rescale || options->calibration.path)
         return fail(err, ERR_USAGE,
             "--imatrix is for method rtn without --calibration: %s observes activations on the text itself",
             method->solve || method->rescale ? method->name : "range hessian");
@@ -538,12 +524,12 @@ static enum status check_calibration(
     bool weighed = (method->range == RANGE_HESSIAN || rules_weigh(settings)) && !options->imatrix;
     settings->calibrated = method->solve || method->rescale || weighed || budget;
     settings->informed = settings->calibrated || options->imatrix;
-    if (settings->calibrated && !options->calibration)
+    if (settings->calibrated && !options->calibration.path)
         return fail(err, ERR_USAGE, "%s needs --calibration FILE, a text to observe activations on",
             method->solve || method->rescale ? method->name
             : budget                         ? "a target"
                                              : "range hessian");
-    if (!settings->calibrated && options->calibration)
+    if (!settings->calibrated && options->calibration.path)
         return fail(err, ERR_USAGE,
             "--calibration has no use for method rtn with range %s; leave it out, or use --range hessian",
             range_names[method->range]);

@@ -5,7 +5,7 @@
 
 #include <regex.h>
 
-#include "base/options.h"
+#include "model/calibration_request.h"
 #include "quantize/mix.h"
 #include "tensor/dtype.h"
 #include "tensor/obs.h"
@@ -65,9 +65,7 @@ struct quantize_options {
     const char *type, *fallback, *imatrix;
     bool pure;
     /* calibration */
-    const char *calibration, *pick;
-    uint64_t samples, sample_length, seed;
-    bool unpacked;
+    struct calibration_request calibration;
     /* how codes are found; NULL or UNSET: as the method says */
     const char *act_order, *correction;
     uint64_t polish;

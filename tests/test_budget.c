@@ -35,9 +35,9 @@ static struct quantize_options fresh_options(void)
     testing_folder();
     options.input = tiny_model_folder("model", (struct tiny_model){.seed = 2});
     options.output = testing_path("out.nbl");
-    options.calibration = calibration_text();
-    options.samples = 4;
-    options.sample_length = 32;
+    options.calibration.path = calibration_text();
+    options.calibration.samples = 4;
+    options.calibration.length = 32;
     options.common.quiet = true;
     options.common.threads = 2;
     return options;

@@ -39,9 +39,9 @@ static struct quantize_options options_for(const char *input, const char *output
     options.input = input;
     options.output = output;
     options.method = method;
-    options.calibration = text;
-    options.samples = 8;
-    options.sample_length = 32;
+    options.calibration.path = text;
+    options.calibration.samples = 8;
+    options.calibration.length = 32;
     options.common.quiet = true;
     options.common.threads = 2;
     return options;
@@ -232,9 +232,9 @@ static void test_solver_options(void)
         options.bits = i % 2 ? "3" : "4";
         options.asymmetric = i % 2;
         options.polish = i % 3;
-        options.pick = i % 2 ? "random" : "first";
-        options.unpacked = i == 8;
-        if (i == 8) options.sample_length = 64;
+        options.calibration.pick = i % 2 ? "random" : "first";
+        options.calibration.unpacked = i == 8;
+        if (i == 8) options.calibration.length = 64;
         check_run(&options);
     }
 }
@@ -253,7 +253,7 @@ static void test_block_types(void)
                 options_for(folder, testing_path("blocks-%u-%u.nbl", t, i), methods[i]);
             options.type = types[t];
             options.pure = true;
-            options.samples = 2;
+            options.calibration.samples = 2;
             if (i == 0) options.range = "hessian";
             struct outcome sum = check_run(&options);
             errors[i] = outcome_relative(&sum);
@@ -405,7 +405,7 @@ static void test_mixtures(void)
         const char *folder = golden_model(names[i], tokenizer, count);
         struct quantize_options options = options_for(folder, testing_path("%s.nbl", names[i]), "rtn");
         struct error err = {0};
-        options.calibration = NULL;
+        options.calibration.path = NULL;
         options.group = "row";
         CHECK(quantize(&options, &err) == OK, &err);
         options = options_for(folder, testing_path("refused.nbl"), "gptq");
@@ -471,7 +471,7 @@ static void test_places_do_not_show(void)
     REQUIRE(symlink(folder, testing_path("link")) == 0 && mkdir(testing_path("far"), 0700) == 0, NULL);
     options.input = testing_path("link");
     const char *second = options.output = testing_path("far/out.nbl");
-    options.calibration = sample_text("the-same.txt", 4000, 1);
+    options.calibration.path = sample_text("the-same.txt", 4000, 1);
     bool comma = testing_comma_locale();
     CHECK(quantize(&options, &err) == OK, &err);
     REQUIRE(!comma || setlocale(LC_ALL, "C") != NULL, NULL);
@@ -542,14 +542,14 @@ static void test_few_tokens(void)
     const char *folder = tiny_model_folder("few", (struct tiny_model){0});
     for (unsigned i = 0; i < 4; i++) {
         struct quantize_options options = options_for(folder, testing_path("few-%u.nbl", i), all_methods[i]);
-        options.samples = 1;
-        options.sample_length = 16;
+        options.calibration.samples = 1;
+        options.calibration.length = 16;
         check_run(&options);
     }
     struct quantize_options options = options_for(folder, testing_path("few.nbl"), "gptq");
-    options.samples = 1;
-    options.sample_length = 2;
-    options.calibration = sample_text("one-token.txt", 2, 5);
+    options.calibration.samples = 1;
+    options.calibration.length = 2;
+    options.calibration.path = sample_text("one-token.txt", 2, 5);
     options.damping = 1e-9;
     char *said = quantize_aloud(options, OK);
     CU_ASSERT_PTR_NOT_NULL(strstr(said, "calibration: 1 samples, 2 tokens"));
@@ -568,7 +568,7 @@ static void test_one_token_repeated(void)
     for (unsigned i = 0; i < 4; i++) {
         struct quantize_options options =
             options_for(folder, testing_path("repeated-%u.nbl", i), all_methods[i]);
-        options.calibration = testing_path("repeated.txt");
+        options.calibration.path = testing_path("repeated.txt");
         check_run(&options);
     }
 }
@@ -687,12 +687,12 @@ static void test_options_without_calibration(void)
     for (unsigned i = 0; i < 4; i++) {
         struct quantize_options options = options_for(folder, NULL, all_methods[i]);
         char part[64];
-        options.calibration = NULL;
+        options.calibration.path = NULL;
         snprintf(part, sizeof part, "%s needs --calibration FILE", all_methods[i]);
         check_usage(options, part);
     }
     struct quantize_options options = options_for(folder, NULL, NULL), rtn = options;
-    rtn.calibration = NULL;
+    rtn.calibration.path = NULL;
     options = rtn;
     options.range = "hessian";
     check_usage(options, "range hessian needs --calibration FILE");
@@ -741,7 +741,7 @@ static void test_files_that_are_one(void)
 {
     const char *folder = tiny_model_folder("usage-4", (struct tiny_model){0});
     struct quantize_options gptq = options_for(folder, NULL, "gptq"), options = gptq;
-    options.calibration = testing_path("refused.nbl");
+    options.calibration.path = testing_path("refused.nbl");
     check_usage(options, "is the calibration text");
     options = gptq;
     options.report = testing_path("refused.nbl");
@@ -762,13 +762,13 @@ static void test_no_text(void)
 {
     const char *folder = tiny_model_folder("usage-3", (struct tiny_model){0});
     struct quantize_options options = options_for(folder, NULL, "gptq");
-    options.calibration = testing_path("nowhere.txt");
+    options.calibration.path = testing_path("nowhere.txt");
     check_refused(options, ERR_IO, (const char *const[3]){"nowhere.txt"});
-    options.calibration = sample_text("short.txt", 31, 1);
+    options.calibration.path = sample_text("short.txt", 31, 1);
     check_usage(options, "it has 31 tokens, a sample has 32");
-    options.calibration = sample_text("empty.txt", 0, 1);
+    options.calibration.path = sample_text("empty.txt", 0, 1);
     check_usage(options, "it has 0 tokens");
-    options.calibration = text;
+    options.calibration.path = text;
     REQUIRE(unlink(testing_path("usage-3/tokenizer.json")) == 0, NULL);
     check_refused(options, ERR_UNSUPPORTED, (const char *const[3]){"usage-3", "no tokenizer.json"});
     CU_ASSERT_FALSE(has_journal(testing_path("refused.nbl")));
@@ -779,7 +779,7 @@ static void test_fewer_samples(void)
 {
     struct quantize_options options =
         options_for(tiny_model_folder("fewer", (struct tiny_model){0}), testing_path("fewer.nbl"), "gptq");
-    options.calibration = sample_text("fewer.txt", 100, 1);
+    options.calibration.path = sample_text("fewer.txt", 100, 1);
     char *said = quantize_aloud(options, OK);
     CU_ASSERT_TRUE(strstr(said, "3 samples") != NULL && strstr(said, "layer 2/2") != NULL);
     memory_free(said);

@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "model/layerwise/layerwise.h"
 #include "quantize/calibrated.h"
 #include "quantize/outcome.h"
 #include "tensor/kernels/kernels.h"
@@ -36,9 +37,9 @@ static struct quantize_options options_for(const char *input, const char *method
     options.input = input;
     options.output = testing_path("out.nbl");
     options.method = method;
-    options.calibration = testing_path("text");
-    options.samples = 4;
-    options.sample_length = 16;
+    options.calibration.path = testing_path("text");
+    options.calibration.samples = 4;
+    options.calibration.length = 16;
     options.force = true;
     options.common.quiet = true;
     options.common.threads = 1;
@@ -321,16 +322,16 @@ static void test_killed_at_random(void)
     const struct tiny_model model = {.layers = LAYERS, .seed = 4};
     for (unsigned i = 0; i < 5; i++) {
         struct quantize_options options = fresh(&model, methods[i]);
-        options.samples = 16;
-        options.sample_length = 64;
+        options.calibration.samples = 16;
+        options.calibration.length = 64;
         options.common.threads = 1 + i % 2;
-        if (i == 1) calibrated_states_interval = 0;
+        if (i == 1) layerwise_states_interval = 0;
         if (i == 2) options.correction = "inputs";
         if (i == 3) options.range = "hessian";
         if (i == 4) options.type = "q4_1";
         options.pure = i == 4;
         kill_at_random(options, 6, i);
-        calibrated_states_interval = 60;
+        layerwise_states_interval = 60;
     }
 }
 
@@ -358,9 +359,9 @@ static void test_killed_at_every_call(void)
     kill_at_every(&options, renames_fail(), 4); /* stamp, layers, output */
     kill_at_every(&options, syncs_fail(), 8);
     kill_at_every(&options, writes_fail(), 20);
-    calibrated_states_interval = 0;
+    layerwise_states_interval = 0;
     kill_at_every(&options, renames_fail(), 5); /* and the states in between */
-    calibrated_states_interval = 60;
+    layerwise_states_interval = 60;
 }
 
 /* ---- going on ---- */
@@ -420,7 +421,7 @@ static void test_damaged_layer(void)
 static void test_saved_states(void)
 {
     struct quantize_options options = fresh(&small, "gptq");
-    calibrated_states_interval = 0;
+    layerwise_states_interval = 0;
     undisturbed(options);
     for (unsigned damaged = 0; damaged < 3; damaged++) {
         put_old_output();
@@ -431,7 +432,7 @@ static void test_saved_states(void)
         if (damaged == 2) REQUIRE(truncate(testing_path("out.nbl.journal/states-00002"), 9) == 0, NULL);
         CU_ASSERT_EQUAL(finish_noting(options, damaged ? "saved states are not used" : "layer 3/3"), 2);
     }
-    calibrated_states_interval = 60;
+    layerwise_states_interval = 60;
 }
 
 /* ---- another run on that journal ---- */
@@ -458,9 +459,9 @@ static void refuse_options(const struct quantize_options *before)
     options[1].group = "16";
     options[2].method = "gptq-plain";
     options[3].damping = 0.02;
-    options[4].samples = 3;
-    options[5].sample_length = 8;
-    options[6].calibration = sample_text("other-text", 2000, 2);
+    options[4].calibration.samples = 3;
+    options[5].calibration.length = 8;
+    options[6].calibration.path = sample_text("other-text", 2000, 2);
     options[7].keep = (struct option_list){.values = (const char **)(uintptr_t)keeps, .count = 1};
     options[8].asymmetric = true;
     options[9].act_order = "static";
@@ -523,8 +524,8 @@ static struct quantize_options one_layer(void)
     struct tiny_model model = small;
     model.layers = 1;
     struct quantize_options options = fresh(&model, "awq+gptq");
-    options.samples = 2;
-    options.sample_length = 8;
+    options.calibration.samples = 2;
+    options.calibration.length = 8;
     options.range = "minmax"; /* the search takes most of the time, and no memory and no disk */
     undisturbed(options);
     return options;

@@ -1,6 +1,6 @@
 /* The journal of a long run: what was finished is found again, what is damaged or of another run is not used, and
  * nothing of anybody else's is touched. */
-#include "quantize/journal.h"
+#include "model/layerwise/journal.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -8,6 +8,7 @@
 #include "tensor/tensor.h"
 
 struct tiles_layout;
+struct sparse_layout;
 
 /* Candidates of a search for one group's grid. */
 #define GRID_CANDIDATES 704
@@ -117,6 +118,13 @@ struct block_sums {
     /* tiles_dot with 1 .. TILE_TOKENS tokens; for each the very bits of tile_dot */                                   \
     KERNEL(tile_dots, (const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,      \
                           const uint8_t *zeros, const float *x, uint64_t tokens))                                      \
+    /* a sparse tile spread to the codes of a tile, or to rows of values (tensor/sparse.h), whatever the masks say; the same    \
+     * bits where masks and codes fit */                                                                               \
+    KERNEL(sparse_spread, (const struct sparse_layout *layout, void *out, const uint8_t *masks, const uint8_t *codes,  \
+                              uint64_t code_bytes))                                                                    \
+    /* tiles_dot of a tile of codes, two of four; for each token the same bits as alone; close */                      \
+    KERNEL(sparse_dots, (const struct sparse_layout *layout, float *y, const uint8_t *masks, const uint8_t *codes,     \
+                            const uint16_t *scales, const float *x, uint64_t tokens))                                  \
     /* the cache (tensor/cache.h): rows of `size` codes to floats; center [size] in half precision, NULL for 0; same     \
      * bits */                                                                                                         \
     KERNEL(cache_decode8, (float *out, const uint8_t *codes, const uint16_t *scales, const uint16_t *center,           \
@@ -155,12 +163,21 @@ enum status kernels_select(const char *name, struct error *err);
 
 /* For kernels.c: the scalar table, and what each instruction set replaces in a copy of it. */
 extern const struct kernels kernels_scalar;
+void kernels_sparse_spread(const struct sparse_layout *layout, void *out, const uint8_t *masks,
+    const uint8_t *codes, uint64_t code_bytes);
+void kernels_sparse_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, const uint16_t *scales, const float *x, uint64_t tokens);
+/* Which of 16 columns a number in base 6 says are stored: bit i of halves[number]. */
+void kernels_sparse_halves(uint16_t halves[2048]);
 void kernels_override_avx2(struct kernels *table);
 void kernels_override_tiles_avx2(struct kernels *table);
 void kernels_override_exp_avx2(struct kernels *table);
 void kernels_override_cache_avx2(struct kernels *table);
 void kernels_override_fit_avx2(struct kernels *table);
 void kernels_override_blocks_avx2(struct kernels *table);
+void kernels_override_sparse_avx2(struct kernels *table);
+void kernels_override_sparse_avx512(struct kernels *table);
+void kernels_override_sparse_vbmi2(struct kernels *table);
 void kernels_override_fit_avx512(struct kernels *table);
 void kernels_override_avx512(struct kernels *table);
 

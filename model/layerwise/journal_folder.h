@@ -1,7 +1,7 @@
 /* The folder of a journal: which files in it are the journal's, by their names, and who may write there. Only journal.c
  * includes this. */
-#ifndef NIBBLE_QUANTIZE_JOURNAL_FOLDER_H
-#define NIBBLE_QUANTIZE_JOURNAL_FOLDER_H
+#ifndef NIBBLE_MODEL_JOURNAL_FOLDER_H
+#define NIBBLE_MODEL_JOURNAL_FOLDER_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 /* What is there is looked at without following links, and only regular files under names of the journal are its own:
  * a folder of somebody else's under our name must come to no harm. */
-#include "quantize/journal_folder.h"
+#include "model/layerwise/journal_folder.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* The stamp of a journal: what decides the bytes, as one flat JSON object of strings. Only journal.c includes this. */
-#ifndef NIBBLE_QUANTIZE_JOURNAL_STAMP_H
-#define NIBBLE_QUANTIZE_JOURNAL_STAMP_H
+#ifndef NIBBLE_MODEL_JOURNAL_STAMP_H
+#define NIBBLE_MODEL_JOURNAL_STAMP_H
 
 #include "base/json.h"
 

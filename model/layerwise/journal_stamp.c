@@ -1,4 +1,4 @@
-#include "quantize/journal_stamp.h"
+#include "model/layerwise/journal_stamp.h"
 
 #include <string.h>
 

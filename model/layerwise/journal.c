@@ -1,7 +1,7 @@
 /* The journal is a folder of files that each appear complete or not at all, so there is no log to replay: what is there
  * and whole is done. A layer file says which stamp and which layer it is of, so that one from another journal, or under
  * another number, is noticed. Files are recognised by their names; others are never touched. */
-#include "quantize/journal.h"
+#include "model/layerwise/journal.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,8 +11,8 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "formats/transfer.h"
-#include "quantize/journal_folder.h"
-#include "quantize/journal_stamp.h"
+#include "model/layerwise/journal_folder.h"
+#include "model/layerwise/journal_stamp.h"
 
 #define MARK_DOCUMENT "journal.json" /* in a layer file: stamp and number */
 #define NOTES_DOCUMENT "layer.json"

@@ -8,8 +8,8 @@
  * Files are known by their names: journal.json, layer-00000.nbl, allocation.nbl, states-00000, temporary
  * files of these, lock. Others
  * are never touched. A journal belongs to one thread. */
-#ifndef NIBBLE_QUANTIZE_JOURNAL_H
-#define NIBBLE_QUANTIZE_JOURNAL_H
+#ifndef NIBBLE_MODEL_JOURNAL_H
+#define NIBBLE_MODEL_JOURNAL_H
 
 #include "base/report.h"
 #include "base/threads.h"

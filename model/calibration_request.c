@@ -1,0 +1,31 @@
+#include "model/calibration_request.h"
+
+#include <string.h>
+
+#define DEFAULT_LENGTH 512
+
+static uint64_t default_length(uint64_t context)
+{
+    return context > 1 && context < DEFAULT_LENGTH ? context : DEFAULT_LENGTH;
+}
+
+enum status calibration_request_load(struct calibration *out, const struct calibration_request *request,
+    struct checkpoint *input, const struct report *report, struct error *err)
+{
+    const struct calibration_options wanted = {.path = request->path,
+        .samples = request->samples,
+        .length = request->length ? request->length : default_length(input->config.context),
+        .pick = strcmp(request->pick, "first") == 0    ? CALIBRATION_FIRST
+                : strcmp(request->pick, "random") == 0 ? CALIBRATION_RANDOM
+                                                       : CALIBRATION_SPREAD,
+        .seed = request->seed,
+        .unpacked = request->unpacked};
+    struct tokenizer *tokenizer = NULL;
+    enum status status = checkpoint_tokenizer(&tokenizer, input->container, err);
+    if (status == OK && !tokenizer)
+        status = fail(err, ERR_UNSUPPORTED, "%s carries no tokenizer.json, which calibration text needs",
+            container_path(input->container));
+    if (status == OK) status = calibration_load(out, &wanted, tokenizer, report, err);
+    tokenizer_free(tokenizer);
+    return status;
+}
