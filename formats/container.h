@@ -93,8 +93,8 @@ enum status container_document(
 /* The files' checksums as provenance: writes a JSON array of {"file", "bytes", "crc32"} with the CRC-32 of
  * each whole file in eight hexadecimal digits, computed without reading anything again from the CRC-32 of
  * every tensor's bytes (tensor_crcs [container_count], which the caller computed while reading). For .nbl the
- * recorded header checksum, which covers every tensor's checksum, stands for the file. A GGUF file has gaps between its
- * tensors and is read once more. tensor_crcs NULL: zeros stand for all checksums and nothing is read. */
+ * recorded header checksum, which covers every tensor's checksum, stands for the file. What lies between the tensors of a file
+ * (GGUF, PyTorch), or is not seen as it is stored, is read once more. tensor_crcs NULL: zeros stand for all checksums and nothing is read. */
 enum status container_write_sources(
     struct container *container, const uint32_t *tensor_crcs, struct json_writer *writer, struct error *err);
 
