@@ -223,11 +223,50 @@ static enum status set_around(struct document_token *out, const struct reading *
     return OK;
 }
 
+/* Classes of transformers (with or without "Fast" at the end) that are not like Llama's. */
+static const struct class_row {
+    const char *name;
+    bool own_ids; /* its ids are not those of the pieces, or other tokens than BOS and EOS go around a text */
+    bool after;   /* EOS goes behind a text, no BOS before it */
+} classes[] = {
+    {"T5Tokenizer", false, true},
+    {"AlbertTokenizer", true, false},
+    {"BarthezTokenizer", true, false},
+    {"CamembertTokenizer", true, false},
+    {"MBartTokenizer", true, false},
+    {"MBart50Tokenizer", true, false},
+    {"NllbTokenizer", true, false},
+    {"PegasusTokenizer", true, false},
+    {"XGLMTokenizer", true, false},
+    {"XLMRobertaTokenizer", true, false},
+    {"XLNetTokenizer", true, false},
+};
+
+static const struct class_row *find_class(const char *name)
+{
+    const uint64_t bytes = strlen(name), fast = bytes > 4 && strcmp(name + bytes - 4, "Fast") == 0 ? 4 : 0;
+
+    for (uint64_t i = 0; i < sizeof classes / sizeof *classes; i++) {
+        if (strlen(classes[i].name) == bytes - fast && memcmp(classes[i].name, name, bytes - fast) == 0)
+            return &classes[i];
+    }
+    return NULL;
+}
+
 /* Where no document says otherwise, BOS goes before a text if the model has one. */
 static enum status set_ids(struct reading *in, const struct token_extras *extras, struct error *err)
 {
-    bool before = in->before < in->document.tokens.vocabulary.count, after = false, prefix = in->prefix_space;
-    enum status status = token_extras_flag(extras, "add_bos_token", &before, err);
+    const struct class_row *row = find_class(token_extras_class(extras));
+    bool after = row && row->after, prefix = in->prefix_space;
+    bool before = !after && in->before < in->document.tokens.vocabulary.count;
+    enum status status = OK;
+
+    if (row && row->own_ids)
+        return fail(err, ERR_UNSUPPORTED,
+            "tokenizer_class %s numbers tokens, or puts them around a text, in its own way, which is not "
+            "supported; put the tokenizer.json of the model beside it if there is one",
+            row->name);
+    status = token_extras_flag(extras, "add_bos_token", &before, err);
 
     if (!status) status = token_extras_flag(extras, "add_eos_token", &after, err);
     if (!status) status = token_extras_flag(extras, "add_prefix_space", &prefix, err);

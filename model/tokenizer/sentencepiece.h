@@ -13,10 +13,10 @@
 #include "model/tokenizer/token_extras.h"
 
 /* model [model_bytes]: the file. extras: what the documents beside it add: tokens, whether BOS and EOS go around a text
- * (BOS alone where they do not say), whether a space goes before it (what the model says where they do not). Owner of *text: the
+ * (BOS alone where they do not say, EOS alone for T5Tokenizer), whether a space goes before it (what the model says where they do not). Owner of *text: the
  * caller, memory_free. ERR_FORMAT, naming the offset: no ModelProto, a piece twice, a type or score that is none, an id without a
  * piece, a damaged charsmap. ERR_UNSUPPORTED: a kind of model other than unigram and BPE; a denormalizer, spaces behind words,
- * unused pieces: by name. */
+ * unused pieces, a tokenizer_class with ids of its own: by name. */
 enum status sentencepiece_write(char **text, uint64_t *bytes, const char *model, uint64_t model_bytes,
     const struct token_extras *extras, struct error *err);
 

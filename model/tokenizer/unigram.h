@@ -1,6 +1,7 @@
 /* The model: a unigram language model (Kudo 2018, arXiv:1804.10959) of pieces with log-probabilities. Of all ways to cut a word
  * into pieces the most probable is taken (Viterbi), as the `tokenizers` library does it: sums in double precision from left to
- * right, of two equal sums the one found first, that is with the longer last piece. */
+ * right, of two equal sums the one found first, that is with the longer last piece. Where sums are equal but for rounding ("!!!!!!!")
+ * sentencepiece sometimes takes another. */
 #ifndef NIBBLE_MODEL_TOKENIZER_UNIGRAM_H
 #define NIBBLE_MODEL_TOKENIZER_UNIGRAM_H
 
