@@ -23,7 +23,8 @@ bool rescale_possible(const struct plan *plan, uint32_t layer, enum stage stage)
     struct plan_tensor *const *roles = plan->layer[layer];
     const struct fold_pair *pair = fold_pair(stage);
     if (!roles[pair->producer]) return false;
-    if (stage == WALK_DOWN && !roles[ROLE_GATE]) return false; /* between up and down is a bend */
+    if (stage == WALK_QKV && !roles[ROLE_MLP_NORM]) return false; /* gate and up see this norm too */
+    if (stage == WALK_DOWN && !roles[ROLE_GATE]) return false;    /* between up and down is a bend */
     if (has_matrix(pair) && roles[pair->producer]->recipe.keep) return false;
     for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
         if (is_consumer(roles[role], role, stage) && roles[role]->recipe.keep) return false;

@@ -363,7 +363,8 @@ static void same_logits(void)
 {
     static const char *const models[] = {"llama", "llama-f16", "llama-bf16", "llama-bias", "llama-headdim",
         "llama-tied", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2",
-        "qwen3", "gemma3-short", "gemma2-plain", "olmo2", "phi3", "phi3-long", "phi3-short", "stablelm"};
+        "qwen3", "gemma3-short", "gemma2-plain", "olmo2", "phi3", "phi3-long", "phi3-short", "stablelm",
+        "stablelm-parallel"};
     static const struct variant sound = {0}, by_period = {.period = true, .add = add_period};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
@@ -374,8 +375,8 @@ static void same_logits(void)
 /* And files that are written by ourselves. */
 static void same_logits_of_ours(void)
 {
-    static const char *const models[] = {
-        "gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long", "phi3-short", "stablelm"};
+    static const char *const models[] = {"gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long",
+        "phi3-short", "stablelm", "stablelm-parallel"};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         const char *path = testing_path("ours-%s.gguf", models[i]);

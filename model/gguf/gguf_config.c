@@ -309,6 +309,9 @@ static void put_features(struct source *in)
         json_put_bool(&in->json, "attention_bias", gguf_names_find(container, ROLE_Q_BIAS, 0) != NULL);
     if (in->architecture->qkv_bias_option)
         json_put_bool(&in->json, "use_qkv_bias", gguf_names_find(container, ROLE_Q_BIAS, 0) != NULL);
+    if (in->architecture->shared_norm)
+        json_put_bool(
+            &in->json, "use_parallel_residual", gguf_names_find(container, ROLE_MLP_NORM, 0) == NULL);
     if (in->architecture->mlp_bias_option)
         json_put_bool(&in->json, "mlp_bias", gguf_names_find(container, ROLE_GATE_BIAS, 0) != NULL);
 }

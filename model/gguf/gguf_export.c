@@ -169,7 +169,8 @@ static void put_sizes(struct key_writer *out)
         config->architecture->centered_norm ? "attention.layer_norm_epsilon"
                                             : "attention.layer_norm_rms_epsilon",
         config->norm_epsilon);
-    if (config->architecture->centered_norm) put_truth(out, "use_parallel_residual", false);
+    if (config->architecture->centered_norm)
+        put_truth(out, "use_parallel_residual", config->parallel_residual);
     if ((uint64_t)config->head_size * config->heads != config->hidden) {
         put_size(out, "attention.key_length", config->head_size);
         put_size(out, "attention.value_length", config->head_size);
