@@ -79,7 +79,9 @@ static enum status check_fused(const struct quantize_result *result, uint32_t la
     for (unsigned i = 1; first && i < fused->count; i++) {
         const struct tensor *one = &first->target,
                             *other = &result->plan.layer[layer][fused->parts[i]]->target;
-        if (other->storage == one->storage && other->block == one->block && other->dtype == one->dtype)
+        if (other->storage == one->storage && other->block == one->block && other->dtype == one->dtype &&
+            other->scheme.bits == one->scheme.bits && other->scheme.group == one->scheme.group &&
+            other->scheme.asymmetric == one->scheme.asymmetric)
             continue;
         return fail(err, ERR_USAGE,
             "%s: tensor %s would have another type than %s: in files of this architecture they are one "
@@ -145,8 +147,12 @@ static enum status try_destination(
     if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
     destination.force = true;
     enum status status = destination_create(&writer, &destination, &result->input, &silent, err);
-    for (uint64_t i = 0; status == OK && i < result->plan.count; i++)
-        status = writer_add(writer, &result->plan.tensors[i].target, &index, err);
+    for (uint64_t i = 0; status == OK && i < result->plan.count; i++) {
+        const struct plan_tensor *planned = &result->plan.tensors[i];
+        status = writer_add(writer, &planned->target, &index, err);
+        if (status == OK && !planned->recipe.keep && result->settings.calibrated)
+            status = destination_certain(&destination, &planned->target, err);
+    }
     writer_abandon(writer);
     return status;
 }
@@ -241,15 +247,13 @@ static enum status add_sources(uint64_t *sum, const struct quantize_result *resu
 {
     struct container *container = result->input.container;
     struct json_writer json = {.indent = 4};
-    uint32_t *zeros = memory_new(container_count(container), sizeof *zeros, err);
     char *text = NULL;
     uint64_t bytes = 0;
-    enum status status = zeros ? container_write_sources(container, zeros, &json, err) : ERR_MEMORY;
+    enum status status = container_write_sources(container, NULL, &json, err);
     if (status == OK) status = json_writer_take(&json, &text, &bytes, err);
     *sum += 2 * bytes;
     json_writer_free(&json);
     memory_free(text);
-    memory_free(zeros);
     return status;
 }
 

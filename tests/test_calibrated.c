@@ -414,6 +414,22 @@ static void test_no_residual_behind_a_norm(void)
     memory_free(tokenizer);
 }
 
+/* GPTQ's first layout cannot say the zero-point 0, which only the finished work would show: refused before it. */
+static void test_zero_point_unsayable(void)
+{
+    const char *folder = tiny_model_folder("unsayable", (struct tiny_model){.spaces = true});
+    struct quantize_options options = options_for(folder, testing_path("unsayable-gptq"), "gptq");
+    struct error err = {0};
+    options.format = "gptq";
+    options.asymmetric = true;
+    CHECK(quantize(&options, &err) == ERR_USAGE, &err);
+    CHECK(strstr(err.text, "zero-point 0") && strstr(err.text, "gptq-v2"), &err);
+    options.dry_run = true;
+    CHECK(quantize(&options, &err) == ERR_USAGE, &err);
+    options.format = "gptq-v2";
+    CHECK(quantize(&options, &err) == OK, &err);
+}
+
 /* ---- the same bytes ---- */
 
 static void test_threads_do_not_show(void)
@@ -788,6 +804,7 @@ int main(void)
         {"large channel", test_large_channel},
         {"bad numbers", test_bad_numbers},
         {"overflow behind a kept weight", test_overflow_behind_a_kept_weight},
+        {"a zero-point that cannot be said", test_zero_point_unsayable},
         {"options without calibration", test_options_without_calibration},
         {"options that do not go together", test_options_that_do_not_go_together},
         {"files that are one", test_files_that_are_one},

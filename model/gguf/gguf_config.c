@@ -551,13 +551,17 @@ static enum status put_stops(struct source *in, const struct gguf_config *config
 
 static enum status put_tokens(struct source *in, const struct gguf_config *config, struct error *err)
 {
-    uint64_t bos = 0;
+    uint64_t bos = 0, padding = 0;
     bool found;
     enum status status = get_id(&bos, &found, in, "tokenizer.ggml.bos_token_id", config, err);
 
     if (status) return status;
     if (found) json_put_u64(&in->json, "bos_token_id", bos);
-    return put_stops(in, config, err);
+    status = get_id(&padding, &found, in, "tokenizer.ggml.padding_token_id", config, err);
+    if (!status && found) json_put_u64(&in->json, "pad_token_id", padding);
+    if (!status && !found)
+        json_put_text(&in->json, "pad_token_id", NULL); /* transformers has defaults for it */
+    return status ? status : put_stops(in, config, err);
 }
 
 /* ---- all of it ---- */
