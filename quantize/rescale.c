@@ -36,6 +36,8 @@ bool rescale_possible(const struct plan *plan, uint32_t layer, struct gptq_group
     const struct plan_tensor *producer = plan_at(plan, layer, place);
     bool read = false;
     if (!producer) return false;
+    if (place == ROLE_ATTENTION_NORM && !plan_at(plan, layer, ROLE_MLP_NORM))
+        return false; /* gate and up see this norm too */
     /* Between up and down without a gate is a bend. */
     if (place == ROLE_UP && !plan_at(plan, layer, ROLE_GATE)) return false;
     if (layers_role_is_linear(producer->role) && producer->recipe.keep) return false;

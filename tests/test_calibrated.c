@@ -357,7 +357,8 @@ static const char *golden_model(const char *name, const char *tokenizer, uint64_
 static void test_folding_in_every_architecture(void)
 {
     static const char *const names[] = {"qwen2", "qwen3", "mistral", "llama-bias", "llama-headdim", "gemma3",
-        "gemma2", "phi3", "olmo2", "stablelm", "neox", "neox-serial", "gpt2", "gpt2-bare"};
+        "gemma2", "phi3", "olmo2", "stablelm", "stablelm-parallel", "neox", "neox-serial", "gpt2",
+        "gpt2-bare"};
     uint64_t count;
     tiny_model_folder("tokenizer", (struct tiny_model){0});
     char *tokenizer = testing_read(testing_path("tokenizer/tokenizer.json"), &count);
@@ -384,8 +385,8 @@ static void check_methods(const char *name, const char *folder)
 
 static void test_methods_in_every_architecture(void)
 {
-    static const char *const names[] = {
-        "gemma3", "gemma2", "phi3", "olmo2", "stablelm", "neox", "neox-serial", "gpt2", "gpt2-bare"};
+    static const char *const names[] = {"gemma3", "gemma2", "phi3", "olmo2", "stablelm", "stablelm-parallel",
+        "neox", "neox-serial", "gpt2", "gpt2-bare"};
     uint64_t count;
     tiny_model_folder("tokenizer", (struct tiny_model){0});
     char *tokenizer = testing_read(testing_path("tokenizer/tokenizer.json"), &count);
