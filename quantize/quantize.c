@@ -340,7 +340,7 @@ static enum status suit_mixture(const struct settings *settings, const struct qu
     if (options->target_bits > 0 || options->target_size)
         return fail(err, ERR_UNSUPPORTED,
             "%s: %s has a mixture of experts, for whose matrices bits are not chosen yet: give them with "
-            "--bits, --type and --override",
+            "--bits, --type, --override or --allocation",
             target, architecture->name);
     if (settings->calibrated && settings->method.correction == CORRECTION_RESIDUAL)
         report_note(report,

@@ -346,6 +346,14 @@ static void write_calibrated(struct json_writer *json, const struct quantize_res
     json_put_number(json, "seconds_journal", phases->journal);
 }
 
+/* True if it is known which experts calibration, or an importance matrix, reached. */
+static bool knows_experts(const struct quantize_result *result, const struct quantize_options *options)
+{
+    const struct settings *settings = &result->settings;
+    if (!result->input.config.experts) return false;
+    return settings->calibrated ? !options->dry_run : settings->informed;
+}
+
 static void write_json(struct json_writer *json, const struct quantize_result *result,
     const struct quantize_options *options, bool with_plan)
 {
@@ -363,7 +371,7 @@ static void write_json(struct json_writer *json, const struct quantize_result *r
     if (!options->type) write_scheme(json, linear);
     json_put_text(json, "range", settings_range_name(linear->range));
     if (result->settings.calibrated) write_calibrated(json, result);
-    if (result->input.config.experts && result->settings.informed) uncalibrated_put(json, plan);
+    if (knows_experts(result, options)) uncalibrated_put(json, plan);
     json_put_u64(json, "tensors", plan->count);
     json_put_u64(json, "tensors_quantized", plan->quantized);
     json_put_u64(json, "tensors_indivisible", plan->indivisible);
