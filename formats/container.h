@@ -142,8 +142,8 @@ enum status container_reshape(
  * `turn` rows in turn with the others, all of which then have as many; names are copied. Known to
  * container_find after container_reindex; tensors of this container that were handed out before are no longer valid. Before
  * container_map only. ERR_FORMAT: neither matrix nor vector, or one of another number of rows. ERR_MEMORY: more than
- * CONTAINER_TENSOR_LIMIT tensors. ERR_UNSUPPORTED: tiles, rows that are not stored as they are seen, or a file that records a checksum of the
- * whole tensor. */
+ * CONTAINER_TENSOR_LIMIT tensors. ERR_UNSUPPORTED: tiles of a file, rows that are not stored as they are seen, a file that records a checksum of the
+ * whole tensor, or parts of a packed matrix that begin or end within 8 rows. */
 struct container_part {
     const char *name;
     uint64_t rows;

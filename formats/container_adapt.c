@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "formats/packed/packed_read.h"
 #include "formats/reader.h"
 #include "formats/transposed.h"
 
@@ -195,8 +196,9 @@ static enum status check_split(const struct container *container, const struct r
         if (parts[i].rows != parts[0].rows || parts[i].rows % turn)
             return fail(err, ERR_FORMAT, "tensor %s: its parts do not take turns of %" PRIu64 " rows",
                 tensor->name, turn);
+    if (entry->packed) return OK; /* packed_part looks at the rows */
     if (tensor->storage == STORAGE_TILES || tensor->storage == STORAGE_SPARSE || entry->head ||
-        entry->packed || entry->foreign ||
+        entry->foreign ||
         (entry->compute && (turn || entry->compute != transposed_compute)) || container->records_checksums)
         return fail(
             err, ERR_UNSUPPORTED, "tensor %s: rows stored like this cannot be taken apart", tensor->name);
@@ -259,6 +261,24 @@ static void become_part(
     if (!entry->column) *offset += turn ? turn * row_bytes : tensor->bytes;
 }
 
+/* The parts of a matrix that is stored packed, which goes. */
+static enum status split_packed(struct reader_entry *entries, const struct reader_entry *whole,
+    const struct container_part *parts, unsigned count, uint64_t turn, struct error *err)
+{
+    uint64_t row = 0;
+    enum status status = OK;
+
+    for (unsigned i = 0; i < count; i++)
+        entries[i].packed = NULL;
+    for (unsigned i = 0; i < count && !status; i++) {
+        status = packed_part(&entries[i], whole->packed, parts[i].rows, turn ? i * turn : row,
+            turn ? turn : parts[i].rows, turn ? count * turn : 0, err);
+        row += parts[i].rows;
+    }
+    packed_free(whole->packed);
+    return status;
+}
+
 enum status container_split(struct container *container, uint64_t index, const struct container_part *parts,
     unsigned count, uint64_t turn, struct error *err)
 {
@@ -277,8 +297,9 @@ enum status container_split(struct container *container, uint64_t index, const s
     container->entry_count += count - 1;
     for (unsigned i = 0; i < count; i++) {
         entries[i] = whole;
-        become_part(&entries[i], &offset, parts[i].rows, count, turn);
+        if (!whole.packed) become_part(&entries[i], &offset, parts[i].rows, count, turn);
     }
+    if (whole.packed) status = split_packed(entries, &whole, parts, count, turn, err);
     if (turn) container->has_gaps = true; /* no tensor's bytes follow those of another */
     for (unsigned i = 0; i < count && !status; i++)
         status = container_rename(container, index + i, parts[i].name, err);

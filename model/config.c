@@ -245,7 +245,7 @@ static enum status parse_features(struct model_config *out, const struct source 
     if (!status) status = parse_switch(&qkv_bias, in, "use_qkv_bias", known->qkv_bias_option, err);
     if (!status && known->qkv_bias_switch)
         status = json_get_bool(in->root, in->what, "qkv_bias", &always, err);
-    if (!status && known->parallel_residual)
+    if (!status && (known->parallel_residual || known->shared_norm))
         status = json_get_bool(in->root, in->what, "use_parallel_residual", &parallel, err);
     else if (!status)
         status = parse_switch(&unknown, in, "use_parallel_residual", false, err);
@@ -257,6 +257,7 @@ static enum status parse_features(struct model_config *out, const struct source 
     if (status) return status;
     if (out->norm_epsilon == 0) return fail(err, ERR_FORMAT, "%s: %s is missing", in->what, epsilon);
     out->parallel_residual = parallel;
+    out->shared_norm = parallel && known->shared_norm;
     out->mlp_bias |= known->biases;
     out->output_bias = out->attention_bias;
     out->attention_bias |= always || qkv_bias;

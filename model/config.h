@@ -44,6 +44,7 @@ struct model_config {
     uint32_t
         dense_ffn; /* beside experts: of layers without them, which no model here has; told in GGUF files */
     bool parallel_residual; /* both halves of a layer see the stream as it was before either */
+    bool shared_norm;       /* and the same norm serves both */
     bool normed_routing;    /* the weights of a token's experts are made to sum to 1 */
     double norm_epsilon;
     bool tied;           /* the output head is the embedding */

@@ -5,7 +5,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "formats/folder_writer.h"
+#include "model/folder_export.h"
 #include "model/gguf/gguf_export.h"
 
 static enum status create_nbl(struct writer **out, const struct destination *destination,
@@ -65,14 +65,8 @@ static enum status create_folder(struct writer **out, const struct destination *
     const struct checkpoint *input, const struct report *report, struct error *err)
 {
     (void)report;
-    if (input->config.architecture->fused_count)
-        return fail(err, ERR_UNSUPPORTED,
-            "%s: readers of folders expect %s to keep several matrices in one, and they are separate here; "
-            "--format nbl "
-            "can hold them",
-            container_path(input->container), input->config.architecture->name);
-    return folder_writer_create(
-        out, destination->path, format_of(destination)->packed, destination->split_bytes, err);
+    return folder_export_create(
+        out, input, destination->path, format_of(destination)->packed, destination->split_bytes, err);
 }
 
 enum status destination_check(const struct destination *destination, struct error *err)
@@ -100,6 +94,20 @@ enum status destination_target(const struct destination *destination, const stru
     const struct format *format = format_of(destination);
 
     return format->target ? format->target(target, config, err) : OK;
+}
+
+enum status destination_certain(
+    const struct destination *destination, const struct tensor *target, struct error *err)
+{
+    const struct format *format = format_of(destination);
+
+    if (format->packed == PACKED_KINDS || !packed_layout(format->packed)->zero_less ||
+        target->storage != STORAGE_TILES || !target->scheme.asymmetric)
+        return OK;
+    return fail(err, ERR_USAGE,
+        "tensor %s: --format %s has no place for the zero-point 0, and whether an asymmetric matrix gets one "
+        "shows only when the work is done; use --format gptq-v2, or leave --asymmetric out",
+        target->name, format->name);
 }
 
 enum status destination_create(struct writer **out, const struct destination *destination,

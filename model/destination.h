@@ -46,6 +46,11 @@ enum fused_in destination_fuses(const struct destination *destination);
 enum status destination_target(const struct destination *destination, const struct model_config *config,
     struct tensor *target, struct error *err);
 
+/* ERR_USAGE if only the values that a quantized tensor will have decide whether the format holds it: gptq has no place for the
+ * zero-point 0. For those who will have worked for hours by then. */
+enum status destination_certain(
+    const struct destination *destination, const struct tensor *target, struct error *err);
+
 /* Make the writer of the format for tensors of `input`, which must outlive it. */
 enum status destination_create(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err);

@@ -157,6 +157,7 @@ static const struct architecture architectures[] = {
     {.name = "StableLmForCausalLM",
         .model_type = "stablelm",
         .centered_norm = true,
+        .shared_norm = true,
         .qkv_bias_option = true,
         .partial_rotary = true,
         .default_rotary = 0.25},
@@ -340,12 +341,14 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
     case ROLE_FINAL_NORM:
         return set_shape(rank, shape, hidden, 0);
     case ROLE_ATTENTION_NORM:
-    case ROLE_MLP_NORM:
         return set_shape_if(!known->no_pre_norm, rank, shape, hidden);
+    case ROLE_MLP_NORM:
+        return set_shape_if(!known->no_pre_norm && !config->shared_norm, rank, shape, hidden);
     case ROLE_FINAL_NORM_BIAS:
     case ROLE_ATTENTION_NORM_BIAS:
-    case ROLE_MLP_NORM_BIAS:
         return set_shape_if(known->centered_norm, rank, shape, hidden);
+    case ROLE_MLP_NORM_BIAS:
+        return set_shape_if(known->centered_norm && !config->shared_norm, rank, shape, hidden);
     case ROLE_ATTENTION_POST_NORM:
     case ROLE_MLP_POST_NORM:
         return set_shape_if(known->post_norm, rank, shape, hidden);
@@ -489,13 +492,9 @@ uint32_t layers_place_expert(uint32_t place)
 bool layers_place_of(const struct model_config *config, const char *name, uint32_t *place, uint32_t *layer)
 {
     enum role role;
-    uint32_t expert = 0;
 
     if (!layers_role_of(config, name, &role, layer)) return false;
-    if (layers_role_is_expert(role))
-        expert = match_expert(
-            after_layer(config, name, layer), tensor_name(config->architecture, role), config->experts);
-    *place = layers_place(role, expert);
+    *place = layers_place(role, layers_role_is_expert(role) ? layers_expert_of(config, name) : 0);
     return true;
 }
 

@@ -98,10 +98,11 @@ struct architecture {
     bool bare_names;        /* GPT-2: names may lack what comes before the first dot of the prefix */
     bool
         parallel_residual; /* GPT-NeoX: both halves of a layer may see the same stream (use_parallel_residual) */
-    bool ungated;          /* GPT-NeoX: down(activation(up(x))), no gate */
-    bool no_pre_norm;      /* OLMo2: attention and the feed-forward block see the stream as it is */
-    bool post_norm;        /* Gemma, OLMo2: what they give is normed before it is added */
-    float gain_offset;     /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
+    bool shared_norm;  /* StableLM: use_parallel_residual may be true, and one norm then serves both halves */
+    bool ungated;      /* GPT-NeoX: down(activation(up(x))), no gate */
+    bool no_pre_norm;  /* OLMo2: attention and the feed-forward block see the stream as it is */
+    bool post_norm;    /* Gemma, OLMo2: what they give is normed before it is added */
+    float gain_offset; /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
 
     bool
         biases; /* GPT-NeoX: of all matrices of the feed-forward block, and of attention unless attention_bias is false */

@@ -72,22 +72,30 @@ bool gptq_adds_to_stream(const struct model_config *config, enum stage stage)
     return stage == WALK_O || (stage == WALK_DOWN && !config->experts);
 }
 
-static bool saw_something(const struct hessian *hessian)
+uint64_t gptq_least_tokens(uint64_t cols)
 {
-    if (hessian->tokens < GPTQ_LEAST_TOKENS) return false;
-    for (uint64_t j = 0; j < hessian->cols; j++)
-        if (hessian->magnitude[j] > 0) return true;
-    return false;
+    return (cols + 1) / 2;
 }
 
-/* Nothing is known of the inputs: all directions are alike, and there is nothing to aim at. */
-static void know_nothing(struct hessian *hessian)
+static enum gptq_known known_of(const struct hessian *hessian)
+{
+    bool some = false;
+    for (uint64_t j = 0; j < hessian->cols; j++)
+        some = some || hessian->magnitude[j] > 0;
+    if (!some) return GPTQ_NOTHING;
+    return hessian->tokens < gptq_least_tokens(hessian->cols) ? GPTQ_CHANNELS : GPTQ_ALL;
+}
+
+/* Forget how channels go together, and what to aim at; with nothing known, all channels are alike too. */
+static void forget(struct hessian *hessian, enum gptq_known known)
 {
     const uint64_t cols = hessian->cols;
     memory_free(hessian->cross);
     hessian->cross = NULL;
-    for (uint64_t i = 0; i < cols * cols; i++)
-        hessian->second[i] = i % (cols + 1) == 0;
+    for (uint64_t i = 0; i < cols * cols; i++) {
+        if (i % (cols + 1)) hessian->second[i] = 0;
+        if (i % (cols + 1) == 0 && known == GPTQ_NOTHING) hessian->second[i] = 1;
+    }
 }
 
 static enum status look(struct calibrated *work, const struct layer *layer, struct gptq_group group,
@@ -100,7 +108,7 @@ static enum status look(struct calibrated *work, const struct layer *layer, stru
 }
 
 enum status gptq_observe(struct calibrated *work, struct layer *layer, struct gptq_group group,
-    bool corrected, bool only_current, struct hessian *out, bool *seen, struct error *err)
+    bool corrected, bool only_current, struct hessian *out, enum gptq_known *known, struct error *err)
 {
     const struct model_config *config = &work->input->config;
     const bool own = group.expert == GPTQ_LAYER;
@@ -114,11 +122,10 @@ enum status gptq_observe(struct calibrated *work, struct layer *layer, struct gp
     struct observer observer = {.hessian = out, .pool = work->pool};
     if (status == OK) status = look(work, layer, group, only_current, &observer, err);
     work->phases.hessian += observer.seconds;
-    if (seen) *seen = own || saw_something(out);
-    if (status != OK) return status;
-    if (own || saw_something(out)) return hessian_mean(out, work->pool, err);
-    know_nothing(out);
-    return OK;
+    *known = own ? GPTQ_ALL : known_of(out);
+    if (status == OK && *known != GPTQ_NOTHING) status = hessian_mean(out, work->pool, err);
+    if (status == OK && *known != GPTQ_ALL) forget(out, *known);
+    return status;
 }
 
 /* ---- targets ---- */
@@ -422,14 +429,14 @@ static enum status prepare(struct calibrated *work, const struct layer *layer, s
 }
 
 static enum status solve_members(struct calibrated *work, struct layer *layer, struct plate *plate,
-    struct members *members, bool seen, struct error *err)
+    struct members *members, enum gptq_known known, struct error *err)
 {
     enum status status = prepare(work, layer, plate, members, err);
     for (unsigned i = 0; status == OK && i < members->count; i++) {
         struct member *member = &members->list[i];
-        status =
-            solve(work, layer, member, &plate->hessian, plate->order, seen ? plate->importance : NULL, err);
-        member->planned->outcome.uncalibrated = !seen;
+        status = solve(work, layer, member, &plate->hessian, plate->order,
+            known == GPTQ_NOTHING ? NULL : plate->importance, err);
+        member->planned->outcome.uncalibrated = known != GPTQ_ALL;
         memory_free(member->target);
         member->target = NULL;
     }
@@ -443,9 +450,9 @@ static enum status quantize_group(
 {
     struct members members = members_of(work->plan, layer->walk.index, group);
     struct plate plate = {0};
-    bool seen;
-    enum status status = gptq_observe(work, layer, group, true, false, &plate.hessian, &seen, err);
-    if (status == OK) status = solve_members(work, layer, &plate, &members, seen, err);
+    enum gptq_known known;
+    enum status status = gptq_observe(work, layer, group, true, false, &plate.hessian, &known, err);
+    if (status == OK) status = solve_members(work, layer, &plate, &members, known, err);
     hessian_free(&plate.hessian);
     memory_free(plate.order);
     memory_free(plate.importance);

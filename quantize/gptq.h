@@ -13,21 +13,29 @@ struct gptq_group {
 };
 #define GPTQ_LAYER UINT32_MAX
 
-/* An expert that fewer tokens were sent to is not calibrated, but rounded to nearest, and reported. */
-#define GPTQ_LEAST_TOKENS 1
+/* What is known of a group's inputs. */
+enum gptq_known {
+    GPTQ_NOTHING,  /* no token was sent to the expert, or its inputs are all 0 */
+    GPTQ_CHANNELS, /* how large each channel is; so few tokens (below gptq_least_tokens) say nothing about how they go together */
+    GPTQ_ALL
+};
+
+/* An expert that saw fewer tokens is not calibrated, but rounded to nearest, and reported: half as many as its inputs have
+ * columns. Below that errors carried over to other columns do more harm than good in the model's predictions
+ * (docs/methods/gptq.md). */
+uint64_t gptq_least_tokens(uint64_t cols);
 
 /* True if the plan quantizes a matrix of this group. */
 bool gptq_has_work(const struct plan *plan, uint32_t layer, struct gptq_group group);
 
 /* Add up a group's inputs, finished with hessian_mean: with the layer's own, go to the stage; an expert's are looked at once the
- * walk is there. Release with hessian_free, also after an error. An expert may have seen nothing (out->tokens below
- * GPTQ_LEAST_TOKENS, or inputs that are all 0): out->tokens is then what it saw, out->second the identity matrix, by which
- * all directions are alike, and *seen is false.
+ * walk is there. Release with hessian_free, also after an error.
  *   corrected     also sum what aims at the original network, as the settings say
  *   only_current  leave the original stream where it is (then nothing is corrected)
- *   seen          may be NULL for the layer's own, which are always seen: ERR_NUMERIC else */
+ *   known         GPTQ_ALL for the layer's own (or ERR_NUMERIC). With GPTQ_CHANNELS out->second is diagonal, with GPTQ_NOTHING the
+ *                 identity matrix, and nothing is aimed at; out->tokens is what was seen */
 enum status gptq_observe(struct calibrated *work, struct layer *layer, struct gptq_group group,
-    bool corrected, bool only_current, struct hessian *out, bool *seen, struct error *err);
+    bool corrected, bool only_current, struct hessian *out, enum gptq_known *known, struct error *err);
 
 /* True if what is missing in the stream is a target of this stage's rows: where their output is added as it is. What experts, and
  * the shared one, give is weighted first. */

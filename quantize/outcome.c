@@ -170,19 +170,6 @@ static void put_errors(char *out, size_t bytes, const struct plan *plan, uint32_
     if (experts.calibrated) put_error(out, bytes, used, "experts", &experts);
 }
 
-/* "layer 3: expert 17 saw 0 tokens of the calibration text: rounded to nearest" */
-static void note_uncalibrated(const struct report *report, const struct plan *plan, uint32_t layer)
-{
-    for (uint32_t place = ROLE_COUNT; place < plan->places; place++) {
-        const struct plan_tensor *planned = plan_at(plan, layer, place);
-        if (!has_outcome(planned) || !outcome_first_uncalibrated(plan, planned)) continue;
-        report_note(report,
-            "layer %" PRIu32 ": expert %" PRIu32 " saw %" PRIu64
-            " tokens of the calibration text: rounded to nearest",
-            layer, planned->expert, planned->outcome.tokens);
-    }
-}
-
 void outcome_note(const struct report *report, const struct plan *plan, uint32_t layer, uint32_t layers,
     double seconds, double seconds_left)
 {
@@ -193,15 +180,4 @@ void outcome_note(const struct report *report, const struct plan *plan, uint32_t
         : layers > 9 ? 2
                      : 1,
         layer + 1, layers, errors, report_duration(took, seconds), report_duration(left, seconds_left));
-    note_uncalibrated(report, plan, layer);
-}
-
-bool outcome_first_uncalibrated(const struct plan *plan, const struct plan_tensor *planned)
-{
-    if (!planned->outcome.uncalibrated || !layers_role_is_expert(planned->role)) return false;
-    for (enum role role = ROLE_EXPERT_GATE; role < planned->role; role++) {
-        const struct plan_tensor *other = plan_at(plan, planned->layer, layers_place(role, planned->expert));
-        if (other && other->outcome.uncalibrated) return false;
-    }
-    return true;
 }

@@ -5,7 +5,7 @@
 
 #include "quantize/plan.h"
 
-/* One plain line: layer, errors, time, time left; and one for each expert that calibration did not reach. */
+/* One plain line: layer, errors, time, time left. */
 void outcome_note(const struct report *report, const struct plan *plan, uint32_t layer, uint32_t layers,
     double seconds, double seconds_left);
 
@@ -21,9 +21,6 @@ void outcome_put(struct json_writer *json, const struct outcome *outcome);
 /* Root mean square error relative to the output's own size, of the tensor as it is and of rounding to nearest; 0 if not measured. */
 double outcome_relative(const struct outcome *outcome);
 double outcome_relative_nearest(const struct outcome *outcome);
-
-/* True for the first matrix of an expert that is uncalibrated: for lists of experts, in which each comes once. */
-bool outcome_first_uncalibrated(const struct plan *plan, const struct plan_tensor *planned);
 
 /* The sums of several outcomes. */
 void outcome_add(struct outcome *sum, const struct outcome *outcome);

@@ -341,6 +341,7 @@ enum status plan_create(struct plan *out, const struct checkpoint *input, const 
     out->layer = memory_new(input->config.layers, sizeof *out->layer, err);
     if (!out->layer) return ERR_MEMORY;
     out->places = layers_places(&input->config);
+    out->layers = input->config.layers;
     out->experts =
         memory_new((uint64_t)input->config.layers * (out->places - ROLE_COUNT), sizeof *out->experts, err);
     if (!out->experts) return ERR_MEMORY;

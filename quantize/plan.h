@@ -13,7 +13,7 @@ struct outcome {
     bool calibrated;
     uint64_t tokens; /* of the calibration text that its inputs were seen on */
     uint64_t
-        uncalibrated; /* 1: of an expert that too few tokens were sent to; rounded to nearest, errors are those of weights */
+        uncalibrated; /* 1: of an expert that too few tokens were sent to; rounded to nearest, and errors are not comparable */
     double output_error, output_power;
     double nearest_error;    /* of rounding to nearest with the same range search */
     double unpolished_error; /* before polishing */
@@ -55,7 +55,7 @@ struct plan {
     struct plan_tensor *(
         *layer)[ROLE_COUNT];      /* [layers]: the tensors of a layer by role, or NULL; without experts */
     struct plan_tensor **experts; /* [layers][places - ROLE_COUNT]: those of experts, or NULL */
-    uint32_t places;              /* of a layer (layers_places) */
+    uint32_t places, layers;      /* of a layer (layers_places); of the model */
 };
 
 /* The tensor in a place of a layer (a role, or layers_place of an expert's matrix); NULL where there is none. */

@@ -31,7 +31,7 @@ static enum status make_pairs(struct pairs *out, const struct quantize_job *job,
     enum status status =
         pairs_create(out, job->options, job->settings, &job->calibration, job->input->config.tied, err);
     if (status == OK && job->options->imatrix) pairs_add_imatrix(out, job->imatrix->crc32);
-    return status;
+    return status == OK ? pairs_add_uncalibrated(out, job->plan, err) : status;
 }
 
 enum status quantize_reserve(struct quantize_job *job, struct error *err)
@@ -79,7 +79,9 @@ static enum status check_fused(const struct quantize_result *result, uint32_t la
     for (unsigned i = 1; first && i < fused->count; i++) {
         const struct tensor *one = &first->target,
                             *other = &result->plan.layer[layer][fused->parts[i]]->target;
-        if (other->storage == one->storage && other->block == one->block && other->dtype == one->dtype)
+        if (other->storage == one->storage && other->block == one->block && other->dtype == one->dtype &&
+            other->scheme.bits == one->scheme.bits && other->scheme.group == one->scheme.group &&
+            other->scheme.asymmetric == one->scheme.asymmetric)
             continue;
         return fail(err, ERR_USAGE,
             "%s: tensor %s would have another type than %s: in files of this architecture they are one "
@@ -145,13 +147,38 @@ static enum status try_destination(
     if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
     destination.force = true;
     enum status status = destination_create(&writer, &destination, &result->input, &silent, err);
-    for (uint64_t i = 0; status == OK && i < result->plan.count; i++)
-        status = writer_add(writer, &result->plan.tensors[i].target, &index, err);
+    for (uint64_t i = 0; status == OK && i < result->plan.count; i++) {
+        const struct plan_tensor *planned = &result->plan.tensors[i];
+        status = writer_add(writer, &planned->target, &index, err);
+        if (status == OK && !planned->recipe.keep && result->settings.calibrated)
+            status = destination_certain(&destination, &planned->target, err);
+    }
     writer_abandon(writer);
     return status;
 }
 
 /* ---- what inputs are like ---- */
+
+static enum status refuse_missing(struct error *err)
+{
+    return fail(err, ERR_FORMAT, "the importance matrix has no entry for it; make one of this very model");
+}
+
+/* An expert that its text never used is searched without, and reported. */
+static enum status weigh_expert(struct plan_tensor *planned, const struct imatrix *imatrix,
+    const struct model_config *config, struct error *err)
+{
+    const struct imatrix_expert wanted = {.role = planned->role,
+        .layer = planned->layer,
+        .expert = planned->expert,
+        .experts = config->experts,
+        .cols = planned->target.shape[1]};
+    bool unseen;
+    enum status status = imatrix_find_expert(&planned->column_weights, &unseen, imatrix, &wanted, err);
+    planned->outcome.uncalibrated = unseen;
+    if (unseen) planned->recipe.range = RANGE_MSE;
+    return status != OK || planned->column_weights || unseen ? status : refuse_missing(err);
+}
 
 /* The importance matrix's columns for one matrix. What it does not have is searched without. */
 static enum status weigh(struct plan_tensor *planned, const struct imatrix *imatrix,
@@ -160,6 +187,7 @@ static enum status weigh(struct plan_tensor *planned, const struct imatrix *imat
     enum role role = planned->role;
     const struct fused_rows *fused = layers_fused(config->architecture, role, FUSED_IN_GGUF);
     uint64_t cols = planned->target.shape[1];
+    if (layers_role_is_expert(role)) return weigh_expert(planned, imatrix, config, err);
     enum status status = imatrix_find(&planned->column_weights, imatrix, role, planned->layer, cols, err);
     /* Parts of one matrix have the same inputs, and one entry. */
     for (unsigned i = 0; fused && i < fused->count && status == OK && !planned->column_weights; i++)
@@ -171,7 +199,7 @@ static enum status weigh(struct plan_tensor *planned, const struct imatrix *imat
         planned->recipe.range = RANGE_MSE;
         return OK;
     }
-    return fail(err, ERR_FORMAT, "the importance matrix has no entry for it; make one of this very model");
+    return refuse_missing(err);
 }
 
 static enum status read_imatrix(

@@ -36,6 +36,8 @@ bool rescale_possible(const struct plan *plan, uint32_t layer, struct gptq_group
     const struct plan_tensor *producer = plan_at(plan, layer, place);
     bool read = false;
     if (!producer) return false;
+    if (place == ROLE_ATTENTION_NORM && !plan_at(plan, layer, ROLE_MLP_NORM))
+        return false; /* gate and up see this norm too */
     /* Between up and down without a gate is a bend. */
     if (place == ROLE_UP && !plan_at(plan, layer, ROLE_GATE)) return false;
     if (layers_role_is_linear(producer->role) && producer->recipe.keep) return false;
@@ -140,11 +142,12 @@ static enum status find_scales(
 {
     const struct gptq_group group = {stage, GPTQ_LAYER};
     struct hessian hessian = {0};
+    enum gptq_known known;
     if (!rescale_possible(work->plan, layer->walk.index, group))
         return walk_to(work->walk, stage, &layer->walk, true, NULL, NULL, err);
     *scales = memory_new(walk_stage_cols(&work->input->config, stage), sizeof **scales, err);
     enum status status =
-        *scales ? gptq_observe(work, layer, group, false, true, &hessian, NULL, err) : ERR_MEMORY;
+        *scales ? gptq_observe(work, layer, group, false, true, &hessian, &known, err) : ERR_MEMORY;
     if (status == OK) status = search(work, layer, group, &hessian, *scales, err);
     hessian_free(&hessian);
     return status;
@@ -161,12 +164,12 @@ static enum status find_expert_scales(
 {
     const struct gptq_group group = {WALK_DOWN, expert};
     struct hessian hessian = {0};
-    bool seen = false;
+    enum gptq_known known;
     for (uint32_t i = 0; i < work->input->config.expert_ffn; i++)
         scales[i] = 1;
     if (!is_expert_possible(work, layer->walk.index, expert)) return OK;
-    enum status status = gptq_observe(work, layer, group, false, true, &hessian, &seen, err);
-    if (status == OK && seen) status = search(work, layer, group, &hessian, scales, err);
+    enum status status = gptq_observe(work, layer, group, false, true, &hessian, &known, err);
+    if (status == OK && known == GPTQ_ALL) status = search(work, layer, group, &hessian, scales, err);
     hessian_free(&hessian);
     return status;
 }

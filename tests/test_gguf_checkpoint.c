@@ -36,6 +36,7 @@ struct variant {
 
 static const char *const names[ROLE_COUNT] = {
     [ROLE_EMBEDDING] = "token_embd.weight",
+    [ROLE_POSITIONS] = "position_embd.weight",
     [ROLE_HEAD] = "output.weight",
     [ROLE_FINAL_NORM] = "output_norm.weight",
     [ROLE_FINAL_NORM_BIAS] = "output_norm.bias",
@@ -81,6 +82,7 @@ static const char *gguf_name(const struct model_config *config)
     if (strcmp(type, "mixtral") == 0) return "llama";
     if (strcmp(type, "qwen2_moe") == 0) return "qwen2moe";
     if (strcmp(type, "qwen3_moe") == 0) return "qwen3moe";
+    if (strcmp(type, "gpt_neox") == 0) return "gptneox";
     return strcmp(type, "gemma3_text") == 0 ? "gemma3" : type;
 }
 
@@ -155,7 +157,7 @@ static void add_tensor(struct gguf_file *file, const struct tensor *tensor, enum
         type = variant->decoded ? type : 8;
     }
     const bool matrix =
-        tensor->rank == 2 && role != ROLE_SHARED_ROUTER; /* which converters write as a vector */
+        tensor->rank == 2 && role != ROLE_SHARED_ROUTER; /* which older converters wrote as a vector */
     gguf_file_tensor(
         file, name, matrix ? tensor->shape[0] : 0, tensor->shape[tensor->rank - 1], type, data, bytes);
 }
@@ -186,9 +188,13 @@ static void add_stack(struct gguf_file *file, const struct checkpoint *input, ui
         stored ? bytes : stacked * first->bytes);
 }
 
-static bool is_fused(enum role role)
+/* Phi-3 has gate and up in one; GPT-NeoX and GPT-2 have biases of q, k and v in one. */
+static bool is_fused(enum role role, const struct architecture *architecture)
 {
-    return role == ROLE_Q || role == ROLE_K || role == ROLE_V || role == ROLE_GATE || role == ROLE_UP;
+    const bool mlp = role == ROLE_GATE || role == ROLE_UP, bias = role >= ROLE_Q_BIAS && role <= ROLE_V_BIAS;
+
+    return (role >= ROLE_Q && role <= ROLE_V) || (mlp && !architecture->ungated) ||
+           (bias && architecture->biases);
 }
 
 /* Matrices of F32 on top of one another, as Phi-3 stores them. */
@@ -205,10 +211,10 @@ static void add_fused(struct gguf_file *file, const struct checkpoint *input, ui
         memcpy(rows + bytes, part->data, part->bytes);
         bytes += part->bytes;
         height += part->shape[0];
-        width = part->shape[1];
+        width = part->rank == 2 ? part->shape[1] : 0;
     }
     snprintf(name, sizeof name, "blk.%" PRIu32 ".%s", layer, suffix);
-    gguf_file_tensor(file, name, height, width, 0, rows, bytes);
+    gguf_file_tensor(file, name, width ? height : 0, width ? width : height, 0, rows, bytes);
 }
 
 static void add_tensors(struct gguf_file *file, const struct checkpoint *input, const struct variant *variant)
@@ -225,14 +231,19 @@ static void add_tensors(struct gguf_file *file, const struct checkpoint *input, 
             }
             const struct tensor *tensor =
                 role < ROLE_PER_LAYER ? input->tensors.once[role] : input->tensors.layer[layer][role];
-            if (config->architecture->fused_count && is_fused((enum role)role)) continue;
+            if (config->architecture->fused_count && is_fused((enum role)role, config->architecture))
+                continue;
             if (tensor) add_tensor(file, tensor, (enum role)role, layer, config, variant);
         }
     }
     for (uint32_t layer = 0; config->architecture->fused_count && layer < config->layers; layer++) {
         if (!variant->skip_tensor || layer == 0)
             add_fused(file, input, layer, "attn_qkv.weight", (const enum role[]){ROLE_Q, ROLE_K, ROLE_V}, 3);
-        add_fused(file, input, layer, "ffn_up.weight", (const enum role[]){ROLE_GATE, ROLE_UP}, 2);
+        if (config->architecture->biases)
+            add_fused(file, input, layer, "attn_qkv.bias",
+                (const enum role[]){ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS}, 3);
+        else
+            add_fused(file, input, layer, "ffn_up.weight", (const enum role[]){ROLE_GATE, ROLE_UP}, 2);
     }
 }
 
@@ -267,7 +278,7 @@ static void add_rope(struct gguf_file *file, const struct model_config *config, 
 {
     const struct rope_config *rope = &config->rope;
 
-    gguf_file_f32(file, key_of(name, "rope.freq_base"), (float)rope->theta);
+    if (config->rotary) gguf_file_f32(file, key_of(name, "rope.freq_base"), (float)rope->theta);
     if (config->architecture->sliding_rope)
         gguf_file_f32(file, key_of(name, "rope.freq_base_swa"), (float)config->sliding_rope.theta);
     if (rope->kind == ROPE_LLAMA3) add_factors(file, config, 1);
@@ -328,6 +339,7 @@ static void add_config(
             key_of(name, config->architecture->centered_norm ? "attention.layer_norm_epsilon"
                                                              : "attention.layer_norm_rms_epsilon"),
             (float)config->norm_epsilon);
+    if (config->parallel_residual) gguf_file_bool(file, key_of(name, "use_parallel_residual"), true);
     if (config->score_softcap != 0)
         gguf_file_f32(file, key_of(name, "attn_logit_softcapping"), config->score_softcap);
     if (config->logit_softcap != 0)
@@ -414,7 +426,7 @@ static void same_logits(void)
     static const char *const models[] = {"llama", "llama-f16", "llama-bf16", "llama-bias", "llama-headdim",
         "llama-tied", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2",
         "qwen3", "gemma3-short", "gemma2-plain", "olmo2", "phi3", "phi3-long", "phi3-short", "stablelm",
-        "mixtral", "qwen2-moe", "qwen3-moe"};
+        "mixtral", "qwen2-moe", "qwen3-moe", "neox", "gpt2", "stablelm-parallel"};
     static const struct variant sound = {0}, by_period = {.period = true, .add = add_period};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
@@ -426,7 +438,8 @@ static void same_logits(void)
 static void same_logits_of_ours(void)
 {
     static const char *const models[] = {"gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long",
-        "phi3-short", "stablelm", "mixtral", "qwen2-moe", "qwen3-moe", "neox", "gpt2", "gpt2-bare"};
+        "phi3-short", "stablelm", "mixtral", "qwen2-moe", "qwen3-moe", "neox", "gpt2", "gpt2-bare",
+        "stablelm-parallel"};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         const char *path = testing_path("ours-%s.gguf", models[i]);

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -147,7 +148,7 @@ static void same_models(void)
         "llama-tied", "llama-sharded", "llama-rope-linear", "llama-rope-llama3", "llama-rope-parameters",
         "llama-rope-yarn", "mistral", "qwen2", "qwen3", "gemma2-plain", "gemma3-short", "olmo2", "phi3",
         "phi3-long", "phi3-short", "stablelm", "mixtral", "qwen2-moe", "qwen3-moe", "neox", "gpt2",
-        "gpt2-bare"};
+        "gpt2-bare", "stablelm-parallel"};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         const char *path = testing_path("%s.gguf", models[i]);
@@ -224,6 +225,7 @@ static void refusals(void)
         {"llama-rope-yarn-beta", "rope_type yarn with other beta_fast"},
         {"llama-rope-yarn-mscale", "rope_type yarn with other beta_fast"},
         {"qwen2-sliding", "sliding_window"},
+        {"neox-serial", "tie_word_embeddings true has no place in GGUF files of gptneox"},
     };
     struct error err = {0};
 
@@ -233,6 +235,53 @@ static void refusals(void)
             convert_with(golden(cases[i].model), path, (struct convert_options){0}, &err) == ERR_UNSUPPORTED,
             &err);
         CHECK(strstr(err.text, cases[i].says) && strstr(err.text, golden(cases[i].model)), &err);
+        CU_ASSERT_EQUAL(file_kind(path), FILE_ABSENT);
+    }
+}
+
+/* A golden folder whose config.json says another thing. */
+static const char *edited(const char *name, const char *old, const char *new)
+{
+    char folder[256], path[512];
+    uint64_t bytes;
+    struct error err = {0};
+
+    snprintf(folder, sizeof folder, "%s", testing_path("edited-%s", name));
+    REQUIRE(mkdir(folder, 0777) == 0, NULL);
+    snprintf(path, sizeof path, "%s/model.safetensors", golden(name));
+    char *weights = testing_read(path, &bytes);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    testing_write(path, weights, bytes);
+    snprintf(path, sizeof path, "%s/config.json", golden(name));
+    char *config = testing_read(path, &bytes), *at = strstr(config, old);
+    REQUIRE(at && strlen(old) == strlen(new), &err);
+    memcpy(at, new, strlen(new));
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    testing_write(path, config, bytes);
+    memory_free(weights);
+    memory_free(config);
+    return testing_path("edited-%s", name);
+}
+
+/* What llama.cpp knows by the architecture's name, and would compute otherwise than the configuration says. */
+static void assumptions(void)
+{
+    static const struct {
+        const char *model, *old, *new, *says;
+    } cases[] = {
+        {"neox", "\"gelu\"", "\"silu\"", "hidden_act silu has no place in GGUF files of gptneox"},
+        {"qwen2-moe", "\"norm_topk_prob\": false", "\"norm_topk_prob\":  true",
+            "norm_topk_prob true has no place in GGUF files of qwen2moe"},
+        {"qwen3-moe", "\"norm_topk_prob\": true", "\"norm_topk_prob\": null",
+            "norm_topk_prob false has no place in GGUF files of qwen3moe"},
+    };
+    struct error err = {0};
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *path = testing_path("assumed-%d.gguf", (int)i);
+        const char *folder = edited(cases[i].model, cases[i].old, cases[i].new);
+        CHECK(convert_with(folder, path, (struct convert_options){0}, &err) == ERR_UNSUPPORTED, &err);
+        CHECK(strstr(err.text, cases[i].says) != NULL, &err);
         CU_ASSERT_EQUAL(file_kind(path), FILE_ABSENT);
     }
 }
@@ -352,7 +401,7 @@ static const char *through_nbl(const char *path, const char *name)
 static void second_time(void)
 {
     static const char *const models[] = {"llama", "llama-rope-llama3", "qwen3", "llama-f16", "llama-tied",
-        "gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long", "stablelm"};
+        "gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long", "stablelm", "stablelm-parallel"};
     const char *tiny = testing_path("tiny.gguf"), *second;
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
@@ -571,6 +620,7 @@ int main(void)
         {"as llama.cpp wants it", stored},
         {"an embedding under the head's name", under_the_heads_name},
         {"what cannot be said", refusals},
+        {"what readers assume", assumptions},
         {"provenance", provenance},
         {"the second time", second_time},
         {"keys carried over", carried},

@@ -390,7 +390,8 @@ static enum status put_features(struct source *in, struct error *err)
     enum status status =
         metadata_get_bool(in->metadata, key_of(key, in, "use_parallel_residual"), &parallel, err);
 
-    if (!status && (known->parallel_residual || parallel))
+    if (known->shared_norm) parallel = !has(in, ROLE_MLP_NORM);
+    if (!status && (known->parallel_residual || known->shared_norm || parallel))
         json_put_bool(&in->json, "use_parallel_residual", parallel);
     json_put_bool(&in->json, "tie_word_embeddings", !has(in, ROLE_HEAD));
     if (known->attention_bias_option && !known->biases)
@@ -551,13 +552,17 @@ static enum status put_stops(struct source *in, const struct gguf_config *config
 
 static enum status put_tokens(struct source *in, const struct gguf_config *config, struct error *err)
 {
-    uint64_t bos = 0;
+    uint64_t bos = 0, padding = 0;
     bool found;
     enum status status = get_id(&bos, &found, in, "tokenizer.ggml.bos_token_id", config, err);
 
     if (status) return status;
     if (found) json_put_u64(&in->json, "bos_token_id", bos);
-    return put_stops(in, config, err);
+    status = get_id(&padding, &found, in, "tokenizer.ggml.padding_token_id", config, err);
+    if (!status && found) json_put_u64(&in->json, "pad_token_id", padding);
+    if (!status && !found)
+        json_put_text(&in->json, "pad_token_id", NULL); /* transformers has defaults for it */
+    return status ? status : put_stops(in, config, err);
 }
 
 /* ---- all of it ---- */

@@ -84,7 +84,7 @@ static enum status place_tensor(
     return OK;
 }
 
-/* What llama.cpp's converter writes as F32 whatever the rest is; of the router of a shared expert as a vector, too. */
+/* What llama.cpp's converter writes as F32 whatever the rest is. */
 static bool become_floats(struct tensor *target, const struct model_config *config)
 {
     enum role role;
@@ -96,10 +96,6 @@ static bool become_floats(struct tensor *target, const struct model_config *conf
     target->dtype = DTYPE_F32;
     target->scheme = (struct scheme){0};
     target->block = BLOCK_NONE;
-    if (role != ROLE_SHARED_ROUTER) return true;
-    target->rank = 1;
-    target->shape[0] = config->hidden;
-    target->shape[1] = 0;
     return true;
 }
 

@@ -34,7 +34,7 @@ struct layerwise_work {
 
 struct layerwise {
     struct checkpoint *input;
-    struct walk *walk; /* before the first layer */
+    struct walk *walk; /* before the first layer; NULL: nothing is observed, layers are only compressed */
     struct journal *journal;
     const char *stamp;
     const struct layerwise_work *work;
