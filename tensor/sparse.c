@@ -51,7 +51,7 @@ static bool sizes_overflow(struct sparse_layout *layout, uint64_t *most)
     if (checked_multiply(&end, dense->tiles, layout->tile_mask_bytes)) return true;
     if (checked_align(&layout->offsets_offset, end, PART_ALIGNMENT) || layout->offsets_offset > INT64_MAX / 2)
         return true;
-    end = layout->offsets_offset; /* an offset takes 4 bytes where its tile's masks take 22 at least */
+    end = layout->offsets_offset; /* an offset takes 4 bytes where its tile's masks take 24 at least */
     if (layout->mask == MASK_BITMAP) end += (dense->tiles + 1) * sizeof(uint32_t);
     if (checked_align(&layout->scales_offset, end, PART_ALIGNMENT)) return true;
     if (checked_multiply(&end, dense->tiles, layout->tile_scale_bytes)) return true;

@@ -5,7 +5,7 @@
  * BF16. A weight that is not stored is 0. A code is stored as code XOR 2^(bits-1): two's complement, 0 is the value 0.
  *
  * The tensor is up to four parts, each starting at a multiple of 64 bytes:
- *   masks    [tiles][blocks][32 or 22]  bytes
+ *   masks    [tiles][blocks][32 or 24]  bytes
  *   offsets  [tiles + 1]                u32, only of a bitmap: where the codes of each tile begin, in units of 8 bytes; the last one: where
  *                                       they end
  *   scales   [tiles][groups][8]         IEEE half, only if quantized
@@ -16,15 +16,15 @@
  * of a tile's block, XOR 2^(bits-1) in every code; 16-bit values are counted by rows, i = row * 32 + column. Codes follow one another in
  * that order, from the lowest bit of each byte on; a block's begin at the next byte, a tile's at the next multiple of 8 bytes.
  *
- * MASK_2_4, 22 bytes a block: of the columns 4q .. 4q+3 of a row two are stored, in one of six ways:
+ * MASK_2_4, 24 bytes a block: of the columns 4q .. 4q+3 of a row two are stored, in one of six ways:
  *
  *     p   0     1     2     3     4     5
  *        0,1   0,2   0,3   1,2   1,3   2,3
  *
- * Half h of a row's block (columns 16h .. 16h+15) is the number p0 + 6 p1 + 36 p2 + 216 p3, below 1296: its low 8 bits are byte
- * 2 * row + h, the high 3 are bits 3 * (2 * row + h) .. of the 48-bit number in bytes 16 .. 21. The 16 codes of a row's block follow one
- * another by columns, from the lowest bit on, in bits / 2 words of 32 bits; word j of row r is bytes 32 * j + 4 * r .. of the
- * block's 16 * bits (of 16-bit values: value n of row r is bytes 2 * (16 * r + n) ..). A weight that is 0 and stored has the code 0.
+ * Quads q = 2n and 2n+1 (n < 4) of a row's block are the number p + 6 p', below 36: bits 6n .. 6n+5 of the 24-bit number in bytes 3 * row .. . The
+ * 16 codes of a row's block follow one another by columns, from the lowest bit on, in bits / 2 words of 32 bits; word j of row r is bytes
+ * 32 * j + 4 * r .. of the block's 16 * bits (of 16-bit values: value n of row r is bytes 2 * (16 * r + n) ..). A weight that is 0
+ * and stored has the code 0.
  *
  * Nothing past the end of the matrix is stored (2:4: is stored as 0, two of which are p = 0). */
 #ifndef NIBBLE_TENSOR_SPARSE_H
@@ -35,7 +35,7 @@
 
 #define SPARSE_SLACK 64
 #define SPARSE_BITMAP_BYTES 32
-#define SPARSE_2_4_BYTES 22
+#define SPARSE_2_4_BYTES 24
 
 /* Where everything lies. Offsets are from the start of the tensor's bytes. */
 struct sparse_layout {

@@ -124,7 +124,7 @@ static void test_sizes(void)
     struct sparse_layout layout;
     struct error err = {0};
     REQUIRE(sparse_layout(&layout, &tensor, 0, &err) == OK, &err);
-    CU_ASSERT_EQUAL(layout.bytes, weights * 22 / 256 + weights / 4 + weights / 64 * 2 + 64);
+    CU_ASSERT_EQUAL(layout.bytes, weights * 24 / 256 + weights / 4 + weights / 64 * 2 + 64);
     tensor.mask = MASK_BITMAP;
     REQUIRE(sparse_layout(&layout, &tensor, weights / 4, &err) == OK, &err);
     CU_ASSERT_EQUAL(

@@ -94,30 +94,12 @@ INLINE uint64_t deposit_8(BLOCK_ARGUMENTS)
     return deposit_block(out, mask, codes, 8);
 }
 
-/* ---- values of 16 bits ---- */
-
-/* The bits of half a row, of 2:4: those of 16 columns. */
-INLINE uint32_t half_bits(const uint16_t halves[2048], const uint8_t *mask, uint64_t high, uint32_t index)
-{
-    return halves[mask[index] | (high >> 3 * index & 7) << 8];
-}
-
-/* The bitmap of a block of 2:4. halves: of every number in base 6. */
-INLINE void bitmap_of_pairs(uint8_t *out, const uint16_t halves[2048], const uint8_t *mask)
-{
-    uint64_t high = 0;
-    memcpy(&high, mask + 16, 6);
-    for (uint32_t i = 0; i < 16; i++) {
-        const uint16_t bits = (uint16_t)half_bits(halves, mask, high, i);
-        memcpy(out + 2 * i, &bits, 2);
-    }
-}
-
 /* ---- the choice ---- */
 
 /* What a block is spread by, for each width; 2:4 of codes is the same for all. */
 struct spread_kernels {
     spread_block codes_2, codes_4, codes_8, values, value_pairs;
+    const uint8_t *places; /* [64] */
 };
 
 INLINE void spread_any(const struct sparse_layout *layout, uint8_t *out, const uint8_t *masks,
@@ -138,13 +120,13 @@ INLINE void spread_any(const struct sparse_layout *layout, uint8_t *out, const u
         spread_blocks(out, 64, row, blocks, masks, m, codes, code_bytes, 512, by.values);
         break;
     case 2 << 1 | 1:
-        spread_pairs(out, blocks, masks, codes, 2);
+        spread_pairs(out, blocks, masks, codes, 2, by.places);
         break;
     case 4 << 1 | 1:
-        spread_pairs(out, blocks, masks, codes, 4);
+        spread_pairs(out, blocks, masks, codes, 4, by.places);
         break;
     case 8 << 1 | 1:
-        spread_pairs(out, blocks, masks, codes, 8);
+        spread_pairs(out, blocks, masks, codes, 8, by.places);
         break;
     case 16 << 1 | 1:
         spread_blocks(out, 64, row, blocks, masks, SPARSE_2_4_BYTES, codes, code_bytes, 256, by.value_pairs);
