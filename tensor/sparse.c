@@ -194,6 +194,10 @@ enum status sparse_decode(const struct sparse_layout *layout, float *out, uint64
 void sparse_dot(const struct sparse_layout *layout, float *y, const struct sparse_tile *tile, const float *x,
     uint64_t tokens, void *scratch)
 {
+    if (!layout->quantized) {
+        kernels()->sparse_value_dots(layout, y, tile->masks, tile->codes, tile->code_bytes, x, tokens);
+        return;
+    }
     if (layout->mask == MASK_2_4) {
         kernels()->sparse_dots(layout, y, tile->masks, tile->codes, tile->scales, x, tokens);
         return;

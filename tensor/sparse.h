@@ -122,8 +122,8 @@ void sparse_decode_tile(const struct sparse_layout *layout, float *out, uint64_t
 enum status sparse_decode(const struct sparse_layout *layout, float *out, uint64_t out_stride,
     const void *base, uint64_t row_begin, uint64_t row_count, void *scratch, struct error *err);
 
-/* tiles_dot of a quantized tile: y [tokens][8], x as there. Bitmaps have the very bits of the tile that they spread to; with 2:4 a token has the
- * same bits alone and in any company. scratch [sparse_scratch], aligned to 64. */
+/* What tiles_dot does, for a tile of any kind: y [tokens][8], x as there. A token has the same bits alone and in any company; bitmaps of codes have
+ * the very bits of the tile that they spread to. scratch [sparse_scratch], aligned to 64. */
 void sparse_dot(const struct sparse_layout *layout, float *y, const struct sparse_tile *tile, const float *x,
     uint64_t tokens, void *scratch);
 

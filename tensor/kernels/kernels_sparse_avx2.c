@@ -41,12 +41,22 @@ INLINE uint64_t shuffle_pairs(BLOCK_ARGUMENTS)
     return 256;
 }
 
+#define SPREAD_KERNELS                                                                                       \
+    (struct spread_kernels)                                                                                  \
+    {                                                                                                        \
+        deposit_2, deposit_4, deposit_8, shuffle_block, shuffle_pairs, pairs_tables.places                   \
+    }
+
 static void avx2_sparse_spread(const struct sparse_layout *layout, void *to, const uint8_t *masks,
     const uint8_t *codes, uint64_t code_bytes)
 {
-    spread_any(layout, to, masks, codes, code_bytes,
-        (struct spread_kernels){
-            deposit_2, deposit_4, deposit_8, shuffle_block, shuffle_pairs, pairs_tables.places});
+    spread_any(layout, to, masks, codes, code_bytes, SPREAD_KERNELS);
+}
+
+static void avx2_sparse_value_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, uint64_t code_bytes, const float *x, uint64_t tokens)
+{
+    value_dots_any(layout, y, masks, codes, code_bytes, x, tokens, SPREAD_KERNELS);
 }
 
 void kernels_override_sparse_avx2(struct kernels *table)
@@ -54,6 +64,7 @@ void kernels_override_sparse_avx2(struct kernels *table)
     fill_tables();
     table->sparse_spread = avx2_sparse_spread;
     table->sparse_dots = avx2_sparse_dots;
+    table->sparse_value_dots = avx2_sparse_value_dots;
 }
 
 #else

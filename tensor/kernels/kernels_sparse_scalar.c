@@ -136,6 +136,32 @@ void kernels_sparse_dots(const struct sparse_layout *layout, float *y, const uin
         y[i] = (float)sums[i / TILE_ROWS][i % TILE_ROWS];
 }
 
+void kernels_sparse_value_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, uint64_t code_bytes, const float *x, uint64_t tokens)
+{
+    const struct dtype_info *info = dtype_info(layout->dtype);
+    double sums[TILE_TOKENS][TILE_ROWS] = {{0}};
+    struct sparse_layout one = *layout; /* a block */
+    uint16_t values[TILE_ROWS * TILE_COLS];
+    uint64_t at = 0;
+
+    one.dense.blocks = 1;
+    for (uint64_t block = 0; block < layout->dense.blocks; block++, masks += layout->mask_bytes) {
+        const uint64_t stored = 2 * sparse_count(layout, masks, 1), left = code_bytes - at;
+        kernels_sparse_spread(&one, values, masks, codes + at, left);
+        at += stored < left ? stored : left;
+        for (uint32_t i = 0; i < TILE_ROWS * TILE_COLS; i++) {
+            float weight;
+            info->decode(&weight, values + i, 1);
+            for (uint64_t t = 0; t < tokens; t++)
+                sums[t][i / TILE_COLS] +=
+                    (double)weight * x[(block * tokens + t) * TILE_COLS + i % TILE_COLS];
+        }
+    }
+    for (uint64_t i = 0; i < tokens * TILE_ROWS; i++)
+        y[i] = (float)sums[i / TILE_ROWS][i % TILE_ROWS];
+}
+
 void kernels_sparse_pairs(struct sparse_pairs *out)
 {
     memset(out, 0, sizeof *out);

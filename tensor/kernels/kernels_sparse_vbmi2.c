@@ -76,11 +76,22 @@ INLINE uint64_t expand_pairs(BLOCK_ARGUMENTS)
     return 256;
 }
 
+#define SPREAD_KERNELS                                                                                       \
+    (struct spread_kernels)                                                                                  \
+    {                                                                                                        \
+        deposit_2, expand_4, expand_8, expand_16, expand_pairs, pairs_tables.places                          \
+    }
+
 static void vbmi2_sparse_spread(const struct sparse_layout *layout, void *to, const uint8_t *masks,
     const uint8_t *codes, uint64_t code_bytes)
 {
-    spread_any(layout, to, masks, codes, code_bytes,
-        (struct spread_kernels){deposit_2, expand_4, expand_8, expand_16, expand_pairs, pairs_tables.places});
+    spread_any(layout, to, masks, codes, code_bytes, SPREAD_KERNELS);
+}
+
+static void vbmi2_sparse_value_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, uint64_t code_bytes, const float *x, uint64_t tokens)
+{
+    value_dots_any(layout, y, masks, codes, code_bytes, x, tokens, SPREAD_KERNELS);
 }
 
 void kernels_override_sparse_vbmi2(struct kernels *table)
@@ -88,6 +99,7 @@ void kernels_override_sparse_vbmi2(struct kernels *table)
     kernels_sparse_pairs(&pairs_tables);
     table->sparse_spread = vbmi2_sparse_spread;
     table->sparse_dots = vbmi2_sparse_dots;
+    table->sparse_value_dots = vbmi2_sparse_value_dots;
 }
 
 #else
