@@ -61,7 +61,7 @@ static enum status take_consumers(struct consumers *out, struct calibrated *work
         struct plan_tensor *planned = work->plan->layer[layer->walk.index][role];
         if (!is_consumer(planned, role, stage)) continue;
         float *weights = out->weights[out->count] = layer_floats(layer, role, err);
-        if (!weights) return ERR_MEMORY;
+        if (!weights) return err->code;
         out->planned[out->count] = planned;
         out->list[out->count++] = (struct awq_matrix){.weights = weights,
             .rows = planned->target.shape[0],
@@ -118,7 +118,7 @@ static enum status fold_into_gain(
     struct layer *layer, enum role role, const float *scales, float offset, struct error *err)
 {
     float *gain = layer_floats(layer, role, err);
-    if (!gain) return ERR_MEMORY;
+    if (!gain) return err->code;
     fold_gain(gain, layer->walk.current[role]->shape[0], scales, offset);
     layer_rewrite(layer, role, gain);
     return OK;
@@ -129,7 +129,7 @@ static enum status fold_into_rows(
 {
     const struct tensor *tensor = layer->walk.current[role];
     float *values = layer_floats(layer, role, err);
-    if (!values) return ERR_MEMORY;
+    if (!values) return err->code;
     fold_rows(values, tensor->shape[0], tensor->rank == 2 ? tensor->shape[1] : 1, row_scales);
     layer_rewrite(layer, role, values);
     return OK;
@@ -164,7 +164,7 @@ static enum status fold_consumers(const struct calibrated *work, struct layer *l
         if (!is_consumer(work->plan->layer[layer->walk.index][role], role, stage)) continue;
         const struct tensor *tensor = layer->walk.current[role];
         float *weights = layer_floats(layer, role, err);
-        if (!weights) return ERR_MEMORY;
+        if (!weights) return err->code;
         fold_columns(weights, tensor->shape[0], tensor->shape[1], scales);
         layer_rewrite(layer, role, weights);
     }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/memory.h"
 #include "tensor/kernels/kernels.h"
 
 #define PART_ALIGNMENT 64
@@ -107,6 +108,13 @@ enum status sparse_layout_of(struct sparse_layout *out, const struct tensor *ten
     return sparse_layout(out, tensor, tensor->bytes - out->bytes, err);
 }
 
+void sparse_describe_spread(struct tensor *tensor)
+{
+    if (tensor->storage != STORAGE_SPARSE) return;
+    tensor->storage = tensor->scheme.bits ? STORAGE_TILES : STORAGE_DENSE;
+    tensor->mask = MASK_NONE;
+}
+
 /* ---- one tile ---- */
 
 enum status sparse_check_offsets(const struct sparse_layout *layout, const uint32_t *offsets, uint64_t begin,
@@ -162,6 +170,15 @@ void sparse_spread(const struct sparse_layout *layout, void *out, const struct s
         memmove(values + row * cols, values + row * stride, cols * sizeof *values);
 }
 
+/* Past the end tiles have codes 0: of every 32 bytes of a plane, four are a row's. */
+void sparse_put_tile(
+    const struct sparse_layout *layout, uint8_t *out, const struct sparse_tile *tile, uint64_t row_count)
+{
+    sparse_spread(layout, out, tile);
+    for (uint64_t at = 0; row_count < TILE_ROWS && at < layout->dense.tile_code_bytes; at += 32)
+        memset(out + at + 4 * row_count, 0, 4 * (TILE_ROWS - row_count));
+}
+
 void sparse_decode_tile(const struct sparse_layout *layout, float *out, uint64_t out_stride,
     const struct sparse_tile *tile, uint64_t row_count, void *scratch)
 {
@@ -189,6 +206,21 @@ enum status sparse_decode(const struct sparse_layout *layout, float *out, uint64
         sparse_decode_tile(layout, out + row * out_stride, out_stride, &tile, rows, scratch);
     }
     return OK;
+}
+
+enum status sparse_rows(
+    const struct tensor *tensor, float *out, uint64_t row_begin, uint64_t row_count, struct error *err)
+{
+    struct sparse_layout layout;
+    enum status status = sparse_layout_of(&layout, tensor, err);
+    void *scratch = status ? NULL : memory_new(sparse_scratch(&layout), 1, err);
+
+    if (!status && !scratch) return ERR_MEMORY;
+    if (!status)
+        status =
+            sparse_decode(&layout, out, layout.dense.cols, tensor->data, row_begin, row_count, scratch, err);
+    memory_free(scratch);
+    return status ? fail_within(err, status, "tensor %s", tensor->name) : OK;
 }
 
 void sparse_dot(const struct sparse_layout *layout, float *y, const struct sparse_tile *tile, const float *x,

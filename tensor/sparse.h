@@ -64,6 +64,9 @@ enum status sparse_layout(
 /* The same of a tensor whose bytes are known, for a bitmap from a file: tensor->bytes says how many there are. */
 enum status sparse_layout_of(struct sparse_layout *out, const struct tensor *tensor, struct error *err);
 
+/* Make the description of a sparse tensor that of what it spreads to: TILES of its scheme, or DENSE values of its type. Others are left. */
+void sparse_describe_spread(struct tensor *tensor);
+
 /* ---- making ---- */
 
 /* Bytes that the codes of one tile take: the sum over all tiles is sparse_layout's code_bytes.
@@ -112,6 +115,10 @@ enum status sparse_at(struct sparse_tile *out, const struct sparse_layout *layou
  *        unquantized: [8][cols] values of 16 bits; sparse_scratch bytes are used */
 void sparse_spread(const struct sparse_layout *layout, void *out, const struct sparse_tile *tile);
 
+/* The codes of a tile of quantized weights as tiles hold them, `row_count` rows of which exist: out [dense.tile_code_bytes]. */
+void sparse_put_tile(
+    const struct sparse_layout *layout, uint8_t *out, const struct sparse_tile *tile, uint64_t row_count);
+
 /* One tile to floats.
  *   out      [row_count][out_stride >= cols]  out
  *   scratch  [sparse_scratch]                 used, aligned to 64 */
@@ -127,10 +134,29 @@ enum status sparse_decode(const struct sparse_layout *layout, float *out, uint64
 void sparse_dot(const struct sparse_layout *layout, float *y, const struct sparse_tile *tile, const float *x,
     uint64_t tokens, void *scratch);
 
+/* Rows [row_begin, row_begin + row_count) of a tensor in memory to floats, with scratch of its own: out [row_count][cols]; row_begin is a multiple
+ * of 8. ERR_FORMAT, ERR_MEMORY. Errors name the tensor. */
+enum status sparse_rows(
+    const struct tensor *tensor, float *out, uint64_t row_begin, uint64_t row_count, struct error *err);
+
 /* Bytes that sparse_spread writes: what scratch must hold. */
 uint64_t sparse_scratch(const struct sparse_layout *layout);
 
 /* How many weights the masks [blocks][mask_bytes] say are stored. */
 uint64_t sparse_count(const struct sparse_layout *layout, const uint8_t *masks, uint64_t blocks);
+
+/* ---- verifying ---- */
+
+/* What is wrong with a tile. */
+struct sparse_fault {
+    uint64_t block;
+    const char *text; /* static */
+};
+
+/* Check a tile against formats/SPEC.md: nothing past the end is stored, patterns exist, values are finite, bits between codes are zero, and
+ * its codes end where its bytes do. false: *out says what is wrong first.
+ *   layout  of the tile alone: its rows and cols are those that exist */
+bool sparse_check(
+    struct sparse_fault *out, const struct sparse_layout *layout, const struct sparse_tile *tile);
 
 #endif

@@ -15,6 +15,7 @@
 #include "model/gguf/gguf_rope.h"
 #include "model/rope.h"
 #include "model/tokenizer/gguf_tokenizer_export.h"
+#include "tensor/sparse.h"
 #include "tensor/tile_blocks.h"
 
 enum { KEY_BYTES = 128 };
@@ -72,6 +73,7 @@ static enum status place_tensor(
 
 enum status gguf_export_target(struct tensor *target, struct error *err)
 {
+    sparse_describe_spread(target);
     if (target->storage == STORAGE_TILES) {
         const enum block_type block = tile_blocks_type(target->scheme, target->shape[1]);
         if (!block)
