@@ -413,6 +413,11 @@ static void test_experts(void)
     config = PARSE(QWEN2_MOE("56"), {"norm_topk_prob", "true"}, {"qkv_bias", "false"},
         {"mlp_only_layers", "[]"}, {"decoder_sparse_step", "1"});
     CU_ASSERT_TRUE(config.normed_routing && !config.attention_bias);
+    config = PARSE({"architectures", "[\"Qwen3MoeForCausalLM\"]"},
+        {"model_type", "\"qwen3_moe\""}, /* transformers 5 */
+        {"num_local_experts", "12"}, {"num_experts_per_tok", "4"}, {"moe_intermediate_size", "24"},
+        {"use_sliding_window", "false"}, {"sliding_window", "0"});
+    CU_ASSERT_TRUE(config.experts == 12 && config.expert_ffn == 24 && config.window == 0);
     config = PARSE({"rope_theta", "10000"});
     CU_ASSERT_TRUE(config.experts == 0 && config.ffn > 0);
 }
