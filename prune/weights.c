@@ -18,7 +18,7 @@
 
 /* ---- what the options mean for this model ---- */
 
-#define ROUNDS 4 /* of polishing, if nobody says: docs/methods/pruning.md */
+#define ROUNDS 2 /* of polishing, if nobody says: docs/methods/pruning.md */
 #define DAMPING 0.01
 
 static enum status check_options(const struct prune_job *job, struct error *err)
