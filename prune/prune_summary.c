@@ -71,16 +71,16 @@ static void print_matrix(struct table *table, const struct prune_tensor *matrix,
     table_cell(table, "%.2f %%",
         100 * (dry_run ? matrix->share : share_of((double)matrix->zeros, (double)matrix->weights)));
     table_cell(table, "%s", storage_text(storage, target));
-    if (dry_run) return;
     table_cell(table, "%" PRIu64, target->bytes);
-    table_cell(table, "%.4f", weights_outcome_relative(matrix));
+    if (!dry_run) table_cell(table, "%.4f", weights_outcome_relative(matrix));
 }
 
 static void print_matrices(const struct prune_result *result, bool dry_run)
 {
-    const char *headings[] = {"matrix", "shape", ">zeros", "stored", ">bytes", ">relative error"};
+    const char *headings[] = {
+        "matrix", "shape", ">zeros", "stored", dry_run ? ">bytes at most" : ">bytes", ">relative error"};
     struct table table = {0};
-    table_head(&table, dry_run ? 4 : 6, headings);
+    table_head(&table, dry_run ? 5 : 6, headings);
     for (uint64_t i = 0; i < result->count; i++)
         print_matrix(&table, &result->tensors[i], dry_run);
     table_print(&table);
@@ -169,7 +169,7 @@ static void write_matrix(struct json_writer *json, const struct prune_tensor *ma
     json_put_u64(json, "rows", matrix->target.shape[0]);
     json_put_u64(json, "cols", matrix->target.shape[1]);
     json_put_text(json, "stored", storage_text(storage, &matrix->target));
-    if (!dry_run) json_put_u64(json, "bytes", matrix->target.bytes);
+    json_put_u64(json, dry_run ? "bytes_at_most" : "bytes", matrix->target.bytes);
     if (!dry_run) json_put_number(json, "relative_error", weights_outcome_relative(matrix));
     weights_outcome_put(json, matrix);
     json_close_object(json);

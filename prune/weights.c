@@ -420,9 +420,7 @@ enum status weights_run(struct prune_job *job, struct error *err)
     if (status == OK) status = try_destination(&work, err);
     if (status == OK && job->settings->method->calibrated) status = settle_memory(&work, err);
     if (status == OK && job->options->dry_run) {
-        status = weights_size_bound(&job->result->bytes_out, &work, job->settings->sparsity, err);
-        for (uint64_t i = 0; i < job->result->count; i++)
-            job->result->tensors[i].share = job->settings->sparsity;
+        status = weights_size_foretell(&job->result->bytes_out, &work, err);
     } else if (status == OK) {
         status = compress(&work, err);
         if (status == OK) status = write_output(&work, err);

@@ -41,16 +41,17 @@ static enum status sparse_bytes(
     return status;
 }
 
-static enum status matrix_bytes(uint64_t *out, const struct weights *work, const struct prune_tensor *matrix,
+/* As it is stored, in the form that is smaller. */
+static enum status foretell(struct tensor *out, const struct weights *work, const struct prune_tensor *matrix,
     double sparsity, struct error *err)
 {
     struct tensor sparse;
-    uint64_t bytes = 0;
-    *out = transfer_target_bytes(&matrix->target);
+    *out = matrix->target;
+    out->bytes = transfer_target_bytes(&matrix->target);
     if (!work->sparse || !weights_plan_sparse(&sparse, matrix, work)) return OK;
     uint64_t stored = stored_most(matrix, &work->job->settings->pattern, sparsity);
-    enum status status = sparse_bytes(&bytes, &sparse, stored, err);
-    if (status == OK && bytes < *out) *out = bytes;
+    enum status status = sparse_bytes(&sparse.bytes, &sparse, stored, err);
+    if (status == OK && sparse.bytes < out->bytes) *out = sparse;
     return status == OK ? OK : fail_within(err, status, "tensor %s", matrix->name);
 }
 
@@ -84,21 +85,30 @@ static enum status matrices_bytes(
     enum status status = OK;
     *out = 0;
     for (uint64_t i = 0; status == OK && i < result->count; i++) {
-        uint64_t bytes = 0;
-        status = matrix_bytes(&bytes, work, &result->tensors[i], sparsity, err);
-        *out += bytes;
+        struct tensor stored;
+        status = foretell(&stored, work, &result->tensors[i], sparsity, err);
+        *out += stored.bytes;
     }
     return status;
 }
 
-enum status weights_size_bound(uint64_t *out, const struct weights *work, double sparsity, struct error *err)
+enum status weights_size_foretell(uint64_t *out, const struct weights *work, struct error *err)
 {
-    uint64_t rest = 0;
+    struct prune_result *result = work->job->result;
+    double sparsity = work->job->settings->sparsity;
+    uint64_t bytes = 0;
+    enum status status = OK;
     *out = 0;
-    if (!work->nbl) return OK;
-    enum status status = matrices_bytes(out, work, sparsity, err);
-    if (status == OK) status = rest_bytes(&rest, work, err);
-    *out += rest;
+    for (uint64_t i = 0; status == OK && i < result->count; i++) {
+        struct prune_tensor *matrix = &result->tensors[i];
+        struct tensor stored;
+        status = foretell(&stored, work, matrix, sparsity, err);
+        matrix->target = stored;
+        matrix->share = sparsity;
+        bytes += stored.bytes;
+    }
+    if (status == OK && work->nbl) status = rest_bytes(out, work, err);
+    if (work->nbl) *out += bytes;
     return status;
 }
 

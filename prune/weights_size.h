@@ -4,10 +4,10 @@
 
 #include "prune/weights.h"
 
-/* A bound of the bytes of the .nbl file in which `sparsity` of the weights of every matrix go (a pattern: as it says): what cannot be known
- * before is where they lie within blocks and tiles of the sparse storage, whose parts begin at whole bytes. 0 in *out: the
+/* Say of every matrix how it will be stored and how many bytes that takes at most, and of the .nbl file in *out; what cannot be known
+ * before is where the weights lie within blocks and tiles of the sparse storage, whose parts begin at whole bytes. 0 in *out: the
  * output is of another format. Errors of reading; ERR_MEMORY. */
-enum status weights_size_bound(uint64_t *out, const struct weights *work, double sparsity, struct error *err);
+enum status weights_size_foretell(uint64_t *out, const struct weights *work, struct error *err);
 
 /* Settle settings->sparsity so that the file takes at most --target-size, the least in steps of a thousandth that does, and print the
  * front to standard error. ERR_USAGE: none does, or the size does not depend on it. */
