@@ -376,6 +376,43 @@ static void test_keep(void)
 
 /* ---- what is refused ---- */
 
+/* ---- sizes ---- */
+
+static uint64_t bytes_foretold(struct prune_options options)
+{
+    struct prune_result result;
+    struct error err = {0};
+    options.dry_run = true;
+    REQUIRE(prune_run(&result, &options, &err) == OK, &err);
+    uint64_t bytes = result.bytes_out;
+    prune_release(&result);
+    return bytes;
+}
+
+/* Never less than the file, and not much more. */
+static void test_sizes(void)
+{
+    static const char *const sparsities[] = {"5%", "33%", "50%", "90%"};
+    static const char *const bits[] = {NULL, "2", "4", "8"};
+    fresh(small, "wanda");
+    for (int i = 0; i < 16; i++) {
+        struct prune_options options = options_for(i % 3 ? "magnitude" : "sparsegpt");
+        options.sparsity = sparsities[i / 4];
+        options.bits = bits[i % 4];
+        options.group = 32;
+        uint64_t most = bytes_foretold(options);
+        must_prune(&options);
+        uint64_t bytes = file_size(options.output);
+        CU_ASSERT_TRUE(bytes <= most && most - bytes < 7000); /* padding, and rounding of counts and blocks */
+    }
+    for (uint64_t target = 300000; target <= 340000; target += 10000) {
+        struct prune_options options = options_for("sparsegpt");
+        options.target_size = target;
+        must_prune(&options);
+        CU_ASSERT_TRUE(file_size(options.output) <= target && file_size(options.output) > target - 12000);
+    }
+}
+
 static void test_not_finite(void)
 {
     struct error err = {0};
@@ -416,6 +453,7 @@ int main(void)
         {"other options", test_other_options},
         {"owl", test_owl},
         {"keep", test_keep},
+        {"sizes", test_sizes},
         {"not finite", test_not_finite},
         {"memory limit", test_memory_limit},
     };
