@@ -160,5 +160,5 @@ enum status weights_plan_target(struct tensor *out, const struct weights *work, 
     const struct destination destination = weights_plan_destination(work);
     *out = pruned ? pruned->target : *source;
     out->data = NULL;
-    return destination_target(&destination, out, err);
+    return destination_target(&destination, &work->job->input->config, out, err);
 }

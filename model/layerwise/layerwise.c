@@ -60,13 +60,13 @@ enum status layerwise_expect(
         container_path(from), target->name);
 }
 
-enum status layerwise_take(struct layer *layer, enum role role, const struct tensor *tensor,
+enum status layerwise_take(struct layer *layer, uint32_t place, const struct tensor *tensor,
     struct container *from, struct error *err)
 {
     void *data = memory_new(tensor->bytes, 1, err);
     if (!data) return ERR_MEMORY;
     enum status status = container_read(from, tensor, 0, data, tensor->bytes, err);
-    layer_replace(layer, role, tensor, data);
+    layer_replace(layer, place, tensor, data);
     return status;
 }
 

@@ -39,12 +39,13 @@ struct block_grid {
     float scale_least, scale_most, min_most; /* of the whole numbers that steps and offsets are made of */
     uint32_t tries, refits;
     const float *try_inverse; /* [tries] 1 / step, times the extreme weight, or with an offset the range */
-    const float *try_begin;   /* [tries] with an offset: where it lies, in parts of the range above the least */
+    const float *try_begin; /* [tries] with an offset: where it lies, in parts of the range above the least */
 };
 /* What sub-blocks are chosen for: d and dmin of each, and the line it would have without them. */
 struct block_halves {
     float d[BLOCK_LANES], m[BLOCK_LANES], steps[BLOCK_LANES], offsets[BLOCK_LANES];
-    uint32_t reach, reach_min; /* how far a choice goes on each side of the nearest scale, and of the min that fits it */
+    uint32_t reach,
+        reach_min; /* how far a choice goes on each side of the nearest scale, and of the min that fits it */
 };
 struct block_integers {
     float scale[BLOCK_LANES], min[BLOCK_LANES]; /* step = d scale, offset = -(dmin min) */
@@ -81,10 +82,12 @@ struct block_sums {
     /* the first candidate with the least squared error; importance: NULL for 1, else not negative; same bits */       \
     KERNEL(grid_search, (uint64_t *best, const struct grid_candidates *candidates, const float *weights,               \
                             const float *importance, uint64_t count))                                                  \
-    /* weights [BLOCK_LANES][n], and their importance times per[lane], at least BLOCK_LEAST (NULL: 1); *within: whether   \
-     * no magnitude is above BLOCK_MOST, or NaN; same bits */                                                          \
+    /* weights [BLOCK_LANES][n], and their importance times per[lane], at least BLOCK_LEAST (NULL: what is there stays); \
+     * *within: whether no magnitude is above BLOCK_MOST, or NaN; same bits */                                         \
     KERNEL(block_gather, (struct block_lanes *out, bool *within, const float *weights, const float *importance,        \
                              const float *per, uint32_t n))                                                            \
+    /* importance where nothing is known of the inputs, from the weights; same bits */                                 \
+    KERNEL(block_weigh, (struct block_lanes *lanes, uint32_t n))                                                       \
     /* steps, offsets [BLOCK_LANES]: of each lane the line with the least error; same bits */                          \
     KERNEL(block_search, (float *steps, float *offsets, const struct block_grid *grid, const struct block_lanes *in))  \
     /* of each lane the first of the steps [count][BLOCK_LANES] with the least error, lines through zero; same bits */   \
