@@ -6,7 +6,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "formats/nbl_layout.h"
+#include "formats/nbl_bound.h"
 #include "formats/provenance.h"
 #include "model/destination.h"
 #include "quantize/budget.h"
@@ -217,82 +217,23 @@ static enum status read_imatrix(
 
 /* ---- how large it will be ---- */
 
-/* Header, table and the padding up to and between tensors. */
-static uint64_t predict_frame(const struct quantize_result *result)
-{
-    const struct plan *plan = &result->plan;
-    uint64_t bytes = NBL_HEADER_BYTES, padding = 0, past;
-    for (uint64_t i = 0; i < plan->count; i++) {
-        const struct plan_tensor *planned = &plan->tensors[i];
-        bytes += NBL_RECORD_BYTES + strlen(planned->target.name);
-        padding += NBL_TENSOR_ALIGNMENT;
-    }
-    past = bytes % NBL_DATA_ALIGNMENT;
-    return bytes + padding + (past ? NBL_DATA_ALIGNMENT - past : 0);
-}
-
-static enum status add_document(
-    uint64_t *sum, const struct quantize_result *result, const char *name, uint64_t times, struct error *err)
-{
-    char *text = NULL;
-    uint64_t bytes = 0;
-    enum status status = container_document(result->input.container, name, &text, &bytes, err);
-    if (text) *sum += times * bytes + strlen(name) + NBL_ITEM_BYTES;
-    memory_free(text);
-    return status;
-}
-
-/* The sources as provenance will name them; checksums always take the same space. */
-static enum status add_sources(uint64_t *sum, const struct quantize_result *result, struct error *err)
-{
-    struct container *container = result->input.container;
-    struct json_writer json = {.indent = 4};
-    char *text = NULL;
-    uint64_t bytes = 0;
-    enum status status = container_write_sources(container, NULL, &json, err);
-    if (status == OK) status = json_writer_take(&json, &text, &bytes, err);
-    *sum += 2 * bytes;
-    json_writer_free(&json);
-    memory_free(text);
-    return status;
-}
-
-#define FIELDS_BYTES 512 /* of provenance: tool, version, and options that only calibration decides */
-
-/* The options as provenance will hold them. */
-static enum status add_options(uint64_t *sum, const struct quantize_result *result,
-    const struct quantize_options *options, struct error *err)
-{
-    const struct calibration none = {0};
-    struct json_writer json = {.indent = 4};
-    struct pairs pairs = {0};
-    char *text = NULL;
-    uint64_t bytes = 0;
-    enum status status =
-        pairs_create(&pairs, options, &result->settings, &none, result->input.config.tied, err);
-    json_open_object(&json);
-    for (uint64_t i = 0; i < pairs.count && status == OK; i++)
-        json_put_text(&json, pairs.list[i][0], pairs.list[i][1]);
-    json_close_object(&json);
-    if (status == OK) status = json_writer_take(&json, &text, &bytes, err);
-    *sum += bytes + FIELDS_BYTES;
-    json_writer_free(&json);
-    memory_free(text);
-    pairs_free(&pairs);
-    return status;
-}
-
-/* What the file will take beside its tensors: a bound, tight but for the list of sources and a history, which are taken for
- * twice as long as they are because they will be indented. */
+/* What the file will take beside its tensors: a bound. */
 static enum status predict_rest(uint64_t *out, const struct quantize_result *result,
     const struct quantize_options *options, struct error *err)
 {
-    *out = predict_frame(result);
-    enum status status = add_options(out, result, options, err);
-    if (status == OK) status = add_sources(out, result, err);
-    for (size_t i = 0; provenance_carried[i] && status == OK; i++)
-        status = add_document(out, result, provenance_carried[i], 1, err);
-    return status == OK ? add_document(out, result, PROVENANCE_DOCUMENT, 2, err) : status;
+    const struct calibration none = {0};
+    const struct plan *plan = &result->plan;
+    struct pairs pairs = {0};
+    uint64_t names = 0;
+    for (uint64_t i = 0; i < plan->count; i++)
+        names += strlen(plan->tensors[i].target.name);
+    enum status status =
+        pairs_create(&pairs, options, &result->settings, &none, result->input.config.tied, err);
+    if (status == OK)
+        status = nbl_bound(out, result->input.container, plan->count, names,
+            (const char *const(*)[2])pairs.list, pairs.count, err);
+    pairs_free(&pairs);
+    return status;
 }
 
 /* ---- what must not be written over ---- */
