@@ -129,20 +129,29 @@ static enum status fit_destination(
     return status;
 }
 
-/* Ask the format of the output before days of work whether it takes these tensors and this model: a writer is made, told of every
- * tensor, and dropped again. */
-static enum status try_destination(
-    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+/* A writer that is told of every tensor, and of which nothing will appear. Owner of *out, also after an error: the caller,
+ * writer_abandon. */
+static enum status rehearse(struct writer **out, const struct quantize_result *result,
+    const struct quantize_options *options, struct error *err)
 {
     const struct report silent = {.quiet = true};
     struct destination destination = destination_of(options, &result->settings);
-    struct writer *writer = NULL;
     uint64_t index;
-    if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
+    *out = NULL;
     destination.force = true;
-    enum status status = destination_create(&writer, &destination, &result->input, &silent, err);
+    enum status status = destination_create(out, &destination, &result->input, &silent, err);
     for (uint64_t i = 0; status == OK && i < result->plan.count; i++)
-        status = writer_add(writer, &result->plan.tensors[i].target, &index, err);
+        status = writer_add(*out, &result->plan.tensors[i].target, &index, err);
+    return status;
+}
+
+/* Ask the format of the output before days of work whether it takes these tensors and this model. */
+static enum status try_destination(
+    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+{
+    struct writer *writer;
+    if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
+    enum status status = rehearse(&writer, result, options, err);
     writer_abandon(writer);
     return status;
 }
@@ -265,6 +274,20 @@ static enum status predict_rest(uint64_t *out, const struct quantize_result *res
     return status == OK ? add_document(out, result, PROVENANCE_DOCUMENT, 2, err) : status;
 }
 
+/* What a dry run says: what the format lays out, or else the bound. */
+static enum status predict_output(struct quantize_result *result, struct quantize_job *job, struct error *err)
+{
+    bool known = false;
+    enum status status = rehearse(&job->writer, result, job->options, err);
+    if (status == OK) status = quantize_reserve(job, err);
+    if (status == OK) status = writer_bytes(job->writer, &result->bytes_out, &known, err);
+    result->bounded = !known;
+    if (!known) result->bytes_out = result->plan.bytes + job->fixed_bytes;
+    writer_abandon(job->writer);
+    job->writer = NULL;
+    return status;
+}
+
 /* ---- what must not be written over ---- */
 
 /* Two paths of one file, also of one that is not there yet. */
@@ -347,7 +370,7 @@ static enum status run_job(struct quantize_result *result, struct quantize_job *
     result->threads = pool_workers(job->pool);
     if (options->dry_run) {
         if (job->settings->calibrated) status = calibrated_dry_run(job, err);
-        result->bytes_out = result->plan.bytes + job->fixed_bytes;
+        if (status == OK) status = predict_output(result, job, err);
     } else {
         status = finish_journal(job, write_output(job, err), err);
         if (status == OK) result->bytes_out = destination_parts_bytes(&job->parts, options->output);
