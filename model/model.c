@@ -17,7 +17,7 @@ static enum status open_checkpoint(struct model *model, const char *path, struct
     model->tensors = checkpoint.tensors;
     model->tokenizer_made_of = checkpoint.tokenizer_made_of;
     memory_free(checkpoint.dropped);
-    return status ? status : container_map(model->container, err);
+    return status ? status : container_map_by(model->container, model->pool, err);
 }
 
 static enum status open_backend(struct model *model, struct error *err)

@@ -135,24 +135,33 @@ static enum status fit_destination(
     return status;
 }
 
-/* Ask the format of the output before days of work whether it takes these tensors and this model: a writer is made, told of every
- * tensor, and dropped again. */
-static enum status try_destination(
-    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+/* A writer that is told of every tensor, and of which nothing will appear. Owner of *out, also after an error: the caller,
+ * writer_abandon. */
+static enum status rehearse(struct writer **out, const struct quantize_result *result,
+    const struct quantize_options *options, struct error *err)
 {
     const struct report silent = {.quiet = true};
     struct destination destination = destination_of(options, &result->settings);
-    struct writer *writer = NULL;
     uint64_t index;
-    if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
+    *out = NULL;
     destination.force = true;
-    enum status status = destination_create(&writer, &destination, &result->input, &silent, err);
+    enum status status = destination_create(out, &destination, &result->input, &silent, err);
     for (uint64_t i = 0; status == OK && i < result->plan.count; i++) {
         const struct plan_tensor *planned = &result->plan.tensors[i];
-        status = writer_add(writer, &planned->target, &index, err);
+        status = writer_add(*out, &planned->target, &index, err);
         if (status == OK && !planned->recipe.keep && result->settings.calibrated)
             status = destination_certain(&destination, &planned->target, err);
     }
+    return status;
+}
+
+/* Ask the format of the output before days of work whether it takes these tensors and this model. */
+static enum status try_destination(
+    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+{
+    struct writer *writer;
+    if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
+    enum status status = rehearse(&writer, result, options, err);
     writer_abandon(writer);
     return status;
 }
@@ -233,6 +242,20 @@ static enum status predict_rest(uint64_t *out, const struct quantize_result *res
         status = nbl_bound(out, result->input.container, plan->count, names,
             (const char *const(*)[2])pairs.list, pairs.count, err);
     pairs_free(&pairs);
+    return status;
+}
+
+/* What a dry run says: what the format lays out, or else the bound. */
+static enum status predict_output(struct quantize_result *result, struct quantize_job *job, struct error *err)
+{
+    bool known = false;
+    enum status status = rehearse(&job->writer, result, job->options, err);
+    if (status == OK) status = quantize_reserve(job, err);
+    if (status == OK) status = writer_bytes(job->writer, &result->bytes_out, &known, err);
+    result->bounded = !known;
+    if (!known) result->bytes_out = result->plan.bytes + job->fixed_bytes;
+    writer_abandon(job->writer);
+    job->writer = NULL;
     return status;
 }
 
@@ -331,7 +354,7 @@ static enum status run_job(struct quantize_result *result, struct quantize_job *
     result->threads = pool_workers(job->pool);
     if (options->dry_run) {
         if (job->settings->calibrated) status = calibrated_dry_run(job, err);
-        result->bytes_out = result->plan.bytes + job->fixed_bytes;
+        if (status == OK) status = predict_output(result, job, err);
     } else {
         status = finish_journal(job, write_output(job, err), err);
         if (status == OK) result->bytes_out = destination_parts_bytes(&job->parts, options->output);

@@ -242,7 +242,7 @@ static void print_people(const struct quantize_result *result, const struct quan
             plan->requantized);
     printf("weights          %" PRIu64 ": %" PRIu64 " quantized\n", plan->weights, plan->weights_quantized);
     printf("size             %s -> %s%s\n", report_bytes(in, result->bytes_in),
-        options->dry_run ? "about " : "", report_bytes(out, result->bytes_out));
+        result->bounded ? "about " : "", report_bytes(out, result->bytes_out));
     printf("bits per weight  %.3f; of quantized weights %.3f\n", bits_per(plan->bytes, plan->weights),
         bits_per(plan->bytes_quantized, plan->weights_quantized));
     if (has_errors(options)) printf("relative error   %.5f (root mean square)\n", total_error(plan));
