@@ -147,6 +147,7 @@ static const struct architecture architectures[] = {
         .qk_norm = QK_NORM_PROJECTION},
     {.name = "StableLmForCausalLM",
         .model_type = "stablelm",
+        .fixed_head_size = true,
         .centered_norm = true,
         .qkv_bias_option = true,
         .partial_rotary = true,
@@ -175,6 +176,7 @@ static const struct architecture architectures[] = {
         .attention_bias_option = true},
     {.name = "GPTNeoXForCausalLM",
         .model_type = "gpt_neox",
+        .fixed_head_size = true,
         .prefix = "gpt_neox.layers.",
         .names = neox_names,
         .fused = neox_fused,
@@ -191,6 +193,7 @@ static const struct architecture architectures[] = {
         .default_activation = ACTIVATION_GELU},
     {.name = "GPT2LMHeadModel",
         .model_type = "gpt2",
+        .fixed_head_size = true,
         .prefix = "transformer.h.",
         .names = gpt2_names,
         .fused = gpt2_fused,
@@ -316,10 +319,12 @@ static bool set_shape_if(bool present, uint32_t *rank, uint64_t shape[2], uint64
     return present && set_shape(rank, shape, rows, 0);
 }
 
-bool layers_role_shape(const struct model_config *config, enum role role, uint32_t *rank, uint64_t shape[2])
+bool layers_role_shape(
+    const struct model_config *config, enum role role, uint32_t layer, uint32_t *rank, uint64_t shape[2])
 {
-    uint64_t hidden = config->hidden, ffn = config->ffn, head = config->head_size;
-    uint64_t q = config->heads * head, kv = config->kv_heads * head;
+    const struct config_widths widths = config_widths(config, role < ROLE_PER_LAYER ? 0 : layer);
+    uint64_t hidden = config->hidden, ffn = widths.ffn, head = config->head_size;
+    uint64_t q = widths.heads * head, kv = widths.kv_heads * head;
     const struct architecture *known = config->architecture;
 
     switch (role) {
@@ -378,7 +383,7 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
     case ROLE_UP_BIAS:
         return set_shape_if(config->mlp_bias, rank, shape, ffn);
     case ROLE_DOWN_BIAS:
-        return set_shape_if(config->mlp_bias, rank, shape, hidden);
+        return set_shape_if(config->mlp_bias || config->down_bias, rank, shape, hidden);
     case ROLE_COUNT:
         break;
     }
@@ -392,9 +397,13 @@ static const char *prefix_of(const struct architecture *architecture)
     return architecture->prefix ? architecture->prefix : LAYERS_PREFIX;
 }
 
-/* What follows "model.layers.N." in a name, with N a plain decimal number below config.layers; NULL if it has
- * no such start. */
-static const char *after_layer(const struct model_config *config, const char *name, uint32_t *layer)
+uint64_t layers_prefix_bytes(const struct architecture *architecture)
+{
+    return strlen(prefix_of(architecture));
+}
+
+/* N is a plain decimal number. */
+const char *layers_suffix(const struct model_config *config, const char *name, uint32_t *layer)
 {
     const char *start = prefix_of(config->architecture);
     const size_t prefix = strlen(start);
@@ -445,10 +454,10 @@ bool layers_role_of(const struct model_config *config, const char *name, enum ro
     uint64_t shape[2];
 
     *layer = 0;
-    suffix = after_layer(config, name, layer);
+    suffix = layers_suffix(config, name, layer);
     for (int i = suffix ? ROLE_PER_LAYER : 0; i < (suffix ? ROLE_COUNT : ROLE_PER_LAYER); i++) {
         *role = (enum role)i;
-        if (is_named(config, *role, suffix ? suffix : name) && layers_role_shape(config, *role, &rank, shape))
+        if (is_named(config, *role, suffix ? suffix : name) && layers_role_shape(config, *role, *layer, &rank, shape))
             return true;
     }
     return false;
@@ -499,7 +508,7 @@ static enum status split(struct container *container, uint64_t index, const stru
     enum status status = fused->transposed ? container_transpose(container, index, err) : OK;
     for (unsigned i = 0; i < fused->count && !status; i++) {
         uint64_t shape[2];
-        if (!layers_role_shape(config, fused->parts[i], &rank, shape))
+        if (!layers_role_shape(config, fused->parts[i], layer, &rank, shape))
             return OK; /* layers_bind will refuse it */
         parts[i].name = layers_name(names[i], sizeof names[i], config->architecture, fused->parts[i], layer);
         parts[i].rows = shape[0];
@@ -536,7 +545,7 @@ enum status layers_split(struct container *container, const struct model_config 
     if (known->bare_names) status = complete_names(container, config, err);
     for (uint64_t i = 0; known->fused_count && i < container_count(container) && !status; i++) {
         uint32_t layer;
-        const char *suffix = after_layer(config, container_tensor(container, i)->name, &layer);
+        const char *suffix = layers_suffix(config, container_tensor(container, i)->name, &layer);
         for (unsigned k = 0; suffix && k < known->fused_count; k++) {
             if (strcmp(suffix, known->fused[k].tensor) != 0) continue;
             status = split(container, i, config, &known->fused[k], layer, err);
@@ -605,7 +614,7 @@ static enum status bind_role(const struct tensor **out, struct container *contai
     uint32_t rank;
     uint64_t shape[2];
 
-    if (layers_role_is_expert(role) || !layers_role_shape(config, role, &rank, shape)) return OK;
+    if (layers_role_is_expert(role) || !layers_role_shape(config, role, layer, &rank, shape)) return OK;
     *out = find_tensor(container, config, role, layer);
     if (*out) return check_tensor(*out, rank, shape, err);
     return fail(err, ERR_FORMAT, "tensor %s is missing%s",
@@ -629,7 +638,7 @@ static enum status bind_experts(struct model_tensors *out, struct container *con
             container, layers_expert_name(name, sizeof name, config->architecture, role, layer, expert));
         enum status status;
         if (!found) return fail(err, ERR_FORMAT, "tensor %s is missing", name);
-        layers_role_shape(config, role, &rank, shape);
+        layers_role_shape(config, role, layer, &rank, shape);
         status = check_tensor(found, rank, shape, err);
         if (status) return status;
         experts[expert][which] = found;
@@ -693,7 +702,7 @@ static const char *drop_reason(
     struct container *container, const struct model_config *config, const struct tensor *tensor)
 {
     uint32_t layer;
-    const char *suffix = after_layer(config, tensor->name, &layer);
+    const char *suffix = layers_suffix(config, tensor->name, &layer);
 
     if (strcmp(tensor->name, "model.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (suffix && strcmp(suffix, "self_attn.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";

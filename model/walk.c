@@ -31,10 +31,12 @@ enum stage walk_stage_of(enum role role)
     }
 }
 
-uint64_t walk_stage_cols(const struct model_config *config, enum stage stage)
+uint64_t walk_stage_cols(const struct model_config *config, enum stage stage, uint32_t layer)
 {
-    if (stage == WALK_O) return (uint64_t)config->heads * config->head_size;
-    return stage == WALK_DOWN ? config->ffn : config->hidden;
+    const struct config_widths widths = config_widths(config, layer);
+
+    if (stage == WALK_O) return (uint64_t)widths.heads * config->head_size;
+    return stage == WALK_DOWN ? widths.ffn : config->hidden;
 }
 
 double walk_seconds(const struct walk *walk)
@@ -137,7 +139,7 @@ static enum status run_o(const struct step *step, struct error *err)
 {
     struct walk *walk = step->walk;
     struct stream *stream = step->stream;
-    uint64_t cols = walk_stage_cols(walk->config, WALK_O);
+    uint64_t cols = walk_stage_cols(walk->config, WALK_O, step->layer.index);
     enum status status = walk_read(stream->start, &step->block, walk->config->hidden, stream->x, err);
 
     if (!status)
@@ -155,7 +157,7 @@ static enum status add_output(const struct step *step, struct spill *from, enum 
     struct walk *walk = step->walk;
     struct stream *stream = step->stream;
     const struct walk_block *block = &step->block;
-    uint64_t hidden = walk->config->hidden, cols = walk_stage_cols(walk->config, stage);
+    uint64_t hidden = walk->config->hidden, cols = walk_stage_cols(walk->config, stage, step->layer.index);
     enum status status = walk_read(from, block, hidden, stream->x, err);
 
     if (!status) status = walk_read(stream->wide, block, cols, stream->input, err);
@@ -182,7 +184,7 @@ static enum status run_down(const struct step *step, struct error *err)
     struct walk *walk = step->walk;
     struct stream *stream = step->stream;
     const struct walk_block *block = &step->block;
-    uint64_t cols = walk_stage_cols(walk->config, WALK_DOWN);
+    uint64_t cols = walk_stage_cols(walk->config, WALK_DOWN, step->layer.index);
     bool parallel = walk->config->parallel_residual;
     struct spill *seen = parallel ? stream->start : stream->middle;
     enum status status = walk_read(seen, block, walk->config->hidden, stream->x, err);
@@ -247,6 +249,7 @@ static enum status run_stream(
 /* ---- showing ---- */
 
 struct viewer {
+    uint64_t cols; /* of what is shown */
     walk_tap tap;
     void *context;
 };
@@ -282,7 +285,7 @@ static const float *take_difference(const struct walk *walk, const struct walk_b
 static enum status show(struct walk *walk, const struct walk_block *block, enum stage stage, bool both,
     const struct viewer *viewer, struct error *err)
 {
-    uint64_t cols = walk_stage_cols(walk->config, stage), hidden = walk->config->hidden, rows, count;
+    uint64_t cols = viewer->cols, hidden = walk->config->hidden, rows, count;
     float *x = walk->streams[STREAM_CURRENT].input, *original = walk->streams[STREAM_ORIGINAL].input;
     const float *residual = NULL;
     enum status status = OK;
@@ -307,7 +310,7 @@ static enum status show(struct walk *walk, const struct walk_block *block, enum 
 enum status walk_to(struct walk *walk, enum stage stage, const struct walk_layer *layer, bool only_current,
     walk_tap tap, void *context, struct error *err)
 {
-    const struct viewer viewer = {tap, context};
+    const struct viewer viewer = {walk_stage_cols(walk->config, stage, layer->index), tap, context};
     unsigned streams = only_current ? 1 : walk->stream_count;
     struct walk_block block = {0};
     enum status status = OK;

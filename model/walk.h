@@ -20,8 +20,8 @@ enum stage {
 
 /* The stage at which a linear role's matrix is applied (another role: assert). */
 enum stage walk_stage_of(enum role role);
-/* The width of a stage's inputs. */
-uint64_t walk_stage_cols(const struct model_config *config, enum stage stage);
+/* The width of a stage's inputs in a layer. */
+uint64_t walk_stage_cols(const struct model_config *config, enum stage stage, uint32_t layer);
 
 /* The tensors of one layer by role, data in memory, dense or tiles; NULL where the configuration has none. Both
  * arrays may hold the same pointers. They are read by walk_to and walk_finish, so that `current` may change between

@@ -1,11 +1,13 @@
 #include "prune/prune.h"
 
 #include "base/memory.h"
+#include "prune/structure.h"
 
 static enum status run_kind(struct prune_job *job, struct error *err)
 {
     const struct prune_method *method = job->settings->method;
-    return fail(err, ERR_UNSUPPORTED, "method %s is not there yet", method ? method->name : "none");
+    if (!method || method->kind != PRUNE_WEIGHTS) return structure_run(job, err);
+    return fail(err, ERR_UNSUPPORTED, "method %s is not there yet", method->name);
 }
 
 static enum status run_job(

@@ -13,7 +13,7 @@ static uint64_t stage_bytes(
 {
     const struct model_config *config = &work->input->config;
     bool residual = correction == CORRECTION_RESIDUAL && (stage == WALK_O || stage == WALK_DOWN);
-    uint64_t cols = walk_stage_cols(config, stage), targets = 0, largest = 0, scratch = 0;
+    uint64_t cols = walk_stage_cols(config, stage, layer), targets = 0, largest = 0, scratch = 0;
     unsigned workers = pool_workers(work->pool);
     for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
         const struct plan_tensor *planned = work->plan->layer[layer][role];

@@ -68,7 +68,7 @@ enum status gptq_observe(struct calibrated *work, struct layer *layer, enum stag
     /* At the very first stage both streams are still the same. */
     bool first = layer->walk.index == 0 && stage == WALK_QKV;
     uint64_t rows = correction == CORRECTION_RESIDUAL && adds_to_stream ? config->hidden : 0;
-    enum status status = hessian_create(out, walk_stage_cols(config, stage),
+    enum status status = hessian_create(out, walk_stage_cols(config, stage, layer->walk.index),
         correction != CORRECTION_NONE && !first, rows, pool_workers(work->pool), err);
     struct observer observer = {.hessian = out, .pool = work->pool};
     if (status == OK)

@@ -83,7 +83,7 @@ static enum status search(struct calibrated *work, const struct layer *layer, en
     enum status status = take_consumers(&consumers, work, layer, stage, err);
     if (status == OK && stage == WALK_O) {
         shared = memory_new(hessian->cols, sizeof *shared, err);
-        if (shared) awq_shared_heads(shared, &work->input->config);
+        if (shared) awq_shared_heads(shared, &work->input->config, layer->walk.index);
         status = shared ? OK : ERR_MEMORY;
     }
     if (status == OK)
@@ -105,7 +105,7 @@ static enum status find_scales(
     struct hessian hessian = {0};
     if (!rescale_possible(work->plan, layer->walk.index, stage))
         return walk_to(work->walk, stage, &layer->walk, true, NULL, NULL, err);
-    *scales = memory_new(walk_stage_cols(&work->input->config, stage), sizeof **scales, err);
+    *scales = memory_new(walk_stage_cols(&work->input->config, stage, layer->walk.index), sizeof **scales, err);
     enum status status = *scales ? gptq_observe(work, layer, stage, false, true, &hessian, err) : ERR_MEMORY;
     if (status == OK) status = search(work, layer, stage, &hessian, *scales, err);
     hessian_free(&hessian);
@@ -146,7 +146,7 @@ static enum status fold_producer(const struct calibrated *work, struct layer *la
     if (!row_scales) return ERR_MEMORY;
     for (uint64_t i = 0; stage != WALK_O && i < rows; i++)
         row_scales[i] = scales[i];
-    if (stage == WALK_O) fold_heads(row_scales, scales, config);
+    if (stage == WALK_O) fold_heads(row_scales, scales, config, layer->walk.index);
     enum status status = has_matrix(pair) ? fold_into_rows(layer, pair->producer, row_scales, err)
                                           : fold_into_gain(layer, pair->producer, row_scales,
                                                 config->architecture->gain_offset, err);
@@ -201,7 +201,7 @@ uint64_t rescale_tensors(struct tensor *out, const struct layer *layer, const st
     uint64_t count = 0;
     for (enum stage stage = WALK_QKV; stage < WALK_STAGES; stage++) {
         if (!layer->scales[stage]) continue;
-        uint64_t cols = walk_stage_cols(config, stage);
+        uint64_t cols = walk_stage_cols(config, stage, layer->walk.index);
         out[count++] = (struct tensor){.name = scale_names[stage],
             .dtype = DTYPE_F32,
             .rank = 1,
@@ -231,7 +231,7 @@ enum status rescale_again(
 {
     enum status status = OK;
     for (enum stage stage = WALK_QKV; status == OK && stage < WALK_STAGES; stage++) {
-        uint64_t cols = walk_stage_cols(&work->input->config, stage);
+        uint64_t cols = walk_stage_cols(&work->input->config, stage, layer->walk.index);
         if (rescale_possible(work->plan, layer->walk.index, stage))
             status = read_scales(&layer->scales[stage], from, scale_names[stage], cols, err);
     }

@@ -45,7 +45,7 @@ static void place_in_fused(
 
     for (unsigned i = 0; fused && i < fused->count; i++) {
         if (fused->parts[i] == role) place->first_row = place->rows;
-        layers_role_shape(config, fused->parts[i], &rank, shape);
+        layers_role_shape(config, fused->parts[i], layer, &rank, shape);
         place->rows += shape[0];
     }
     if (fused) gguf_names_write_fused(place->name, sizeof place->name, fused, layer);
