@@ -237,3 +237,9 @@ void container_remove(struct container *container, const bool *gone)
     if (kept < container->entry_count && !container->records_checksums) container->has_gaps = true;
     container->entry_count = kept;
 }
+
+void container_forget_metadata(struct container *container)
+{
+    metadata_free(&container->metadata);
+    container->metadata = (struct metadata){0};
+}

@@ -26,6 +26,9 @@ enum status container_add(struct container *container, const struct tensor *tens
  * container_find knows them after container_reindex. */
 void container_remove(struct container *container, const bool *gone);
 
+/* From here on the file says nothing of itself beside its tensors and documents (container_metadata): what it said no longer holds. */
+void container_forget_metadata(struct container *container);
+
 /* What reader_entry.selection points to; for container.c. */
 struct selection;
 void selection_free(struct selection *selection);

@@ -60,7 +60,7 @@ static enum status new_channels(struct channels *out, uint64_t count, struct err
 static enum status sum_columns(
     struct channels *channels, const struct layer *layer, enum role role, struct error *err)
 {
-    const uint64_t rows = layer->current[role].shape[0];
+    const uint64_t rows = layer->walk.current[role]->shape[0];
     float *weights = layer_floats(layer, role, err);
 
     if (!weights) return ERR_MEMORY;
@@ -80,7 +80,7 @@ static enum status observe_stage(struct channels *out, struct walk *walk, const 
     enum role role, const struct calibration *calibration, struct pool *pool, struct error *err)
 {
     struct summing summing = {.channels = out, .pool = pool};
-    enum status status = new_channels(out, layer->current[role].shape[1], err);
+    enum status status = new_channels(out, layer->walk.current[role]->shape[1], err);
 
     if (!status) status = walk_to(walk, stage, &layer->walk, true, sum_inputs, &summing, err);
     for (uint64_t i = 0; i < out->count && !status; i++) {

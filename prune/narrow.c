@@ -104,7 +104,7 @@ static enum status make_bias(struct width_layer *left, enum channel_part part, c
 {
     const bool heads = part == CHANNELS_HEADS;
     const enum role role = heads ? ROLE_O : ROLE_DOWN, bias = heads ? ROLE_O_BIAS : ROLE_DOWN_BIAS;
-    const struct tensor *matrix = &layer->current[role];
+    const struct tensor *matrix = layer->walk.current[role];
     bool *stays = mark_listed(heads ? left->groups : left->channels,
         heads ? left->group_count : left->channel_count, units, err);
     float *weights = layer_floats(layer, role, err);

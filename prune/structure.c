@@ -162,14 +162,28 @@ static enum status renumber(struct checkpoint *input, const struct depth *depth,
     return status ? status : container_reindex(input->container, err);
 }
 
+/* What the checkpoint leaves out is not seen any more either, so that nobody has to know why. */
+static enum status remove_dropped(struct checkpoint *input, struct error *err)
+{
+    bool *gone = memory_new(container_count(input->container), sizeof *gone, err);
+
+    if (!gone) return ERR_MEMORY;
+    for (uint64_t i = 0; i < input->dropped_count; i++)
+        gone[container_index(input->container, input->dropped[i].tensor)] = true;
+    container_remove(input->container, gone);
+    memory_free(gone);
+    return checkpoint_bind_again(input, err);
+}
+
 enum status structure_apply(
     struct checkpoint *input, const struct structure *structure, bool own_format, struct error *err)
 {
     const struct model_config was = input->config;
     struct model_config wanted = input->config;
-    enum status status = OK;
+    enum status status = remove_dropped(input, err);
 
-    if (structure->width.count && structure->biases) {
+    if (!status && structure->trim) status = trim_select(input, structure->trim, &wanted, err);
+    if (!status && structure->width.count && structure->biases) {
         bool parts[CHANNEL_PARTS] = {false};
         for (uint32_t i = 0; i < structure->width.count; i++) {
             for (int part = 0; part < CHANNEL_PARTS; part++)
@@ -186,7 +200,6 @@ enum status structure_apply(
         status = renumber(input, &structure->depth, err);
         config_keep_layers(&wanted, kept, count);
     }
-    if (!status && structure->trim) status = trim_select(input, structure->trim, &wanted, err);
     if (!status)
         status = config_rewrite(
             input->container, &was, &wanted, structure->trim ? trim_ids(structure->trim) : NULL, err);
