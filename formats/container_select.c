@@ -59,8 +59,7 @@ static enum status read_rows(uint8_t *out, uint8_t *panel, uint64_t panel_rows, 
         const uint64_t from = rows ? rows[0] : first + done;
         for (run = 1; run < panel_rows && done + run < count && (!rows || rows[run] == from + run);)
             run++;
-        enum status status =
-            reader_read(container, &selection->whole, from * bytes, panel, run * bytes, err);
+        enum status status = reader_read(container, &selection->whole, from * bytes, panel, run * bytes, err);
         if (status) return status;
         for (uint64_t i = 0; i < run; i++)
             gather(out + (done + i) * out_bytes, panel + i * bytes, selection, cols, size);
@@ -137,8 +136,8 @@ static enum status check_sum(struct container *container, const struct reader_en
     }
     memory_free(piece);
     if (status || crc == entry->crc) return status;
-    return fail(err, ERR_FORMAT, "tensor %s: its data do not match its checksum; the file is damaged",
-        tensor->name);
+    return fail(
+        err, ERR_FORMAT, "tensor %s: its data do not match its checksum; the file is damaged", tensor->name);
 }
 
 static enum status copy_list(uint64_t **out, const uint64_t *list, uint64_t count, struct error *err)

@@ -38,8 +38,9 @@ struct reader_entry {
         stride; /* container_split by turns: bytes that lie together, and from one such run to the next */
     uint64_t column; /* of part of a transposed matrix: elements of the whole one's columns; 0: shape[0] */
     float addend;    /* container_shift: added to every element */
-    struct selection *selection; /* owned; not NULL: rows and columns of another tensor (container_select.h) */
-    bool made; /* its bytes are not those of the file: no recorded checksum is of them */
+    struct selection
+        *selection; /* owned; not NULL: rows and columns of another tensor (container_select.h) */
+    bool made;      /* its bytes are not those of the file: no recorded checksum is of them */
 };
 
 /* Another name for a tensor. */

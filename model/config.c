@@ -690,8 +690,8 @@ static enum status parse_widths(uint32_t *out, bool *varied, uint32_t layers, ui
         reached |= out[layer] == largest;
     }
     if (reached) return OK;
-    return fail(err, ERR_FORMAT, "%s: nibble.%s: no layer has the %" PRIu32 " of the whole", in->what, key,
-        largest);
+    return fail(
+        err, ERR_FORMAT, "%s: nibble.%s: no layer has the %" PRIu32 " of the whole", in->what, key, largest);
 }
 
 static enum status parse_own(struct model_config *out, const struct source *in, struct error *err)
@@ -713,8 +713,8 @@ static enum status parse_own(struct model_config *out, const struct source *in, 
             return fail(err, ERR_UNSUPPORTED, "%s: nibble.%s is not known; a newer version may know it",
                 in->what, error_quote(quoted, sizeof quoted, member->key.bytes, member->key.count));
     }
-    status = parse_widths(
-        out->layer_kv_heads, &out->varied, out->layers, out->kv_heads, in, own, known[0], err);
+    status =
+        parse_widths(out->layer_kv_heads, &out->varied, out->layers, out->kv_heads, in, own, known[0], err);
     if (!status)
         status = parse_widths(out->layer_ffn, &out->varied, out->layers, out->ffn, in, own, known[1], err);
     if (!status) status = json_get_bool(own, in->what, "output_bias", &out->output_bias, err);

@@ -42,7 +42,8 @@ static void put_truth(struct copy *copy, bool was, bool wanted, const char *key)
 }
 
 /* Where layers slide by a rule that counts them, the layers that are left no longer follow it: they are listed. */
-static void put_layer_types(struct copy *copy, const struct model_config *was, const struct model_config *wanted)
+static void put_layer_types(
+    struct copy *copy, const struct model_config *was, const struct model_config *wanted)
 {
     const struct architecture *known = copy->architecture;
     const bool counted = wanted->window && (known->window_option || known->default_window_period);
@@ -114,7 +115,8 @@ static void put_changes(struct copy *copy, const struct model_config *was, const
 enum status config_new_id(uint64_t *id, const struct config_ids *ids, const char *what, struct error *err)
 {
     if (*id >= ids->count || ids->ids[*id] == CONFIG_NO_ID)
-        return fail(err, ERR_FORMAT, "%s: id %" PRIu64 " is no token of the vocabulary that is left", what, *id);
+        return fail(
+            err, ERR_FORMAT, "%s: id %" PRIu64 " is no token of the vocabulary that is left", what, *id);
     *id = ids->ids[*id];
     return OK;
 }
@@ -141,8 +143,8 @@ static enum status write_id(
 }
 
 /* Ids in a list, or one. */
-static enum status put_ids(struct json_writer *json, const struct json_value *value, const struct config_ids *ids,
-    struct error *err)
+static enum status put_ids(
+    struct json_writer *json, const struct json_value *value, const struct config_ids *ids, struct error *err)
 {
     enum status status = OK;
 
@@ -163,8 +165,8 @@ static enum status refuse_lists(const struct json_value *root, struct error *err
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
         const struct json_value *list = json_member(root, lists[i]);
         if (!list || list->kind == JSON_NULL || (list->kind == JSON_ARRAY && !list->count)) continue;
-        return fail(err, ERR_UNSUPPORTED, "generation_config.json: %s: its ids would be those of other tokens",
-            lists[i]);
+        return fail(err, ERR_UNSUPPORTED,
+            "generation_config.json: %s: its ids would be those of other tokens", lists[i]);
     }
     return OK;
 }
@@ -257,7 +259,8 @@ void config_keep_layers(struct model_config *config, const uint32_t *layers, uin
     memset(config->window_layers, 0, sizeof config->window_layers);
     for (uint32_t i = 0; i < count; i++) {
         const uint32_t from = layers[i];
-        if (was.window_layers[from / 32] >> from % 32 & 1) config->window_layers[i / 32] |= UINT32_C(1) << i % 32;
+        if (was.window_layers[from / 32] >> from % 32 & 1)
+            config->window_layers[i / 32] |= UINT32_C(1) << i % 32;
         config->layer_kv_heads[i] = was.layer_kv_heads[from];
         config->layer_ffn[i] = was.layer_ffn[from];
     }

@@ -457,7 +457,8 @@ bool layers_role_of(const struct model_config *config, const char *name, enum ro
     suffix = layers_suffix(config, name, layer);
     for (int i = suffix ? ROLE_PER_LAYER : 0; i < (suffix ? ROLE_COUNT : ROLE_PER_LAYER); i++) {
         *role = (enum role)i;
-        if (is_named(config, *role, suffix ? suffix : name) && layers_role_shape(config, *role, *layer, &rank, shape))
+        if (is_named(config, *role, suffix ? suffix : name) &&
+            layers_role_shape(config, *role, *layer, &rank, shape))
             return true;
     }
     return false;

@@ -117,10 +117,10 @@ struct architecture {
     uint32_t
         default_window_period; /* Gemma: each so many layers the last does not slide; layer_types may say otherwise */
     bool sliding_rope;         /* Gemma 3: layers that slide rotate by rope_local_base_freq */
-    bool partial_rotary;                /* partial_rotary_factor may be below 1 */
-    double default_rotary;              /* without it; 0: 1 */
-    double default_theta;               /* without rope_theta; 0: 10000 */
-    bool fixed_head_size; /* other readers take heads to be hidden / heads wide, whatever config.json says */
+    bool partial_rotary;   /* partial_rotary_factor may be below 1 */
+    double default_rotary; /* without it; 0: 1 */
+    double default_theta;  /* without rope_theta; 0: 10000 */
+    bool fixed_head_size;  /* other readers take heads to be hidden / heads wide, whatever config.json says */
     const char *theta_key, *rotary_key; /* what config.json may call these two; NULL: as Llama */
 
     const char *experts_key;    /* what config.json calls the number of experts; NULL: dense */
@@ -152,8 +152,8 @@ bool layers_role_is_gain(enum role role);
 
 /* Whether this configuration has the role at all, and its shape in a layer (ignored for roles that exist once): rank 1 or 2, shape[0] rows,
  * shape[1] cols. Every model has a ROLE_HEAD; that of a tied one is bound to the embedding's tensor. */
-bool layers_role_shape(const struct model_config *config, enum role role, uint32_t layer, uint32_t *rank,
-    uint64_t shape[2]);
+bool layers_role_shape(
+    const struct model_config *config, enum role role, uint32_t layer, uint32_t *rank, uint64_t shape[2]);
 
 /* The role (and layer) that a tensor name has in this configuration; false if none. Of an expert's matrix any expert's. */
 bool layers_role_of(const struct model_config *config, const char *name, enum role *role, uint32_t *layer);

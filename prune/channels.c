@@ -76,8 +76,9 @@ static enum status sum_columns(
 
 /* ---- the walk ---- */
 
-static enum status observe_stage(struct channels *out, struct walk *walk, const struct layer *layer, enum stage stage,
-    enum role role, const struct calibration *calibration, struct pool *pool, struct error *err)
+static enum status observe_stage(struct channels *out, struct walk *walk, const struct layer *layer,
+    enum stage stage, enum role role, const struct calibration *calibration, struct pool *pool,
+    struct error *err)
 {
     struct summing summing = {.channels = out, .pool = pool};
     enum status status = new_channels(out, layer->walk.current[role]->shape[1], err);
@@ -91,8 +92,9 @@ static enum status observe_stage(struct channels *out, struct walk *walk, const 
     return status ? status : sum_columns(out, layer, role, err);
 }
 
-static enum status observe_layer(struct channels out[CHANNEL_PARTS], struct walk *walk, struct checkpoint *input,
-    uint32_t index, const struct calibration *calibration, struct pool *pool, struct error *err)
+static enum status observe_layer(struct channels out[CHANNEL_PARTS], struct walk *walk,
+    struct checkpoint *input, uint32_t index, const struct calibration *calibration, struct pool *pool,
+    struct error *err)
 {
     struct layer layer;
     enum status status = layer_load(&layer, input, index, err);
@@ -102,7 +104,8 @@ static enum status observe_layer(struct channels out[CHANNEL_PARTS], struct walk
         status = observe_stage(&out[CHANNELS_HEADS], walk, &layer, WALK_O, ROLE_O, calibration, pool, err);
     if (!status) status = walk_to(walk, WALK_GATE_UP, &layer.walk, true, NULL, NULL, err);
     if (!status)
-        status = observe_stage(&out[CHANNELS_FFN], walk, &layer, WALK_DOWN, ROLE_DOWN, calibration, pool, err);
+        status =
+            observe_stage(&out[CHANNELS_FFN], walk, &layer, WALK_DOWN, ROLE_DOWN, calibration, pool, err);
     if (!status) status = walk_finish(walk, &layer.walk, err);
     layer_free(&layer);
     return status;

@@ -29,8 +29,7 @@ static const char *read_number(uint32_t *out, const char *at)
     return end;
 }
 
-static enum status mark(
-    struct depth *out, const char *list, uint32_t first, uint32_t last, struct error *err)
+static enum status mark(struct depth *out, const char *list, uint32_t first, uint32_t last, struct error *err)
 {
     if (last >= out->layers)
         return fail(err, ERR_USAGE,
@@ -152,7 +151,8 @@ static void choose(struct depth *out, enum prune_score score, uint32_t count)
         const uint32_t last = score == SCORE_ANGULAR ? out->layers - count : out->layers - 1;
         uint32_t best = UINT32_MAX;
         for (uint32_t layer = 0; layer <= last; layer++) {
-            if (!out->gone[layer] && (best == UINT32_MAX || out->score[layer] < out->score[best])) best = layer;
+            if (!out->gone[layer] && (best == UINT32_MAX || out->score[layer] < out->score[best]))
+                best = layer;
         }
         for (uint32_t i = 0; i < (score == SCORE_ANGULAR ? count : 1); i++, chosen++)
             out->gone[best + i] = true;

@@ -8,9 +8,10 @@
 
 /* The layers of a model; all stay to begin with. */
 struct depth {
-    uint32_t layers;                /* of the input */
-    bool gone[CONFIG_LAYER_LIMIT];  /* [layers] */
-    double score[CONFIG_LAYER_LIMIT]; /* [layers] what the method made of each; of angular: of the span that begins there */
+    uint32_t layers;               /* of the input */
+    bool gone[CONFIG_LAYER_LIMIT]; /* [layers] */
+    double score
+        [CONFIG_LAYER_LIMIT]; /* [layers] what the method made of each; of angular: of the span that begins there */
     uint32_t dropped;
 };
 

@@ -99,14 +99,14 @@ static void add_means(float *bias, const float *weights, const struct tensor *ma
 }
 
 /* The new bias of o or of down: [hidden] floats. */
-static enum status make_bias(struct width_layer *left, enum channel_part part, const struct channels *channels,
-    const struct layer *layer, uint64_t units, struct error *err)
+static enum status make_bias(struct width_layer *left, enum channel_part part,
+    const struct channels *channels, const struct layer *layer, uint64_t units, struct error *err)
 {
     const bool heads = part == CHANNELS_HEADS;
     const enum role role = heads ? ROLE_O : ROLE_DOWN, bias = heads ? ROLE_O_BIAS : ROLE_DOWN_BIAS;
     const struct tensor *matrix = layer->walk.current[role];
-    bool *stays = mark_listed(heads ? left->groups : left->channels,
-        heads ? left->group_count : left->channel_count, units, err);
+    bool *stays = mark_listed(
+        heads ? left->groups : left->channels, heads ? left->group_count : left->channel_count, units, err);
     float *weights = layer_floats(layer, role, err);
     float *values = layer->walk.current[bias] ? layer_floats(layer, bias, err)
                                               : memory_new(matrix->shape[0], sizeof *values, err);
@@ -131,11 +131,11 @@ enum status narrow_means(
         struct layer layer;
         status = layer_load(&layer, input, index, err);
         if (!status && left->group_count < widths.kv_heads)
-            status = make_bias(left, CHANNELS_HEADS, &table->layers[index][CHANNELS_HEADS], &layer,
-                widths.kv_heads, err);
-        if (!status && left->channel_count < widths.ffn)
             status = make_bias(
-                left, CHANNELS_FFN, &table->layers[index][CHANNELS_FFN], &layer, widths.ffn, err);
+                left, CHANNELS_HEADS, &table->layers[index][CHANNELS_HEADS], &layer, widths.kv_heads, err);
+        if (!status && left->channel_count < widths.ffn)
+            status =
+                make_bias(left, CHANNELS_FFN, &table->layers[index][CHANNELS_FFN], &layer, widths.ffn, err);
         layer_free(&layer);
     }
     return status;
@@ -224,12 +224,13 @@ static uint64_t *spread(const uint64_t *groups, uint32_t count, uint64_t width, 
     return out;
 }
 
-static enum status select_role(
-    struct checkpoint *input, uint32_t layer, enum role role, const struct container_choice *choice, struct error *err)
+static enum status select_role(struct checkpoint *input, uint32_t layer, enum role role,
+    const struct container_choice *choice, struct error *err)
 {
     const struct tensor *tensor = find(input, role, layer);
 
-    return tensor ? container_select(input->container, container_index(input->container, tensor), choice, err) : OK;
+    return tensor ? container_select(input->container, container_index(input->container, tensor), choice, err)
+                  : OK;
 }
 
 static enum status select_heads(
@@ -240,7 +241,8 @@ static enum status select_heads(
     uint64_t *keys = spread(left->groups, left->group_count, size, err);
     uint64_t *queries = spread(left->groups, left->group_count, group * size, err);
     const struct container_choice key_rows = {.rows = keys, .row_count = left->group_count * size};
-    const struct container_choice query_rows = {.rows = queries, .row_count = left->group_count * group * size};
+    const struct container_choice query_rows = {
+        .rows = queries, .row_count = left->group_count * group * size};
     const struct container_choice cols = {.cols = queries, .col_count = query_rows.row_count};
     enum status status = keys && queries ? OK : ERR_MEMORY;
 

@@ -21,8 +21,8 @@ enum status narrow_means(
 
 /* Put those biases into the container, and biases of zeros where `wanted`, of the input's widths still, has some that the input lacks. Element
  * types are those of the bias before, else of the matrix. */
-enum status narrow_biases(
-    struct checkpoint *input, const struct width *width, const struct model_config *wanted, struct error *err);
+enum status narrow_biases(struct checkpoint *input, const struct width *width,
+    const struct model_config *wanted, struct error *err);
 
 /* See only what stays of q, k, v, o, gate, up and down and their biases. The input is then to be bound again (checkpoint_bind_again) with a
  * configuration that says so: widths are put into *config. */

@@ -26,7 +26,8 @@ uint64_t sleb_passes(uint32_t layers, uint32_t count)
 /* ---- one model ---- */
 
 /* The model of some layers of the whole one; it shares everything but the lists of layers. */
-static enum status make_part(struct model *out, const struct model *whole, const struct depth *depth, struct error *err)
+static enum status make_part(
+    struct model *out, const struct model *whole, const struct depth *depth, struct error *err)
 {
     const uint64_t experts = whole->config.experts;
     uint32_t kept[CONFIG_LAYER_LIMIT];
@@ -75,7 +76,8 @@ static enum status sum_losses(
 }
 
 /* *perplexity of the calibration text by the layers that are not gone. */
-static enum status judge(double *perplexity, struct trial *trial, const struct depth *depth, struct error *err)
+static enum status judge(
+    double *perplexity, struct trial *trial, const struct depth *depth, struct error *err)
 {
     const struct calibration *text = trial->calibration;
     struct session *session = NULL;
@@ -100,7 +102,8 @@ static enum status judge(double *perplexity, struct trial *trial, const struct d
 /* ---- all of them ---- */
 
 /* Let the layer go without which the rest is best. */
-static enum status drop_one(struct depth *depth, struct trial *trial, const struct report *report, struct error *err)
+static enum status drop_one(
+    struct depth *depth, struct trial *trial, const struct report *report, struct error *err)
 {
     uint32_t best = UINT32_MAX;
     double least = INFINITY;
@@ -124,8 +127,8 @@ static enum status drop_one(struct depth *depth, struct trial *trial, const stru
     return OK;
 }
 
-enum status sleb_choose(struct depth *out, struct model *model, const struct calibration *calibration, uint32_t count,
-    const struct report *report, struct error *err)
+enum status sleb_choose(struct depth *out, struct model *model, const struct calibration *calibration,
+    uint32_t count, const struct report *report, struct error *err)
 {
     struct trial trial = {.whole = model, .calibration = calibration};
     enum status status = OK;

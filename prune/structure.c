@@ -42,8 +42,8 @@ static struct width_options width_options(const struct prune_job *job)
 {
     const struct prune_options *options = job->options;
     const struct destination destination = destination_of(options);
-    const bool uniform = options->widths ? strcmp(options->widths, "uniform") == 0
-                                         : !destination_is_own(&destination);
+    const bool uniform =
+        options->widths ? strcmp(options->widths, "uniform") == 0 : !destination_is_own(&destination);
 
     return (struct width_options){.score = job->settings->method->score,
         .sparsity = job->settings->sparsity,
@@ -67,7 +67,8 @@ static enum status check_width(
             "--widths layer: only .nbl files can say that layers differ; leave it out, or --format nbl");
     if (!status && !own && width->heads && config.architecture->fixed_head_size)
         status = fail(err, ERR_UNSUPPORTED,
-            "readers of %s take heads to be hidden_size / num_attention_heads wide, which no longer holds with "
+            "readers of %s take heads to be hidden_size / num_attention_heads wide, which no longer holds "
+            "with "
             "fewer of them: --parts ffn leaves heads alone, --format nbl can say it",
             config.architecture->name);
     if (!status && out->biases) status = narrow_say_biases(&config, own, width->heads, width->ffn, err);
@@ -83,8 +84,8 @@ static enum status choose_width(
     enum status status = folder ? OK : ERR_MEMORY;
 
     if (!status)
-        status = channels_observe(&table, job->input, calibration, folder, job->options->memory_limit, job->pool,
-            job->report, err);
+        status = channels_observe(
+            &table, job->input, calibration, folder, job->options->memory_limit, job->pool, job->report, err);
     if (!status) status = width_choose(&out->width, &table, &job->input->config, &options, err);
     if (!status && out->biases) status = narrow_means(job->input, &out->width, &table, err);
     channels_free(&table);
@@ -122,8 +123,8 @@ static enum status choose(struct structure *out, struct prune_job *job, struct e
         status = check_width(out, job, &options, err);
     }
     if (!status)
-        status = calibration_request_load(
-            &calibration, &job->options->calibration, job->input, job->report, err);
+        status =
+            calibration_request_load(&calibration, &job->options->calibration, job->input, job->report, err);
     job->result->samples = calibration.samples;
     job->result->tokens = calibration.tokens_used;
     if (!status)
@@ -189,8 +190,7 @@ enum status structure_apply(
             for (int part = 0; part < CHANNEL_PARTS; part++)
                 parts[part] |= structure->width.layers[i].bias[part] != NULL;
         }
-        status =
-            narrow_say_biases(&wanted, own_format, parts[CHANNELS_HEADS], parts[CHANNELS_FFN], err);
+        status = narrow_say_biases(&wanted, own_format, parts[CHANNELS_HEADS], parts[CHANNELS_FFN], err);
         if (!status) status = narrow_biases(input, &structure->width, &wanted, err);
     }
     if (!status && structure->width.count) status = narrow_select(input, &structure->width, &wanted, err);
@@ -231,8 +231,8 @@ static void note_widths(const struct structure *structure, const struct report *
 {
     for (uint32_t i = 0; i < structure->width.count; i++) {
         const struct width_layer *left = &structure->width.layers[i];
-        report_detail(report, "layer %" PRIu32 ": %" PRIu32 " groups of heads and %" PRIu32 " channels stay", i,
-            left->group_count, left->channel_count);
+        report_detail(report, "layer %" PRIu32 ": %" PRIu32 " groups of heads and %" PRIu32 " channels stay",
+            i, left->group_count, left->channel_count);
     }
 }
 

@@ -10,10 +10,10 @@
 
 /* What has been decided. */
 struct structure {
-    struct depth depth;   /* which layers go */
-    struct width width;   /* what stays of each layer; no layers: all of all */
-    struct trim *trim;    /* which tokens stay; owned, or NULL */
-    bool biases;          /* biases make up for what goes */
+    struct depth depth; /* which layers go */
+    struct width width; /* what stays of each layer; no layers: all of all */
+    struct trim *trim;  /* which tokens stay; owned, or NULL */
+    bool biases;        /* biases make up for what goes */
 };
 
 /* Methods of PRUNE_WIDTH and PRUNE_DEPTH, --drop-layers and --trim-vocabulary, alone or together. Leaves job->input as the pruned

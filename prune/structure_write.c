@@ -70,15 +70,14 @@ static enum status fill_output(struct writer *writer, struct destination_parts *
     enum status status = provenance_reserve(writer, container, tool, pairs, options, err);
 
     if (!status)
-        status =
-            transfer_run(container, writer, items, count, crcs, job->pool, job->report, "writing", err);
+        status = transfer_run(container, writer, items, count, crcs, job->pool, job->report, "writing", err);
     if (!status) status = checkpoint_write_aliases(job->input, writer, err);
     if (!status) status = provenance_attach(writer, container, tool, pairs, options, crcs, err);
     return status ? status : destination_parts_note(parts, writer, container, err);
 }
 
-static enum status write_items(
-    struct prune_job *job, const struct transfer_item *items, uint64_t count, uint32_t *crcs, struct error *err)
+static enum status write_items(struct prune_job *job, const struct transfer_item *items, uint64_t count,
+    uint32_t *crcs, struct error *err)
 {
     const struct destination destination = destination_of(job->options);
     struct destination_parts parts = {0};

@@ -41,7 +41,8 @@ static enum status keep_text(
 }
 
 /* Ids that keys ending in _token_id name. */
-static enum status keep_named(bool *keep, uint64_t count, struct container *container, const char *name, struct error *err)
+static enum status keep_named(
+    bool *keep, uint64_t count, struct container *container, const char *name, struct error *err)
 {
     struct json_document *document = NULL;
     enum status status = container_json(&document, container, name, err);
@@ -49,8 +50,8 @@ static enum status keep_named(bool *keep, uint64_t count, struct container *cont
 
     for (const struct json_value *member = root && root->kind == JSON_OBJECT ? root->children : NULL; member;
          member = member->next) {
-        const bool is_id = member->key.count >= 9 &&
-                           memcmp(member->key.bytes + member->key.count - 9, "_token_id", 9) == 0;
+        const bool is_id =
+            member->key.count >= 9 && memcmp(member->key.bytes + member->key.count - 9, "_token_id", 9) == 0;
         const struct json_value *id = is_id && member->kind == JSON_ARRAY ? member->children : member;
         for (; is_id && id; id = member->kind == JSON_ARRAY ? id->next : NULL) {
             if (id->kind == JSON_NUMBER && id->is_u64 && id->u64 < count) keep[id->u64] = true;
@@ -126,14 +127,14 @@ enum status trim_choose(struct trim **out, struct checkpoint *input, const char 
     *out = memory_new(1, sizeof **out, err);
     if (!*out) status = ERR_MEMORY;
     if (!status) {
-        (*out)->count =
-            tokenizer_size(tokenizer) > vocabulary ? tokenizer_size(tokenizer) : vocabulary;
+        (*out)->count = tokenizer_size(tokenizer) > vocabulary ? tokenizer_size(tokenizer) : vocabulary;
         keep = memory_new((*out)->count, sizeof *keep, err);
         status = keep ? keep_all(keep, (*out)->count, input, tokenizer, path, err) : ERR_MEMORY;
     }
     if (!status) status = number(*out, keep, vocabulary, err);
     if (!status)
-        report_note(report, "vocabulary: %" PRIu32 " tokens of %" PRIu32 " stay", (*out)->vocabulary, vocabulary);
+        report_note(
+            report, "vocabulary: %" PRIu32 " tokens of %" PRIu32 " stay", (*out)->vocabulary, vocabulary);
     memory_free(keep);
     tokenizer_free(tokenizer);
     return status;
@@ -224,14 +225,14 @@ static enum status rewrite_config(struct container *container, const struct trim
 static enum status select_rows(struct checkpoint *input, const struct trim *trim, struct error *err)
 {
     const struct container_choice choice = {.rows = trim->rows, .row_count = trim->vocabulary};
-    const struct tensor *embedding = input->tensors.once[ROLE_EMBEDDING], *head = input->tensors.once[ROLE_HEAD];
+    const struct tensor *embedding = input->tensors.once[ROLE_EMBEDDING],
+                        *head = input->tensors.once[ROLE_HEAD];
     const uint64_t numbers[] = {
         container_index(input->container, embedding), container_index(input->container, head)};
     enum status status = container_select(input->container, numbers[0], &choice, err);
 
-    return status || numbers[0] == numbers[1]
-               ? status
-               : container_select(input->container, numbers[1], &choice, err);
+    return status || numbers[0] == numbers[1] ? status
+                                              : container_select(input->container, numbers[1], &choice, err);
 }
 
 enum status trim_select(

@@ -107,23 +107,23 @@ static void score_groups(struct ranking *out, double *scores, uint64_t width, en
     if (score == SCORE_ACTIVATION) standardise(scores, out->count);
 }
 
-static enum status rank(struct ranking *out, const struct choice *choice, uint32_t layer, enum channel_part part,
-    struct error *err)
+static enum status rank(struct ranking *out, const struct choice *choice, uint32_t layer,
+    enum channel_part part, struct error *err)
 {
     const struct channels *channels = &choice->table->layers[layer][part];
     const enum prune_score score = choice->options->score;
     double *scores = memory_new(channels->count, sizeof *scores, err);
     enum status status = OK;
 
-    out->count =
-        part == CHANNELS_HEADS ? config_widths(choice->config, layer).kv_heads : channels->count;
+    out->count = part == CHANNELS_HEADS ? config_widths(choice->config, layer).kv_heads : channels->count;
     out->order = memory_new(out->count, sizeof *out->order, err);
     if (!scores || !out->order) status = ERR_MEMORY;
     for (uint64_t i = 0; i < channels->count && !status; i++) {
         scores[i] = score_channel(channels, i, part, score);
         if (!isfinite(scores[i]))
-            status = fail(err, ERR_NUMERIC, "layer %" PRIu32 ": the score of input channel %" PRIu64 " of %s is not finite",
-                layer, i, part == CHANNELS_HEADS ? "o_proj" : "down_proj");
+            status = fail(err, ERR_NUMERIC,
+                "layer %" PRIu32 ": the score of input channel %" PRIu64 " of %s is not finite", layer, i,
+                part == CHANNELS_HEADS ? "o_proj" : "down_proj");
     }
     if (!status && part == CHANNELS_HEADS)
         score_groups(out, scores, channels->count / out->count, score);
@@ -139,8 +139,7 @@ static enum status rank(struct ranking *out, const struct choice *choice, uint32
 /* ---- layer by layer ---- */
 
 /* The part of a layer, lowest first, in units; the first takes what is over, the last of all stays and is none. */
-static enum status add_units(
-    struct choice *choice, uint32_t layer, enum channel_part part, struct error *err)
+static enum status add_units(struct choice *choice, uint32_t layer, enum channel_part part, struct error *err)
 {
     const struct ranking *ranking = &choice->layers[layer][part];
     const uint64_t step = step_of(part);
@@ -151,8 +150,8 @@ static enum status add_units(
         for (uint64_t i = 0; i < count; i++)
             unit.score += ranking->order[first + i].score / (double)count;
         unit.weights = count * unit_weights(choice->config, part);
-        enum status status = memory_grow(&choice->units, &choice->unit_capacity, choice->unit_count + 1,
-            sizeof unit, err);
+        enum status status =
+            memory_grow(&choice->units, &choice->unit_capacity, choice->unit_count + 1, sizeof unit, err);
         if (status) return status;
         choice->units[choice->unit_count++] = unit;
     }
@@ -182,7 +181,8 @@ static double wanted(const struct choice *choice)
     for (uint32_t layer = 0; layer < choice->config->layers; layer++) {
         for (enum channel_part part = 0; part < CHANNEL_PARTS; part++) {
             if (part_goes(choice->options, part))
-                weights += (double)choice->layers[layer][part].count * (double)unit_weights(choice->config, part);
+                weights +=
+                    (double)choice->layers[layer][part].count * (double)unit_weights(choice->config, part);
         }
     }
     return weights * choice->options->sparsity;
@@ -267,7 +267,8 @@ static int by_number(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-static enum status list_left(uint64_t **out, uint32_t *count, const struct ranking *ranking, struct error *err)
+static enum status list_left(
+    uint64_t **out, uint32_t *count, const struct ranking *ranking, struct error *err)
 {
     *count = (uint32_t)(ranking->count - ranking->gone);
     *out = memory_new(*count, sizeof **out, err);
@@ -292,13 +293,14 @@ static enum status list_all(struct width *out, const struct choice *choice, stru
     }
     if (status || gone) return status;
     return fail(err, ERR_USAGE,
-        "nothing would go: %g%% is less than half of what can go at once, a group of heads or %d feed-forward "
+        "nothing would go: %g%% is less than half of what can go at once, a group of heads or %d "
+        "feed-forward "
         "channels; say a higher --sparsity",
         100 * choice->options->sparsity, WIDTH_CHANNELS);
 }
 
-enum status width_choose(struct width *out, const struct channel_table *table, const struct model_config *config,
-    const struct width_options *options, struct error *err)
+enum status width_choose(struct width *out, const struct channel_table *table,
+    const struct model_config *config, const struct width_options *options, struct error *err)
 {
     struct choice choice = {.table = table, .config = config, .options = options};
     enum status status = OK;

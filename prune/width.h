@@ -36,8 +36,8 @@ struct width_options {
  * Scores are standardised within each layer and part. Layer by layer one threshold holds for all groups and for channels, WIDTH_CHANNELS at a
  * time, in the order of their scores, counted by their weights; uniform, every layer loses as many groups and as many channels.
  * ERR_USAGE: nothing would go. ERR_NUMERIC: a score is not finite. Release with width_free, also after an error. */
-enum status width_choose(struct width *out, const struct channel_table *table, const struct model_config *config,
-    const struct width_options *options, struct error *err);
+enum status width_choose(struct width *out, const struct channel_table *table,
+    const struct model_config *config, const struct width_options *options, struct error *err);
 void width_free(struct width *width);
 
 /* Weights of a group and of a channel, with the rows and columns of all matrices that have them. */

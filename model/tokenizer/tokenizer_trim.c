@@ -51,8 +51,8 @@ static enum status load(
     if (!status) status = bpe_read(&out->bpe, &out->vocabulary, &out->sections[SECTION_MODEL], err);
     if (!status) status = normalizer_create(&none, NULL, err);
     if (!status)
-        status = added_tokens_read(
-            &out->added, &out->vocabulary, none, &out->sections[SECTION_ADDED_TOKENS], err);
+        status =
+            added_tokens_read(&out->added, &out->vocabulary, none, &out->sections[SECTION_ADDED_TOKENS], err);
     normalizer_free(none);
     return status ? status : list_merges(out, err);
 }
@@ -71,7 +71,8 @@ struct closing {
     bool *keep; /* by id */
     struct loaded loaded;
     struct bpe_scratch *scratch;
-    uint32_t *open; /* [open_count] entries that stay and whose halves have not been looked at; room for all */
+    uint32_t
+        *open; /* [open_count] entries that stay and whose halves have not been looked at; room for all */
     uint64_t open_count;
 };
 
@@ -106,12 +107,10 @@ static enum status keep_around(struct closing *closing, struct error *err)
     const struct loaded *loaded = &closing->loaded;
     struct postprocessor around = {0};
     struct json_document *document = NULL;
-    enum status status =
-        tokenizer_section_parse(&document, &loaded->sections[SECTION_POST_PROCESSOR], err);
+    enum status status = tokenizer_section_parse(&document, &loaded->sections[SECTION_POST_PROCESSOR], err);
 
     if (!status)
-        status = postprocessor_read(
-            &around, &loaded->vocabulary, document ? json_root(document) : NULL, err);
+        status = postprocessor_read(&around, &loaded->vocabulary, document ? json_root(document) : NULL, err);
     keep_list(closing, &around.before);
     keep_list(closing, &around.after);
     postprocessor_free(&around);
@@ -126,8 +125,8 @@ static enum status keep_basics(struct closing *closing, struct error *err)
 
     for (uint32_t entry = 0; entry < loaded->vocabulary.count; entry++) {
         bool *keep = &closing->keep[loaded->vocabulary.entries[entry].id];
-        const bool wanted = *keep || entry >= loaded->vocabulary.model_count ||
-                            is_single(loaded, entry) || added_tokens_find(&loaded->added, entry);
+        const bool wanted = *keep || entry >= loaded->vocabulary.model_count || is_single(loaded, entry) ||
+                            added_tokens_find(&loaded->added, entry);
         *keep = false;
         if (wanted) keep_entry(closing, entry);
     }
@@ -160,8 +159,8 @@ enum status tokenizer_trim_close(
     enum status status = load(&closing.loaded, what, json, bytes, err);
 
     if (!status && closing.loaded.vocabulary.size > count)
-        status = fail(err, ERR_FORMAT, "id %" PRIu32 " is beyond %" PRIu64,
-            closing.loaded.vocabulary.size - 1, count);
+        status = fail(
+            err, ERR_FORMAT, "id %" PRIu32 " is beyond %" PRIu64, closing.loaded.vocabulary.size - 1, count);
     if (!status) {
         closing.open = memory_new(closing.loaded.vocabulary.count, sizeof *closing.open, err);
         status = closing.open ? keep_basics(&closing, err) : ERR_MEMORY;
