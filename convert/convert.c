@@ -151,7 +151,7 @@ static enum status plan_items(struct convert_result *result, struct transfer_ite
         struct transfer_item *item = &items[result->tensors++];
         *item = plan_item(source, cast, type);
         merge_item(result->merge, item);
-        enum status status = destination_target(&destination, &item->target, err);
+        enum status status = destination_target(&destination, &result->input.config, &item->target, err);
         if (status != OK) return status;
         result->tensors_cast += is_cast(item);
         report_detail(report, "%s: %s%s%s", source->name, type_name(source), is_cast(item) ? " -> " : "",

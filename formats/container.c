@@ -366,7 +366,8 @@ enum status container_read(struct container *container, const struct tensor *ten
 static uint64_t alignment_of(const struct tensor *tensor)
 {
     if (tensor->storage == STORAGE_BLOCKS) return 1; /* blocks are read byte by byte */
-    return tensor->storage == STORAGE_TILES ? 64 : dtype_info(tensor->dtype)->bytes;
+    const bool parts = tensor->storage == STORAGE_TILES || tensor->storage == STORAGE_SPARSE;
+    return parts ? 64 : dtype_info(tensor->dtype)->bytes;
 }
 
 /* The tensor's bytes in memory of the container's own. */
@@ -451,58 +452,4 @@ enum status container_document(
 
     if (status || *out || !container->folder) return status;
     return document_beside(container, name, out, bytes, err);
-}
-
-/* ---- sources ---- */
-
-/* The CRC-32 of a whole safetensors file: its tensors lie one after the other from the header to the end.
- * `next`: the first tensor of the file; on return, of the next file. */
-static uint32_t whole_crc(
-    const struct container *container, uint32_t file, const uint32_t *tensor_crcs, uint64_t *next)
-{
-    uint32_t crc = container->files[file].head_crc;
-
-    for (; *next < container->entry_count && container->entries[*next].file == file; ++*next)
-        crc = file_crc32_combine(crc, tensor_crcs[*next], container->entries[*next].tensor.bytes);
-    return crc;
-}
-
-/* The CRC-32 of a whole file by reading it. */
-static enum status read_crc(uint32_t *crc, struct file *file, struct error *err)
-{
-    enum { PIECE = 1 << 20 };
-    uint8_t *piece = memory_new(PIECE, 1, err);
-    enum status status = piece ? OK : ERR_MEMORY;
-
-    *crc = 0;
-    for (uint64_t at = 0, count; at < file->bytes && !status; at += count) {
-        count = file->bytes - at < PIECE ? file->bytes - at : PIECE;
-        status = file_read_at(file, at, piece, count, err);
-        if (!status) *crc = file_crc32(*crc, piece, count);
-    }
-    memory_free(piece);
-    return status;
-}
-
-enum status container_write_sources(
-    struct container *container, const uint32_t *tensor_crcs, struct json_writer *writer, struct error *err)
-{
-    uint64_t next = 0;
-
-    json_open_array(writer);
-    for (uint64_t i = 0; i < container->file_count; i++) {
-        const struct reader_file *file = &container->files[i];
-        uint32_t crc = tensor_crcs ? file->head_crc : 0;
-        enum status status = container->has_gaps && tensor_crcs ? read_crc(&crc, file->file, err) : OK;
-        if (status) return status;
-        if (!container->has_gaps && !container->records_checksums && tensor_crcs)
-            crc = whole_crc(container, (uint32_t)i, tensor_crcs, &next);
-        json_open_object(writer);
-        json_put_text(writer, "file", file->name);
-        json_put_u64(writer, "bytes", file->file->bytes);
-        json_put_crc32(writer, "crc32", crc);
-        json_close_object(writer);
-    }
-    json_close_array(writer);
-    return OK;
 }

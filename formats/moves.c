@@ -26,7 +26,7 @@ static bool same_shape(const struct tensor *a, const struct tensor *b)
 
 static bool same_storage(const struct tensor *a, const struct tensor *b)
 {
-    return a->storage == b->storage && a->block == b->block && a->dtype == b->dtype &&
+    return a->storage == b->storage && a->block == b->block && a->mask == b->mask && a->dtype == b->dtype &&
            a->scheme.bits == b->scheme.bits && a->scheme.group == b->scheme.group &&
            a->scheme.asymmetric == b->scheme.asymmetric;
 }
@@ -118,8 +118,10 @@ static uint64_t whole_rows(const struct tensor *tensor)
 static enum status plan_move(struct move *move, struct error *err)
 {
     const struct tensor *source = move->source, *target = &move->target;
-    enum status status = measure_tensor(&move->target, err);
+    enum status status;
 
+    if (target->storage == STORAGE_SPARSE) move->target.bytes = source->bytes; /* only a copy has them */
+    status = measure_tensor(&move->target, err);
     if (status) return status;
     if (source->elements != target->elements) return impossible(move, err);
     if (same_storage(source, target) && !(move->item->patch && is_float(source))) {

@@ -8,8 +8,8 @@
 
 struct writer;
 
-/* Declare one tensor: name, storage, dtype, scheme, block, rank and shape are taken from `tensor` (its elements,
- * bytes and data are ignored). *index is its number, counted from 0. Not after writer_begin. ERR_FORMAT:
+/* Declare one tensor: name, storage, dtype, scheme, block, mask, rank and shape are taken from `tensor` (its elements,
+ * bytes and data are ignored, but for the bytes of SPARSE storage with a bitmap, which sparse_make has counted). *index is its number, counted from 0. Not after writer_begin. ERR_FORMAT:
  * duplicate or bad name, bad scheme. ERR_UNSUPPORTED: the format has no place for such a tensor. */
 enum status writer_add(
     struct writer *writer, const struct tensor *tensor, uint64_t *index, struct error *err);
@@ -22,11 +22,11 @@ enum status writer_alias(struct writer *writer, const char *alias, const char *t
 enum status writer_begin(struct writer *writer, struct error *err);
 
 /* Write part of a tensor's bytes. Thread-safe for disjoint ranges. Every byte of the tensor must be written,
- * but for the alignment gaps between the parts of TILES storage, which are zero. */
+ * but for the alignment gaps between the parts of TILES and SPARSE storage, which are zero. */
 enum status writer_write(struct writer *writer, uint64_t index, uint64_t offset, const void *bytes,
     uint64_t count, struct error *err);
 
-/* State the CRC-32 of all bytes of a tensor (alignment gaps of TILES storage included, as zeros).
+/* State the CRC-32 of all bytes of a tensor (alignment gaps between parts included, as zeros).
  * Thread-safe. */
 void writer_checksum(struct writer *writer, uint64_t index, uint32_t crc);
 

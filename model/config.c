@@ -101,11 +101,16 @@ const char *config_activation_name(enum activation activation)
     return names[activation];
 }
 
+const char *config_activation_key(const struct architecture *architecture)
+{
+    return architecture->activation_apart ? "hidden_activation"
+           : architecture->short_keys     ? "activation_function"
+                                          : "hidden_act";
+}
+
 static enum status parse_activation(struct model_config *out, const struct source *in, struct error *err)
 {
-    const char *key = in->architecture->activation_apart ? "hidden_activation"
-                      : in->architecture->short_keys     ? "activation_function"
-                                                         : "hidden_act";
+    const char *key = config_activation_key(in->architecture);
     const char *name = config_activation_name(in->architecture->default_activation);
     enum status status = json_get_text(in->root, in->what, key, &name, err);
 
@@ -240,7 +245,7 @@ static enum status parse_features(struct model_config *out, const struct source 
     if (!status) status = parse_switch(&qkv_bias, in, "use_qkv_bias", known->qkv_bias_option, err);
     if (!status && known->qkv_bias_switch)
         status = json_get_bool(in->root, in->what, "qkv_bias", &always, err);
-    if (!status && known->parallel_residual)
+    if (!status && (known->parallel_residual || known->shared_norm))
         status = json_get_bool(in->root, in->what, "use_parallel_residual", &parallel, err);
     else if (!status)
         status = parse_switch(&unknown, in, "use_parallel_residual", false, err);
@@ -252,6 +257,7 @@ static enum status parse_features(struct model_config *out, const struct source 
     if (status) return status;
     if (out->norm_epsilon == 0) return fail(err, ERR_FORMAT, "%s: %s is missing", in->what, epsilon);
     out->parallel_residual = parallel;
+    out->shared_norm = parallel && known->shared_norm;
     out->mlp_bias |= known->biases;
     out->output_bias = out->attention_bias;
     out->attention_bias |= always || qkv_bias;
@@ -311,8 +317,13 @@ static enum status refuse_dense_layers(const struct source *in, struct error *er
 static enum status parse_experts(struct model_config *out, const struct source *in, struct error *err)
 {
     const struct architecture *known = in->architecture;
+    const char *newer = "num_local_experts"; /* transformers 5, also where the class says num_experts */
+    const char *count =
+        known->experts_key && !present(in->root, known->experts_key) && present(in->root, newer)
+            ? newer
+            : known->experts_key;
     const struct size_key keys[] = {
-        {known->experts_key, offsetof(struct model_config, experts), CONFIG_EXPERT_LIMIT, true, NULL},
+        {count, offsetof(struct model_config, experts), CONFIG_EXPERT_LIMIT, true, NULL},
         {"num_experts_per_tok", offsetof(struct model_config, experts_per_token), CONFIG_EXPERT_LIMIT, true,
             NULL},
         {known->expert_ffn_key, offsetof(struct model_config, expert_ffn), FFN_LIMIT, true, NULL},
@@ -321,6 +332,7 @@ static enum status parse_experts(struct model_config *out, const struct source *
     enum status status = OK;
 
     if (!known->experts_key) return OK;
+    out->dense_ffn = out->ffn;
     out->ffn = 0;
     for (int i = 0; i < 3 + known->shared_expert && !status; i++)
         status = parse_size(out, &keys[i], in, err);
@@ -402,8 +414,9 @@ static enum status parse_window(struct model_config *out, const struct source *i
     enum status status;
 
     status = parse_switch(&use, in, "use_sliding_window", in->architecture->window_option, err);
-    if (!status)
-        status = json_get_u64(in->root, in->what, "sliding_window", 1, CONTEXT_MAXIMUM, &window, err);
+    if (!status) /* transformers 5 writes 0 where none is used */
+        status = json_get_u64(in->root, in->what, "sliding_window",
+            use || !present(in->root, "use_sliding_window"), CONTEXT_MAXIMUM, &window, err);
     if (!status) status = json_get_u64(in->root, in->what, "max_window_layers", 0, UINT32_MAX, &first, err);
     if (status) return status;
     if (period) status = parse_period(&period, in, err);

@@ -41,8 +41,11 @@ struct model_config {
     uint32_t experts; /* of every layer's mixture; 0: dense */
     uint32_t experts_per_token; /* 1 .. experts */
     uint32_t expert_ffn;        /* of each expert */
-    bool parallel_residual;     /* both halves of a layer see the stream as it was before either */
-    bool normed_routing;        /* the weights of a token's experts are made to sum to 1 */
+    uint32_t
+        dense_ffn; /* beside experts: of layers without them, which no model here has; told in GGUF files */
+    bool parallel_residual; /* both halves of a layer see the stream as it was before either */
+    bool shared_norm;       /* and the same norm serves both */
+    bool normed_routing;    /* the weights of a token's experts are made to sum to 1 */
     double norm_epsilon;
     bool tied;           /* the output head is the embedding */
     bool attention_bias; /* q, k, v (and o where the architecture has it) carry biases */
@@ -89,7 +92,8 @@ struct config_widths config_widths(const struct model_config *config, uint32_t l
  * there is anything; `format` names who cannot say it. */
 enum status config_refuse_own(const struct model_config *config, const char *format, struct error *err);
 
-/* What config.json calls an activation. */
+/* What config.json of an architecture calls its activation, and what one is called there. */
+const char *config_activation_key(const struct architecture *architecture);
 const char *config_activation_name(enum activation activation);
 
 /* True if layer `layer` attends within the sliding window only. */

@@ -58,6 +58,7 @@ enum status decoder_norm(const struct decoder_layer *layer, float *y, const floa
     const struct backend *backend = layer->backend;
     const struct tensor *const *tensors = layer->tensors;
     uint64_t hidden = layer->config->hidden;
+    if (gain == ROLE_MLP_NORM && layer->config->shared_norm) gain = ROLE_ATTENTION_NORM;
     struct norm_call call =
         norm_by(layer->config, tensors[gain], bias_of[gain] ? tensors[bias_of[gain]] : NULL);
 

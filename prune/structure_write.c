@@ -53,7 +53,7 @@ static enum status plan_items(struct transfer_item *items, uint64_t *count, uint
         if (checkpoint_is_dropped(job->input, source)) continue;
         struct transfer_item *item = &items[(*count)++];
         *item = (struct transfer_item){.source = source, .target = *source};
-        status = destination_target(&destination, &item->target, err);
+        status = destination_target(&destination, &job->input->config, &item->target, err);
         *bytes += transfer_target_bytes(&item->target);
     }
     return status;

@@ -10,6 +10,9 @@
  *   WALK_DOWN      up rows and bias       down                  the activation is on the gate only; its product with up is
  *                                                               linear in up
  *
+ * In a mixture of experts gate and up of every expert, of the shared one, and the routers read the same norm; up and down of each
+ * expert are a pair of their own.
+ *
  * Norms after o and down see what they saw before. An architecture without norms before attention and the feed-forward block has
  * no producer at WALK_QKV and WALK_GATE_UP: nothing can be scaled there.
  */

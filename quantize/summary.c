@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "formats/measure.h"
 #include "quantize/outcome.h"
+#include "quantize/uncalibrated.h"
 #include "tensor/kernels/kernels.h"
 
 static double bits_per(uint64_t bytes, uint64_t weights)
@@ -33,12 +34,13 @@ static double total_error(const struct plan *plan)
     return relative_error(error, power);
 }
 
-/* The sums over all calibrated tensors. */
+/* The sums over all tensors that calibration reached. */
 static struct outcome total_outcome(const struct plan *plan)
 {
     struct outcome total = {0};
     for (uint64_t i = 0; i < plan->count; i++) {
-        if (plan->tensors[i].outcome.calibrated) outcome_add(&total, &plan->tensors[i].outcome);
+        const struct outcome *outcome = &plan->tensors[i].outcome;
+        if (outcome->calibrated && !outcome->uncalibrated) outcome_add(&total, outcome);
     }
     return total;
 }
@@ -244,6 +246,7 @@ static void print_people(const struct quantize_result *result, const struct quan
         bits_per(plan->bytes_quantized, plan->weights_quantized));
     if (has_errors(options)) printf("relative error   %.5f (root mean square)\n", total_error(plan));
     if (result->settings.calibrated) print_calibrated(result, options->dry_run);
+    uncalibrated_print(plan);
     if (options->dry_run) return;
     printf("time             %s, %u thread%s, %s kernels\n", report_duration(duration, result->seconds),
         result->threads, result->threads == 1 ? "" : "s", kernels()->name);
@@ -360,6 +363,7 @@ static void write_json(struct json_writer *json, const struct quantize_result *r
     if (!options->type) write_scheme(json, linear);
     json_put_text(json, "range", settings_range_name(linear->range));
     if (result->settings.calibrated) write_calibrated(json, result);
+    if (result->input.config.experts && result->settings.informed) uncalibrated_put(json, plan);
     json_put_u64(json, "tensors", plan->count);
     json_put_u64(json, "tensors_quantized", plan->quantized);
     json_put_u64(json, "tensors_indivisible", plan->indivisible);

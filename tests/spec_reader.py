@@ -71,7 +71,7 @@ class Tensor:
             "<BBHIQQI", data, at + 80)
         self.block = zeros & 255
         rule("N17", self.type < len(TYPES))
-        rule("N18", self.storage <= 2)
+        rule("N18", self.storage <= 3)
         rule("N19", self.rank <= 8 and not any(shape[self.rank:]))
         rule("N23", (zeros == 0 or (self.storage == 2 and zeros < 256)) and not any(data[at + 108:at + 128]))
         self.shape = list(shape[:self.rank])

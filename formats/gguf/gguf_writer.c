@@ -174,6 +174,17 @@ static const char *type_name(const struct tensor *tensor)
                                              : dtype_info(tensor->dtype)->name;
 }
 
+/* The shape of what is joined of rows. */
+static void join_shape(struct tensor *whole, const struct gguf_place *place)
+{
+    whole->shape[0] = place->rows;
+    if (!place->stacked) return;
+    whole->rank = 3;
+    whole->shape[2] = whole->shape[1];
+    whole->shape[1] = place->rows / place->stacked;
+    whole->shape[0] = place->stacked;
+}
+
 /* Some rows of a matrix, which is declared with the first of them. */
 static enum status add_rows(struct gguf_declared *declared, struct gguf_writer *writer,
     const struct tensor *tensor, const struct gguf_place *place, struct error *err)
@@ -181,7 +192,7 @@ static enum status add_rows(struct gguf_declared *declared, struct gguf_writer *
     struct gguf_tensor added = {.tensor = *tensor, .joined = true, .missing = place->rows}, *whole;
     enum status status = OK;
 
-    added.tensor.shape[0] = place->rows;
+    join_shape(&added.tensor, place);
     declared->tensor = find_joined(writer, place->name);
     if (declared->tensor == writer->tensor_count) status = append(writer, &added, place->name, err);
     if (status) return status;
@@ -192,8 +203,10 @@ static enum status add_rows(struct gguf_declared *declared, struct gguf_writer *
             "tensor %s: is %s, but other rows of %s are %s: in GGUF files of this architecture they are one "
             "matrix, of one type",
             tensor->name, type_name(tensor), place->name, type_name(&whole->tensor));
-    if (tensor->rank != 2 || tensor->shape[1] != whole->tensor.shape[1] ||
-        tensor->shape[0] > whole->missing || place->first_row > place->rows - tensor->shape[0])
+    if (whole->tensor.rank != tensor->rank + (place->stacked != 0) ||
+        (tensor->rank > 1 && tensor->shape[1] != whole->tensor.shape[whole->tensor.rank - 1]) ||
+        tensor->shape[0] > whole->missing || tensor->shape[0] > place->rows ||
+        place->first_row > place->rows - tensor->shape[0])
         return fail(err, ERR_FORMAT, "tensor %s: does not fit into the %" PRIu64 " rows of %s", tensor->name,
             place->rows, place->name);
     whole->missing -= tensor->shape[0];
