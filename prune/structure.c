@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "formats/container_select.h"
 #include "model/config_rewrite.h"
+#include "prune/goal.h"
 #include "prune/narrow.h"
 #include "prune/sleb.h"
 #include "prune/structure_write.h"
@@ -38,18 +39,22 @@ static bool wants(const struct prune_options *options, const char *part)
     return !options->parts || strcmp(options->parts, "both") == 0 || strcmp(options->parts, part) == 0;
 }
 
+bool structure_is_uniform(const struct prune_job *job)
+{
+    const struct destination destination = destination_of(job->options);
+    const char *widths = job->options->widths;
+
+    return widths ? strcmp(widths, "uniform") == 0 : !destination_is_own(&destination);
+}
+
 static struct width_options width_options(const struct prune_job *job)
 {
     const struct prune_options *options = job->options;
-    const struct destination destination = destination_of(options);
-    const bool uniform =
-        options->widths ? strcmp(options->widths, "uniform") == 0 : !destination_is_own(&destination);
-
     return (struct width_options){.score = job->settings->method->score,
         .sparsity = job->settings->sparsity,
         .heads = wants(options, "heads"),
         .ffn = wants(options, "ffn"),
-        .uniform = uniform};
+        .uniform = structure_is_uniform(job)};
 }
 
 /* What the format cannot say is refused before the text is looked at. */
@@ -75,22 +80,65 @@ static enum status check_width(
     return status;
 }
 
+/* A width by its sparsity. */
+struct width_maker {
+    struct checkpoint *input;
+    const struct channel_table *table;
+    struct width_options options;
+    const struct structure *decided; /* so far */
+};
+
+static enum status make_width(struct structure *out, void *context, double sparsity, struct error *err)
+{
+    struct width_maker *maker = context;
+    enum status status;
+
+    out->depth = maker->decided->depth;
+    out->trim = maker->decided->trim;
+    out->biases = maker->decided->biases;
+    maker->options.sparsity = sparsity;
+    status = width_choose(&out->width, maker->table, &maker->input->config, &maker->options, err);
+    if (!status && out->biases) status = narrow_means(maker->input, &out->width, maker->table, err);
+    return status;
+}
+
+enum { WIDTH_STEPS = 200 }; /* sparsities that are told apart when one is looked for */
+
 static enum status choose_width(
     struct structure *out, struct prune_job *job, const struct calibration *calibration, struct error *err)
 {
-    const struct width_options options = width_options(job);
     struct channel_table table = {0};
+    struct width_maker maker = {job->input, &table, width_options(job), out};
+    struct structure made = {0};
+    double sparsity = job->settings->sparsity;
     char *folder = folder_of(job->options->output, err);
     enum status status = folder ? OK : ERR_MEMORY;
 
     if (!status)
         status = channels_observe(
             &table, job->input, calibration, folder, job->options->memory_limit, job->pool, job->report, err);
-    if (!status) status = width_choose(&out->width, &table, &job->input->config, &options, err);
-    if (!status && out->biases) status = narrow_means(job->input, &out->width, &table, err);
+    if (!status && goal_given(job->options))
+        status = goal_sparsity(&sparsity, job, WIDTH_STEPS, make_width, &maker, err);
+    if (!status) status = make_width(&made, &maker, sparsity, err);
+    out->width = made.width;
+    out->sparsity = sparsity;
+    job->result->target_sparsity = goal_given(job->options) ? sparsity : 0;
     channels_free(&table);
     memory_free(folder);
     return status;
+}
+
+/* So many layers; for bytes and speed it makes no difference which. */
+static enum status make_depth(struct structure *out, void *context, double sparsity, struct error *err)
+{
+    const struct structure *decided = context;
+
+    (void)err;
+    *out = *decided;
+    out->depth.dropped = (uint32_t)(sparsity * out->depth.layers + 0.5);
+    for (uint32_t layer = 0; layer < out->depth.layers; layer++)
+        out->depth.gone[layer] = layer < out->depth.dropped;
+    return OK;
 }
 
 /* Layers are judged by the model in memory, opened once more. */
@@ -100,7 +148,15 @@ static enum status choose_depth(
     const enum prune_score score = job->settings->method->score;
     struct model *model = NULL;
     uint32_t count;
-    enum status status = depth_count(&count, job->settings->sparsity, job->input->config.layers, err);
+    double sparsity = job->settings->sparsity;
+    const uint32_t layers = job->input->config.layers;
+    enum status status = OK;
+
+    if (goal_given(job->options) && layers > 1)
+        status = goal_sparsity(&sparsity, job, layers, make_depth, out, err);
+    job->result->target_sparsity = goal_given(job->options) ? sparsity : 0;
+    out->sparsity = sparsity;
+    if (!status) status = depth_count(&count, sparsity, layers, err);
 
     if (!status) status = model_open(&model, job->options->input, job->pool, err);
     if (!status)
@@ -125,7 +181,10 @@ static enum status choose(struct structure *out, struct prune_job *job, struct e
     if (!status)
         status =
             calibration_request_load(&calibration, &job->options->calibration, job->input, job->report, err);
-    job->result->samples = calibration.samples;
+    out->samples = job->result->samples = calibration.samples;
+    out->length = calibration.length;
+    out->file_crc32 = calibration.file_crc32;
+    out->tokens_crc32 = calibration.tokens_crc32;
     job->result->tokens = calibration.tokens_used;
     if (!status)
         status = method->kind == PRUNE_WIDTH ? choose_width(out, job, &calibration, err)
@@ -253,6 +312,12 @@ enum status structure_run(struct prune_job *job, struct error *err)
     struct structure structure = {.depth = {.layers = job->input->config.layers}};
     enum status status = destination_check(&destination, err);
 
+    if (!status && goal_given(job->options) && !job->settings->method)
+        status =
+            fail(err, ERR_USAGE, "--target-size and --target-latency choose how much a --method takes away");
+    if (!status && goal_given(job->options) && job->options->sparsity)
+        status = fail(
+            err, ERR_USAGE, "--sparsity says how much goes; --target-size and --target-latency choose it");
     job->result->weights_in = count_weights(job->input);
     job->result->layers_in = job->input->config.layers;
     if (!status) status = destination_refuse_input(job->input->container, job->options->output, err);
@@ -266,7 +331,7 @@ enum status structure_run(struct prune_job *job, struct error *err)
         note_widths(&structure, job->report);
         status = structure_apply(job->input, &structure, destination_is_own(&destination), err);
     }
-    if (!status) status = structure_write(job, err);
+    if (!status) status = structure_write(job, &structure, err);
     structure_free(&structure);
     return status;
 }

@@ -1,34 +1,65 @@
 /* See structure_write.h. */
 #include "prune/structure_write.h"
 
-#include <string.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 
 #include "base/memory.h"
+#include "base/number.h"
 #include "formats/provenance.h"
 #include "formats/transfer.h"
 
-enum { RECORDED_LIMIT = 20 };
+enum { PAIRS = 12 };
 
 /* The options that decide the bytes, for the provenance. */
-static uint64_t record(const char *out[RECORDED_LIMIT][2], const struct prune_job *job)
-{
-    const struct prune_options *options = job->options;
-    const struct prune_method *method = job->settings->method;
-    const char *const all[][2] = {
-        {"method", method ? method->name : NULL},
-        {"sparsity", method ? (options->sparsity ? options->sparsity : "50%") : NULL},
-        {"parts", options->parts},
-        {"widths", options->widths},
-        {"no-bias", options->no_bias ? "true" : NULL},
-        {"drop-layers", options->drop_layers},
-        {"trim-vocabulary", options->trim_vocabulary ? "true" : NULL},
-    };
-    uint64_t count = 0;
+struct pairs {
+    const char *list[PAIRS][2];
+    char texts[PAIRS][40];
+    uint64_t count;
+};
 
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        if (all[i][1]) memcpy(out[count++], all[i], sizeof *out);
+static void add(struct pairs *pairs, const char *name, const char *value)
+{
+    if (!value) return;
+    pairs->list[pairs->count][0] = name;
+    pairs->list[pairs->count++][1] = value;
+}
+
+static void NIBBLE_PRINTF(3, 4) add_text(struct pairs *pairs, const char *name, const char *format, ...)
+{
+    char *text = pairs->texts[pairs->count];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof pairs->texts[0], format, arguments);
+    va_end(arguments);
+    add(pairs, name, text);
+}
+
+static void add_method(struct pairs *pairs, const struct prune_job *job, const struct structure *structure)
+{
+    const struct prune_method *method = job->settings->method;
+
+    add(pairs, "method", method->name);
+    add(pairs, "sparsity", number_write(pairs->texts[pairs->count], structure->sparsity));
+    if (method->kind == PRUNE_WIDTH) {
+        add(pairs, "parts", job->options->parts ? job->options->parts : "both");
+        add(pairs, "widths", structure_is_uniform(job) ? "uniform" : "layer");
+        add(pairs, "biases", structure->biases ? "yes" : "no");
     }
-    return count;
+    add_text(pairs, "calibration crc32", "%08" PRIx32, structure->file_crc32);
+    add_text(pairs, "samples", "%" PRIu64, structure->samples);
+    add_text(pairs, "sample length", "%" PRIu64, structure->length);
+    add_text(pairs, "calibration tokens crc32", "%08" PRIx32, structure->tokens_crc32);
+}
+
+static void record(struct pairs *out, const struct prune_job *job, const struct structure *structure)
+{
+    out->count = 0;
+    if (job->settings->method) add_method(out, job, structure);
+    add(out, "drop-layers", job->options->drop_layers);
+    if (structure->trim) add_text(out, "vocabulary", "%" PRIu32, job->input->config.vocabulary);
 }
 
 static struct destination destination_of(const struct prune_options *options)
@@ -60,31 +91,32 @@ static enum status plan_items(struct transfer_item *items, uint64_t *count, uint
 }
 
 static enum status fill_output(struct writer *writer, struct destination_parts *parts, struct prune_job *job,
-    const struct transfer_item *items, uint64_t count, uint32_t *crcs, struct error *err)
+    const struct structure *structure, const struct transfer_item *items, uint64_t count, uint32_t *crcs,
+    struct error *err)
 {
     struct container *container = job->input->container;
     const char *tool = prune_settings_command.name;
-    const char *recorded[RECORDED_LIMIT][2];
-    const uint64_t options = record(recorded, job);
-    const char *const(*pairs)[2] = (const char *const(*)[2])recorded;
-    enum status status = provenance_reserve(writer, container, tool, pairs, options, err);
+    struct pairs pairs;
+    record(&pairs, job, structure);
+    const char *const(*list)[2] = (const char *const(*)[2])pairs.list;
+    enum status status = provenance_reserve(writer, container, tool, list, pairs.count, err);
 
     if (!status)
         status = transfer_run(container, writer, items, count, crcs, job->pool, job->report, "writing", err);
     if (!status) status = checkpoint_write_aliases(job->input, writer, err);
-    if (!status) status = provenance_attach(writer, container, tool, pairs, options, crcs, err);
+    if (!status) status = provenance_attach(writer, container, tool, list, pairs.count, crcs, err);
     return status ? status : destination_parts_note(parts, writer, container, err);
 }
 
-static enum status write_items(struct prune_job *job, const struct transfer_item *items, uint64_t count,
-    uint32_t *crcs, struct error *err)
+static enum status write_items(struct prune_job *job, const struct structure *structure,
+    const struct transfer_item *items, uint64_t count, uint32_t *crcs, struct error *err)
 {
     const struct destination destination = destination_of(job->options);
     struct destination_parts parts = {0};
     struct writer *writer = NULL;
     enum status status = destination_create(&writer, &destination, job->input, job->report, err);
 
-    if (!status) status = fill_output(writer, &parts, job, items, count, crcs, err);
+    if (!status) status = fill_output(writer, &parts, job, structure, items, count, crcs, err);
     if (status)
         writer_abandon(writer);
     else
@@ -112,7 +144,7 @@ enum status structure_bytes(uint64_t *out, struct prune_job *job, struct error *
     return status;
 }
 
-enum status structure_write(struct prune_job *job, struct error *err)
+enum status structure_write(struct prune_job *job, const struct structure *structure, struct error *err)
 {
     const uint64_t most = container_count(job->input->container);
     struct transfer_item *items = memory_new(most, sizeof *items, err);
@@ -122,7 +154,7 @@ enum status structure_write(struct prune_job *job, struct error *err)
 
     if (!status) status = plan_items(items, &count, &job->result->bytes_out, job, err);
     if (!status) tell(job->result, items, count);
-    if (!status && !job->options->dry_run) status = write_items(job, items, count, crcs, err);
+    if (!status && !job->options->dry_run) status = write_items(job, structure, items, count, crcs, err);
     memory_free(items);
     memory_free(crcs);
     return status;
