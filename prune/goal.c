@@ -117,9 +117,14 @@ static enum status try(
     return status;
 }
 
+static bool keeps_to_size(const struct candidate *candidate, const struct prune_options *options)
+{
+    return !options->target_size || candidate->bytes <= options->target_size;
+}
+
 static bool keeps_to(const struct candidate *candidate, const struct prune_options *options)
 {
-    return (!options->target_size || candidate->bytes <= options->target_size) &&
+    return keeps_to_size(candidate, options) &&
            (!(options->target_latency > 0) || candidate->milliseconds <= options->target_latency);
 }
 
@@ -164,11 +169,12 @@ enum status goal_sparsity(
     char bytes[16];
     enum status status = judge(&does, &last, job, (double)high / steps, make, context, err);
 
+    if (!status && !does && !keeps_to_size(&last, job->options))
+        return fail(err, ERR_USAGE, "--target-size: out of reach; the most that can go leaves %s",
+            report_bytes(bytes, last.bytes));
     if (!status && !does)
         return fail(err, ERR_USAGE,
-            "--target-%s: out of reach; the most that can go leaves %s, and %.3g ms per token (0: not "
-            "measured)",
-            job->options->target_size ? "size" : "latency", report_bytes(bytes, last.bytes),
+            "--target-latency: out of reach; with the most that can go a token takes %.3g ms",
             last.milliseconds);
     while (!status && high - low > 1) {
         const uint32_t middle = low + (high - low) / 2;
