@@ -19,6 +19,9 @@ static enum status create_nbl(struct writer **out, const struct destination *des
 static enum status create_gguf(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err)
 {
+    const enum status status = config_refuse_own(&input->config, "GGUF", err);
+
+    if (status) return status;
     return gguf_export_create(out, input, destination->path, destination->force, destination->split_bytes,
         destination->file_type, report, err);
 }
@@ -74,7 +77,10 @@ static const struct format *format_of(const struct destination *destination)
 static enum status create_folder(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err)
 {
+    const enum status status = config_refuse_own(&input->config, "folders for other tools", err);
+
     (void)report;
+    if (status) return status;
     return folder_export_create(
         out, input, destination->path, format_of(destination)->packed, destination->split_bytes, err);
 }
@@ -91,6 +97,11 @@ enum status destination_check(const struct destination *destination, struct erro
         return fail(err, ERR_USAGE, "--layers: a %s file cannot be a slice of a model; --format nbl can",
             format->name);
     return OK;
+}
+
+bool destination_is_own(const struct destination *destination)
+{
+    return format_of(destination)->create == create_nbl;
 }
 
 enum fused_in destination_fuses(const struct destination *destination)

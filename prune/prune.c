@@ -4,13 +4,14 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "prune/structure.h"
 #include "prune/weights.h"
 
 static enum status run_kind(struct prune_job *job, struct error *err)
 {
     const struct prune_method *method = job->settings->method;
     if (method && method->kind == PRUNE_WEIGHTS) return weights_run(job, err);
-    return fail(err, ERR_UNSUPPORTED, "method %s is not there yet", method ? method->name : "none");
+    return structure_run(job, err);
 }
 
 static enum status run_job(

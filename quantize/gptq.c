@@ -116,7 +116,8 @@ enum status gptq_observe(struct calibrated *work, struct layer *layer, struct gp
     /* At the very first stage both streams are still the same. */
     bool first = layer->walk.index == 0 && group.stage == WALK_QKV;
     bool residual = correction == CORRECTION_RESIDUAL && gptq_adds_to_stream(config, group.stage);
-    uint64_t cols = own ? walk_stage_cols(config, group.stage) : walk_expert_cols(config, group.stage);
+    uint64_t cols = own ? walk_stage_cols(config, group.stage, layer->walk.index)
+                        : walk_expert_cols(config, group.stage);
     enum status status = hessian_create(out, cols, correction != CORRECTION_NONE && !first,
         residual ? config->hidden : 0, pool_workers(work->pool), err);
     struct observer observer = {.hessian = out, .pool = work->pool};

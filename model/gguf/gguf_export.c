@@ -46,7 +46,7 @@ static void place_in_fused(
 
     for (unsigned i = 0; fused && i < fused->count; i++) {
         if (fused->parts[i] == role) place->first_row = place->rows;
-        layers_role_shape(config, fused->parts[i], &rank, shape);
+        layers_role_shape(config, fused->parts[i], layer, &rank, shape);
         place->rows += shape[0];
     }
     if (fused) gguf_names_write_fused(place->name, sizeof place->name, fused, layer);
@@ -59,7 +59,7 @@ static void place_expert(
     uint64_t shape[2];
     uint32_t rank;
 
-    layers_role_shape(config, role, &rank, shape);
+    layers_role_shape(config, role, 0, &rank, shape);
     place->stacked = config->experts;
     place->rows = config->experts * shape[0];
     place->first_row = layers_expert_of(config, tensor->name) * shape[0];
