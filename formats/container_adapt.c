@@ -73,9 +73,10 @@ static bool same_entry(const struct reader_entry *a, const struct reader_entry *
     const struct tensor *left = &a->tensor, *right = &b->tensor;
 
     return left->storage == right->storage && left->dtype == right->dtype && left->block == right->block &&
-           left->scheme.bits == right->scheme.bits && left->scheme.group == right->scheme.group &&
-           left->scheme.asymmetric == right->scheme.asymmetric && left->rank == right->rank &&
-           memcmp(left->shape, right->shape, sizeof left->shape) == 0 && a->crc == b->crc;
+           left->mask == right->mask && left->scheme.bits == right->scheme.bits &&
+           left->scheme.group == right->scheme.group && left->scheme.asymmetric == right->scheme.asymmetric &&
+           left->rank == right->rank && memcmp(left->shape, right->shape, sizeof left->shape) == 0 &&
+           a->crc == b->crc;
 }
 
 static enum status absorb_entries(
@@ -148,7 +149,7 @@ enum status container_interleave(
     const bool dense = tensor->storage == STORAGE_DENSE;
 
     if (tensor->rank < 1 || tensor->rank > 2 || tensor->storage == STORAGE_TILES ||
-        (!dense && tensor->rank != 2))
+        tensor->storage == STORAGE_SPARSE || (!dense && tensor->rank != 2))
         return fail(err, ERR_UNSUPPORTED,
             "tensor %s: rank %" PRIu32 " and this storage have no interleaved rows", tensor->name,
             tensor->rank);
@@ -197,7 +198,8 @@ static enum status check_split(const struct container *container, const struct r
             return fail(err, ERR_FORMAT, "tensor %s: its parts do not take turns of %" PRIu64 " rows",
                 tensor->name, turn);
     if (entry->packed) return OK; /* packed_part looks at the rows */
-    if (tensor->storage == STORAGE_TILES || entry->head || entry->foreign ||
+    if (tensor->storage == STORAGE_TILES || tensor->storage == STORAGE_SPARSE || entry->head ||
+        entry->foreign ||
         (entry->compute && (turn || entry->compute != transposed_compute)) || container->records_checksums)
         return fail(
             err, ERR_UNSUPPORTED, "tensor %s: rows stored like this cannot be taken apart", tensor->name);

@@ -90,6 +90,21 @@ enum status checkpoint_open_with(
     return status;
 }
 
+enum status checkpoint_bind_again(struct checkpoint *checkpoint, struct error *err)
+{
+    bool found;
+
+    layers_release(&checkpoint->tensors);
+    memory_free(checkpoint->dropped);
+    checkpoint->dropped = NULL;
+    checkpoint->dropped_count = 0;
+    enum status status = container_reindex(checkpoint->container, err);
+    if (!status) status = checkpoint_read_config(&checkpoint->config, &found, checkpoint->container, err);
+    return status ? status
+                  : layers_bind(&checkpoint->tensors, &checkpoint->dropped, &checkpoint->dropped_count,
+                        checkpoint->container, &checkpoint->config, err);
+}
+
 void checkpoint_close(struct checkpoint *checkpoint)
 {
     layers_release(&checkpoint->tensors);

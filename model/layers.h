@@ -98,10 +98,11 @@ struct architecture {
     bool bare_names;        /* GPT-2: names may lack what comes before the first dot of the prefix */
     bool
         parallel_residual; /* GPT-NeoX: both halves of a layer may see the same stream (use_parallel_residual) */
-    bool ungated;          /* GPT-NeoX: down(activation(up(x))), no gate */
-    bool no_pre_norm;      /* OLMo2: attention and the feed-forward block see the stream as it is */
-    bool post_norm;        /* Gemma, OLMo2: what they give is normed before it is added */
-    float gain_offset;     /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
+    bool shared_norm;  /* StableLM: use_parallel_residual may be true, and one norm then serves both halves */
+    bool ungated;      /* GPT-NeoX: down(activation(up(x))), no gate */
+    bool no_pre_norm;  /* OLMo2: attention and the feed-forward block see the stream as it is */
+    bool post_norm;    /* Gemma, OLMo2: what they give is normed before it is added */
+    float gain_offset; /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
 
     bool
         biases; /* GPT-NeoX: of all matrices of the feed-forward block, and of attention unless attention_bias is false */
@@ -121,9 +122,10 @@ struct architecture {
     uint32_t
         default_window_period; /* Gemma: each so many layers the last does not slide; layer_types may say otherwise */
     bool sliding_rope;         /* Gemma 3: layers that slide rotate by rope_local_base_freq */
-    bool partial_rotary;                /* partial_rotary_factor may be below 1 */
-    double default_rotary;              /* without it; 0: 1 */
-    double default_theta;               /* without rope_theta; 0: 10000 */
+    bool partial_rotary;   /* partial_rotary_factor may be below 1 */
+    double default_rotary; /* without it; 0: 1 */
+    double default_theta;  /* without rope_theta; 0: 10000 */
+    bool fixed_head_size;  /* other readers take heads to be hidden / heads wide, whatever config.json says */
     const char *theta_key, *rotary_key; /* what config.json may call these two; NULL: as Llama */
 
     const char *experts_key;    /* what config.json calls the number of experts; NULL: dense */
@@ -153,12 +155,18 @@ bool layers_role_is_expert(enum role role);
 /* True for what a norm multiplies by. */
 bool layers_role_is_gain(enum role role);
 
-/* Whether this configuration has the role at all, and its shape: rank 1 or 2, shape[0] rows, shape[1] cols. Every model
- * has a ROLE_HEAD; that of a tied one is bound to the embedding's tensor. */
-bool layers_role_shape(const struct model_config *config, enum role role, uint32_t *rank, uint64_t shape[2]);
+/* Whether this configuration has the role at all, and its shape in a layer (ignored for roles that exist once): rank 1 or 2, shape[0] rows,
+ * shape[1] cols. Every model has a ROLE_HEAD; that of a tied one is bound to the embedding's tensor. */
+bool layers_role_shape(
+    const struct model_config *config, enum role role, uint32_t layer, uint32_t *rank, uint64_t shape[2]);
 
 /* The role (and layer) that a tensor name has in this configuration; false if none. Of an expert's matrix any expert's. */
 bool layers_role_of(const struct model_config *config, const char *name, enum role *role, uint32_t *layer);
+
+/* What follows "model.layers.N." in a name, with the number below config->layers in *layer; NULL: the tensor is of no layer. */
+const char *layers_suffix(const struct model_config *config, const char *name, uint32_t *layer);
+/* The bytes of a name before that number. */
+uint64_t layers_prefix_bytes(const struct architecture *architecture);
 
 /* The tensor name of a role in an architecture; layer is ignored for roles that exist once. Of an expert's matrix the name of those of all
  * experts, one below the other: "model.layers.0.mlp.experts.*.up_proj.weight" (layers_split). Returns out. */
@@ -194,6 +202,21 @@ struct model_tensors {
 /* Bytes of the experts' matrices that one token needs in a layer: as many experts as it goes to, of mean size. */
 uint64_t layers_routed_bytes(
     const struct model_tensors *tensors, const struct model_config *config, uint32_t layer);
+
+/* Where a tensor lies in a layer, as one number: that of its role, and from ROLE_COUNT on the matrices of the experts, expert after
+ * expert. layers_places: one beyond the last of a configuration. */
+uint32_t layers_place(enum role role, uint32_t expert);
+uint32_t layers_places(const struct model_config *config);
+/* Back: the role, and (of an expert's matrix) the expert. */
+enum role layers_place_role(uint32_t place);
+uint32_t layers_place_expert(uint32_t place);
+
+/* layers_role_of, with the place (that of the role for what exists once). */
+bool layers_place_of(const struct model_config *config, const char *name, uint32_t *place, uint32_t *layer);
+
+/* The tensor in a place of a layer; NULL where there is none. */
+const struct tensor *layers_at(
+    const struct model_tensors *tensors, const struct model_config *config, uint32_t layer, uint32_t place);
 
 /* What becomes of a tensor that no role names. */
 struct dropped_tensor {

@@ -321,6 +321,9 @@ static void test_phi(void)
     CU_ASSERT_TRUE(config.rotary == 8 && config_slides(&config, 0) && config_slides(&config, 4));
     config = PARSE(STABLELM, {"use_qkv_bias", "true"});
     CU_ASSERT_TRUE(config.rotary == 2 && config.attention_bias && !config.output_bias);
+    CU_ASSERT_TRUE(!config.parallel_residual && !config.shared_norm);
+    config = PARSE(STABLELM, {"use_parallel_residual", "true"});
+    CU_ASSERT_TRUE(config.parallel_residual && config.shared_norm);
 }
 
 static void test_bad_phi(void)
@@ -331,7 +334,7 @@ static void test_bad_phi(void)
     REFUSE(ERR_FORMAT, "long_factor", PHI3, {"rope_scaling", LONG("[1, 1, 1, 1]", "[1, 1, 1]")});
     REFUSE(ERR_FORMAT, "short_factor[2]", PHI3, {"rope_scaling", LONG("[1, 1, 0, 1]", "[1, 1, 1, 1]")});
     REFUSE(ERR_FORMAT, "long_factor[0]", PHI3, {"rope_scaling", LONG("[1, 1, 1, 1]", "[\"1\", 1, 1, 1]")});
-    REFUSE(ERR_UNSUPPORTED, "use_parallel_residual", STABLELM, {"use_parallel_residual", "true"});
+    REFUSE(ERR_UNSUPPORTED, "use_parallel_residual", {"use_parallel_residual", "true"});
     REFUSE(ERR_UNSUPPORTED, "qk_layernorm", STABLELM, {"qk_layernorm", "true"});
     REFUSE(ERR_UNSUPPORTED, "use_qkv_bias", {"use_qkv_bias", "true"});
     REFUSE(ERR_FORMAT, "layer_norm_eps is missing", {"architectures", "[\"StableLmForCausalLM\"]"},
@@ -358,8 +361,8 @@ static void test_neox(void)
 {
     struct model_config config = PARSE(NEOX, {"rotary_pct", "0.5"}, {"rotary_emb_base", "500"});
 
-    CU_ASSERT_TRUE(
-        config.parallel_residual && config.attention_bias && config.output_bias && config.mlp_bias);
+    CU_ASSERT_TRUE(config.parallel_residual && !config.shared_norm && config.attention_bias &&
+                   config.output_bias && config.mlp_bias);
     CU_ASSERT_TRUE(config.activation == ACTIVATION_GELU && config.rope.theta == 500);
     CU_ASSERT_EQUAL(config.rotary, config.head_size / 2);
     config = PARSE(NEOX, {"use_parallel_residual", "false"}, {"attention_bias", "false"});

@@ -152,7 +152,7 @@ static void round_trips(void)
         testing_folder();
         const char *first = golden_path(chains[i][0]), *at = first;
         for (int j = 1; chains[i][j]; j++) {
-            char name[8];
+            char name[16];
             snprintf(name, sizeof name, "step%d", j);
             at = converted(at, name, chains[i][j], "keep");
             check_same_tiles(first, at);

@@ -426,7 +426,7 @@ static void same_logits(void)
     static const char *const models[] = {"llama", "llama-f16", "llama-bf16", "llama-bias", "llama-headdim",
         "llama-tied", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2",
         "qwen3", "gemma3-short", "gemma2-plain", "olmo2", "phi3", "phi3-long", "phi3-short", "stablelm",
-        "mixtral", "qwen2-moe", "qwen3-moe", "neox", "gpt2"};
+        "mixtral", "qwen2-moe", "qwen3-moe", "neox", "gpt2", "stablelm-parallel"};
     static const struct variant sound = {0}, by_period = {.period = true, .add = add_period};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
@@ -438,7 +438,8 @@ static void same_logits(void)
 static void same_logits_of_ours(void)
 {
     static const char *const models[] = {"gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long",
-        "phi3-short", "stablelm", "mixtral", "qwen2-moe", "qwen3-moe", "neox", "gpt2", "gpt2-bare"};
+        "phi3-short", "stablelm", "mixtral", "qwen2-moe", "qwen3-moe", "neox", "gpt2", "gpt2-bare",
+        "stablelm-parallel"};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         const char *path = testing_path("ours-%s.gguf", models[i]);

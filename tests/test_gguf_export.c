@@ -148,7 +148,7 @@ static void same_models(void)
         "llama-tied", "llama-sharded", "llama-rope-linear", "llama-rope-llama3", "llama-rope-parameters",
         "llama-rope-yarn", "mistral", "qwen2", "qwen3", "gemma2-plain", "gemma3-short", "olmo2", "phi3",
         "phi3-long", "phi3-short", "stablelm", "mixtral", "qwen2-moe", "qwen3-moe", "neox", "gpt2",
-        "gpt2-bare"};
+        "gpt2-bare", "stablelm-parallel"};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         const char *path = testing_path("%s.gguf", models[i]);
@@ -401,7 +401,7 @@ static const char *through_nbl(const char *path, const char *name)
 static void second_time(void)
 {
     static const char *const models[] = {"llama", "llama-rope-llama3", "qwen3", "llama-f16", "llama-tied",
-        "gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long", "stablelm"};
+        "gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long", "stablelm", "stablelm-parallel"};
     const char *tiny = testing_path("tiny.gguf"), *second;
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {

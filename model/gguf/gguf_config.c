@@ -390,7 +390,8 @@ static enum status put_features(struct source *in, struct error *err)
     enum status status =
         metadata_get_bool(in->metadata, key_of(key, in, "use_parallel_residual"), &parallel, err);
 
-    if (!status && (known->parallel_residual || parallel))
+    if (known->shared_norm) parallel = !has(in, ROLE_MLP_NORM);
+    if (!status && (known->parallel_residual || known->shared_norm || parallel))
         json_put_bool(&in->json, "use_parallel_residual", parallel);
     json_put_bool(&in->json, "tie_word_embeddings", !has(in, ROLE_HEAD));
     if (known->attention_bias_option && !known->biases)
