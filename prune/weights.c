@@ -95,7 +95,7 @@ static void note_wide(const struct weights *work)
     if (wide)
         report_note(work->job->report,
             "%" PRIu64 " matrices of %s weights are stored with their zeros: sparse storage takes 16-bit "
-            "weights, or --bits",
+            "weights (nibble-convert --type bf16), or --bits",
             wide, dtype_info(result->tensors[0].target.dtype)->name);
 }
 

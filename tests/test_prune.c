@@ -115,6 +115,10 @@ static uint64_t zeros_in(const float *values, uint64_t count)
 
 #define DOWN "model.layers.1.mlp.down_proj.weight"
 
+/* SPEC.md, section 6c: 22 bytes of pattern and 16 x 4 of codes for each of 8 x 3 blocks, a scale of 2 bytes for each of 64 x 3 groups, parts at
+ * multiples of 64 bytes, 64 more behind the codes. */
+enum { DOWN_2_4_BYTES = 576 + 384 + 24 * 64 + 64 };
+
 /* Of every 4 columns 2 are 0 (with codes: at least), in every row. */
 static void check_pattern(const char *path, bool codes)
 {
@@ -126,6 +130,8 @@ static void check_pattern(const char *path, bool codes)
         off += codes ? zeros < 2 : zeros != 2;
     }
     CU_ASSERT_EQUAL(off, 0);
+    CU_ASSERT_TRUE(tensor.storage == STORAGE_SPARSE && tensor.mask == MASK_2_4);
+    if (codes) CU_ASSERT_EQUAL(tensor.bytes, DOWN_2_4_BYTES);
     memory_free(values);
 }
 
