@@ -670,6 +670,91 @@ static enum status parse_rope(struct model_config *out, const struct source *in,
     return parse_sliding_rope(out, in, sliding, err);
 }
 
+/* ---- what pruning made, under "nibble" ---- */
+
+struct config_widths config_widths(const struct model_config *config, uint32_t layer)
+{
+    const uint32_t group = config->heads / config->kv_heads, kv_heads = config->layer_kv_heads[layer];
+
+    if (!config->varied) return (struct config_widths){config->heads, config->kv_heads, config->ffn};
+    return (struct config_widths){kv_heads * group, kv_heads, config->layer_ffn[layer]};
+}
+
+/* One number per layer, from 1 to the largest, which one of them is. Absent: all are the largest. */
+static enum status parse_widths(uint32_t *out, bool *varied, uint32_t layers, uint32_t largest,
+    const struct source *in, const struct json_value *own, const char *key, struct error *err)
+{
+    const struct json_value *list = present(own, key);
+    const struct json_value *item = list && list->kind == JSON_ARRAY ? list->children : NULL;
+    bool reached = false;
+
+    for (uint32_t layer = 0; !list && layer < layers; layer++)
+        out[layer] = largest;
+    if (!list) return OK;
+    if (!item || list->count != layers)
+        return fail(
+            err, ERR_FORMAT, "%s: nibble.%s is not a list of %" PRIu32 " numbers", in->what, key, layers);
+    for (uint32_t layer = 0; layer < layers; layer++, item = item->next) {
+        if (item->kind != JSON_NUMBER || !item->is_u64 || item->u64 < 1 || item->u64 > largest)
+            return fail(err, ERR_FORMAT, "%s: nibble.%s[%" PRIu32 "] is not a number from 1 to %" PRIu32,
+                in->what, key, layer, largest);
+        out[layer] = (uint32_t)item->u64;
+        *varied |= out[layer] != largest;
+        reached |= out[layer] == largest;
+    }
+    if (reached) return OK;
+    return fail(
+        err, ERR_FORMAT, "%s: nibble.%s: no layer has the %" PRIu32 " of the whole", in->what, key, largest);
+}
+
+static enum status parse_own(struct model_config *out, const struct source *in, struct error *err)
+{
+    static const char *const known[] = {
+        "layer_key_value_heads", "layer_intermediate_sizes", "output_bias", "down_bias"};
+    const struct json_value *own = present(in->root, "nibble");
+    char quoted[64];
+    enum status status = OK;
+
+    if (!own) return OK;
+    if (own->kind != JSON_OBJECT || out->experts)
+        return fail(err, ERR_FORMAT, "%s: nibble is not an object, or stands beside experts", in->what);
+    for (const struct json_value *member = own->children; member; member = member->next) {
+        unsigned i = 0;
+        while (i < sizeof known / sizeof *known && strcmp(member->key.bytes, known[i]) != 0)
+            i++;
+        if (i == sizeof known / sizeof *known)
+            return fail(err, ERR_UNSUPPORTED, "%s: nibble.%s is not known; a newer version may know it",
+                in->what, error_quote(quoted, sizeof quoted, member->key.bytes, member->key.count));
+    }
+    status =
+        parse_widths(out->layer_kv_heads, &out->varied, out->layers, out->kv_heads, in, own, known[0], err);
+    if (!status)
+        status = parse_widths(out->layer_ffn, &out->varied, out->layers, out->ffn, in, own, known[1], err);
+    if (!status) status = json_get_bool(own, in->what, "output_bias", &out->output_bias, err);
+    return status ? status : json_get_bool(own, in->what, "down_bias", &out->down_bias, err);
+}
+
+/* Llama and its kin have o's bias when q, k and v have theirs by attention_bias; Qwen2 has those of q, k and v alone. */
+static bool has_own_output_bias(const struct model_config *config)
+{
+    return config->output_bias && !(config->attention_bias && config->architecture->attention_bias_option) &&
+           !config->architecture->biases;
+}
+
+enum status config_refuse_own(const struct model_config *config, const char *format, struct error *err)
+{
+    if (config->varied)
+        return fail(err, ERR_UNSUPPORTED,
+            "layers of different widths: only .nbl files can say so, not %s; prune with --widths uniform",
+            format);
+    if (has_own_output_bias(config) || (config->down_bias && !config->mlp_bias))
+        return fail(err, ERR_UNSUPPORTED,
+            "%s has no bias of %s, which pruning added: only .nbl files can say so, not %s; prune with "
+            "--no-bias",
+            config->architecture->name, has_own_output_bias(config) ? "o_proj" : "down_proj", format);
+    return OK;
+}
+
 /* ---- tokens ---- */
 
 static enum status add_stop(
@@ -719,6 +804,7 @@ enum status config_parse(
     if (!status) status = parse_scales(out, &in, err);
     if (!status) status = parse_window(out, &in, err);
     if (!status) status = parse_rope(out, &in, err);
+    if (!status) status = parse_own(out, &in, err);
     if (!status) status = parse_tokens(out, &in, err);
     json_free(document);
     return status;

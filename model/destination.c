@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "model/folder_export.h"
 #include "model/gguf/gguf_export.h"
+#include "tensor/sparse.h"
 
 static enum status create_nbl(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err)
@@ -18,12 +19,23 @@ static enum status create_nbl(struct writer **out, const struct destination *des
 static enum status create_gguf(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err)
 {
+    const enum status status = config_refuse_own(&input->config, "GGUF", err);
+
+    if (status) return status;
     return gguf_export_create(out, input, destination->path, destination->force, destination->split_bytes,
         destination->file_type, report, err);
 }
 
 static enum status create_folder(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err);
+
+/* Folders know nothing of sparse matrices. */
+static enum status spread_target(struct tensor *target, const struct model_config *config, struct error *err)
+{
+    (void)config, (void)err;
+    sparse_describe_spread(target);
+    return OK;
+}
 
 static const struct format {
     const char *name, *ending; /* ending: of the paths that mean it; NULL: none */
@@ -38,12 +50,13 @@ static const struct format {
 } formats[] = {
     {"nbl", ".nbl", PACKED_KINDS, false, true, FUSED_NOWHERE, create_nbl, NULL},
     {"gguf", ".gguf", PACKED_KINDS, true, false, FUSED_IN_GGUF, create_gguf, gguf_export_target},
-    {"safetensors", NULL, PACKED_KINDS, true, false, FUSED_IN_FOLDERS, create_folder, NULL},
-    {"gptq", NULL, PACKED_GPTQ, true, false, FUSED_IN_FOLDERS, create_folder, NULL},
-    {"gptq-v2", NULL, PACKED_GPTQ_V2, true, false, FUSED_IN_FOLDERS, create_folder, NULL},
-    {"awq", NULL, PACKED_AWQ, true, false, FUSED_IN_FOLDERS, create_folder, NULL},
-    {"compressed-tensors", NULL, PACKED_COMPRESSED, true, false, FUSED_IN_FOLDERS, create_folder, NULL},
-    {"mlx", NULL, PACKED_MLX, true, false, FUSED_IN_FOLDERS, create_folder, NULL},
+    {"safetensors", NULL, PACKED_KINDS, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
+    {"gptq", NULL, PACKED_GPTQ, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
+    {"gptq-v2", NULL, PACKED_GPTQ_V2, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
+    {"awq", NULL, PACKED_AWQ, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
+    {"compressed-tensors", NULL, PACKED_COMPRESSED, true, false, FUSED_IN_FOLDERS, create_folder,
+        spread_target},
+    {"mlx", NULL, PACKED_MLX, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
 };
 
 /* The first row where nothing says otherwise. */
@@ -64,7 +77,10 @@ static const struct format *format_of(const struct destination *destination)
 static enum status create_folder(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err)
 {
+    const enum status status = config_refuse_own(&input->config, "folders for other tools", err);
+
     (void)report;
+    if (status) return status;
     return folder_export_create(
         out, input, destination->path, format_of(destination)->packed, destination->split_bytes, err);
 }
@@ -81,6 +97,11 @@ enum status destination_check(const struct destination *destination, struct erro
         return fail(err, ERR_USAGE, "--layers: a %s file cannot be a slice of a model; --format nbl can",
             format->name);
     return OK;
+}
+
+bool destination_is_own(const struct destination *destination)
+{
+    return format_of(destination)->create == create_nbl;
 }
 
 enum fused_in destination_fuses(const struct destination *destination)

@@ -39,6 +39,9 @@ struct destination {
 /* ERR_USAGE: an option that the format does not have. */
 enum status destination_check(const struct destination *destination, struct error *err);
 
+/* Whether only our own tools read the format: it holds what no other reader would know (config_refuse_own). */
+bool destination_is_own(const struct destination *destination);
+
 /* How the format keeps in one matrix, of one type, what the architecture fuses (layers_is_fused). */
 enum fused_in destination_fuses(const struct destination *destination);
 

@@ -12,7 +12,7 @@ static void place_in_fused(struct folder_place *place, const struct fused_rows *
     unsigned part = 0;
 
     for (unsigned i = 0; i < fused->count; i++) {
-        layers_role_shape(config, fused->parts[i], &rank, shape);
+        layers_role_shape(config, fused->parts[i], layer, &rank, shape);
         if (fused->parts[i] == role) {
             part = i;
             before = place->rows;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/text_part.h"
 
 /* Four norms a layer, two of them under names that mean something else in Llama. */
 static const char *const gemma_names[ROLE_COUNT] = {
@@ -156,6 +157,7 @@ static const struct architecture architectures[] = {
         .qk_norm = QK_NORM_PROJECTION},
     {.name = "StableLmForCausalLM",
         .model_type = "stablelm",
+        .fixed_head_size = true,
         .centered_norm = true,
         .shared_norm = true,
         .qkv_bias_option = true,
@@ -185,6 +187,7 @@ static const struct architecture architectures[] = {
         .attention_bias_option = true},
     {.name = "GPTNeoXForCausalLM",
         .model_type = "gpt_neox",
+        .fixed_head_size = true,
         .prefix = "gpt_neox.layers.",
         .names = neox_names,
         .fused = neox_fused,
@@ -201,6 +204,7 @@ static const struct architecture architectures[] = {
         .default_activation = ACTIVATION_GELU},
     {.name = "GPT2LMHeadModel",
         .model_type = "gpt2",
+        .fixed_head_size = true,
         .prefix = "transformer.h.",
         .names = gpt2_names,
         .fused = gpt2_fused,
@@ -326,10 +330,12 @@ static bool set_shape_if(bool present, uint32_t *rank, uint64_t shape[2], uint64
     return present && set_shape(rank, shape, rows, 0);
 }
 
-bool layers_role_shape(const struct model_config *config, enum role role, uint32_t *rank, uint64_t shape[2])
+bool layers_role_shape(
+    const struct model_config *config, enum role role, uint32_t layer, uint32_t *rank, uint64_t shape[2])
 {
-    uint64_t hidden = config->hidden, ffn = config->ffn, head = config->head_size;
-    uint64_t q = config->heads * head, kv = config->kv_heads * head;
+    const struct config_widths widths = config_widths(config, role < ROLE_PER_LAYER ? 0 : layer);
+    uint64_t hidden = config->hidden, ffn = widths.ffn, head = config->head_size;
+    uint64_t q = widths.heads * head, kv = widths.kv_heads * head;
     const struct architecture *known = config->architecture;
 
     switch (role) {
@@ -390,7 +396,7 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
     case ROLE_UP_BIAS:
         return set_shape_if(config->mlp_bias, rank, shape, ffn);
     case ROLE_DOWN_BIAS:
-        return set_shape_if(config->mlp_bias, rank, shape, hidden);
+        return set_shape_if(config->mlp_bias || config->down_bias, rank, shape, hidden);
     case ROLE_COUNT:
         break;
     }
@@ -404,9 +410,13 @@ static const char *prefix_of(const struct architecture *architecture)
     return architecture->prefix ? architecture->prefix : LAYERS_PREFIX;
 }
 
-/* What follows "model.layers.N." in a name, with N a plain decimal number below config.layers; NULL if it has
- * no such start. */
-static const char *after_layer(const struct model_config *config, const char *name, uint32_t *layer)
+uint64_t layers_prefix_bytes(const struct architecture *architecture)
+{
+    return strlen(prefix_of(architecture));
+}
+
+/* N is a plain decimal number. */
+const char *layers_suffix(const struct model_config *config, const char *name, uint32_t *layer)
 {
     const char *start = prefix_of(config->architecture);
     const size_t prefix = strlen(start);
@@ -457,10 +467,11 @@ bool layers_role_of(const struct model_config *config, const char *name, enum ro
     uint64_t shape[2];
 
     *layer = 0;
-    suffix = after_layer(config, name, layer);
+    suffix = layers_suffix(config, name, layer);
     for (int i = suffix ? ROLE_PER_LAYER : 0; i < (suffix ? ROLE_COUNT : ROLE_PER_LAYER); i++) {
         *role = (enum role)i;
-        if (is_named(config, *role, suffix ? suffix : name) && layers_role_shape(config, *role, &rank, shape))
+        if (is_named(config, *role, suffix ? suffix : name) &&
+            layers_role_shape(config, *role, *layer, &rank, shape))
             return true;
     }
     return false;
@@ -534,7 +545,7 @@ char *layers_expert_name(char *out, uint64_t out_bytes, const struct architectur
 uint32_t layers_expert_of(const struct model_config *config, const char *name)
 {
     uint32_t layer, expert = UINT32_MAX;
-    const char *suffix = after_layer(config, name, &layer);
+    const char *suffix = layers_suffix(config, name, &layer);
 
     for (int role = ROLE_EXPERT_GATE; suffix && role <= ROLE_EXPERT_DOWN && expert == UINT32_MAX; role++)
         expert = match_expert(suffix, tensor_name(config->architecture, (enum role)role), config->experts);
@@ -588,7 +599,7 @@ static enum status split(struct container *container, uint64_t index, const stru
     enum status status = fused->transposed ? container_transpose(container, index, err) : OK;
     for (unsigned i = 0; i < fused->count && !status; i++) {
         uint64_t shape[2];
-        if (!layers_role_shape(config, fused->parts[i], &rank, shape))
+        if (!layers_role_shape(config, fused->parts[i], layer, &rank, shape))
             return OK; /* layers_bind will refuse it */
         parts[i].name = layers_name(names[i], sizeof names[i], config->architecture, fused->parts[i], layer);
         parts[i].rows = shape[0];
@@ -631,7 +642,7 @@ static enum status split_stack(struct container *container, uint64_t index, cons
     uint32_t rank;
     enum status status;
 
-    layers_role_shape(config, role, &rank, shape + 1);
+    layers_role_shape(config, role, layer, &rank, shape + 1);
     if (tensor->rank != 3 || memcmp(tensor->shape, shape, sizeof shape) != 0)
         return fail(err, ERR_FORMAT, "tensor %s has the shape %s, config.json says %s", tensor->name,
             shape_text(found, tensor->rank, tensor->shape), shape_text(expected, 3, shape));
@@ -655,7 +666,7 @@ static enum status split_tensor(struct container *container, uint64_t index,
 {
     const struct architecture *known = config->architecture;
     uint32_t layer;
-    const char *suffix = after_layer(config, container_tensor(container, index)->name, &layer);
+    const char *suffix = layers_suffix(config, container_tensor(container, index)->name, &layer);
 
     for (unsigned i = 0; suffix && i < known->fused_count; i++) {
         if (strcmp(suffix, known->fused[i].tensor) != 0) continue;
@@ -728,7 +739,7 @@ static enum status bind_role(const struct tensor **out, struct container *contai
     uint32_t rank;
     uint64_t shape[2];
 
-    if (layers_role_is_expert(role) || !layers_role_shape(config, role, &rank, shape)) return OK;
+    if (layers_role_is_expert(role) || !layers_role_shape(config, role, layer, &rank, shape)) return OK;
     *out = find_tensor(container, config, role, layer);
     if (*out) return check_tensor(*out, rank, shape, err);
     return fail(err, ERR_FORMAT, "tensor %s is missing%s",
@@ -752,7 +763,7 @@ static enum status bind_experts(struct model_tensors *out, struct container *con
             container, layers_expert_name(name, sizeof name, config->architecture, role, layer, expert));
         enum status status;
         if (!found) return fail(err, ERR_FORMAT, "tensor %s is missing", name);
-        layers_role_shape(config, role, &rank, shape);
+        layers_role_shape(config, role, layer, &rank, shape);
         status = check_tensor(found, rank, shape, err);
         if (status) return status;
         experts[expert][which] = found;
@@ -816,7 +827,7 @@ static const char *drop_reason(
     struct container *container, const struct model_config *config, const struct tensor *tensor)
 {
     uint32_t layer;
-    const char *suffix = after_layer(config, tensor->name, &layer);
+    const char *suffix = layers_suffix(config, tensor->name, &layer);
 
     if (strcmp(tensor->name, "model.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (suffix && strcmp(suffix, "self_attn.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
@@ -825,6 +836,7 @@ static const char *drop_reason(
         return "rotary table or causal mask, recomputed";
     if (config->tied && strcmp(tensor->name, tensor_name(config->architecture, ROLE_HEAD)) == 0)
         return "tied to the embedding";
+    if (text_part_is_other(config, tensor->name)) return "of images; the text part is read alone";
     if (is_empty_bias(container, tensor)) return "a bias of zeros, adds nothing";
     return NULL;
 }

@@ -122,9 +122,10 @@ struct architecture {
     uint32_t
         default_window_period; /* Gemma: each so many layers the last does not slide; layer_types may say otherwise */
     bool sliding_rope;         /* Gemma 3: layers that slide rotate by rope_local_base_freq */
-    bool partial_rotary;                /* partial_rotary_factor may be below 1 */
-    double default_rotary;              /* without it; 0: 1 */
-    double default_theta;               /* without rope_theta; 0: 10000 */
+    bool partial_rotary;   /* partial_rotary_factor may be below 1 */
+    double default_rotary; /* without it; 0: 1 */
+    double default_theta;  /* without rope_theta; 0: 10000 */
+    bool fixed_head_size;  /* other readers take heads to be hidden / heads wide, whatever config.json says */
     const char *theta_key, *rotary_key; /* what config.json may call these two; NULL: as Llama */
 
     const char *experts_key;    /* what config.json calls the number of experts; NULL: dense */
@@ -154,12 +155,18 @@ bool layers_role_is_expert(enum role role);
 /* True for what a norm multiplies by. */
 bool layers_role_is_gain(enum role role);
 
-/* Whether this configuration has the role at all, and its shape: rank 1 or 2, shape[0] rows, shape[1] cols. Every model
- * has a ROLE_HEAD; that of a tied one is bound to the embedding's tensor. */
-bool layers_role_shape(const struct model_config *config, enum role role, uint32_t *rank, uint64_t shape[2]);
+/* Whether this configuration has the role at all, and its shape in a layer (ignored for roles that exist once): rank 1 or 2, shape[0] rows,
+ * shape[1] cols. Every model has a ROLE_HEAD; that of a tied one is bound to the embedding's tensor. */
+bool layers_role_shape(
+    const struct model_config *config, enum role role, uint32_t layer, uint32_t *rank, uint64_t shape[2]);
 
 /* The role (and layer) that a tensor name has in this configuration; false if none. Of an expert's matrix any expert's. */
 bool layers_role_of(const struct model_config *config, const char *name, enum role *role, uint32_t *layer);
+
+/* What follows "model.layers.N." in a name, with the number below config->layers in *layer; NULL: the tensor is of no layer. */
+const char *layers_suffix(const struct model_config *config, const char *name, uint32_t *layer);
+/* The bytes of a name before that number. */
+uint64_t layers_prefix_bytes(const struct architecture *architecture);
 
 /* The tensor name of a role in an architecture; layer is ignored for roles that exist once. Of an expert's matrix the name of those of all
  * experts, one below the other: "model.layers.0.mlp.experts.*.up_proj.weight" (layers_split). Returns out. */
@@ -223,7 +230,7 @@ enum status layers_split(struct container *container, const struct model_config 
 
 /* Account for every tensor of a container: split fused matrices, bind all roles, check every shape. ERR_FORMAT: a tensor is missing, has another
  * shape, or is not part of the architecture; ERR_UNSUPPORTED: it has no floating type. Tensors dropped on purpose (rotary
- * inv_freq buffers; an output head stored beside a tied embedding; a bias of
+ * inv_freq buffers; what a model of text and images has for images; an output head stored beside a tied embedding; a bias of
  * zeros that belongs to a packed matrix and that the architecture has not) are listed in *dropped. An embedding stored only under the head's name (tied, as safetensors
  * aliases do) is found either way.
  *   out      [config.layers] arrays owned by the caller, layers_release

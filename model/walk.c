@@ -37,10 +37,12 @@ uint64_t walk_expert_cols(const struct model_config *config, enum stage stage)
     return stage == WALK_DOWN ? config->expert_ffn : config->hidden;
 }
 
-uint64_t walk_stage_cols(const struct model_config *config, enum stage stage)
+uint64_t walk_stage_cols(const struct model_config *config, enum stage stage, uint32_t layer)
 {
-    if (stage == WALK_O) return (uint64_t)config->heads * config->head_size;
-    return stage == WALK_DOWN ? config->ffn : config->hidden;
+    const struct config_widths widths = config_widths(config, layer);
+
+    if (stage == WALK_O) return (uint64_t)widths.heads * config->head_size;
+    return stage == WALK_DOWN ? widths.ffn : config->hidden;
 }
 
 double walk_seconds(const struct walk *walk)
@@ -135,7 +137,7 @@ static enum status run_o(const struct step *step, struct error *err)
 {
     struct walk *walk = step->walk;
     struct stream *stream = step->stream;
-    uint64_t cols = walk_stage_cols(walk->config, WALK_O);
+    uint64_t cols = walk_stage_cols(walk->config, WALK_O, step->layer.index);
     enum status status = walk_read(stream->start, &step->block, walk->config->hidden, stream->x, err);
 
     if (!status)
@@ -153,7 +155,7 @@ static enum status add_output(const struct step *step, struct spill *from, enum 
     struct walk *walk = step->walk;
     struct stream *stream = step->stream;
     const struct walk_block *block = &step->block;
-    uint64_t hidden = walk->config->hidden, cols = walk_stage_cols(walk->config, stage);
+    uint64_t hidden = walk->config->hidden, cols = walk_stage_cols(walk->config, stage, step->layer.index);
     enum status status = walk_read(from, block, hidden, stream->x, err);
 
     if (!status) status = walk_read(stream->wide, block, cols, stream->input, err);
@@ -183,7 +185,7 @@ static enum status run_down(const struct step *step, struct error *err)
     struct walk *walk = step->walk;
     struct stream *stream = step->stream;
     const struct walk_block *block = &step->block;
-    uint64_t cols = walk_stage_cols(walk->config, WALK_DOWN);
+    uint64_t cols = walk_stage_cols(walk->config, WALK_DOWN, step->layer.index);
     bool parallel = walk->config->parallel_residual;
     struct spill *seen = parallel ? stream->start : stream->middle;
     enum status status;
@@ -283,6 +285,7 @@ static enum status run_stream(
 /* ---- showing ---- */
 
 struct viewer {
+    uint64_t cols; /* of what is shown */
     walk_tap tap;
     void *context;
 };
@@ -318,7 +321,7 @@ static const float *take_difference(const struct walk *walk, const struct walk_b
 static enum status show(struct walk *walk, const struct walk_block *block, enum stage stage, bool both,
     const struct viewer *viewer, struct error *err)
 {
-    uint64_t cols = walk_stage_cols(walk->config, stage), hidden = walk->config->hidden, rows, count;
+    uint64_t cols = viewer->cols, hidden = walk->config->hidden, rows, count;
     float *x = walk->streams[STREAM_CURRENT].input, *original = walk->streams[STREAM_ORIGINAL].input;
     const float *residual = NULL;
     enum status status = OK;
@@ -344,9 +347,9 @@ static enum status show(struct walk *walk, const struct walk_block *block, enum 
 enum status walk_to(struct walk *walk, enum stage stage, const struct walk_layer *layer, bool only_current,
     walk_tap tap, void *context, struct error *err)
 {
-    const struct viewer viewer = {tap, context};
+    const struct viewer viewer = {walk_stage_cols(walk->config, stage, layer->index), tap, context};
     const unsigned streams = only_current ? 1 : walk->stream_count;
-    const bool shown = tap && walk_stage_cols(walk->config, stage) > 0;
+    const bool shown = tap && viewer.cols > 0;
     struct walk_block block = {0};
     enum status status = OK;
 

@@ -20,8 +20,8 @@ enum stage {
 
 /* The stage at which a linear role's matrix is applied (another role: assert). */
 enum stage walk_stage_of(enum role role);
-/* The width of a stage's inputs; at WALK_DOWN of a mixture of experts that of the shared expert (0: none). */
-uint64_t walk_stage_cols(const struct model_config *config, enum stage stage);
+/* The width of a stage's inputs in a layer; at WALK_DOWN of a mixture of experts that of the shared expert (0: none). */
+uint64_t walk_stage_cols(const struct model_config *config, enum stage stage, uint32_t layer);
 /* The same of an expert, at WALK_GATE_UP or WALK_DOWN. */
 uint64_t walk_expert_cols(const struct model_config *config, enum stage stage);
 

@@ -30,7 +30,7 @@ static enum status add_squares(void *context, const struct walk_inputs *inputs, 
 static enum status observe(struct weights *work, const struct walk_layer *layer, enum stage stage,
     struct squares *squares, struct error *err)
 {
-    squares->cols = walk_stage_cols(&work->job->input->config, stage);
+    squares->cols = walk_stage_cols(&work->job->input->config, stage, layer->index);
     squares->sums = memory_new(squares->cols, sizeof *squares->sums, err);
     if (!squares->sums) return ERR_MEMORY;
     enum status status = walk_to(work->walk, stage, layer, false, add_squares, squares, err);

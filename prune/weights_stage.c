@@ -250,7 +250,7 @@ static enum status observe_stage(
     const struct model_config *config = &work->job->input->config;
     struct observer observer = {out, work->job->pool};
     bool adds = stage == WALK_O || stage == WALK_DOWN, first = layer->walk.index == 0 && stage == WALK_QKV;
-    enum status status = hessian_create(out, walk_stage_cols(config, stage), work->aim.inputs && !first,
+    enum status status = hessian_create(out, walk_stage_cols(config, stage, layer->walk.index), work->aim.inputs && !first,
         work->aim.residual && adds ? config->hidden : 0, pool_workers(work->job->pool), err);
     if (status == OK) status = walk_to(work->walk, stage, &layer->walk, false, observe, &observer, err);
     return status == OK ? hessian_mean(out, work->job->pool, err) : status;
@@ -358,7 +358,7 @@ uint64_t weights_stage_bytes(const struct weights *work, uint32_t layer, enum st
     const struct model_config *config = &work->job->input->config;
     unsigned workers = pool_workers(work->job->pool);
     bool adds = stage == WALK_O || stage == WALK_DOWN;
-    uint64_t cols = walk_stage_cols(config, stage), all = 0, most = 0, scratch = 0;
+    uint64_t cols = walk_stage_cols(config, stage, layer), all = 0, most = 0, scratch = 0;
     struct prune_tensor *members[WEIGHTS_MEMBERS];
     unsigned count = weights_members(work, layer, stage, members);
     for (unsigned i = 0; i < count; i++) {

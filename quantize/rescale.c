@@ -91,7 +91,7 @@ static enum status take_consumers(struct consumers *out, struct calibrated *work
         struct plan_tensor *planned = plan_at(work->plan, layer->walk.index, place);
         if (!is_consumer(planned, group)) continue;
         float *weights = out->weights[out->count] = layer_floats(layer, place, err);
-        if (!weights) return ERR_MEMORY;
+        if (!weights) return err->code;
         out->planned[out->count] = planned;
         out->list[out->count++] = (struct awq_matrix){.weights = weights,
             .rows = planned->target.shape[0],
@@ -124,7 +124,7 @@ static enum status search(struct calibrated *work, const struct layer *layer, st
     enum status status = take_consumers(&consumers, work, layer, group, err);
     if (status == OK && group.stage == WALK_O) {
         shared = memory_new(hessian->cols, sizeof *shared, err);
-        if (shared) awq_shared_heads(shared, &work->input->config);
+        if (shared) awq_shared_heads(shared, &work->input->config, layer->walk.index);
         status = shared ? OK : ERR_MEMORY;
     }
     if (status == OK)
@@ -145,7 +145,7 @@ static enum status find_scales(
     enum gptq_known known;
     if (!rescale_possible(work->plan, layer->walk.index, group))
         return walk_to(work->walk, stage, &layer->walk, true, NULL, NULL, err);
-    *scales = memory_new(walk_stage_cols(&work->input->config, stage), sizeof **scales, err);
+    *scales = memory_new(walk_stage_cols(&work->input->config, stage, layer->walk.index), sizeof **scales, err);
     enum status status =
         *scales ? gptq_observe(work, layer, group, false, true, &hessian, &known, err) : ERR_MEMORY;
     if (status == OK) status = search(work, layer, group, &hessian, *scales, err);
@@ -194,7 +194,7 @@ static enum status fold_into_gain(
     struct layer *layer, enum role role, const float *scales, float offset, struct error *err)
 {
     float *gain = layer_floats(layer, role, err);
-    if (!gain) return ERR_MEMORY;
+    if (!gain) return err->code;
     fold_gain(gain, layer->walk.current[role]->shape[0], scales, offset);
     layer_rewrite(layer, role, gain);
     return OK;
@@ -205,7 +205,7 @@ static enum status fold_into_rows(
 {
     const struct tensor *tensor = layer_current(layer, place);
     float *values = layer_floats(layer, place, err);
-    if (!values) return ERR_MEMORY;
+    if (!values) return err->code;
     fold_rows(values, tensor->shape[0], tensor->rank == 2 ? tensor->shape[1] : 1, row_scales);
     layer_rewrite(layer, place, values);
     return OK;
@@ -216,7 +216,7 @@ static enum status fold_into_columns(
 {
     const struct tensor *tensor = layer_current(layer, place);
     float *values = layer_floats(layer, place, err);
-    if (!values) return ERR_MEMORY;
+    if (!values) return err->code;
     fold_columns(values, tensor->shape[0], tensor->shape[1], scales);
     layer_rewrite(layer, place, values);
     return OK;
@@ -233,7 +233,7 @@ static enum status fold_producer(const struct calibrated *work, struct layer *la
     if (!row_scales) return ERR_MEMORY;
     for (uint64_t i = 0; stage != WALK_O && i < rows; i++)
         row_scales[i] = scales[i];
-    if (stage == WALK_O) fold_heads(row_scales, scales, config);
+    if (stage == WALK_O) fold_heads(row_scales, scales, config, layer->walk.index);
     enum status status =
         layers_role_is_linear(pair->producer)
             ? fold_into_rows(layer, pair->producer, row_scales, err)
@@ -322,7 +322,7 @@ uint64_t rescale_tensors(
     uint64_t count = 0;
     for (enum stage stage = WALK_QKV; stage < WALK_STAGES; stage++) {
         if (!layer->scales[stage]) continue;
-        out[count++] = as_tensor(scale_names[stage], layer->scales[stage], walk_stage_cols(config, stage));
+        out[count++] = as_tensor(scale_names[stage], layer->scales[stage], walk_stage_cols(config, stage, layer->walk.index));
     }
     if (layer->expert_scales)
         out[count++] = as_tensor(expert_scales_name, layer->expert_scales, expert_scales_count(config));
@@ -347,7 +347,7 @@ enum status rescale_again(
 {
     enum status status = OK;
     for (enum stage stage = WALK_QKV; status == OK && stage < WALK_STAGES; stage++) {
-        uint64_t cols = walk_stage_cols(&work->input->config, stage);
+        uint64_t cols = walk_stage_cols(&work->input->config, stage, layer->walk.index);
         if (rescale_possible(work->plan, layer->walk.index, (struct gptq_group){stage, GPTQ_LAYER}))
             status = read_scales(&layer->scales[stage], from, scale_names[stage], cols, err);
     }

@@ -55,6 +55,7 @@ static bool has_errors(const struct quantize_options *options)
 static const char *type_name(const struct tensor *tensor)
 {
     if (tensor->storage == STORAGE_TILES) return "tiles";
+    if (tensor->storage == STORAGE_SPARSE) return "sparse";
     return tensor->storage == STORAGE_BLOCKS ? block_info(tensor->block)->name
                                              : dtype_info(tensor->dtype)->name;
 }
@@ -67,7 +68,7 @@ static char *storage_text(char out[64], const struct plan_tensor *planned)
         settings_recipe_text(out, &planned->recipe);
     } else if (target->storage == STORAGE_TILES) {
         snprintf(out, 64, "kept, %" PRIu32 " bits", target->scheme.bits);
-    } else if (target->storage == STORAGE_BLOCKS) {
+    } else if (target->storage == STORAGE_BLOCKS || target->storage == STORAGE_SPARSE) {
         snprintf(out, 64, "kept, %s", type_name(target));
     } else if (target->dtype == source->dtype && source->storage == STORAGE_DENSE) {
         snprintf(out, 64, "kept, %s", dtype_info(target->dtype)->name);
@@ -241,7 +242,7 @@ static void print_people(const struct quantize_result *result, const struct quan
             plan->requantized);
     printf("weights          %" PRIu64 ": %" PRIu64 " quantized\n", plan->weights, plan->weights_quantized);
     printf("size             %s -> %s%s\n", report_bytes(in, result->bytes_in),
-        options->dry_run ? "about " : "", report_bytes(out, result->bytes_out));
+        result->bounded ? "about " : "", report_bytes(out, result->bytes_out));
     printf("bits per weight  %.3f; of quantized weights %.3f\n", bits_per(plan->bytes, plan->weights),
         bits_per(plan->bytes_quantized, plan->weights_quantized));
     if (has_errors(options)) printf("relative error   %.5f (root mean square)\n", total_error(plan));

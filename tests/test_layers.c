@@ -56,7 +56,7 @@ static void add_expected(
     char name[128];
 
     for (int role = 0; role < ROLE_COUNT; role++) {
-        if (!layers_role_shape(config, (enum role)role, &rank, shape)) continue;
+        if (!layers_role_shape(config, (enum role)role, 0, &rank, shape)) continue;
         if (role == ROLE_HEAD && config->tied) continue;
         if (layers_role_is_expert((enum role)role)) continue;
         for (uint32_t layer = 0; layer < (role < ROLE_PER_LAYER ? 1 : config->layers); layer++) {
@@ -77,7 +77,7 @@ static void add_experts(
         enum role role = ROLE_EXPERT_GATE + i % EXPERT_ROLES;
         uint32_t expert = i / EXPERT_ROLES % config->experts;
 
-        layers_role_shape(config, role, &rank, shape);
+        layers_role_shape(config, role, 0, &rank, shape);
         layers_expert_name(
             name, sizeof name, config->architecture, role, i / EXPERT_ROLES / config->experts, expert);
         if (!is_edited(name, edits, count)) add(builder, name, "F32", shape[0], shape[1]);
@@ -164,7 +164,7 @@ static void check_names(const struct model_config *config, int expected_roles)
         uint32_t layer = i < ROLE_PER_LAYER ? 0 : 1, found_layer, rank;
         uint64_t shape[2];
         char name[128];
-        bool has = layers_role_shape(config, role, &rank, shape);
+        bool has = layers_role_shape(config, role, 0, &rank, shape);
 
         layers_name(name, sizeof name, config->architecture, role, layer);
         if (layers_role_of(config, name, &found, &found_layer)) { /* another role's name may be the same */
@@ -206,13 +206,13 @@ static void test_shapes(void)
     uint64_t shape[2];
     uint32_t rank;
 
-    CU_ASSERT_TRUE(layers_role_shape(&config, ROLE_K, &rank, shape));
+    CU_ASSERT_TRUE(layers_role_shape(&config, ROLE_K, 0, &rank, shape));
     CU_ASSERT_TRUE(rank == 2 && shape[0] == 4 && shape[1] == 8);
-    CU_ASSERT_TRUE(layers_role_shape(&config, ROLE_DOWN, &rank, shape));
+    CU_ASSERT_TRUE(layers_role_shape(&config, ROLE_DOWN, 0, &rank, shape));
     CU_ASSERT_TRUE(rank == 2 && shape[0] == 8 && shape[1] == 12);
-    CU_ASSERT_TRUE(layers_role_shape(&config, ROLE_FINAL_NORM, &rank, shape));
+    CU_ASSERT_TRUE(layers_role_shape(&config, ROLE_FINAL_NORM, 0, &rank, shape));
     CU_ASSERT_TRUE(rank == 1 && shape[0] == 8);
-    CU_ASSERT_FALSE(layers_role_shape(&config, ROLE_Q_NORM, &rank, shape));
+    CU_ASSERT_FALSE(layers_role_shape(&config, ROLE_Q_NORM, 0, &rank, shape));
 }
 
 static void test_linear_roles(void)

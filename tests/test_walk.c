@@ -381,7 +381,7 @@ static void test_shown(void)
         bool residual = stage == WALK_O || stage == WALK_DOWN;
 
         CU_ASSERT_EQUAL(seen[stage].tokens, subject.calibration.tokens_used);
-        CU_ASSERT_EQUAL(seen[stage].cols, walk_stage_cols(&subject.checkpoint.config, (enum stage)stage));
+        CU_ASSERT_EQUAL(seen[stage].cols, walk_stage_cols(&subject.checkpoint.config, (enum stage)stage, 0));
         CU_ASSERT_EQUAL(seen[stage].calls, 2);
         CU_ASSERT_TRUE(
             same_floats(seen[stage].x, seen[stage].original, seen[stage].tokens * seen[stage].cols));

@@ -15,6 +15,7 @@
 #include "model/gguf/gguf_rope.h"
 #include "model/rope.h"
 #include "model/tokenizer/gguf_tokenizer_export.h"
+#include "tensor/sparse.h"
 #include "tensor/tile_blocks.h"
 
 enum { KEY_BYTES = 128 };
@@ -45,7 +46,7 @@ static void place_in_fused(
 
     for (unsigned i = 0; fused && i < fused->count; i++) {
         if (fused->parts[i] == role) place->first_row = place->rows;
-        layers_role_shape(config, fused->parts[i], &rank, shape);
+        layers_role_shape(config, fused->parts[i], layer, &rank, shape);
         place->rows += shape[0];
     }
     if (fused) gguf_names_write_fused(place->name, sizeof place->name, fused, layer);
@@ -58,7 +59,7 @@ static void place_expert(
     uint64_t shape[2];
     uint32_t rank;
 
-    layers_role_shape(config, role, &rank, shape);
+    layers_role_shape(config, role, 0, &rank, shape);
     place->stacked = config->experts;
     place->rows = config->experts * shape[0];
     place->first_row = layers_expert_of(config, tensor->name) * shape[0];
@@ -101,6 +102,7 @@ static bool become_floats(struct tensor *target, const struct model_config *conf
 
 enum status gguf_export_target(struct tensor *target, const struct model_config *config, struct error *err)
 {
+    sparse_describe_spread(target);
     if (become_floats(target, config)) return OK;
     if (target->storage == STORAGE_TILES) {
         const enum block_type block = tile_blocks_type(target->scheme, target->shape[1]);
