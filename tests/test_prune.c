@@ -115,7 +115,7 @@ static uint64_t zeros_in(const float *values, uint64_t count)
 
 #define DOWN "model.layers.1.mlp.down_proj.weight"
 
-/* SPEC.md, section 6c: 22 bytes of pattern and 16 x 4 of codes for each of 8 x 3 blocks, a scale of 2 bytes for each of 64 x 3 groups, parts at
+/* SPEC.md, section 6c: 24 bytes of pattern and 16 x 4 of codes for each of 8 x 3 blocks, a scale of 2 bytes for each of 64 x 3 groups, parts at
  * multiples of 64 bytes, 64 more behind the codes. */
 enum { DOWN_2_4_BYTES = 576 + 384 + 24 * 64 + 64 };
 
