@@ -115,7 +115,7 @@ static uint64_t zeros_in(const float *values, uint64_t count)
 
 #define DOWN "model.layers.1.mlp.down_proj.weight"
 
-/* SPEC.md, section 6c: 22 bytes of pattern and 16 x 4 of codes for each of 8 x 3 blocks, a scale of 2 bytes for each of 64 x 3 groups, parts at
+/* SPEC.md, section 6c: 24 bytes of pattern and 16 x 4 of codes for each of 8 x 3 blocks, a scale of 2 bytes for each of 64 x 3 groups, parts at
  * multiples of 64 bytes, 64 more behind the codes. */
 enum { DOWN_2_4_BYTES = 576 + 384 + 24 * 64 + 64 };
 
@@ -436,10 +436,27 @@ static void test_not_finite(void)
     }
 }
 
+/* With hidden states in a file: less memory, the same bytes. */
+static void check_states_in_file(struct prune_options options)
+{
+    struct prune_result whole, limited;
+    struct error err = {0};
+    REQUIRE(prune_run(&whole, &options, &err) == OK, &err);
+    options.output = testing_path("limited.nbl");
+    options.memory_limit = whole.memory_estimate - 1;
+    REQUIRE(prune_run(&limited, &options, &err) == OK, &err);
+    CU_ASSERT_TRUE(limited.memory_estimate < whole.memory_estimate);
+    CU_ASSERT_TRUE(testing_same_files(testing_path("out.nbl"), testing_path("limited.nbl")));
+    prune_release(&whole);
+    prune_release(&limited);
+}
+
 static void test_memory_limit(void)
 {
     struct error err = {0};
     struct prune_options options = fresh(small, "sparsegpt");
+    check_states_in_file(options);
+    unlink(options.output);
     options.memory_limit = 1000;
     CU_ASSERT_EQUAL(prune(&options, NULL, &err), ERR_MEMORY);
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "--memory-limit"));
