@@ -112,6 +112,7 @@ static struct transfer_item plan_item(const struct tensor *source, bool cast, en
         item.target.dtype = type;
         item.target.scheme = (struct scheme){0};
         item.target.block = BLOCK_NONE;
+        item.target.mask = MASK_NONE;
     }
     return item;
 }
@@ -119,6 +120,7 @@ static struct transfer_item plan_item(const struct tensor *source, bool cast, en
 static const char *type_name(const struct tensor *tensor)
 {
     if (tensor->storage == STORAGE_BLOCKS) return block_info(tensor->block)->name;
+    if (tensor->storage == STORAGE_SPARSE) return "sparse";
     return tensor->storage == STORAGE_TILES ? "quantized" : dtype_info(tensor->dtype)->name;
 }
 
@@ -151,7 +153,7 @@ static enum status plan_items(struct convert_result *result, struct transfer_ite
         struct transfer_item *item = &items[result->tensors++];
         *item = plan_item(source, cast, type);
         merge_item(result->merge, item);
-        enum status status = destination_target(&destination, &item->target, err);
+        enum status status = destination_target(&destination, &result->input.config, &item->target, err);
         if (status != OK) return status;
         result->tensors_cast += is_cast(item);
         report_detail(report, "%s: %s%s%s", source->name, type_name(source), is_cast(item) ? " -> " : "",

@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "formats/bytes.h"
+#include "formats/container_select.h"
 #include "formats/llama2c.h"
 #include "formats/packed/packed_read.h"
 #include "formats/pytorch/pytorch.h"
@@ -182,13 +183,18 @@ done:
     return status;
 }
 
+void reader_entry_release(struct reader_entry *entry)
+{
+    memory_free(entry->copy);
+    packed_free(entry->packed);
+    selection_free(entry->selection);
+}
+
 void container_close(struct container *container)
 {
     if (!container) return;
-    for (uint64_t i = 0; i < container->entry_count; i++) {
-        memory_free(container->entries[i].copy);
-        packed_free(container->entries[i].packed);
-    }
+    for (uint64_t i = 0; i < container->entry_count; i++)
+        reader_entry_release(&container->entries[i]);
     for (uint64_t i = 0; i < container->document_count; i++)
         memory_free(container->documents[i].text);
     for (uint64_t i = 0; i < container->file_count; i++)
@@ -299,7 +305,7 @@ void container_alias(
 bool container_checksum(const struct container *container, const struct tensor *tensor, uint32_t *crc)
 {
     *crc = entry_of(tensor)->crc;
-    return container->records_checksums;
+    return container->records_checksums && !entry_of(tensor)->made;
 }
 
 /* Where row `row` of a tensor with interleaved heads is stored. */
@@ -334,6 +340,13 @@ static enum status read_interleaved(struct container *container, const struct re
     return status;
 }
 
+enum status reader_read(struct container *container, const struct reader_entry *entry, uint64_t offset,
+    uint8_t *buffer, uint64_t count, struct error *err)
+{
+    return entry->head ? read_interleaved(container, entry, offset, buffer, count, err)
+                       : read_stored(container, entry, offset, buffer, count, err);
+}
+
 enum status container_read(struct container *container, const struct tensor *tensor, uint64_t offset,
     void *buffer, uint64_t count, struct error *err)
 {
@@ -345,54 +358,8 @@ enum status container_read(struct container *container, const struct tensor *ten
         return fail(err, ERR_USAGE,
             "tensor %s: %" PRIu64 " bytes wanted at byte %" PRIu64 ", it has %" PRIu64, tensor->name, count,
             offset, tensor->bytes);
-    if (entry->head)
-        status = read_interleaved(container, entry, offset, buffer, count, err);
-    else
-        status = read_stored(container, entry, offset, buffer, count, err);
+    status = reader_read(container, entry, offset, buffer, count, err);
     return status ? fail_within(err, status, "tensor %s", tensor->name) : OK;
-}
-
-/* What a program may expect of tensor->data: tiles are read in 64-byte lines, elements one by one. */
-static uint64_t alignment_of(const struct tensor *tensor)
-{
-    if (tensor->storage == STORAGE_BLOCKS) return 1; /* blocks are read byte by byte */
-    return tensor->storage == STORAGE_TILES ? 64 : dtype_info(tensor->dtype)->bytes;
-}
-
-/* The tensor's bytes in memory of the container's own. */
-static enum status copy_entry(struct container *container, struct reader_entry *entry, struct error *err)
-{
-    if (!entry->copy) {
-        enum status status = ERR_MEMORY;
-        void *copy = memory_new(entry->tensor.bytes, 1, err);
-        if (copy) status = container_read(container, &entry->tensor, 0, copy, entry->tensor.bytes, err);
-        if (status) {
-            memory_free(copy);
-            return status;
-        }
-        entry->copy = copy;
-    }
-    entry->tensor.data = entry->copy;
-    return OK;
-}
-
-enum status container_map(struct container *container, struct error *err)
-{
-    enum status status;
-
-    for (uint64_t i = 0; i < container->file_count; i++) {
-        status = file_map(container->files[i].file, err);
-        if (status) return status;
-    }
-    for (uint64_t i = 0; i < container->entry_count; i++) {
-        struct reader_entry *entry = &container->entries[i];
-        const uint8_t *data = container->files[entry->file].file->map + entry->offset;
-        entry->tensor.data = data;
-        if (!entry->head && !entry->compute && (uintptr_t)data % alignment_of(&entry->tensor) == 0) continue;
-        status = copy_entry(container, entry, err);
-        if (status) return status;
-    }
-    return OK;
 }
 
 /* ---- documents ---- */
@@ -441,58 +408,4 @@ enum status container_document(
 
     if (status || *out || !container->folder) return status;
     return document_beside(container, name, out, bytes, err);
-}
-
-/* ---- sources ---- */
-
-/* The CRC-32 of a whole safetensors file: its tensors lie one after the other from the header to the end.
- * `next`: the first tensor of the file; on return, of the next file. */
-static uint32_t whole_crc(
-    const struct container *container, uint32_t file, const uint32_t *tensor_crcs, uint64_t *next)
-{
-    uint32_t crc = container->files[file].head_crc;
-
-    for (; *next < container->entry_count && container->entries[*next].file == file; ++*next)
-        crc = file_crc32_combine(crc, tensor_crcs[*next], container->entries[*next].tensor.bytes);
-    return crc;
-}
-
-/* The CRC-32 of a whole file by reading it. */
-static enum status read_crc(uint32_t *crc, struct file *file, struct error *err)
-{
-    enum { PIECE = 1 << 20 };
-    uint8_t *piece = memory_new(PIECE, 1, err);
-    enum status status = piece ? OK : ERR_MEMORY;
-
-    *crc = 0;
-    for (uint64_t at = 0, count; at < file->bytes && !status; at += count) {
-        count = file->bytes - at < PIECE ? file->bytes - at : PIECE;
-        status = file_read_at(file, at, piece, count, err);
-        if (!status) *crc = file_crc32(*crc, piece, count);
-    }
-    memory_free(piece);
-    return status;
-}
-
-enum status container_write_sources(
-    struct container *container, const uint32_t *tensor_crcs, struct json_writer *writer, struct error *err)
-{
-    uint64_t next = 0;
-
-    json_open_array(writer);
-    for (uint64_t i = 0; i < container->file_count; i++) {
-        const struct reader_file *file = &container->files[i];
-        uint32_t crc = tensor_crcs ? file->head_crc : 0;
-        enum status status = container->has_gaps && tensor_crcs ? read_crc(&crc, file->file, err) : OK;
-        if (status) return status;
-        if (!container->has_gaps && !container->records_checksums && tensor_crcs)
-            crc = whole_crc(container, (uint32_t)i, tensor_crcs, &next);
-        json_open_object(writer);
-        json_put_text(writer, "file", file->name);
-        json_put_u64(writer, "bytes", file->file->bytes);
-        json_put_crc32(writer, "crc32", crc);
-        json_close_object(writer);
-    }
-    json_close_array(writer);
-    return OK;
 }

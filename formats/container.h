@@ -13,6 +13,7 @@
 #include "tensor/tensor.h"
 
 struct container;
+struct pool;
 
 /* Limits on what a file may claim (beyond what its own size already bounds). */
 #define CONTAINER_TENSOR_LIMIT 1000000
@@ -82,8 +83,10 @@ bool container_checksum(const struct container *container, const struct tensor *
 
 /* Map every file read-only; afterwards every tensor's data is set. A tensor whose data is not aligned to its
  * element (safetensors promises nothing), whose rows are interleaved or which is computed (transposed, shifted, or codes of
- * llama2.c), is read into memory that the container owns. */
+ * llama2.c), is read into memory that the container owns; container_map_by lets the workers of a pool do that (NULL: as
+ * container_map). After an error nothing of it is kept. */
 enum status container_map(struct container *container, struct error *err);
+enum status container_map_by(struct container *container, struct pool *pool, struct error *err);
 
 /* An attached document by file name ("config.json"): *out NULL if there is none. Owner of *out: the caller,
  * memory_free. Terminated; at most CONTAINER_DOCUMENT_LIMIT bytes. */
@@ -93,8 +96,8 @@ enum status container_document(
 /* The files' checksums as provenance: writes a JSON array of {"file", "bytes", "crc32"} with the CRC-32 of
  * each whole file in eight hexadecimal digits, computed without reading anything again from the CRC-32 of
  * every tensor's bytes (tensor_crcs [container_count], which the caller computed while reading). For .nbl the
- * recorded header checksum, which covers every tensor's checksum, stands for the file. A GGUF file has gaps between its
- * tensors and is read once more. tensor_crcs NULL: zeros stand for all checksums and nothing is read. */
+ * recorded header checksum, which covers every tensor's checksum, stands for the file. What lies between the tensors of a file
+ * (GGUF, PyTorch), or is not seen as it is stored, is read once more. tensor_crcs NULL: zeros stand for all checksums and nothing is read. */
 enum status container_write_sources(
     struct container *container, const uint32_t *tensor_crcs, struct json_writer *writer, struct error *err);
 
@@ -132,11 +135,18 @@ enum status container_interleave(
  * dense, or a file that records a checksum of the tensor as it is. */
 enum status container_transpose(struct container *container, uint64_t index, struct error *err);
 
+/* See tensor number `index` as a matrix [rows][cols] of the same elements in the same order: a vector as one row, a tensor of rank 3 as its
+ * matrices one below the other. Before container_map and container_split. ERR_FORMAT: another number of elements.
+ * ERR_UNSUPPORTED: tiles, rows that are not stored as they are seen, or blocks that rows of `cols` would cut. */
+enum status container_reshape(
+    struct container *container, uint64_t index, uint64_t rows, uint64_t cols, struct error *err);
+
 /* Replace tensor number `index` by several, each of the rows that follow those of the one before, or, where `turn` is not 0, of
  * `turn` rows in turn with the others, all of which then have as many; names are copied. Known to
  * container_find after container_reindex; tensors of this container that were handed out before are no longer valid. Before
- * container_map only. ERR_FORMAT: neither matrix nor vector, or one of another number of rows. ERR_UNSUPPORTED: tiles, rows that are not stored
- * as they are seen, or a file that records a checksum of the whole tensor. */
+ * container_map only. ERR_FORMAT: neither matrix nor vector, or one of another number of rows. ERR_MEMORY: more than
+ * CONTAINER_TENSOR_LIMIT tensors. ERR_UNSUPPORTED: tiles of a file, rows that are not stored as they are seen, a file that records a checksum of the
+ * whole tensor, or parts of a packed matrix that begin or end within 8 rows. */
 struct container_part {
     const char *name;
     uint64_t rows;

@@ -3,7 +3,9 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/memory.h"
+#include "formats/packed/packed_read.h"
 #include "formats/reader.h"
 #include "formats/transposed.h"
 
@@ -71,9 +73,10 @@ static bool same_entry(const struct reader_entry *a, const struct reader_entry *
     const struct tensor *left = &a->tensor, *right = &b->tensor;
 
     return left->storage == right->storage && left->dtype == right->dtype && left->block == right->block &&
-           left->scheme.bits == right->scheme.bits && left->scheme.group == right->scheme.group &&
-           left->scheme.asymmetric == right->scheme.asymmetric && left->rank == right->rank &&
-           memcmp(left->shape, right->shape, sizeof left->shape) == 0 && a->crc == b->crc;
+           left->mask == right->mask && left->scheme.bits == right->scheme.bits &&
+           left->scheme.group == right->scheme.group && left->scheme.asymmetric == right->scheme.asymmetric &&
+           left->rank == right->rank && memcmp(left->shape, right->shape, sizeof left->shape) == 0 &&
+           a->crc == b->crc;
 }
 
 static enum status absorb_entries(
@@ -146,7 +149,7 @@ enum status container_interleave(
     const bool dense = tensor->storage == STORAGE_DENSE;
 
     if (tensor->rank < 1 || tensor->rank > 2 || tensor->storage == STORAGE_TILES ||
-        (!dense && tensor->rank != 2))
+        tensor->storage == STORAGE_SPARSE || (!dense && tensor->rank != 2))
         return fail(err, ERR_UNSUPPORTED,
             "tensor %s: rank %" PRIu32 " and this storage have no interleaved rows", tensor->name,
             tensor->rank);
@@ -154,6 +157,28 @@ enum status container_interleave(
         return fail(err, ERR_FORMAT, "tensor %s: %" PRIu64 " rows are not whole heads of %" PRIu64,
             tensor->name, tensor->shape[0], head);
     if (tensor->bytes) entry->head = head; /* nothing has no order */
+    return OK;
+}
+
+enum status container_reshape(
+    struct container *container, uint64_t index, uint64_t rows, uint64_t cols, struct error *err)
+{
+    struct reader_entry *entry = &container->entries[index];
+    struct tensor *tensor = &entry->tensor;
+    const bool blocks = tensor->storage == STORAGE_BLOCKS;
+    uint64_t elements;
+
+    if (checked_multiply(&elements, rows, cols) || elements != tensor->elements)
+        return fail(err, ERR_FORMAT,
+            "tensor %s: its %" PRIu64 " elements are no %" PRIu64 " rows of %" PRIu64, tensor->name,
+            tensor->elements, rows, cols);
+    if (tensor->storage == STORAGE_TILES || entry->head || entry->compute || entry->packed ||
+        entry->foreign || (blocks && cols % block_info(tensor->block)->weights))
+        return fail(err, ERR_UNSUPPORTED, "tensor %s: stored like this it has no other shape", tensor->name);
+    tensor->rank = 2;
+    memset(tensor->shape, 0, sizeof tensor->shape);
+    tensor->shape[0] = rows;
+    tensor->shape[1] = cols;
     return OK;
 }
 
@@ -172,7 +197,9 @@ static enum status check_split(const struct container *container, const struct r
         if (parts[i].rows != parts[0].rows || parts[i].rows % turn)
             return fail(err, ERR_FORMAT, "tensor %s: its parts do not take turns of %" PRIu64 " rows",
                 tensor->name, turn);
-    if (tensor->storage == STORAGE_TILES || entry->head || entry->packed || entry->foreign ||
+    if (entry->packed) return OK; /* packed_part looks at the rows */
+    if (tensor->storage == STORAGE_TILES || tensor->storage == STORAGE_SPARSE || entry->head ||
+        entry->foreign ||
         (entry->compute && (turn || entry->compute != transposed_compute)) || container->records_checksums)
         return fail(
             err, ERR_UNSUPPORTED, "tensor %s: rows stored like this cannot be taken apart", tensor->name);
@@ -235,6 +262,24 @@ static void become_part(
     if (!entry->column) *offset += turn ? turn * row_bytes : tensor->bytes;
 }
 
+/* The parts of a matrix that is stored packed, which goes. */
+static enum status split_packed(struct reader_entry *entries, const struct reader_entry *whole,
+    const struct container_part *parts, unsigned count, uint64_t turn, struct error *err)
+{
+    uint64_t row = 0;
+    enum status status = OK;
+
+    for (unsigned i = 0; i < count; i++)
+        entries[i].packed = NULL;
+    for (unsigned i = 0; i < count && !status; i++) {
+        status = packed_part(&entries[i], whole->packed, parts[i].rows, turn ? i * turn : row,
+            turn ? turn : parts[i].rows, turn ? count * turn : 0, err);
+        row += parts[i].rows;
+    }
+    packed_free(whole->packed);
+    return status;
+}
+
 enum status container_split(struct container *container, uint64_t index, const struct container_part *parts,
     unsigned count, uint64_t turn, struct error *err)
 {
@@ -242,6 +287,8 @@ enum status container_split(struct container *container, uint64_t index, const s
     enum status status = check_split(container, &whole, parts, count, turn, err);
     uint64_t offset = whole.offset;
 
+    if (!status && count > CONTAINER_TENSOR_LIMIT - container->entry_count)
+        status = fail(err, ERR_MEMORY, "more than %d tensors", CONTAINER_TENSOR_LIMIT);
     if (!status)
         status = memory_grow(&container->entries, &container->entry_capacity,
             container->entry_count + count - 1, sizeof whole, err);
@@ -251,8 +298,9 @@ enum status container_split(struct container *container, uint64_t index, const s
     container->entry_count += count - 1;
     for (unsigned i = 0; i < count; i++) {
         entries[i] = whole;
-        become_part(&entries[i], &offset, parts[i].rows, count, turn);
+        if (!whole.packed) become_part(&entries[i], &offset, parts[i].rows, count, turn);
     }
+    if (whole.packed) status = split_packed(entries, &whole, parts, count, turn, err);
     if (turn) container->has_gaps = true; /* no tensor's bytes follow those of another */
     for (unsigned i = 0; i < count && !status; i++)
         status = container_rename(container, index + i, parts[i].name, err);

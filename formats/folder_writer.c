@@ -29,13 +29,22 @@ struct stored {
     uint64_t offset; /* in the file */
 };
 
-/* A tensor as it was declared. */
+/* A tensor of the model, declared as such or joined of rows. */
 struct declared {
     struct tensor tensor;
     uint64_t first;               /* of its stored ones */
+    uint64_t missing;             /* rows that are not declared yet */
+    bool transposed;              /* DENSE: stored column by column */
     struct packed_parts parts;    /* TILES */
-    _Atomic(uint8_t *) collected; /* TILES: its bytes, until they are complete */
-    _Atomic uint64_t written;     /* TILES: bytes of the parts that are there, gaps left out */
+    _Atomic(uint8_t *) collected; /* TILES, transposed: its bytes, until they are complete */
+    _Atomic uint64_t written;     /* TILES, transposed: bytes that are there, gaps between parts left out */
+};
+
+/* What writer_add declared: some rows of a tensor, or all. */
+struct piece {
+    struct tensor tensor; /* measured */
+    uint64_t declared;    /* of which tensor */
+    uint64_t first_row, run, step;
 };
 
 struct shard {
@@ -57,8 +66,11 @@ struct folder_writer {
     char *path;
     enum packed_kind kind;
     uint64_t shard_bytes;
+    struct folder_naming naming;
     struct names_pool names;
     struct json_keys taken, document_names;
+    struct piece *pieces;
+    uint64_t piece_count, piece_capacity;
     struct declared *declared;
     struct stored *stored;
     struct shard *shards;
@@ -86,6 +98,7 @@ static void folder_writer_free(struct folder_writer *writer)
     memory_free(writer->shards);
     memory_free(writer->stored);
     memory_free(writer->declared);
+    memory_free(writer->pieces);
     json_keys_free(&writer->document_names);
     json_keys_free(&writer->taken);
     names_pool_free(&writer->names);
@@ -149,33 +162,108 @@ static enum status add_packed(struct folder_writer *writer, struct declared *dec
     return status;
 }
 
+/* A whole tensor under `name`. */
+static enum status declare(
+    struct folder_writer *writer, struct declared *declared, const char *name, struct error *err)
+{
+    struct tensor *tensor = &declared->tensor;
+    const struct dtype_info *info = dtype_info(tensor->dtype);
+    const uint64_t turned[2] = {tensor->shape[1], tensor->shape[0]};
+    enum status status = names_check(name, strlen(name), err);
+
+    if (!status) status = measure_tensor(tensor, err);
+    if (status) return fail_within(err, status, "tensor %s", name);
+    tensor->name = names_keep(&writer->names, name, strlen(name), err);
+    if (!tensor->name) return ERR_MEMORY;
+    status = memory_grow(&writer->declared, &writer->declared_capacity, writer->declared_count + 1,
+        sizeof *writer->declared, err);
+    declared->first = writer->stored_count;
+    if (!status && tensor->storage == STORAGE_TILES)
+        status = add_packed(writer, declared, err);
+    else if (!status)
+        status = add_stored(writer, tensor->name, info->name, info->bytes, tensor->rank,
+            declared->transposed ? turned : tensor->shape, tensor->bytes, err);
+    if (status) return status;
+    memcpy(&writer->declared[writer->declared_count++], declared, sizeof *declared);
+    return OK;
+}
+
+/* The tensor that is joined under a name, or as many as there are; its parts come close to one another. */
+static uint64_t find_joined(const struct folder_writer *writer, const char *name)
+{
+    for (uint64_t i = writer->declared_count; i > 0; i--) {
+        const struct declared *declared = &writer->declared[i - 1];
+        if (declared->missing && strcmp(declared->tensor.name, name) == 0) return i - 1;
+    }
+    return writer->declared_count;
+}
+
+static bool same_kind(const struct tensor *a, const struct tensor *b)
+{
+    return a->storage == b->storage && a->dtype == b->dtype && a->rank == b->rank &&
+           a->shape[1] == b->shape[1] && a->scheme.bits == b->scheme.bits &&
+           a->scheme.group == b->scheme.group && a->scheme.asymmetric == b->scheme.asymmetric;
+}
+
+/* Some rows of a tensor, which is declared with the first of them. */
+static enum status add_rows(
+    struct folder_writer *writer, struct piece *piece, const struct folder_place *place, struct error *err)
+{
+    const struct tensor *tensor = &piece->tensor;
+    struct declared whole = {
+        .tensor = *tensor, .missing = place->rows, .transposed = place->transposed && tensor->rank == 2};
+    const bool tiles = tensor->storage == STORAGE_TILES;
+    enum status status = OK;
+
+    if (tiles && (place->first_row % TILE_ROWS || place->run % TILE_ROWS || place->step % TILE_ROWS))
+        return fail(err, ERR_UNSUPPORTED,
+            "tensor %s: its rows in %s do not fill tiles of %d; --type f16 decodes them", tensor->name,
+            place->name, TILE_ROWS);
+    whole.tensor.shape[0] = place->rows;
+    piece->declared = find_joined(writer, place->name);
+    if (piece->declared == writer->declared_count) status = declare(writer, &whole, place->name, err);
+    if (status) return status;
+    struct declared *joined = &writer->declared[piece->declared];
+    if (!same_kind(&joined->tensor, tensor))
+        return fail(err, ERR_UNSUPPORTED,
+            "tensor %s: has another type than other rows of %s: in folders of this architecture they are one "
+            "matrix, of one type",
+            tensor->name, place->name);
+    if (tensor->shape[0] > joined->missing)
+        return fail(err, ERR_FORMAT, "tensor %s: does not fit into the %" PRIu64 " rows of %s", tensor->name,
+            place->rows, place->name);
+    joined->missing -= tensor->shape[0];
+    piece->first_row = place->first_row;
+    piece->run = place->run;
+    piece->step = place->step;
+    return OK;
+}
+
 static enum status add(struct writer *base, const struct tensor *tensor, uint64_t *index, struct error *err)
 {
     struct folder_writer *writer = own(base);
-    struct declared declared = {.tensor = *tensor, .first = writer->stored_count};
-    const struct dtype_info *info = dtype_info(tensor->dtype);
-    enum status status;
+    struct piece piece = {.tensor = *tensor, .declared = writer->declared_count};
+    struct declared whole = {.tensor = *tensor};
+    struct folder_place place = {0};
+    enum status status = OK;
 
     if (writer->begun) return fail(err, ERR_USAGE, "tensor %s: the layout is fixed already", tensor->name);
     if (tensor->storage == STORAGE_BLOCKS)
         return fail(err, ERR_UNSUPPORTED,
             "tensor %s: a Hugging Face folder has no %s blocks; --type f16, bf16 or f32 decodes them",
             tensor->name, block_info(tensor->block)->name);
-    status = names_check(tensor->name, strlen(tensor->name), err);
-    if (!status) status = measure_tensor(&declared.tensor, err);
+    if (writer->naming.name) status = writer->naming.name(writer->naming.context, &place, tensor, err);
+    if (!status) status = measure_tensor(&piece.tensor, err);
+    if (!status)
+        status = memory_grow(
+            &writer->pieces, &writer->piece_capacity, writer->piece_count + 1, sizeof *writer->pieces, err);
     if (status) return fail_within(err, status, "tensor %s", tensor->name);
-    declared.tensor.name = names_keep(&writer->names, tensor->name, strlen(tensor->name), err);
-    if (!declared.tensor.name) return ERR_MEMORY;
-    status = memory_grow(&writer->declared, &writer->declared_capacity, writer->declared_count + 1,
-        sizeof *writer->declared, err);
-    if (!status && tensor->storage == STORAGE_TILES)
-        status = add_packed(writer, &declared, err);
-    else if (!status)
-        status = add_stored(writer, tensor->name, info->name, info->bytes, tensor->rank, tensor->shape,
-            declared.tensor.bytes, err);
+    status = place.rows ? add_rows(writer, &piece, &place, err)
+                        : declare(writer, &whole, writer->naming.name ? place.name : tensor->name, err);
     if (status) return status;
-    *index = writer->declared_count;
-    memcpy(&writer->declared[writer->declared_count++], &declared, sizeof declared);
+    piece.tensor.name = writer->declared[piece.declared].tensor.name;
+    *index = writer->piece_count;
+    writer->pieces[writer->piece_count++] = piece;
     return OK;
 }
 
@@ -366,6 +454,11 @@ static enum status build_header(char **out, uint64_t *bytes, uint64_t *end, stru
     status = json_writer_take(&json, &text, &count, err);
     if (status) return status;
     *bytes = 8 + (count + 7) / 8 * 8;
+    if (*bytes - 8 > SAFETENSORS_HEADER_LIMIT) {
+        memory_free(text);
+        return fail(err, ERR_UNSUPPORTED, "%s: the names of its tensors exceed a header's %d bytes",
+            writer->path, SAFETENSORS_HEADER_LIMIT);
+    }
     *end = *bytes + at;
     *out = memory_new(*bytes, 1, err);
     if (*out) {
@@ -386,9 +479,6 @@ static enum status open_shard(struct folder_writer *writer, uint64_t index, stru
     uint64_t bytes = 0, end = 0;
     enum status status = build_header(&header, &bytes, &end, writer, shard, err);
 
-    if (!status && bytes - 8 > SAFETENSORS_HEADER_LIMIT)
-        status = fail(err, ERR_UNSUPPORTED, "%s: the names of its tensors exceed a header's %d bytes",
-            writer->path, SAFETENSORS_HEADER_LIMIT);
     if (writer->shard_count == 1)
         snprintf(shard->name, sizeof shard->name, "model.safetensors");
     else
@@ -402,11 +492,22 @@ static enum status open_shard(struct folder_writer *writer, uint64_t index, stru
     return status;
 }
 
-static enum status begin(struct writer *base, struct error *err)
+static enum status check_joined(const struct folder_writer *writer, struct error *err)
 {
-    struct folder_writer *writer = own(base);
-    enum status status = writer->kind == PACKED_KINDS ? OK : check_modules(writer, err);
+    for (uint64_t i = 0; i < writer->declared_count; i++) {
+        if (writer->declared[i].missing)
+            return fail(err, ERR_FORMAT, "tensor %s: %" PRIu64 " of its rows are missing",
+                writer->declared[i].tensor.name, writer->declared[i].missing);
+    }
+    return OK;
+}
 
+/* Shards, and the stored tensors in their order there. */
+static enum status lay_out(struct folder_writer *writer, struct error *err)
+{
+    enum status status = check_joined(writer, err);
+
+    if (!status && writer->kind != PACKED_KINDS) status = check_modules(writer, err);
     if (!status) status = choose_shards(writer, err);
     if (status) return status;
     qsort(writer->stored, writer->stored_count, sizeof *writer->stored, compare_places);
@@ -415,6 +516,31 @@ static enum status begin(struct writer *base, struct error *err)
         shard->first = i;
         shard->count++;
     }
+    return OK;
+}
+
+static enum status count_bytes(struct writer *base, uint64_t *bytes, struct error *err)
+{
+    struct folder_writer *writer = own(base);
+    enum status status = lay_out(writer, err);
+
+    *bytes = 0;
+    for (uint64_t i = 0; i < writer->shard_count && !status; i++) {
+        char *header = NULL;
+        uint64_t head, end = 0;
+        status = build_header(&header, &head, &end, writer, &writer->shards[i], err);
+        memory_free(header);
+        *bytes += end;
+    }
+    return status;
+}
+
+static enum status begin(struct writer *base, struct error *err)
+{
+    struct folder_writer *writer = own(base);
+    enum status status = lay_out(writer, err);
+
+    if (status) return status;
     for (uint64_t i = 0; i < writer->shard_count && !status; i++)
         status = open_shard(writer, i, err);
     qsort(writer->stored, writer->stored_count, sizeof *writer->stored, compare_numbers);
@@ -454,21 +580,37 @@ static enum status write_packed(struct folder_writer *writer, struct declared *d
     return status;
 }
 
-/* How many of `count` bytes at `offset` are of one of the three parts of tiles, and not of the gaps between them. */
-static uint64_t of_parts(const struct tiles_layout *tiles, uint64_t offset, uint64_t count)
+/* All bytes of a matrix are there that is stored column by column. */
+static enum status write_turned(struct folder_writer *writer, struct declared *declared, struct error *err)
 {
-    const uint64_t parts[3][2] = {{0, tiles->tiles * tiles->tile_code_bytes},
-        {tiles->scales_offset, tiles->tiles * tiles->tile_scale_bytes},
-        {tiles->zeros_offset, tiles->tiles * tiles->tile_zero_bytes}};
-    uint64_t sum = 0;
+    const struct tensor *tensor = &declared->tensor;
+    const uint64_t rows = tensor->shape[0], cols = tensor->shape[1], size = dtype_info(tensor->dtype)->bytes;
+    uint8_t *turned = memory_new(tensor->bytes, 1, err);
+    const uint8_t *from = declared->collected;
+    enum status status = turned ? OK : ERR_MEMORY;
 
-    for (unsigned i = 0; i < 3; i++) {
-        const uint64_t part_end = parts[i][0] + parts[i][1], end = offset + count;
-        const uint64_t from = parts[i][0] > offset ? parts[i][0] : offset,
-                       to = part_end < end ? part_end : end;
-        sum += from < to ? to - from : 0;
+    for (uint64_t i = 0; i < rows && !status; i++) {
+        for (uint64_t j = 0; j < cols; j++)
+            memcpy(turned + (j * rows + i) * size, from + (i * cols + j) * size, size);
     }
-    return sum;
+    if (!status) status = write_stored(writer, declared->first, 0, turned, tensor->bytes, err);
+    memory_free(turned);
+    memory_free(atomic_exchange(&declared->collected, NULL));
+    return status;
+}
+
+/* Bytes of a tensor that must come, gaps between the parts of tiles left out. */
+static enum status bytes_wanted(uint64_t *out, const struct tensor *tensor, struct error *err)
+{
+    struct tiles_layout tiles;
+    enum status status;
+
+    *out = tensor->bytes;
+    if (tensor->storage != STORAGE_TILES) return OK;
+    status = tiles_layout(&tiles, tensor->shape[0], tensor->shape[1], tensor->scheme, err);
+    if (!status)
+        *out = tiles.tiles * (tiles.tile_code_bytes + tiles.tile_scale_bytes + tiles.tile_zero_bytes);
+    return status;
 }
 
 /* The buffer of a matrix: whoever needs it first makes it. */
@@ -483,32 +625,103 @@ static uint8_t *collected_of(struct declared *declared, struct error *err)
     return buffer;
 }
 
+/* Bytes of a piece on their way: rows, or one of the three parts of tiles. */
+struct stretch {
+    uint64_t unit;          /* bytes of a row, or of that part of a tile */
+    uint64_t rows;          /* of a unit: 1, or TILE_ROWS */
+    uint64_t begin, target; /* where it begins in the piece, and in the whole tensor */
+    uint64_t bytes;         /* of the piece's */
+};
+
+/* The rows of DENSE storage, or the three parts of TILES. Returns how many. */
+static unsigned stretches_of(
+    struct stretch out[3], const struct tensor *piece, const struct tensor *whole, struct error *err)
+{
+    struct tiles_layout from, to;
+
+    if (piece->storage == STORAGE_DENSE) {
+        const uint64_t row = piece->shape[0] ? piece->bytes / piece->shape[0] : 0;
+        out[0] = (struct stretch){row, 1, 0, 0, piece->bytes};
+        return piece->bytes ? 1 : 0;
+    }
+    if (tiles_layout(&from, piece->shape[0], piece->shape[1], piece->scheme, err) ||
+        tiles_layout(&to, whole->shape[0], whole->shape[1], whole->scheme, err))
+        return 0; /* writer_add has measured both */
+    out[0] = (struct stretch){from.tile_code_bytes, TILE_ROWS, 0, 0, 0};
+    out[1] = (struct stretch){from.tile_scale_bytes, TILE_ROWS, from.scales_offset, to.scales_offset, 0};
+    out[2] = (struct stretch){from.tile_zero_bytes, TILE_ROWS, from.zeros_offset, to.zeros_offset, 0};
+    for (unsigned i = 0; i < 3; i++)
+        out[i].bytes = out[i].unit * from.tiles;
+    return from.asymmetric ? 3 : 2;
+}
+
+/* Where byte `at` of a stretch lies in the whole tensor, and how many of the bytes after it lie behind it there. */
+static uint64_t place_of(
+    uint64_t *together, const struct piece *piece, const struct stretch *stretch, uint64_t at)
+{
+    const uint64_t run = piece->run / stretch->rows * stretch->unit,
+                   step = piece->step / stretch->rows * stretch->unit;
+
+    if (!piece->run) {
+        *together = stretch->bytes - at;
+        return stretch->target + at;
+    }
+    *together = run - at % run;
+    return stretch->target + piece->first_row / stretch->rows * stretch->unit + at / run * step + at % run;
+}
+
+/* Bytes [at, at + count) of one stretch to the file, or to the buffer where there is one. */
+static enum status put_stretch(struct folder_writer *writer, const struct piece *piece,
+    const struct stretch *stretch, uint64_t at, uint8_t *buffer, const uint8_t *bytes, uint64_t count,
+    struct error *err)
+{
+    const uint64_t stored = writer->declared[piece->declared].first;
+    enum status status = OK;
+
+    for (uint64_t done = 0, some; done < count && !status; done += some) {
+        const uint64_t place = place_of(&some, piece, stretch, at + done);
+        some = some < count - done ? some : count - done;
+        if (buffer)
+            memcpy(buffer + place, bytes + done, some);
+        else
+            status = write_stored(writer, stored, place, bytes + done, some, err);
+    }
+    return status;
+}
+
 static enum status write_part(struct writer *base, uint64_t index, uint64_t offset, const void *bytes,
     uint64_t count, struct error *err)
 {
     struct folder_writer *writer = own(base);
-    struct declared *declared = &writer->declared[index];
-    const struct tensor *tensor = &declared->tensor;
-    struct tiles_layout tiles;
-    uint64_t end, before, some, all;
-    uint8_t *buffer;
-    enum status status;
+    const struct piece *piece = &writer->pieces[index];
+    struct declared *declared = &writer->declared[piece->declared];
+    const bool tiles = declared->tensor.storage == STORAGE_TILES, collects = tiles || declared->transposed;
+    struct stretch stretches[3];
+    uint64_t end, some = 0, all = 0;
+    uint8_t *buffer = NULL;
+    enum status status = OK;
 
-    if (checked_add(&end, offset, count) || end > tensor->bytes)
+    if (checked_add(&end, offset, count) || end > piece->tensor.bytes)
         return fail(err, ERR_USAGE,
-            "tensor %s: %" PRIu64 " bytes written at byte %" PRIu64 ", it has %" PRIu64, tensor->name, count,
-            offset, tensor->bytes);
-    if (tensor->storage == STORAGE_DENSE)
-        return write_stored(writer, declared->first, offset, bytes, count, err);
-    status = tiles_layout(&tiles, tensor->shape[0], tensor->shape[1], tensor->scheme, err);
+            "tensor %s: %" PRIu64 " bytes written at byte %" PRIu64 ", it has %" PRIu64, piece->tensor.name,
+            count, offset, piece->tensor.bytes);
+    if (collects && count) status = bytes_wanted(&all, &declared->tensor, err);
     if (status || !count) return status;
-    buffer = collected_of(declared, err);
-    if (!buffer) return ERR_MEMORY;
-    memcpy(buffer + offset, bytes, count);
-    all = of_parts(&tiles, 0, tiles.bytes);
-    some = of_parts(&tiles, offset, count);
-    before = atomic_fetch_add(&declared->written, some);
-    return some && before < all && before + some >= all ? write_packed(writer, declared, err) : OK;
+    if (collects && !(buffer = collected_of(declared, err))) return ERR_MEMORY;
+    const unsigned parts = stretches_of(stretches, &piece->tensor, &declared->tensor, err);
+    for (unsigned i = 0; i < parts && !status; i++) {
+        const struct stretch *stretch = &stretches[i];
+        const uint64_t from = stretch->begin > offset ? stretch->begin : offset,
+                       past = stretch->begin + stretch->bytes, to = past < end ? past : end;
+        if (from >= to) continue;
+        some += to - from;
+        status = put_stretch(writer, piece, stretch, from - stretch->begin, buffer,
+            (const uint8_t *)bytes + (from - offset), to - from, err);
+    }
+    if (status || !collects || !some) return status;
+    const uint64_t before = atomic_fetch_add(&declared->written, some);
+    if (before >= all || before + some < all) return OK;
+    return tiles ? write_packed(writer, declared, err) : write_turned(writer, declared, err);
 }
 
 static void set_checksum(struct writer *base, uint64_t index, uint32_t crc)
@@ -611,12 +824,11 @@ static enum status check_complete(const struct folder_writer *writer, struct err
 {
     for (uint64_t i = 0; i < writer->declared_count; i++) {
         const struct declared *declared = &writer->declared[i];
-        const struct tensor *tensor = &declared->tensor;
-        struct tiles_layout tiles;
-        if (tensor->storage != STORAGE_TILES) continue;
-        if (tiles_layout(&tiles, tensor->shape[0], tensor->shape[1], tensor->scheme, err)) return ERR_FORMAT;
-        if (declared->written != of_parts(&tiles, 0, tiles.bytes))
-            return fail(err, ERR_USAGE, "tensor %s: was not written whole", tensor->name);
+        uint64_t all;
+        if (declared->tensor.storage != STORAGE_TILES && !declared->transposed) continue;
+        if (bytes_wanted(&all, &declared->tensor, err)) return ERR_FORMAT;
+        if (declared->written != all)
+            return fail(err, ERR_USAGE, "tensor %s: was not written whole", declared->tensor.name);
     }
     return OK;
 }
@@ -647,6 +859,7 @@ static const struct writer_kind kind_of_folders = {
     .add = add,
     .alias = add_alias,
     .begin = begin,
+    .bytes = count_bytes,
     .write = write_part,
     .checksum = set_checksum,
     .document = add_document,
@@ -655,8 +868,8 @@ static const struct writer_kind kind_of_folders = {
     .abandon = abandon,
 };
 
-enum status folder_writer_create(
-    struct writer **out, const char *path, enum packed_kind kind, uint64_t shard_bytes, struct error *err)
+enum status folder_writer_create(struct writer **out, const char *path, enum packed_kind kind,
+    uint64_t shard_bytes, const struct folder_naming *naming, struct error *err)
 {
     struct folder_writer *writer = memory_new(1, sizeof *writer, err);
     enum status status = ERR_MEMORY;
@@ -665,6 +878,7 @@ enum status folder_writer_create(
     if (!writer) return ERR_MEMORY;
     writer->base.kind = &kind_of_folders;
     writer->kind = kind;
+    if (naming) writer->naming = *naming;
     writer->shard_bytes = shard_bytes ? shard_bytes : FOLDER_WRITER_SHARD_BYTES;
     writer->path = memory_text(path, strlen(path), err);
     if (!writer->path) goto done;

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 #include "base/checked.h"
-#include "tensor/tiles.h"
+#include "tensor/sparse.h"
 
 char *measure_shape_text(char out[MEASURE_SHAPE_TEXT], uint32_t rank, const uint64_t *shape)
 {
@@ -90,6 +90,15 @@ static enum status measure_blocks(struct tensor *tensor, struct error *err)
     return OK;
 }
 
+static enum status measure_sparse(struct tensor *tensor, struct error *err)
+{
+    struct sparse_layout layout;
+    enum status status = sparse_layout_of(&layout, tensor, err);
+
+    if (!status) tensor->bytes = layout.bytes;
+    return status;
+}
+
 enum status measure_tensor(struct tensor *tensor, struct error *err)
 {
     enum status status;
@@ -100,6 +109,8 @@ enum status measure_tensor(struct tensor *tensor, struct error *err)
         return fail(err, ERR_FORMAT, "type %u is unknown", (unsigned)tensor->dtype);
     status = measure_shape(&tensor->elements, tensor->rank, tensor->shape, err);
     if (status) return status;
+    if (tensor->storage != STORAGE_SPARSE && tensor->mask != MASK_NONE)
+        return fail(err, ERR_FORMAT, "a mask without sparse storage");
     switch (tensor->storage) {
     case STORAGE_DENSE:
         return measure_dense(tensor, err);
@@ -107,6 +118,8 @@ enum status measure_tensor(struct tensor *tensor, struct error *err)
         return measure_tiles(tensor, err);
     case STORAGE_BLOCKS:
         return measure_blocks(tensor, err);
+    case STORAGE_SPARSE:
+        return measure_sparse(tensor, err);
     }
     return fail(err, ERR_FORMAT, "storage %u is unknown", (unsigned)tensor->storage);
 }

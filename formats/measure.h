@@ -14,9 +14,10 @@
  * and overflow a stride later. */
 enum status measure_shape(uint64_t *elements, uint32_t rank, const uint64_t *shape, struct error *err);
 
-/* Set tensor->elements and tensor->bytes from storage, dtype, scheme, rank and shape. ERR_FORMAT (the text
+/* Set tensor->elements and tensor->bytes from storage, dtype, scheme, mask, rank and shape. The bytes of SPARSE storage with a bitmap do not
+ * follow from those: tensor->bytes says how many there are and is checked. ERR_FORMAT (the text
  * does not name the tensor; the caller does): a shape or size that does not fit 2^63, a scheme on DENSE
- * storage, TILES storage that is not a matrix with F16 scales, or a scheme that tiles_layout refuses. */
+ * storage, TILES storage that is not a matrix with F16 scales, a scheme that tiles_layout refuses, or what sparse_layout_of refuses. */
 enum status measure_tensor(struct tensor *tensor, struct error *err);
 
 /* "[2048, 128]", for messages. Returns out. */

@@ -47,7 +47,7 @@ _Static_assert(NBL_CRC_OFFSET + 4 == NBL_HEADER_BYTES, "the checksum ends the he
  *
  *     0  name offset u64      8  name bytes u32   12  type u16   14  storage u8   15  rank u8
  *    16  shape 8 x u64
- *    80  bits u8  81  flags u8  82  block u8     83  zero        84  group u32
+ *    80  bits u8  81  flags u8  82  block u8     83  mask u8     84  group u32
  *    88  offset u64          96  bytes u64       104  CRC-32 u32
  *   108  zeros                                            20 bytes */
 enum {
@@ -60,15 +60,15 @@ enum {
     R_BITS = 80,
     R_FLAGS = 81,
     R_BLOCK = 82,
-    R_RESERVED_1 = 83,
+    R_MASK = 83,
     R_GROUP = 84,
     R_OFFSET = 88,
     R_BYTES = 96,
     R_CRC = 104,
-    R_RESERVED_2 = 108
+    R_RESERVED = 108
 };
 _Static_assert(R_SHAPE + 8 * TENSOR_RANK_LIMIT == R_BITS, "the shape has room for every dimension");
-_Static_assert(R_RESERVED_2 + 20 == NBL_RECORD_BYTES, "the reserved part ends the record");
+_Static_assert(R_RESERVED + 20 == NBL_RECORD_BYTES, "the reserved part ends the record");
 
 enum { FLAG_ASYMMETRIC = 1 };
 
@@ -202,6 +202,7 @@ void nbl_put_record(uint8_t out[NBL_RECORD_BYTES], const struct nbl_record *reco
     bytes_put(out + R_BITS, tensor->scheme.bits, 1);
     bytes_put(out + R_FLAGS, tensor->scheme.asymmetric ? FLAG_ASYMMETRIC : 0, 1);
     if (tensor->storage == STORAGE_BLOCKS) out[R_BLOCK] = (uint8_t)block_info(tensor->block)->id;
+    bytes_put(out + R_MASK, tensor->mask, 1);
     bytes_put(out + R_GROUP, tensor->scheme.group, 4);
     bytes_put(out + R_OFFSET, record->offset, 8);
     bytes_put(out + R_BYTES, tensor->bytes, 8);
@@ -214,15 +215,16 @@ static enum status check_codes(const uint8_t *in, struct error *err)
     unsigned dtype = bytes_get_u16(in + R_DTYPE), rank = in[R_RANK];
 
     if (dtype >= DTYPE_COUNT) return fail(err, ERR_FORMAT, "type %u is unknown", dtype);
-    if (in[R_STORAGE] > STORAGE_BLOCKS) return fail(err, ERR_FORMAT, "storage %u is unknown", in[R_STORAGE]);
+    if (in[R_STORAGE] > STORAGE_SPARSE) return fail(err, ERR_FORMAT, "storage %u is unknown", in[R_STORAGE]);
     if (rank > TENSOR_RANK_LIMIT)
         return fail(err, ERR_FORMAT, "rank %u is above %d", rank, TENSOR_RANK_LIMIT);
     if (!all_zero(in + R_SHAPE + 8 * rank, 8 * (TENSOR_RANK_LIMIT - rank)))
         return fail(err, ERR_FORMAT, "dimensions beyond rank %u are not zero", rank);
     if (in[R_FLAGS] > FLAG_ASYMMETRIC) return fail(err, ERR_FORMAT, "flags 0x%02x are unknown", in[R_FLAGS]);
-    if (!all_zero(in + R_RESERVED_1, R_GROUP - R_RESERVED_1) ||
-        !all_zero(in + R_RESERVED_2, NBL_RECORD_BYTES - R_RESERVED_2))
+    if (!all_zero(in + R_RESERVED, NBL_RECORD_BYTES - R_RESERVED))
         return fail(err, ERR_FORMAT, "reserved bytes of the record are not zero");
+    if (in[R_STORAGE] != STORAGE_SPARSE && in[R_MASK] != MASK_NONE)
+        return fail(err, ERR_FORMAT, "mask kind %u without sparse storage", in[R_MASK]);
     if (in[R_STORAGE] != STORAGE_BLOCKS && in[R_BLOCK] != 0)
         return fail(err, ERR_FORMAT, "block type %u without block storage", in[R_BLOCK]);
     if (in[R_STORAGE] == STORAGE_BLOCKS && !block_of_id(in[R_BLOCK]))
@@ -244,12 +246,14 @@ enum status nbl_get_record(struct nbl_record *out, const uint8_t in[NBL_RECORD_B
     tensor->dtype = (enum dtype)bytes_get_u16(in + R_DTYPE);
     tensor->storage = (enum storage)in[R_STORAGE];
     if (tensor->storage == STORAGE_BLOCKS) tensor->block = block_of_id(in[R_BLOCK]);
+    tensor->mask = (enum mask)in[R_MASK];
     tensor->scheme.bits = in[R_BITS];
     tensor->scheme.group = bytes_get_u32(in + R_GROUP);
     tensor->scheme.asymmetric = in[R_FLAGS] == FLAG_ASYMMETRIC;
     tensor->rank = in[R_RANK];
     for (uint32_t i = 0; i < tensor->rank; i++)
         tensor->shape[i] = bytes_get_u64(in + R_SHAPE + 8 * i);
+    tensor->bytes = bytes_get_u64(in + R_BYTES);
     status = measure_tensor(tensor, err);
     if (status) return status;
     if (bytes_get_u64(in + R_BYTES) != tensor->bytes)

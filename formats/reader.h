@@ -38,6 +38,9 @@ struct reader_entry {
         stride; /* container_split by turns: bytes that lie together, and from one such run to the next */
     uint64_t column; /* of part of a transposed matrix: elements of the whole one's columns; 0: shape[0] */
     float addend;    /* container_shift: added to every element */
+    struct selection
+        *selection; /* owned; not NULL: rows and columns of another tensor (container_select.h) */
+    bool made;      /* its bytes are not those of the file: no recorded checksum is of them */
 };
 
 /* Another name for a tensor. */
@@ -91,6 +94,13 @@ enum status reader_index_tensors(struct container *container, struct error *err)
 
 /* Add the aliases to the index. ERR_FORMAT: a target is no tensor, or an alias is a name in use. */
 enum status reader_index_aliases(struct container *container, struct error *err);
+
+/* Bytes of an entry in the order in which they are seen, whatever they lie like; nothing is checked. */
+enum status reader_read(struct container *container, const struct reader_entry *entry, uint64_t offset,
+    uint8_t *buffer, uint64_t count, struct error *err);
+
+/* Release what an entry owns. */
+void reader_entry_release(struct reader_entry *entry);
 
 /* The part of a path after the last '/'. */
 const char *reader_base_name(const char *path);

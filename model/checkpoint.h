@@ -45,6 +45,10 @@ enum status checkpoint_open_with(
     struct checkpoint *out, const char *path, const struct checkpoint_options *options, struct error *err);
 void checkpoint_close(struct checkpoint *checkpoint);
 
+/* After its container is seen in another way (formats/container_select.h, another config.json): read the configuration again and bind the
+ * tensors anew. Pointers to tensors and `dropped` are others afterwards. Errors as checkpoint_open. */
+enum status checkpoint_bind_again(struct checkpoint *checkpoint, struct error *err);
+
 /* The tokenizer of a container's tokenizer.json, which is made of other files where they are all there is (tokenizer_files.h); *out is
  * NULL where there is none. Owner: the caller, tokenizer_free. */
 enum status checkpoint_tokenizer(struct tokenizer **out, struct container *container, struct error *err);

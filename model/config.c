@@ -101,11 +101,16 @@ const char *config_activation_name(enum activation activation)
     return names[activation];
 }
 
+const char *config_activation_key(const struct architecture *architecture)
+{
+    return architecture->activation_apart ? "hidden_activation"
+           : architecture->short_keys     ? "activation_function"
+                                          : "hidden_act";
+}
+
 static enum status parse_activation(struct model_config *out, const struct source *in, struct error *err)
 {
-    const char *key = in->architecture->activation_apart ? "hidden_activation"
-                      : in->architecture->short_keys     ? "activation_function"
-                                                         : "hidden_act";
+    const char *key = config_activation_key(in->architecture);
     const char *name = config_activation_name(in->architecture->default_activation);
     enum status status = json_get_text(in->root, in->what, key, &name, err);
 
@@ -240,7 +245,7 @@ static enum status parse_features(struct model_config *out, const struct source 
     if (!status) status = parse_switch(&qkv_bias, in, "use_qkv_bias", known->qkv_bias_option, err);
     if (!status && known->qkv_bias_switch)
         status = json_get_bool(in->root, in->what, "qkv_bias", &always, err);
-    if (!status && known->parallel_residual)
+    if (!status && (known->parallel_residual || known->shared_norm))
         status = json_get_bool(in->root, in->what, "use_parallel_residual", &parallel, err);
     else if (!status)
         status = parse_switch(&unknown, in, "use_parallel_residual", false, err);
@@ -252,6 +257,7 @@ static enum status parse_features(struct model_config *out, const struct source 
     if (status) return status;
     if (out->norm_epsilon == 0) return fail(err, ERR_FORMAT, "%s: %s is missing", in->what, epsilon);
     out->parallel_residual = parallel;
+    out->shared_norm = parallel && known->shared_norm;
     out->mlp_bias |= known->biases;
     out->output_bias = out->attention_bias;
     out->attention_bias |= always || qkv_bias;
@@ -311,8 +317,13 @@ static enum status refuse_dense_layers(const struct source *in, struct error *er
 static enum status parse_experts(struct model_config *out, const struct source *in, struct error *err)
 {
     const struct architecture *known = in->architecture;
+    const char *newer = "num_local_experts"; /* transformers 5, also where the class says num_experts */
+    const char *count =
+        known->experts_key && !present(in->root, known->experts_key) && present(in->root, newer)
+            ? newer
+            : known->experts_key;
     const struct size_key keys[] = {
-        {known->experts_key, offsetof(struct model_config, experts), CONFIG_EXPERT_LIMIT, true, NULL},
+        {count, offsetof(struct model_config, experts), CONFIG_EXPERT_LIMIT, true, NULL},
         {"num_experts_per_tok", offsetof(struct model_config, experts_per_token), CONFIG_EXPERT_LIMIT, true,
             NULL},
         {known->expert_ffn_key, offsetof(struct model_config, expert_ffn), FFN_LIMIT, true, NULL},
@@ -321,6 +332,7 @@ static enum status parse_experts(struct model_config *out, const struct source *
     enum status status = OK;
 
     if (!known->experts_key) return OK;
+    out->dense_ffn = out->ffn;
     out->ffn = 0;
     for (int i = 0; i < 3 + known->shared_expert && !status; i++)
         status = parse_size(out, &keys[i], in, err);
@@ -402,8 +414,9 @@ static enum status parse_window(struct model_config *out, const struct source *i
     enum status status;
 
     status = parse_switch(&use, in, "use_sliding_window", in->architecture->window_option, err);
-    if (!status)
-        status = json_get_u64(in->root, in->what, "sliding_window", 1, CONTEXT_MAXIMUM, &window, err);
+    if (!status) /* transformers 5 writes 0 where none is used */
+        status = json_get_u64(in->root, in->what, "sliding_window",
+            use || !present(in->root, "use_sliding_window"), CONTEXT_MAXIMUM, &window, err);
     if (!status) status = json_get_u64(in->root, in->what, "max_window_layers", 0, UINT32_MAX, &first, err);
     if (status) return status;
     if (period) status = parse_period(&period, in, err);
@@ -657,6 +670,91 @@ static enum status parse_rope(struct model_config *out, const struct source *in,
     return parse_sliding_rope(out, in, sliding, err);
 }
 
+/* ---- what pruning made, under "nibble" ---- */
+
+struct config_widths config_widths(const struct model_config *config, uint32_t layer)
+{
+    const uint32_t group = config->heads / config->kv_heads, kv_heads = config->layer_kv_heads[layer];
+
+    if (!config->varied) return (struct config_widths){config->heads, config->kv_heads, config->ffn};
+    return (struct config_widths){kv_heads * group, kv_heads, config->layer_ffn[layer]};
+}
+
+/* One number per layer, from 1 to the largest, which one of them is. Absent: all are the largest. */
+static enum status parse_widths(uint32_t *out, bool *varied, uint32_t layers, uint32_t largest,
+    const struct source *in, const struct json_value *own, const char *key, struct error *err)
+{
+    const struct json_value *list = present(own, key);
+    const struct json_value *item = list && list->kind == JSON_ARRAY ? list->children : NULL;
+    bool reached = false;
+
+    for (uint32_t layer = 0; !list && layer < layers; layer++)
+        out[layer] = largest;
+    if (!list) return OK;
+    if (!item || list->count != layers)
+        return fail(
+            err, ERR_FORMAT, "%s: nibble.%s is not a list of %" PRIu32 " numbers", in->what, key, layers);
+    for (uint32_t layer = 0; layer < layers; layer++, item = item->next) {
+        if (item->kind != JSON_NUMBER || !item->is_u64 || item->u64 < 1 || item->u64 > largest)
+            return fail(err, ERR_FORMAT, "%s: nibble.%s[%" PRIu32 "] is not a number from 1 to %" PRIu32,
+                in->what, key, layer, largest);
+        out[layer] = (uint32_t)item->u64;
+        *varied |= out[layer] != largest;
+        reached |= out[layer] == largest;
+    }
+    if (reached) return OK;
+    return fail(
+        err, ERR_FORMAT, "%s: nibble.%s: no layer has the %" PRIu32 " of the whole", in->what, key, largest);
+}
+
+static enum status parse_own(struct model_config *out, const struct source *in, struct error *err)
+{
+    static const char *const known[] = {
+        "layer_key_value_heads", "layer_intermediate_sizes", "output_bias", "down_bias"};
+    const struct json_value *own = present(in->root, "nibble");
+    char quoted[64];
+    enum status status = OK;
+
+    if (!own) return OK;
+    if (own->kind != JSON_OBJECT || out->experts)
+        return fail(err, ERR_FORMAT, "%s: nibble is not an object, or stands beside experts", in->what);
+    for (const struct json_value *member = own->children; member; member = member->next) {
+        unsigned i = 0;
+        while (i < sizeof known / sizeof *known && strcmp(member->key.bytes, known[i]) != 0)
+            i++;
+        if (i == sizeof known / sizeof *known)
+            return fail(err, ERR_UNSUPPORTED, "%s: nibble.%s is not known; a newer version may know it",
+                in->what, error_quote(quoted, sizeof quoted, member->key.bytes, member->key.count));
+    }
+    status =
+        parse_widths(out->layer_kv_heads, &out->varied, out->layers, out->kv_heads, in, own, known[0], err);
+    if (!status)
+        status = parse_widths(out->layer_ffn, &out->varied, out->layers, out->ffn, in, own, known[1], err);
+    if (!status) status = json_get_bool(own, in->what, "output_bias", &out->output_bias, err);
+    return status ? status : json_get_bool(own, in->what, "down_bias", &out->down_bias, err);
+}
+
+/* Llama and its kin have o's bias when q, k and v have theirs by attention_bias; Qwen2 has those of q, k and v alone. */
+static bool has_own_output_bias(const struct model_config *config)
+{
+    return config->output_bias && !(config->attention_bias && config->architecture->attention_bias_option) &&
+           !config->architecture->biases;
+}
+
+enum status config_refuse_own(const struct model_config *config, const char *format, struct error *err)
+{
+    if (config->varied)
+        return fail(err, ERR_UNSUPPORTED,
+            "layers of different widths: only .nbl files can say so, not %s; prune with --widths uniform",
+            format);
+    if (has_own_output_bias(config) || (config->down_bias && !config->mlp_bias))
+        return fail(err, ERR_UNSUPPORTED,
+            "%s has no bias of %s, which pruning added: only .nbl files can say so, not %s; prune with "
+            "--no-bias",
+            config->architecture->name, has_own_output_bias(config) ? "o_proj" : "down_proj", format);
+    return OK;
+}
+
 /* ---- tokens ---- */
 
 static enum status add_stop(
@@ -706,6 +804,7 @@ enum status config_parse(
     if (!status) status = parse_scales(out, &in, err);
     if (!status) status = parse_window(out, &in, err);
     if (!status) status = parse_rope(out, &in, err);
+    if (!status) status = parse_own(out, &in, err);
     if (!status) status = parse_tokens(out, &in, err);
     json_free(document);
     return status;

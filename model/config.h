@@ -41,13 +41,20 @@ struct model_config {
     uint32_t experts; /* of every layer's mixture; 0: dense */
     uint32_t experts_per_token; /* 1 .. experts */
     uint32_t expert_ffn;        /* of each expert */
-    bool parallel_residual;     /* both halves of a layer see the stream as it was before either */
-    bool normed_routing;        /* the weights of a token's experts are made to sum to 1 */
+    uint32_t
+        dense_ffn; /* beside experts: of layers without them, which no model here has; told in GGUF files */
+    bool parallel_residual; /* both halves of a layer see the stream as it was before either */
+    bool shared_norm;       /* and the same norm serves both */
+    bool normed_routing;    /* the weights of a token's experts are made to sum to 1 */
     double norm_epsilon;
     bool tied;           /* the output head is the embedding */
     bool attention_bias; /* q, k, v (and o where the architecture has it) carry biases */
     bool output_bias;    /* o carries a bias */
     bool mlp_bias;
+    bool down_bias; /* down carries a bias; with mlp_bias all matrices of the feed-forward block do */
+    /* A model pruned layer by layer: heads, kv_heads and ffn above are the largest of any layer, these are each one's (config_widths). */
+    bool varied;
+    uint32_t layer_kv_heads[CONFIG_LAYER_LIMIT], layer_ffn[CONFIG_LAYER_LIMIT];
     enum activation activation;
     float embedding_scale;                           /* embeddings are multiplied by it */
     float score_scale;                               /* queries times keys are multiplied by it */
@@ -67,13 +74,26 @@ struct model_config {
  * rope_type, torch_dtype) and the newer one (rope_parameters, dtype).
  * Absent keys that have a default: num_key_value_heads (as many as heads), head_dim (the architecture's, else hidden_size /
  * heads), tie_word_embeddings, hidden_act, rope_theta (the architecture's: false, silu, 10000 for most), sliding_window where the architecture slides (4096; null means none), bos_token_id and eos_token_id (none).
+ * An object "nibble" says what no other reader knows: layer_key_value_heads and layer_intermediate_sizes, a number per layer, output_bias and
+ * down_bias.
  * ERR_UNSUPPORTED names an unknown architecture, activation or rope type, and the tool of a quantization_config;
  * ERR_FORMAT a missing or impossible number (zero heads, heads not a multiple of kv_heads, an odd head size, a
  * non-positive theta or epsilon ...). */
 enum status config_parse(
     struct model_config *out, const char *what, const char *json, uint64_t bytes, struct error *err);
 
-/* What config.json calls an activation. */
+/* The widths of one layer: the configuration's, unless it is varied. A group of heads that share keys is as large in every layer. */
+struct config_widths {
+    uint32_t heads, kv_heads, ffn;
+};
+struct config_widths config_widths(const struct model_config *config, uint32_t layer);
+
+/* What only our own readers know of a configuration ("nibble" in config.json, docs/methods/structured-pruning.md): ERR_UNSUPPORTED, saying what, if
+ * there is anything; `format` names who cannot say it. */
+enum status config_refuse_own(const struct model_config *config, const char *format, struct error *err);
+
+/* What config.json of an architecture calls its activation, and what one is called there. */
+const char *config_activation_key(const struct architecture *architecture);
 const char *config_activation_name(enum activation activation);
 
 /* True if layer `layer` attends within the sliding window only. */

@@ -58,6 +58,7 @@ enum status decoder_norm(const struct decoder_layer *layer, float *y, const floa
     const struct backend *backend = layer->backend;
     const struct tensor *const *tensors = layer->tensors;
     uint64_t hidden = layer->config->hidden;
+    if (gain == ROLE_MLP_NORM && layer->config->shared_norm) gain = ROLE_ATTENTION_NORM;
     struct norm_call call =
         norm_by(layer->config, tensors[gain], bias_of[gain] ? tensors[bias_of[gain]] : NULL);
 
@@ -82,6 +83,11 @@ enum status decoder_linear(const struct decoder_layer *layer, float *y, const fl
 
     return backend->linear(
         backend->state, y, x, tokens, layer->tensors[weight], layer->tensors[bias_of[weight]], err);
+}
+
+static struct config_widths widths_of(const struct decoder_layer *layer)
+{
+    return config_widths(layer->config, layer->index);
 }
 
 /* ---- attention ---- */
@@ -109,7 +115,7 @@ static enum status store(
     const struct decoder_layer *layer, const struct decoder_attention *call, struct error *err)
 {
     const struct backend *backend = layer->backend;
-    uint32_t kv_heads = layer->config->kv_heads, size = layer->config->head_size;
+    uint32_t kv_heads = widths_of(layer).kv_heads, size = layer->config->head_size;
     enum status status = backend->store(backend->state, call->keys, call->k, call->sequences, call->length,
         call->past, call->capacity, kv_heads, size, err);
 
@@ -124,7 +130,7 @@ static enum status store_quantized(
 {
     const struct backend *backend = layer->backend;
     const struct cache *cache = call->cache;
-    uint32_t heads = layer->config->heads, kv_heads = layer->config->kv_heads;
+    uint32_t heads = widths_of(layer).heads, kv_heads = widths_of(layer).kv_heads;
     uint64_t tokens = call->sequences * call->length;
     enum status status =
         backend->rotate(backend->state, call->q, tokens * heads, layer->config->head_size, err);
@@ -153,8 +159,8 @@ static enum status mix(
         .length = call->length,
         .past = call->past,
         .capacity = call->capacity,
-        .heads = config->heads,
-        .kv_heads = config->kv_heads,
+        .heads = widths_of(layer).heads,
+        .kv_heads = widths_of(layer).kv_heads,
         .head_size = config->head_size,
         .window = config_slides(config, layer->index) ? config->window : 0,
         .scale = config->score_scale,
@@ -167,15 +173,15 @@ static enum status mix(
 enum status decoder_attend(const struct decoder_layer *layer, const struct decoder_attention *call,
     const float *normed, struct error *err)
 {
-    const struct model_config *config = layer->config;
+    const struct config_widths widths = widths_of(layer);
     const struct tensor *const *tensors = layer->tensors;
     uint64_t tokens = call->sequences * call->length;
     enum status status = decoder_linear(layer, call->q, normed, tokens, ROLE_Q, err);
 
     if (!status) status = decoder_linear(layer, call->k, normed, tokens, ROLE_K, err);
     if (!status) status = decoder_linear(layer, call->v, normed, tokens, ROLE_V, err);
-    if (!status) status = prepare_heads(layer, call, call->q, config->heads, tensors[ROLE_Q_NORM], err);
-    if (!status) status = prepare_heads(layer, call, call->k, config->kv_heads, tensors[ROLE_K_NORM], err);
+    if (!status) status = prepare_heads(layer, call, call->q, widths.heads, tensors[ROLE_Q_NORM], err);
+    if (!status) status = prepare_heads(layer, call, call->k, widths.kv_heads, tensors[ROLE_K_NORM], err);
     if (!status) status = call->cache ? store_quantized(layer, call, err) : store(layer, call, err);
     return status ? status : mix(layer, call, err);
 }
@@ -188,7 +194,7 @@ enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *
     const struct backend *backend = layer->backend;
     const enum activation activation = layer->config->activation;
     const bool gated = layer->tensors[ROLE_GATE] != NULL;
-    const uint64_t count = tokens * layer->config->ffn;
+    const uint64_t count = tokens * widths_of(layer).ffn;
     enum status status = decoder_linear(layer, gate, normed, tokens, gated ? ROLE_GATE : ROLE_UP, err);
 
     if (status) return status;

@@ -13,7 +13,7 @@ struct decoder_layer {
     const struct backend *backend;
     const struct model_config *config;
     const struct tensor *const *tensors; /* [ROLE_COUNT], data in memory; NULL where there is none */
-    uint32_t index;                      /* decides whether attention slides */
+    uint32_t index; /* decides whether attention slides, and the widths where they vary */
     const struct tensor *(*experts)[EXPERT_ROLES]; /* [config.experts]: gate, up, down; NULL if dense */
 };
 
@@ -43,7 +43,8 @@ enum status decoder_linear(const struct decoder_layer *layer, float *y, const fl
 struct decoder_attention {
     uint64_t sequences, length, past, capacity;
     const float *cosine, *sine; /* rope_tables of the positions: [rope_count][length][rotary / 2] */
-    float *keys, *values; /* [sequences][kv_heads][capacity][head_size]: read, and the new positions added */
+    float *keys,
+        *values; /* [sequences][kv_heads of the layer][capacity][head_size]: read, and the new positions added */
     const struct cache *cache; /* keys and values in few bits, in place of the two above; NULL: floats */
     float *q, *k, *v; /* scratch, [sequences * length][heads * head_size], [][kv_heads * head_size] */
     float *out;       /* [sequences * length][heads * head_size] */
@@ -55,7 +56,7 @@ enum status decoder_attend(const struct decoder_layer *layer, const struct decod
     const float *normed, struct error *err);
 
 /* What down is applied to: gate = activation(gate(normed)) * up(normed), or activation(up(normed)) where there is no gate; gate
- * and up (scratch) [tokens][ffn] */
+ * and up (scratch) [tokens][ffn of the layer] */
 enum status decoder_gate(const struct decoder_layer *layer, float *gate, float *up, const float *normed,
     uint64_t tokens, struct error *err);
 

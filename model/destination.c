@@ -5,8 +5,9 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "formats/folder_writer.h"
+#include "model/folder_export.h"
 #include "model/gguf/gguf_export.h"
+#include "tensor/sparse.h"
 
 static enum status create_nbl(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err)
@@ -18,6 +19,9 @@ static enum status create_nbl(struct writer **out, const struct destination *des
 static enum status create_gguf(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err)
 {
+    const enum status status = config_refuse_own(&input->config, "GGUF", err);
+
+    if (status) return status;
     return gguf_export_create(out, input, destination->path, destination->force, destination->split_bytes,
         destination->file_type, report, err);
 }
@@ -25,24 +29,34 @@ static enum status create_gguf(struct writer **out, const struct destination *de
 static enum status create_folder(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err);
 
+/* Folders know nothing of sparse matrices. */
+static enum status spread_target(struct tensor *target, const struct model_config *config, struct error *err)
+{
+    (void)config, (void)err;
+    sparse_describe_spread(target);
+    return OK;
+}
+
 static const struct format {
     const char *name, *ending; /* ending: of the paths that mean it; NULL: none */
     enum packed_kind packed;   /* folders: how quantized matrices are stored; PACKED_KINDS: not */
     bool splits;               /* may be written in parts */
     bool slices;               /* can say that it has some layers only */
-    bool fuses;                /* keeps fused matrices as one */
+    enum fused_in fuses;       /* how fused matrices are kept as one */
     enum status (*create)(struct writer **out, const struct destination *destination,
         const struct checkpoint *input, const struct report *report, struct error *err);
-    enum status (*target)(struct tensor *target, struct error *err); /* NULL: takes every tensor as it is */
+    enum status (*target)(struct tensor *target, const struct model_config *config,
+        struct error *err); /* NULL: takes every tensor as it is */
 } formats[] = {
-    {"nbl", ".nbl", PACKED_KINDS, false, true, false, create_nbl, NULL},
-    {"gguf", ".gguf", PACKED_KINDS, true, false, true, create_gguf, gguf_export_target},
-    {"safetensors", NULL, PACKED_KINDS, true, false, false, create_folder, NULL},
-    {"gptq", NULL, PACKED_GPTQ, true, false, false, create_folder, NULL},
-    {"gptq-v2", NULL, PACKED_GPTQ_V2, true, false, false, create_folder, NULL},
-    {"awq", NULL, PACKED_AWQ, true, false, false, create_folder, NULL},
-    {"compressed-tensors", NULL, PACKED_COMPRESSED, true, false, false, create_folder, NULL},
-    {"mlx", NULL, PACKED_MLX, true, false, false, create_folder, NULL},
+    {"nbl", ".nbl", PACKED_KINDS, false, true, FUSED_NOWHERE, create_nbl, NULL},
+    {"gguf", ".gguf", PACKED_KINDS, true, false, FUSED_IN_GGUF, create_gguf, gguf_export_target},
+    {"safetensors", NULL, PACKED_KINDS, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
+    {"gptq", NULL, PACKED_GPTQ, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
+    {"gptq-v2", NULL, PACKED_GPTQ_V2, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
+    {"awq", NULL, PACKED_AWQ, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
+    {"compressed-tensors", NULL, PACKED_COMPRESSED, true, false, FUSED_IN_FOLDERS, create_folder,
+        spread_target},
+    {"mlx", NULL, PACKED_MLX, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
 };
 
 /* The first row where nothing says otherwise. */
@@ -63,15 +77,12 @@ static const struct format *format_of(const struct destination *destination)
 static enum status create_folder(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err)
 {
+    const enum status status = config_refuse_own(&input->config, "folders for other tools", err);
+
     (void)report;
-    if (input->config.architecture->fused_count)
-        return fail(err, ERR_UNSUPPORTED,
-            "%s: readers of folders expect %s to keep several matrices in one, and they are separate here; "
-            "--format nbl "
-            "can hold them",
-            container_path(input->container), input->config.architecture->name);
-    return folder_writer_create(
-        out, destination->path, format_of(destination)->packed, destination->split_bytes, err);
+    if (status) return status;
+    return folder_export_create(
+        out, input, destination->path, format_of(destination)->packed, destination->split_bytes, err);
 }
 
 enum status destination_check(const struct destination *destination, struct error *err)
@@ -88,17 +99,36 @@ enum status destination_check(const struct destination *destination, struct erro
     return OK;
 }
 
-bool destination_fuses(const struct destination *destination)
+bool destination_is_own(const struct destination *destination)
+{
+    return format_of(destination)->create == create_nbl;
+}
+
+enum fused_in destination_fuses(const struct destination *destination)
 {
     return format_of(destination)->fuses;
 }
 
-enum status destination_target(
-    const struct destination *destination, struct tensor *target, struct error *err)
+enum status destination_target(const struct destination *destination, const struct model_config *config,
+    struct tensor *target, struct error *err)
 {
     const struct format *format = format_of(destination);
 
-    return format->target ? format->target(target, err) : OK;
+    return format->target ? format->target(target, config, err) : OK;
+}
+
+enum status destination_certain(
+    const struct destination *destination, const struct tensor *target, struct error *err)
+{
+    const struct format *format = format_of(destination);
+
+    if (format->packed == PACKED_KINDS || !packed_layout(format->packed)->zero_less ||
+        target->storage != STORAGE_TILES || !target->scheme.asymmetric)
+        return OK;
+    return fail(err, ERR_USAGE,
+        "tensor %s: --format %s has no place for the zero-point 0, and whether an asymmetric matrix gets one "
+        "shows only when the work is done; use --format gptq-v2, or leave --asymmetric out",
+        target->name, format->name);
 }
 
 enum status destination_create(struct writer **out, const struct destination *destination,

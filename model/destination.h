@@ -39,12 +39,20 @@ struct destination {
 /* ERR_USAGE: an option that the format does not have. */
 enum status destination_check(const struct destination *destination, struct error *err);
 
-/* Whether the format keeps in one matrix, of one type, what the architecture fuses (struct fused_rows). */
-bool destination_fuses(const struct destination *destination);
+/* Whether only our own tools read the format: it holds what no other reader would know (config_refuse_own). */
+bool destination_is_own(const struct destination *destination);
+
+/* How the format keeps in one matrix, of one type, what the architecture fuses (layers_is_fused). */
+enum fused_in destination_fuses(const struct destination *destination);
 
 /* Change what a tensor is to become into what the format holds (gguf_export_target). Errors name the tensor. */
-enum status destination_target(
-    const struct destination *destination, struct tensor *target, struct error *err);
+enum status destination_target(const struct destination *destination, const struct model_config *config,
+    struct tensor *target, struct error *err);
+
+/* ERR_USAGE if only the values that a quantized tensor will have decide whether the format holds it: gptq has no place for the
+ * zero-point 0. For those who will have worked for hours by then. */
+enum status destination_certain(
+    const struct destination *destination, const struct tensor *target, struct error *err);
 
 /* Make the writer of the format for tensors of `input`, which must outlive it. */
 enum status destination_create(struct writer **out, const struct destination *destination,

@@ -43,6 +43,18 @@ void experts_route(float *logits, uint32_t experts, uint32_t chosen, bool normed
         logits[i] = !taken[i] ? 0 : normed ? logits[i] / sum : logits[i];
 }
 
+enum status experts_weigh(const struct decoder_layer *layer, float *weights, const float *normed,
+    uint64_t tokens, struct error *err)
+{
+    const struct model_config *config = layer->config;
+    enum status status = decoder_linear(layer, weights, normed, tokens, ROLE_ROUTER, err);
+
+    for (uint64_t i = 0; i < tokens && !status; i++)
+        experts_route(weights + i * config->experts, config->experts, config->experts_per_token,
+            config->normed_routing);
+    return status;
+}
+
 uint64_t experts_gather(float *out, const float *x, uint64_t tokens, uint64_t cols, const float *weights,
     uint32_t experts, uint32_t expert)
 {
@@ -83,25 +95,36 @@ static void scatter(const struct mixture *mixture, uint32_t expert)
     }
 }
 
+enum status experts_gate(const struct decoder_layer *layer, uint32_t expert, float *gate, float *up,
+    const float *inputs, uint64_t count, struct error *err)
+{
+    const struct backend *backend = layer->backend;
+    const struct model_config *config = layer->config;
+    const struct tensor *const *matrices = layer->experts[expert];
+    enum status status = backend->linear(backend->state, gate, inputs, count, matrices[0], NULL, err);
+
+    if (!status)
+        status = backend->linear(
+            backend->state, up, inputs, count, matrices[ROLE_EXPERT_UP - ROLE_EXPERT_GATE], NULL, err);
+    return status
+               ? status
+               : backend->gate(backend->state, config->activation, gate, up, count * config->expert_ffn, err);
+}
+
 static enum status add_expert(const struct mixture *mixture, uint32_t expert, struct error *err)
 {
-    const struct backend *backend = mixture->layer->backend;
-    const struct model_config *config = mixture->layer->config;
-    const struct tensor *const *matrices = mixture->layer->experts[expert];
+    const struct decoder_layer *layer = mixture->layer;
+    const struct backend *backend = layer->backend;
+    const struct model_config *config = layer->config;
     const uint64_t count = experts_gather(mixture->inputs, mixture->normed, mixture->tokens, config->hidden,
         mixture->weights, config->experts, expert);
-    enum status status = OK;
+    enum status status;
 
     if (count == 0) return OK;
-    for (int i = 0; i < 2 && !status; i++) /* gate, up */
-        status = backend->linear(backend->state, i == 0 ? mixture->gate : mixture->up, mixture->inputs, count,
-            matrices[i], NULL, err);
-    if (!status)
-        status = backend->gate(
-            backend->state, config->activation, mixture->gate, mixture->up, count * config->expert_ffn, err);
+    status = experts_gate(layer, expert, mixture->gate, mixture->up, mixture->inputs, count, err);
     if (!status)
         status = backend->linear(backend->state, mixture->outputs, mixture->gate, count,
-            matrices[ROLE_EXPERT_DOWN - ROLE_EXPERT_GATE], NULL, err);
+            layer->experts[expert][ROLE_EXPERT_DOWN - ROLE_EXPERT_GATE], NULL, err);
     if (!status) scatter(mixture, expert);
     return status;
 }
@@ -139,11 +162,8 @@ enum status experts_add(const struct decoder_layer *layer, float *x, const float
         .sum = scratch + 2 * floats,
         .gate = gate,
         .up = up};
-    enum status status = decoder_linear(layer, mixture.weights, normed, tokens, ROLE_ROUTER, err);
+    enum status status = experts_weigh(layer, mixture.weights, normed, tokens, err);
 
-    for (uint64_t i = 0; i < tokens && !status; i++)
-        experts_route(mixture.weights + i * config->experts, config->experts, config->experts_per_token,
-            config->normed_routing);
     memset(mixture.sum, 0, floats * sizeof *mixture.sum);
     for (uint32_t expert = 0; expert < config->experts && !status; expert++)
         status = add_expert(&mixture, expert, err);

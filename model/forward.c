@@ -204,8 +204,10 @@ uint64_t session_cache_bytes_per_token(const struct session *session)
     const struct model_config *config = &session->model->config;
 
     const struct cache *cache = &session->cache;
-    uint64_t heads = (uint64_t)config->layers * config->kv_heads, spanwise;
+    uint64_t heads = 0, spanwise;
 
+    for (uint32_t layer = 0; layer < config->layers; layer++)
+        heads += config_widths(config, layer).kv_heads;
     if (session->bits == 32) return 2 * sizeof(float) * heads * config->head_size;
     spanwise = heads * (cache_row_bytes_spanwise(&cache->keys) + cache_row_bytes_spanwise(&cache->values));
     return (spanwise + CACHE_SPAN - 1) / CACHE_SPAN;
@@ -217,7 +219,9 @@ static enum status layer_block(
     struct session *session, const struct block *block, const struct decoder_layer *layer, struct error *err)
 {
     const struct model_config *config = layer->config;
-    uint64_t strip = (layer->index * session->sequences + block->sequence) * config->kv_heads;
+    /* A layer's sequences lie as its own heads need it, at the beginning of what the widest layer needs. */
+    uint64_t strip = layer->index * session->sequences * config->kv_heads +
+                     block->sequence * config_widths(config, layer->index).kv_heads;
     uint64_t offset = strip * session->capacity * config->head_size;
     const struct decoder_buffers buffers = {
         block->x, session->normed, session->gate, session->up, session->routed};

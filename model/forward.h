@@ -4,6 +4,7 @@
 
 #include "formats/container.h"
 #include "model/backends/backend.h"
+#include "model/checkpoint.h"
 #include "model/config.h"
 #include "model/layers.h"
 #include "model/tokenizer/tokenizer.h"
@@ -25,6 +26,9 @@ struct model {
  * config.json, or one that the tensors do not match. A tokenizer that knows more ids than the model has rows is no error:
  * session_step refuses such an id when it meets one. */
 enum status model_open(struct model **out, const char *path, struct pool *pool, struct error *err);
+/* The same of a checkpoint that is open, seen as it may be by now; it goes over to the model, also after an error. */
+enum status model_of_checkpoint(
+    struct model **out, struct checkpoint *checkpoint, struct pool *pool, struct error *err);
 void model_close(struct model *model);
 
 /* `sequences` sequences of equal length, running side by side. */

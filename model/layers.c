@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/text_part.h"
 
 /* Four norms a layer, two of them under names that mean something else in Llama. */
 static const char *const gemma_names[ROLE_COUNT] = {
@@ -41,9 +42,17 @@ static const char *const neox_names[ROLE_COUNT] = {
     [ROLE_DOWN_BIAS] = "mlp.dense_4h_to_h.bias",
 };
 
+/* All of q, then k, then v, as GGUF has them whatever folders do. */
+#define GGUF_QKV                                                                                             \
+    {"attn_qkv.weight", "attn_qkv.weight", {ROLE_Q, ROLE_K, ROLE_V}, 3, .gguf_only = true},                  \
+    {                                                                                                        \
+        "attn_qkv.bias", "attn_qkv.bias", {ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS}, 3, .gguf_only = true      \
+    }
+
 static const struct fused_rows neox_fused[] = {
     {"attention.query_key_value.weight", NULL, {ROLE_Q, ROLE_K, ROLE_V}, 3, .by_heads = true},
     {"attention.query_key_value.bias", NULL, {ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS}, 3, .by_heads = true},
+    GGUF_QKV,
 };
 
 /* Matrices as they are seen, in rows, have names of their own: those of columns mean something else. */
@@ -67,6 +76,7 @@ static const struct fused_rows gpt2_fused[] = {
     {"attn.c_proj.weight", NULL, {ROLE_O}, 1, .transposed = true},
     {"mlp.c_fc.weight", NULL, {ROLE_UP}, 1, .transposed = true},
     {"mlp.c_proj.weight", NULL, {ROLE_DOWN}, 1, .transposed = true},
+    GGUF_QKV,
 };
 
 static const struct fused_rows phi3_fused[] = {
@@ -147,7 +157,9 @@ static const struct architecture architectures[] = {
         .qk_norm = QK_NORM_PROJECTION},
     {.name = "StableLmForCausalLM",
         .model_type = "stablelm",
+        .fixed_head_size = true,
         .centered_norm = true,
+        .shared_norm = true,
         .qkv_bias_option = true,
         .partial_rotary = true,
         .default_rotary = 0.25},
@@ -175,6 +187,7 @@ static const struct architecture architectures[] = {
         .attention_bias_option = true},
     {.name = "GPTNeoXForCausalLM",
         .model_type = "gpt_neox",
+        .fixed_head_size = true,
         .prefix = "gpt_neox.layers.",
         .names = neox_names,
         .fused = neox_fused,
@@ -191,6 +204,7 @@ static const struct architecture architectures[] = {
         .default_activation = ACTIVATION_GELU},
     {.name = "GPT2LMHeadModel",
         .model_type = "gpt2",
+        .fixed_head_size = true,
         .prefix = "transformer.h.",
         .names = gpt2_names,
         .fused = gpt2_fused,
@@ -316,10 +330,12 @@ static bool set_shape_if(bool present, uint32_t *rank, uint64_t shape[2], uint64
     return present && set_shape(rank, shape, rows, 0);
 }
 
-bool layers_role_shape(const struct model_config *config, enum role role, uint32_t *rank, uint64_t shape[2])
+bool layers_role_shape(
+    const struct model_config *config, enum role role, uint32_t layer, uint32_t *rank, uint64_t shape[2])
 {
-    uint64_t hidden = config->hidden, ffn = config->ffn, head = config->head_size;
-    uint64_t q = config->heads * head, kv = config->kv_heads * head;
+    const struct config_widths widths = config_widths(config, role < ROLE_PER_LAYER ? 0 : layer);
+    uint64_t hidden = config->hidden, ffn = widths.ffn, head = config->head_size;
+    uint64_t q = widths.heads * head, kv = widths.kv_heads * head;
     const struct architecture *known = config->architecture;
 
     switch (role) {
@@ -331,12 +347,14 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
     case ROLE_FINAL_NORM:
         return set_shape(rank, shape, hidden, 0);
     case ROLE_ATTENTION_NORM:
-    case ROLE_MLP_NORM:
         return set_shape_if(!known->no_pre_norm, rank, shape, hidden);
+    case ROLE_MLP_NORM:
+        return set_shape_if(!known->no_pre_norm && !config->shared_norm, rank, shape, hidden);
     case ROLE_FINAL_NORM_BIAS:
     case ROLE_ATTENTION_NORM_BIAS:
-    case ROLE_MLP_NORM_BIAS:
         return set_shape_if(known->centered_norm, rank, shape, hidden);
+    case ROLE_MLP_NORM_BIAS:
+        return set_shape_if(known->centered_norm && !config->shared_norm, rank, shape, hidden);
     case ROLE_ATTENTION_POST_NORM:
     case ROLE_MLP_POST_NORM:
         return set_shape_if(known->post_norm, rank, shape, hidden);
@@ -378,7 +396,7 @@ bool layers_role_shape(const struct model_config *config, enum role role, uint32
     case ROLE_UP_BIAS:
         return set_shape_if(config->mlp_bias, rank, shape, ffn);
     case ROLE_DOWN_BIAS:
-        return set_shape_if(config->mlp_bias, rank, shape, hidden);
+        return set_shape_if(config->mlp_bias || config->down_bias, rank, shape, hidden);
     case ROLE_COUNT:
         break;
     }
@@ -392,9 +410,13 @@ static const char *prefix_of(const struct architecture *architecture)
     return architecture->prefix ? architecture->prefix : LAYERS_PREFIX;
 }
 
-/* What follows "model.layers.N." in a name, with N a plain decimal number below config.layers; NULL if it has
- * no such start. */
-static const char *after_layer(const struct model_config *config, const char *name, uint32_t *layer)
+uint64_t layers_prefix_bytes(const struct architecture *architecture)
+{
+    return strlen(prefix_of(architecture));
+}
+
+/* N is a plain decimal number. */
+const char *layers_suffix(const struct model_config *config, const char *name, uint32_t *layer)
 {
     const char *start = prefix_of(config->architecture);
     const size_t prefix = strlen(start);
@@ -445,14 +467,58 @@ bool layers_role_of(const struct model_config *config, const char *name, enum ro
     uint64_t shape[2];
 
     *layer = 0;
-    suffix = after_layer(config, name, layer);
+    suffix = layers_suffix(config, name, layer);
     for (int i = suffix ? ROLE_PER_LAYER : 0; i < (suffix ? ROLE_COUNT : ROLE_PER_LAYER); i++) {
         *role = (enum role)i;
-        if (is_named(config, *role, suffix ? suffix : name) && layers_role_shape(config, *role, &rank, shape))
+        if (is_named(config, *role, suffix ? suffix : name) &&
+            layers_role_shape(config, *role, *layer, &rank, shape))
             return true;
     }
     return false;
 }
+
+/* ---- places ---- */
+
+uint32_t layers_place(enum role role, uint32_t expert)
+{
+    if (!layers_role_is_expert(role)) return role;
+    return ROLE_COUNT + expert * EXPERT_ROLES + (role - ROLE_EXPERT_GATE);
+}
+
+uint32_t layers_places(const struct model_config *config)
+{
+    return ROLE_COUNT + config->experts * EXPERT_ROLES;
+}
+
+enum role layers_place_role(uint32_t place)
+{
+    return (enum role)(place < ROLE_COUNT ? place : ROLE_EXPERT_GATE + (place - ROLE_COUNT) % EXPERT_ROLES);
+}
+
+uint32_t layers_place_expert(uint32_t place)
+{
+    return place < ROLE_COUNT ? 0 : (place - ROLE_COUNT) / EXPERT_ROLES;
+}
+
+bool layers_place_of(const struct model_config *config, const char *name, uint32_t *place, uint32_t *layer)
+{
+    enum role role;
+
+    if (!layers_role_of(config, name, &role, layer)) return false;
+    *place = layers_place(role, layers_role_is_expert(role) ? layers_expert_of(config, name) : 0);
+    return true;
+}
+
+const struct tensor *layers_at(
+    const struct model_tensors *tensors, const struct model_config *config, uint32_t layer, uint32_t place)
+{
+    const uint32_t expert = layers_place_expert(place);
+
+    if (place < ROLE_COUNT) return tensors->layer[layer][place];
+    return tensors->experts[(uint64_t)layer * config->experts + expert][(place - ROLE_COUNT) % EXPERT_ROLES];
+}
+
+/* ---- names ---- */
 
 char *layers_name(
     char *out, uint64_t out_bytes, const struct architecture *architecture, enum role role, uint32_t layer)
@@ -476,17 +542,51 @@ char *layers_expert_name(char *out, uint64_t out_bytes, const struct architectur
     return out;
 }
 
+uint32_t layers_expert_of(const struct model_config *config, const char *name)
+{
+    uint32_t layer, expert = UINT32_MAX;
+    const char *suffix = layers_suffix(config, name, &layer);
+
+    for (int role = ROLE_EXPERT_GATE; suffix && role <= ROLE_EXPERT_DOWN && expert == UINT32_MAX; role++)
+        expert = match_expert(suffix, tensor_name(config->architecture, (enum role)role), config->experts);
+    return expert;
+}
+
 /* ---- fused matrices ---- */
 
-const struct fused_rows *layers_fused(const struct architecture *architecture, enum role role)
+bool layers_is_fused(const struct fused_rows *fused, enum fused_in where)
+{
+    return (where == FUSED_IN_GGUF && fused->gguf) || (where == FUSED_IN_FOLDERS && !fused->gguf_only);
+}
+
+char *layers_fused_name(char *out, uint64_t out_bytes, const struct architecture *architecture,
+    const struct fused_rows *fused, uint32_t layer)
+{
+    snprintf(out, out_bytes, "%s%" PRIu32 ".%s", prefix_of(architecture), layer, fused->tensor);
+    return out;
+}
+
+const struct fused_rows *layers_fused(
+    const struct architecture *architecture, enum role role, enum fused_in where)
 {
     for (unsigned i = 0; i < architecture->fused_count; i++) {
         const struct fused_rows *fused = &architecture->fused[i];
-        for (unsigned k = 0; k < fused->count; k++) {
+        for (unsigned k = 0; k < fused->count && layers_is_fused(fused, where); k++) {
             if (fused->parts[k] == role) return fused;
         }
     }
     return NULL;
+}
+
+/* "[4096, 256]" for messages. Returns out. */
+static const char *shape_text(char out[64], uint32_t rank, const uint64_t *shape)
+{
+    size_t used = (size_t)snprintf(out, 64, "[");
+
+    for (uint32_t i = 0; i < rank && used < 64; i++)
+        used += (size_t)snprintf(out + used, 64 - used, "%s%" PRIu64, i ? ", " : "", shape[i]);
+    if (used < 64) snprintf(out + used, 64 - used, "]");
+    return out;
 }
 
 static enum status split(struct container *container, uint64_t index, const struct model_config *config,
@@ -499,7 +599,7 @@ static enum status split(struct container *container, uint64_t index, const stru
     enum status status = fused->transposed ? container_transpose(container, index, err) : OK;
     for (unsigned i = 0; i < fused->count && !status; i++) {
         uint64_t shape[2];
-        if (!layers_role_shape(config, fused->parts[i], &rank, shape))
+        if (!layers_role_shape(config, fused->parts[i], layer, &rank, shape))
             return OK; /* layers_bind will refuse it */
         parts[i].name = layers_name(names[i], sizeof names[i], config->architecture, fused->parts[i], layer);
         parts[i].rows = shape[0];
@@ -527,39 +627,73 @@ static enum status complete_names(
     return status ? status : container_reindex(container, err);
 }
 
-enum status layers_split(struct container *container, const struct model_config *config, struct error *err)
+/* Where the parts of one tensor for all experts are written down. */
+struct stack_part {
+    char name[128];
+};
+
+/* [experts][rows][cols] as one matrix per expert. */
+static enum status split_stack(struct container *container, uint64_t index, const struct model_config *config,
+    enum role role, uint32_t layer, struct error *err)
+{
+    const struct tensor *tensor = container_tensor(container, index);
+    uint64_t shape[3] = {config->experts};
+    char found[64], expected[64];
+    uint32_t rank;
+    enum status status;
+
+    layers_role_shape(config, role, layer, &rank, shape + 1);
+    if (tensor->rank != 3 || memcmp(tensor->shape, shape, sizeof shape) != 0)
+        return fail(err, ERR_FORMAT, "tensor %s has the shape %s, config.json says %s", tensor->name,
+            shape_text(found, tensor->rank, tensor->shape), shape_text(expected, 3, shape));
+    struct container_part *parts = memory_new(config->experts, sizeof *parts, err);
+    struct stack_part *names = memory_new(config->experts, sizeof *names, err);
+    status =
+        parts && names ? container_reshape(container, index, shape[0] * shape[1], shape[2], err) : ERR_MEMORY;
+    for (uint32_t i = 0; i < config->experts && !status; i++)
+        parts[i] = (struct container_part){.name = layers_expert_name(names[i].name, sizeof names[i].name,
+                                               config->architecture, role, layer, i),
+            .rows = shape[1]};
+    if (!status) status = container_split(container, index, parts, config->experts, 0, err);
+    memory_free(names);
+    memory_free(parts);
+    return status;
+}
+
+/* Take tensor number `index` apart if it is a fused matrix, or the matrices of all experts. *any is set if it is. */
+static enum status split_tensor(struct container *container, uint64_t index,
+    const struct model_config *config, bool *any, struct error *err)
 {
     const struct architecture *known = config->architecture;
+    uint32_t layer;
+    const char *suffix = layers_suffix(config, container_tensor(container, index)->name, &layer);
+
+    for (unsigned i = 0; suffix && i < known->fused_count; i++) {
+        if (strcmp(suffix, known->fused[i].tensor) != 0) continue;
+        *any = true;
+        return split(container, index, config, &known->fused[i], layer, err);
+    }
+    for (int i = ROLE_EXPERT_GATE; suffix && config->experts && i <= ROLE_EXPERT_DOWN; i++) {
+        if (strcmp(suffix, tensor_name(known, (enum role)i)) != 0) continue;
+        *any = true;
+        return split_stack(container, index, config, (enum role)i, layer, err);
+    }
+    return OK;
+}
+
+enum status layers_split(struct container *container, const struct model_config *config, struct error *err)
+{
     enum status status = OK;
     bool any = false;
 
-    if (known->bare_names) status = complete_names(container, config, err);
-    for (uint64_t i = 0; known->fused_count && i < container_count(container) && !status; i++) {
-        uint32_t layer;
-        const char *suffix = after_layer(config, container_tensor(container, i)->name, &layer);
-        for (unsigned k = 0; suffix && k < known->fused_count; k++) {
-            if (strcmp(suffix, known->fused[k].tensor) != 0) continue;
-            status = split(container, i, config, &known->fused[k], layer, err);
-            any = true;
-            break;
-        }
-    }
+    if (config->architecture->bare_names) status = complete_names(container, config, err);
+    for (uint64_t i = 0; i < container_count(container) && !status; i++)
+        status = split_tensor(container, i, config, &any, err);
     if (!status && any) status = container_reindex(container, err);
     return status ? fail_within(err, status, "%s", container_path(container)) : OK;
 }
 
 /* ---- binding ---- */
-
-/* "[4096, 256]" for messages. Returns out. */
-static const char *shape_text(char out[64], uint32_t rank, const uint64_t *shape)
-{
-    size_t used = (size_t)snprintf(out, 64, "[");
-
-    for (uint32_t i = 0; i < rank && used < 64; i++)
-        used += (size_t)snprintf(out + used, 64 - used, "%s%" PRIu64, i ? ", " : "", shape[i]);
-    if (used < 64) snprintf(out + used, 64 - used, "]");
-    return out;
-}
 
 static enum status check_tensor(
     const struct tensor *tensor, uint32_t rank, const uint64_t shape[2], struct error *err)
@@ -605,7 +739,7 @@ static enum status bind_role(const struct tensor **out, struct container *contai
     uint32_t rank;
     uint64_t shape[2];
 
-    if (layers_role_is_expert(role) || !layers_role_shape(config, role, &rank, shape)) return OK;
+    if (layers_role_is_expert(role) || !layers_role_shape(config, role, layer, &rank, shape)) return OK;
     *out = find_tensor(container, config, role, layer);
     if (*out) return check_tensor(*out, rank, shape, err);
     return fail(err, ERR_FORMAT, "tensor %s is missing%s",
@@ -629,7 +763,7 @@ static enum status bind_experts(struct model_tensors *out, struct container *con
             container, layers_expert_name(name, sizeof name, config->architecture, role, layer, expert));
         enum status status;
         if (!found) return fail(err, ERR_FORMAT, "tensor %s is missing", name);
-        layers_role_shape(config, role, &rank, shape);
+        layers_role_shape(config, role, layer, &rank, shape);
         status = check_tensor(found, rank, shape, err);
         if (status) return status;
         experts[expert][which] = found;
@@ -693,7 +827,7 @@ static const char *drop_reason(
     struct container *container, const struct model_config *config, const struct tensor *tensor)
 {
     uint32_t layer;
-    const char *suffix = after_layer(config, tensor->name, &layer);
+    const char *suffix = layers_suffix(config, tensor->name, &layer);
 
     if (strcmp(tensor->name, "model.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
     if (suffix && strcmp(suffix, "self_attn.rotary_emb.inv_freq") == 0) return "rotary table, recomputed";
@@ -702,6 +836,7 @@ static const char *drop_reason(
         return "rotary table or causal mask, recomputed";
     if (config->tied && strcmp(tensor->name, tensor_name(config->architecture, ROLE_HEAD)) == 0)
         return "tied to the embedding";
+    if (text_part_is_other(config, tensor->name)) return "of images; the text part is read alone";
     if (is_empty_bias(container, tensor)) return "a bias of zeros, adds nothing";
     return NULL;
 }

@@ -62,13 +62,17 @@ enum { EXPERT_ROLES = ROLE_EXPERT_DOWN - ROLE_EXPERT_GATE + 1 };
 /* A stored matrix whose rows are those of several roles, one after the other; seen as separate tensors (layers_split). */
 struct fused_rows {
     const char *tensor; /* after "model.layers.N." */
-    const char
-        *gguf; /* what GGUF calls it, after "blk.N."; alone if a file has no GGUF tensor of the first part */
+    const char *
+        gguf; /* what GGUF calls it, after "blk.N."; alone if a file has no GGUF tensor of the first part; NULL: not fused there */
     enum role parts[3];
     unsigned count;
     bool transposed; /* the matrix is stored column by column */
     bool by_heads;   /* the rows of a head of each part, then those of the next head */
+    bool gguf_only;  /* folders do not have it like this; `tensor` is what a GGUF file's is renamed to */
 };
+
+/* Where matrices are fused. */
+enum fused_in { FUSED_NOWHERE, FUSED_IN_FOLDERS, FUSED_IN_GGUF };
 
 /* How queries and keys are normalised before they are rotated. */
 enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_PROJECTION };
@@ -94,10 +98,11 @@ struct architecture {
     bool bare_names;        /* GPT-2: names may lack what comes before the first dot of the prefix */
     bool
         parallel_residual; /* GPT-NeoX: both halves of a layer may see the same stream (use_parallel_residual) */
-    bool ungated;          /* GPT-NeoX: down(activation(up(x))), no gate */
-    bool no_pre_norm;      /* OLMo2: attention and the feed-forward block see the stream as it is */
-    bool post_norm;        /* Gemma, OLMo2: what they give is normed before it is added */
-    float gain_offset;     /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
+    bool shared_norm;  /* StableLM: use_parallel_residual may be true, and one norm then serves both halves */
+    bool ungated;      /* GPT-NeoX: down(activation(up(x))), no gate */
+    bool no_pre_norm;  /* OLMo2: attention and the feed-forward block see the stream as it is */
+    bool post_norm;    /* Gemma, OLMo2: what they give is normed before it is added */
+    float gain_offset; /* Gemma: norms multiply by their gain plus this (1); 0 elsewhere */
 
     bool
         biases; /* GPT-NeoX: of all matrices of the feed-forward block, and of attention unless attention_bias is false */
@@ -117,9 +122,10 @@ struct architecture {
     uint32_t
         default_window_period; /* Gemma: each so many layers the last does not slide; layer_types may say otherwise */
     bool sliding_rope;         /* Gemma 3: layers that slide rotate by rope_local_base_freq */
-    bool partial_rotary;                /* partial_rotary_factor may be below 1 */
-    double default_rotary;              /* without it; 0: 1 */
-    double default_theta;               /* without rope_theta; 0: 10000 */
+    bool partial_rotary;   /* partial_rotary_factor may be below 1 */
+    double default_rotary; /* without it; 0: 1 */
+    double default_theta;  /* without rope_theta; 0: 10000 */
+    bool fixed_head_size;  /* other readers take heads to be hidden / heads wide, whatever config.json says */
     const char *theta_key, *rotary_key; /* what config.json may call these two; NULL: as Llama */
 
     const char *experts_key;    /* what config.json calls the number of experts; NULL: dense */
@@ -149,14 +155,21 @@ bool layers_role_is_expert(enum role role);
 /* True for what a norm multiplies by. */
 bool layers_role_is_gain(enum role role);
 
-/* Whether this configuration has the role at all, and its shape: rank 1 or 2, shape[0] rows, shape[1] cols. Every model
- * has a ROLE_HEAD; that of a tied one is bound to the embedding's tensor. */
-bool layers_role_shape(const struct model_config *config, enum role role, uint32_t *rank, uint64_t shape[2]);
+/* Whether this configuration has the role at all, and its shape in a layer (ignored for roles that exist once): rank 1 or 2, shape[0] rows,
+ * shape[1] cols. Every model has a ROLE_HEAD; that of a tied one is bound to the embedding's tensor. */
+bool layers_role_shape(
+    const struct model_config *config, enum role role, uint32_t layer, uint32_t *rank, uint64_t shape[2]);
 
 /* The role (and layer) that a tensor name has in this configuration; false if none. Of an expert's matrix any expert's. */
 bool layers_role_of(const struct model_config *config, const char *name, enum role *role, uint32_t *layer);
 
-/* The tensor name of a role in an architecture; layer is ignored for roles that exist once. Returns out. */
+/* What follows "model.layers.N." in a name, with the number below config->layers in *layer; NULL: the tensor is of no layer. */
+const char *layers_suffix(const struct model_config *config, const char *name, uint32_t *layer);
+/* The bytes of a name before that number. */
+uint64_t layers_prefix_bytes(const struct architecture *architecture);
+
+/* The tensor name of a role in an architecture; layer is ignored for roles that exist once. Of an expert's matrix the name of those of all
+ * experts, one below the other: "model.layers.0.mlp.experts.*.up_proj.weight" (layers_split). Returns out. */
 char *layers_name(
     char *out, uint64_t out_bytes, const struct architecture *architecture, enum role role, uint32_t layer);
 
@@ -164,8 +177,19 @@ char *layers_name(
 char *layers_expert_name(char *out, uint64_t out_bytes, const struct architecture *architecture,
     enum role role, uint32_t layer, uint32_t expert);
 
-/* The fused matrix that a role is rows of in an architecture, or NULL. */
-const struct fused_rows *layers_fused(const struct architecture *architecture, enum role role);
+/* Which expert's matrix a tensor name is in this configuration; UINT32_MAX: none's. */
+uint32_t layers_expert_of(const struct model_config *config, const char *name);
+
+/* Whether a fused matrix is one in folders, or in GGUF files. */
+bool layers_is_fused(const struct fused_rows *fused, enum fused_in where);
+
+/* The fused matrix that a role is rows of there, in an architecture, or NULL. */
+const struct fused_rows *layers_fused(
+    const struct architecture *architecture, enum role role, enum fused_in where);
+
+/* The tensor name of a fused matrix in a layer. Returns out. */
+char *layers_fused_name(char *out, uint64_t out_bytes, const struct architecture *architecture,
+    const struct fused_rows *fused, uint32_t layer);
 
 /* The tensors of one model, bound to their roles. A tied model has one tensor in ROLE_EMBEDDING and ROLE_HEAD. */
 struct model_tensors {
@@ -179,19 +203,34 @@ struct model_tensors {
 uint64_t layers_routed_bytes(
     const struct model_tensors *tensors, const struct model_config *config, uint32_t layer);
 
+/* Where a tensor lies in a layer, as one number: that of its role, and from ROLE_COUNT on the matrices of the experts, expert after
+ * expert. layers_places: one beyond the last of a configuration. */
+uint32_t layers_place(enum role role, uint32_t expert);
+uint32_t layers_places(const struct model_config *config);
+/* Back: the role, and (of an expert's matrix) the expert. */
+enum role layers_place_role(uint32_t place);
+uint32_t layers_place_expert(uint32_t place);
+
+/* layers_role_of, with the place (that of the role for what exists once). */
+bool layers_place_of(const struct model_config *config, const char *name, uint32_t *place, uint32_t *layer);
+
+/* The tensor in a place of a layer; NULL where there is none. */
+const struct tensor *layers_at(
+    const struct model_tensors *tensors, const struct model_config *config, uint32_t layer, uint32_t place);
+
 /* What becomes of a tensor that no role names. */
 struct dropped_tensor {
     const struct tensor *tensor;
     const char *why; /* "rotary table, recomputed", "tied to the embedding" */
 };
 
-/* See the fused matrices of the architecture as one tensor per role, under the names that Llama has for them. Before the container
- * is mapped or bound. ERR_FORMAT: rows that are not those of the parts. ERR_UNSUPPORTED: as container_split. */
+/* See the fused matrices of the architecture as one tensor per role, under the names that Llama has for them, and those of all experts,
+ * [experts][rows][cols] under the name with a star, as one per expert. Before the container is mapped or bound. ERR_FORMAT: rows that are not those of the parts. ERR_UNSUPPORTED: as container_split. */
 enum status layers_split(struct container *container, const struct model_config *config, struct error *err);
 
 /* Account for every tensor of a container: split fused matrices, bind all roles, check every shape. ERR_FORMAT: a tensor is missing, has another
  * shape, or is not part of the architecture; ERR_UNSUPPORTED: it has no floating type. Tensors dropped on purpose (rotary
- * inv_freq buffers; an output head stored beside a tied embedding; a bias of
+ * inv_freq buffers; what a model of text and images has for images; an output head stored beside a tied embedding; a bias of
  * zeros that belongs to a packed matrix and that the architecture has not) are listed in *dropped. An embedding stored only under the head's name (tied, as safetensors
  * aliases do) is found either way.
  *   out      [config.layers] arrays owned by the caller, layers_release

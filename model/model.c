@@ -6,18 +6,15 @@
 #include "model/forward.h"
 #include "tensor/linalg.h"
 
-/* A checkpoint whose parts the model takes over. What was dropped on purpose is of no interest here. */
-static enum status open_checkpoint(struct model *model, const char *path, struct error *err)
+/* The model takes the checkpoint's parts over. What was dropped on purpose is of no interest here. */
+static void take_over(struct model *model, struct checkpoint *checkpoint)
 {
-    struct checkpoint checkpoint;
-    enum status status = checkpoint_open(&checkpoint, path, err);
-
-    model->container = checkpoint.container;
-    model->config = checkpoint.config;
-    model->tensors = checkpoint.tensors;
-    model->tokenizer_made_of = checkpoint.tokenizer_made_of;
-    memory_free(checkpoint.dropped);
-    return status ? status : container_map(model->container, err);
+    model->container = checkpoint->container;
+    model->config = checkpoint->config;
+    model->tensors = checkpoint->tensors;
+    model->tokenizer_made_of = checkpoint->tokenizer_made_of;
+    memory_free(checkpoint->dropped);
+    *checkpoint = (struct checkpoint){0};
 }
 
 static enum status open_backend(struct model *model, struct error *err)
@@ -27,16 +24,30 @@ static enum status open_backend(struct model *model, struct error *err)
 
 enum status model_open(struct model **out, const char *path, struct pool *pool, struct error *err)
 {
-    struct model *model;
-    enum status status = linalg_init(err);
+    struct checkpoint checkpoint;
+    enum status status = checkpoint_open(&checkpoint, path, err);
 
     *out = NULL;
-    if (status) return status;
-    model = memory_new(1, sizeof *model, err);
-    if (!model) return ERR_MEMORY;
+    if (!status) return model_of_checkpoint(out, &checkpoint, pool, err);
+    checkpoint_close(&checkpoint);
+    return status;
+}
+
+enum status model_of_checkpoint(
+    struct model **out, struct checkpoint *checkpoint, struct pool *pool, struct error *err)
+{
+    struct model *model = memory_new(1, sizeof *model, err);
+    enum status status = model ? linalg_init(err) : ERR_MEMORY;
+
+    *out = NULL;
+    if (!model) {
+        checkpoint_close(checkpoint);
+        return ERR_MEMORY;
+    }
+    take_over(model, checkpoint);
     model->pool = pool;
     model->cache_bits = 32;
-    status = open_checkpoint(model, path, err);
+    if (!status) status = container_map_by(model->container, pool, err);
     if (!status) status = checkpoint_tokenizer(&model->tokenizer, model->container, err);
     if (!status) status = open_backend(model, err);
     if (status)

@@ -6,9 +6,10 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/report.h"
 #include "model/decoder.h"
+#include "model/experts.h"
 #include "model/rope.h"
 #include "model/walk_parts.h"
 
@@ -31,23 +32,22 @@ enum stage walk_stage_of(enum role role)
     }
 }
 
-uint64_t walk_stage_cols(const struct model_config *config, enum stage stage)
+uint64_t walk_expert_cols(const struct model_config *config, enum stage stage)
 {
-    if (stage == WALK_O) return (uint64_t)config->heads * config->head_size;
-    return stage == WALK_DOWN ? config->ffn : config->hidden;
+    return stage == WALK_DOWN ? config->expert_ffn : config->hidden;
+}
+
+uint64_t walk_stage_cols(const struct model_config *config, enum stage stage, uint32_t layer)
+{
+    const struct config_widths widths = config_widths(config, layer);
+
+    if (stage == WALK_O) return (uint64_t)widths.heads * config->head_size;
+    return stage == WALK_DOWN ? widths.ffn : config->hidden;
 }
 
 double walk_seconds(const struct walk *walk)
 {
     return walk->seconds;
-}
-
-static double now(void)
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
 /* ---- checks ---- */
@@ -137,7 +137,7 @@ static enum status run_o(const struct step *step, struct error *err)
 {
     struct walk *walk = step->walk;
     struct stream *stream = step->stream;
-    uint64_t cols = walk_stage_cols(walk->config, WALK_O);
+    uint64_t cols = walk_stage_cols(walk->config, WALK_O, step->layer.index);
     enum status status = walk_read(stream->start, &step->block, walk->config->hidden, stream->x, err);
 
     if (!status)
@@ -155,7 +155,7 @@ static enum status add_output(const struct step *step, struct spill *from, enum 
     struct walk *walk = step->walk;
     struct stream *stream = step->stream;
     const struct walk_block *block = &step->block;
-    uint64_t hidden = walk->config->hidden, cols = walk_stage_cols(walk->config, stage);
+    uint64_t hidden = walk->config->hidden, cols = walk_stage_cols(walk->config, stage, step->layer.index);
     enum status status = walk_read(from, block, hidden, stream->x, err);
 
     if (!status) status = walk_read(stream->wide, block, cols, stream->input, err);
@@ -169,12 +169,15 @@ static enum status add_output(const struct step *step, struct spill *from, enum 
 static enum status run_gate_up(const struct step *step, struct error *err)
 {
     struct stream *stream = step->stream;
+    struct walk *walk = step->walk;
+    const bool routes = walk->config->experts && stream == &walk->streams[STREAM_CURRENT];
     enum status status = add_output(step, stream->start, WALK_O, ROLE_O, stream->middle, err);
 
-    if (status || !step->shown) return status;
-    if (step->walk->config->parallel_residual)
-        status = walk_read(stream->start, &step->block, step->walk->config->hidden, stream->x, err);
-    return status ? status : norm_input(step, ROLE_MLP_NORM, ROLE_GATE, err);
+    if (status || !(step->shown || routes)) return status;
+    if (walk->config->parallel_residual)
+        status = walk_read(stream->start, &step->block, walk->config->hidden, stream->x, err);
+    if (!status) status = norm_input(step, ROLE_MLP_NORM, ROLE_GATE, err);
+    return status || !routes ? status : walk_route(walk, &step->layer, &step->block, stream->input, err);
 }
 
 static enum status run_down(const struct step *step, struct error *err)
@@ -182,10 +185,13 @@ static enum status run_down(const struct step *step, struct error *err)
     struct walk *walk = step->walk;
     struct stream *stream = step->stream;
     const struct walk_block *block = &step->block;
-    uint64_t cols = walk_stage_cols(walk->config, WALK_DOWN);
+    uint64_t cols = walk_stage_cols(walk->config, WALK_DOWN, step->layer.index);
     bool parallel = walk->config->parallel_residual;
     struct spill *seen = parallel ? stream->start : stream->middle;
-    enum status status = walk_read(seen, block, walk->config->hidden, stream->x, err);
+    enum status status;
+
+    if (walk->config->experts && !step->shown) return OK; /* run_end needs nothing of it */
+    status = walk_read(seen, block, walk->config->hidden, stream->x, err);
 
     if (!status)
         status = decoder_norm(&step->layer, walk->normed, stream->x, block->tokens, ROLE_MLP_NORM, err);
@@ -194,7 +200,27 @@ static enum status run_down(const struct step *step, struct error *err)
     if (!status && parallel) /* what down is added to */
         status = walk_read(stream->middle, block, walk->config->hidden, stream->x, err);
     if (!status) status = check(step, stream->input, cols, "input of", ROLE_DOWN, err);
-    return status ? status : walk_write(stream->wide, block, cols, stream->input, err);
+    if (status || walk->config->experts) return status;
+    return walk_write(stream->wide, block, cols, stream->input, err);
+}
+
+/* The end of a layer with a mixture: all experts once more, as they are now. To keep what their down was applied to would take
+ * experts_per_token times the memory of a dense layer, and sums in which a token's experts come in turn. */
+static enum status add_experts(const struct step *step, struct error *err)
+{
+    struct walk *walk = step->walk;
+    struct stream *stream = step->stream;
+    const struct walk_block *block = &step->block;
+    uint64_t hidden = walk->config->hidden;
+    enum status status = walk_read(stream->middle, block, hidden, stream->x, err);
+
+    if (!status)
+        status = decoder_norm(&step->layer, walk->normed, stream->x, block->tokens, ROLE_MLP_NORM, err);
+    if (!status)
+        status = experts_add(&step->layer, stream->x, walk->normed, stream->input, walk->beside, walk->routed,
+            block->tokens, err);
+    if (!status) status = check(step, stream->x, hidden, "residual stream after", ROLE_EXPERT_DOWN, err);
+    return status ? status : walk_write(stream->start, block, hidden, stream->x, err);
 }
 
 /* The end of the layer, after the last stage. */
@@ -202,6 +228,7 @@ static enum status run_end(const struct step *step, struct error *err)
 {
     struct stream *stream = step->stream;
 
+    if (step->walk->config->experts) return add_experts(step, err);
     return add_output(step, stream->middle, WALK_DOWN, ROLE_DOWN, stream->start, err);
 }
 
@@ -214,6 +241,18 @@ static const stage_run stages[WALK_STAGES + 1] = {
     [WALK_STAGES] = run_end,
 };
 
+struct decoder_layer walk_decoder_layer(
+    const struct walk *walk, unsigned stream, const struct walk_layer *layer)
+{
+    const bool original = stream == STREAM_ORIGINAL;
+
+    return (struct decoder_layer){.backend = &walk->backend,
+        .config = walk->config,
+        .tensors = original ? layer->original : layer->current,
+        .index = layer->index,
+        .experts = original ? layer->original_experts : layer->current_experts};
+}
+
 /* One block of stream number `number` through a stage (WALK_STAGES: to the layer's end). */
 static enum status run_block(struct walk *walk, unsigned number, unsigned stage,
     const struct walk_layer *layer, const struct walk_block *block, bool shown, struct error *err)
@@ -221,15 +260,14 @@ static enum status run_block(struct walk *walk, unsigned number, unsigned stage,
     const struct step step = {
         .walk = walk,
         .stream = &walk->streams[number],
-        .layer = {&walk->backend, walk->config, number == STREAM_ORIGINAL ? layer->original : layer->current,
-            layer->index, NULL},
+        .layer = walk_decoder_layer(walk, number, layer),
         .block = *block,
         .shown = shown,
     };
-    double start = now();
+    double start = report_seconds();
     enum status status = stages[stage](&step, err);
 
-    walk->seconds += now() - start;
+    walk->seconds += report_seconds() - start;
     return status;
 }
 
@@ -247,6 +285,7 @@ static enum status run_stream(
 /* ---- showing ---- */
 
 struct viewer {
+    uint64_t cols; /* of what is shown */
     walk_tap tap;
     void *context;
 };
@@ -282,14 +321,15 @@ static const float *take_difference(const struct walk *walk, const struct walk_b
 static enum status show(struct walk *walk, const struct walk_block *block, enum stage stage, bool both,
     const struct viewer *viewer, struct error *err)
 {
-    uint64_t cols = walk_stage_cols(walk->config, stage), hidden = walk->config->hidden, rows, count;
+    uint64_t cols = viewer->cols, hidden = walk->config->hidden, rows, count;
     float *x = walk->streams[STREAM_CURRENT].input, *original = walk->streams[STREAM_ORIGINAL].input;
     const float *residual = NULL;
     enum status status = OK;
 
     rows = close_gaps(walk, block, x, cols);
     if (both) close_gaps(walk, block, original, cols);
-    if (both && (stage == WALK_O || stage == WALK_DOWN)) residual = take_difference(walk, block);
+    if (both && (stage == WALK_O || (stage == WALK_DOWN && !walk->config->experts)))
+        residual = take_difference(walk, block);
     for (uint64_t done = 0; done < rows && !status; done += count) {
         struct walk_inputs inputs = {.cols = cols, .hidden = hidden, .x = x + done * cols};
 
@@ -307,8 +347,9 @@ static enum status show(struct walk *walk, const struct walk_block *block, enum 
 enum status walk_to(struct walk *walk, enum stage stage, const struct walk_layer *layer, bool only_current,
     walk_tap tap, void *context, struct error *err)
 {
-    const struct viewer viewer = {tap, context};
-    unsigned streams = only_current ? 1 : walk->stream_count;
+    const struct viewer viewer = {walk_stage_cols(walk->config, stage, layer->index), tap, context};
+    const unsigned streams = only_current ? 1 : walk->stream_count;
+    const bool shown = tap && viewer.cols > 0;
     struct walk_block block = {0};
     enum status status = OK;
 
@@ -317,8 +358,8 @@ enum status walk_to(struct walk *walk, enum stage stage, const struct walk_layer
         assert(stage == WALK_QKV || walk->streams[i].done == (unsigned)stage);
     while (!status && walk_next_block(walk, &block)) {
         for (unsigned i = 0; i < streams && !status; i++)
-            status = run_block(walk, i, stage, layer, &block, tap != NULL, err);
-        if (!status && tap) status = show(walk, &block, stage, streams == 2, &viewer, err);
+            status = run_block(walk, i, stage, layer, &block, shown, err);
+        if (!status && shown) status = show(walk, &block, stage, streams == 2, &viewer, err);
     }
     for (unsigned i = 0; i < streams && !status; i++)
         walk->streams[i].done = stage + 1;

@@ -20,21 +20,26 @@ enum stage {
 
 /* The stage at which a linear role's matrix is applied (another role: assert). */
 enum stage walk_stage_of(enum role role);
-/* The width of a stage's inputs. */
-uint64_t walk_stage_cols(const struct model_config *config, enum stage stage);
+/* The width of a stage's inputs in a layer; at WALK_DOWN of a mixture of experts that of the shared expert (0: none). */
+uint64_t walk_stage_cols(const struct model_config *config, enum stage stage, uint32_t layer);
+/* The same of an expert, at WALK_GATE_UP or WALK_DOWN. */
+uint64_t walk_expert_cols(const struct model_config *config, enum stage stage);
 
 /* The tensors of one layer by role, data in memory, dense or tiles; NULL where the configuration has none. Both
- * arrays may hold the same pointers. They are read by walk_to and walk_finish, so that `current` may change between
- * calls; with one stream `original` is never looked at. */
+ * arrays may hold the same pointers. They are read by walk_to, walk_expert and walk_finish, so that `current` may change
+ * between calls; with one stream `original` is never looked at. */
 struct walk_layer {
     uint32_t index;
     const struct tensor *original[ROLE_COUNT];
     const struct tensor *current[ROLE_COUNT];
+    /* [config.experts]: gate, up, down; NULL if dense */
+    const struct tensor *(*original_experts)[EXPERT_ROLES], *(*current_experts)[EXPERT_ROLES];
 };
 
 /* What is shown at a stage: some tokens of some samples in order, padding left out. Valid during the call. The
- * residual is what the streams differ by where the output of this stage is added: NULL with one stream, and at
- * WALK_QKV and WALK_GATE_UP. */
+ * residual is what the streams differ by where the output of this stage is added as it is: NULL with one stream, at
+ * WALK_QKV and WALK_GATE_UP, and at WALK_DOWN of a mixture of experts, where outputs are weighted before they are
+ * added. */
 struct walk_inputs {
     uint64_t tokens, cols, hidden;
     const float *x;        /* [tokens][cols] inputs of the stage's matrices in the current stream */
@@ -63,7 +68,7 @@ uint64_t walk_bytes(const struct model_config *config, uint64_t samples, uint64_
 /* Start before the first layer: the samples' embeddings are read from the checkpoint (rows or tiles needed, not the
  * whole matrix; it need not be mapped). The checkpoint, the calibration and the pool must outlive the walk.
  * Errors of reading; ERR_FORMAT: a token beyond the vocabulary; ERR_NUMERIC: an embedding is not finite; ERR_IO: no
- * disk for the states; ERR_MEMORY; ERR_UNSUPPORTED: a mixture of experts.
+ * disk for the states; ERR_MEMORY.
  * What a walk computes depends on weights and samples, not on workers or on where states lie. A sample beside others
  * is what it is alone, but for rounding; samples that are shorter than calibration->length cost as much as long
  * ones. */
@@ -81,6 +86,20 @@ void walk_free(struct walk *walk);
  * tap are passed on. After an error the streams are before the stage: it may be entered again. */
 enum status walk_to(struct walk *walk, enum stage stage, const struct walk_layer *layer, bool only_current,
     walk_tap tap, void *context, struct error *err);
+
+/* Show what one expert of a mixture sees at WALK_GATE_UP (the inputs of its gate and up) or at WALK_DOWN (of its down, by
+ * the gate and up that stand there now): once the walk has been to WALK_GATE_UP, until walk_finish, in any order and as
+ * often as wanted; nothing goes on by it. The shared expert is shown by walk_to, which shows no inputs at WALK_DOWN where
+ * there is none.
+ *
+ * The tokens are those that the current stream sends to the expert, by the router as it was at WALK_GATE_UP, in order,
+ * without padding, at most 2048 at a time; with none the tap is not called. In both streams they are the same tokens, also
+ * where the original router would send a token elsewhere: what the expert sees in the compressed model is what it will be
+ * used for, and what it would have made of the original input is what it should make of that. There is no residual: an
+ * expert's output is weighted, beside others', before it is added.
+ * Errors as walk_to; whether inputs are finite is not looked at here, but what comes of them is in walk_finish. */
+enum status walk_expert(struct walk *walk, enum stage stage, uint32_t expert, const struct walk_layer *layer,
+    bool only_current, walk_tap tap, void *context, struct error *err);
 
 /* After WALK_DOWN: apply it and become the start of the next layer, both streams (the original stream is brought to
  * the end of the layer first if it was left behind, with all of layer->original). After an error the layer can be

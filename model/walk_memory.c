@@ -5,11 +5,12 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "model/decoder.h"
+#include "model/experts.h"
 #include "model/rope.h"
 #include "model/walk_parts.h"
 #include "tensor/linalg.h"
 
-enum { ARRAYS = 13 };
+enum { ARRAYS = 14 };
 
 struct array {
     float **array;
@@ -26,10 +27,10 @@ static uint64_t query_width(const struct model_config *config)
     return (uint64_t)config->heads * config->head_size;
 }
 
-/* Columns of stream->wide. */
+/* Columns of stream->wide. What the down of experts and of the shared one is applied to is not kept (run_end in walk.c). */
 static uint64_t wide_cols(const struct model_config *config)
 {
-    return greater(query_width(config), config->ffn);
+    return greater(query_width(config), config->experts ? 0 : config->ffn);
 }
 
 /* How the samples are cut into blocks: by their length and the configuration alone, never by memory or workers, so
@@ -51,7 +52,8 @@ static uint64_t list_arrays(struct array arrays[ARRAYS], struct walk *walk)
 {
     const struct model_config *config = walk->config;
     uint64_t tokens = walk->block_samples * walk->length, half = config->rotary / 2, count = 0;
-    uint64_t kv = (uint64_t)config->kv_heads * config->head_size, wide = wide_cols(config);
+    uint64_t kv = (uint64_t)config->kv_heads * config->head_size;
+    uint64_t wide = greater(wide_cols(config), decoder_ffn(config));
 
     for (unsigned i = 0; i < walk->stream_count; i++) {
         arrays[count++] = (struct array){&walk->streams[i].x, tokens, config->hidden};
@@ -59,6 +61,7 @@ static uint64_t list_arrays(struct array arrays[ARRAYS], struct walk *walk)
     }
     arrays[count++] = (struct array){&walk->normed, tokens, config->hidden};
     arrays[count++] = (struct array){&walk->beside, tokens, wide};
+    arrays[count++] = (struct array){&walk->routed, tokens, experts_scratch(config)};
     arrays[count++] = (struct array){&walk->k, tokens, kv};
     arrays[count++] = (struct array){&walk->v, tokens, kv};
     arrays[count++] = (struct array){&walk->keys, tokens, kv};
@@ -69,12 +72,12 @@ static uint64_t list_arrays(struct array arrays[ARRAYS], struct walk *walk)
     return count;
 }
 
-/* *sum += rows * cols floats in bytes; what does not fit is as much as can be. */
-static void add_floats(uint64_t *sum, uint64_t rows, uint64_t cols)
+/* *sum += rows * cols elements in bytes; what does not fit is as much as can be. */
+static void add_elements(uint64_t *sum, uint64_t rows, uint64_t cols, uint64_t size)
 {
     uint64_t bytes;
 
-    if (checked_multiply(&bytes, rows, cols) || checked_multiply(&bytes, bytes, sizeof(float)) ||
+    if (checked_multiply(&bytes, rows, cols) || checked_multiply(&bytes, bytes, size) ||
         checked_add(sum, *sum, bytes))
         *sum = UINT64_MAX;
 }
@@ -89,10 +92,11 @@ uint64_t walk_bytes(const struct model_config *config, uint64_t samples, uint64_
     set_shape(&walk, config, samples, length, options);
     count = list_arrays(arrays, &walk);
     for (uint64_t i = 0; i < count; i++)
-        add_floats(&bytes, arrays[i].rows, arrays[i].cols);
+        add_elements(&bytes, arrays[i].rows, arrays[i].cols, sizeof(float));
     if (checked_multiply(&tokens, samples, length)) tokens = UINT64_MAX;
     for (unsigned i = 0; i < walk.stream_count; i++)
-        add_floats(&states, tokens, 2 * (uint64_t)config->hidden + wide_cols(config));
+        add_elements(&states, tokens, 2 * (uint64_t)config->hidden + wide_cols(config), sizeof(float));
+    if (config->experts) add_elements(&bytes, tokens, config->experts_per_token, sizeof *walk.routes);
     if (state_bytes) *state_bytes = states;
     if (options->in_memory && checked_add(&bytes, bytes, states)) bytes = UINT64_MAX;
     return bytes;
@@ -127,6 +131,15 @@ static enum status new_states(struct walk *walk, const struct walk_options *opti
     return status;
 }
 
+static enum status new_routes(struct walk *walk, struct error *err)
+{
+    const uint32_t most = walk->config->experts_per_token;
+
+    if (!walk->config->experts) return OK;
+    walk->routes = memory_new(walk->samples * walk->length, most * sizeof *walk->routes, err);
+    return walk->routes ? OK : ERR_MEMORY;
+}
+
 static enum status new_arrays(struct walk *walk, struct error *err)
 {
     struct array arrays[ARRAYS];
@@ -140,7 +153,7 @@ static enum status new_arrays(struct walk *walk, struct error *err)
         *arrays[i].array = memory_new(floats, sizeof(float), err);
         if (!*arrays[i].array) return ERR_MEMORY;
     }
-    return OK;
+    return new_routes(walk, err);
 }
 
 enum status walk_create(struct walk **out, struct checkpoint *input, const struct calibration *calibration,
@@ -152,9 +165,6 @@ enum status walk_create(struct walk **out, struct checkpoint *input, const struc
 
     *out = NULL;
     if (status) return status;
-    if (config->experts)
-        return fail(err, ERR_UNSUPPORTED, "%s has a mixture of experts, which a walk does not show yet",
-            config->architecture->name);
     if (config->architecture->learned_positions && calibration->length > config->context)
         return fail(err, ERR_USAGE,
             "samples of %" PRIu64 " tokens: the model has learned %" PRIu32
@@ -187,6 +197,7 @@ void walk_free(struct walk *walk)
     count = list_arrays(arrays, walk);
     for (uint64_t i = 0; i < count; i++)
         memory_free(*arrays[i].array);
+    memory_free(walk->routes);
     for (unsigned i = 0; i < walk->stream_count; i++) {
         spill_free(walk->streams[i].start);
         spill_free(walk->streams[i].middle);

@@ -4,6 +4,7 @@
 #define NIBBLE_MODEL_WALK_PARTS_H
 
 #include "base/spill.h"
+#include "model/decoder.h"
 #include "model/walk.h"
 
 #define WALK_BLOCK_TOKENS 2048
@@ -30,11 +31,13 @@ struct walk {
     uint64_t block_samples; /* that go through a stage at once */
     unsigned stream_count;
     struct stream streams[STREAMS];
-    bool dynamic;                       /* rotation depends on the sample's own length */
-    bool spoiled;                       /* walk_finish has failed: the layer's start is lost */
-    float *normed;                      /* [block tokens][hidden]; also what comes back from o and down */
-    float *beside;                      /* [block tokens][]: the queries, or the output of up */
-    float *k, *v, *keys, *values;       /* [block tokens][kv_heads * head_size] */
+    bool dynamic;                 /* rotation depends on the sample's own length */
+    bool spoiled;                 /* walk_finish has failed: the layer's start is lost */
+    float *normed;                /* [block tokens][hidden]; also what comes back from o and down */
+    float *beside;                /* [block tokens][]: the queries, or the output of up */
+    float *k, *v, *keys, *values; /* [block tokens][kv_heads * head_size] */
+    float *routed;                /* [block tokens][experts_scratch] of a mixture */
+    uint16_t *routes; /* [tokens][experts_per_token] where the current stream sends each; or NULL */
     float *frequencies, *cosine, *sine; /* [rotary / 2], rope_tables of [length] */
     double seconds;
 };
@@ -44,6 +47,10 @@ struct walk_block {
     uint64_t first_sample, samples;
     uint64_t first, tokens; /* the same in tokens, padding included */
 };
+
+/* A layer as a stream (STREAM_CURRENT, STREAM_ORIGINAL) runs it. */
+struct decoder_layer walk_decoder_layer(
+    const struct walk *walk, unsigned stream, const struct walk_layer *layer);
 
 /* Move on from a block (zeroed: the first is next); false after the last. */
 bool walk_next_block(const struct walk *walk, struct walk_block *block);
@@ -57,6 +64,10 @@ enum status walk_write(
 /* ERR_NUMERIC if a row [cols] of a block, padding aside, is not finite: channel, position and sample. */
 enum status walk_check(const struct walk *walk, const struct walk_block *block, const float *rows,
     uint64_t cols, struct error *err);
+
+/* Settle where the tokens of a block go in a layer of the current stream; normed [block tokens][hidden] is what the router sees. */
+enum status walk_route(struct walk *walk, const struct decoder_layer *layer, const struct walk_block *block,
+    const float *normed, struct error *err);
 
 /* Start all streams with the samples' embeddings. Errors as walk_create. */
 enum status walk_embed(struct walk *walk, struct checkpoint *input, struct error *err);

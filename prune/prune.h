@@ -7,13 +7,23 @@
 #include "model/destination.h"
 #include "prune/prune_settings.h"
 
-/* What became of one matrix. */
+/* One matrix, and what became of it. */
 struct prune_tensor {
     const char *name; /* the input's */
-    struct tensor target;
+    const struct tensor *source;
+    struct tensor target; /* how it is stored; before the run: if nothing of it were left out */
+    enum role role;
+    uint32_t layer;
+    double share;            /* of its weights that shall go */
     uint64_t weights, zeros; /* elements of the result, and those that are 0 */
+    uint64_t exchanged;      /* weights that polishing put in another's place */
+    double gone, power;      /* sums of squares: of the weights that went, and of all as they were */
     /* Calibrated methods: mean squared output error and power, in the norm of the Hessian; else 0. */
     double output_error, output_power;
+    double solved_error; /* the same before polishing and quantizing */
+    double damping;      /* relative, as it was needed */
+    uint64_t dead;       /* input channels that calibration never saw but as 0 */
+    double seconds;
 };
 
 /* What was done, for the report. Holds the input open, because names point into it. */
@@ -22,6 +32,7 @@ struct prune_result {
     struct prune_settings settings;
     struct prune_tensor *tensors; /* [count] those that were pruned */
     uint64_t count;
+    double target_sparsity;           /* chosen for --target-size; 0: none was */
     uint64_t weights_in, weights_out; /* elements of all tensors; zeros count */
     uint64_t zeros;
     uint32_t layers_in, layers_out;
@@ -29,6 +40,7 @@ struct prune_result {
         bytes_out;            /* of the files that hold tensors; after a dry run bytes_out is a prediction */
     uint64_t samples, tokens; /* of calibration */
     uint32_t layers_resumed;
+    uint64_t memory_estimate; /* of a calibrated run */
     unsigned threads;
     double seconds;
 };

@@ -267,10 +267,11 @@ enum status awq_search(float *scales, struct awq_choice *choice, const struct aw
     return status;
 }
 
-void awq_shared_heads(uint32_t *shared, const struct model_config *config)
+void awq_shared_heads(uint32_t *shared, const struct model_config *config, uint32_t layer)
 {
-    uint32_t size = config->head_size, group = config->heads / config->kv_heads;
-    for (uint32_t head = 0; head < config->heads; head++) {
+    const struct config_widths widths = config_widths(config, layer);
+    uint32_t size = config->head_size, group = widths.heads / widths.kv_heads;
+    for (uint32_t head = 0; head < widths.heads; head++) {
         for (uint32_t d = 0; d < size; d++)
             shared[head * size + d] = head / group * size + d;
     }

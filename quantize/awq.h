@@ -56,8 +56,8 @@ enum status awq_search(float *scales, struct awq_choice *choice, const struct aw
     uint64_t count, const struct hessian *hessian, const uint32_t *shared, struct pool *pool,
     struct error *err);
 
-/* shared [heads * head_size] of the pair v -> o: channel (head, d) shares with all heads of its group; the number is the row of
+/* shared [heads of the layer * head_size] of the pair v -> o: channel (head, d) shares with all heads of its group; the number is the row of
  * v that feeds it. */
-void awq_shared_heads(uint32_t *shared, const struct model_config *config);
+void awq_shared_heads(uint32_t *shared, const struct model_config *config, uint32_t layer);
 
 #endif

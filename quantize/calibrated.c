@@ -125,14 +125,14 @@ static enum status record_layer(
     void *context, const struct layer *layer, struct layer_record *out, struct error *err)
 {
     const struct calibrated *work = context;
-    struct tensor scales[WALK_STAGES];
+    struct tensor scales[RESCALE_TENSORS];
     uint64_t count = rescale_tensors(scales, layer, &work->input->config);
     uint32_t index = layer->walk.index;
     enum status status = OK;
-    for (enum role role = ROLE_PER_LAYER; status == OK && role < ROLE_COUNT; role++) {
-        const struct plan_tensor *planned = work->plan->layer[index][role];
+    for (uint32_t place = ROLE_PER_LAYER; status == OK && place < work->plan->places; place++) {
+        const struct plan_tensor *planned = plan_at(work->plan, index, place);
         if (!is_journaled(planned)) continue;
-        struct tensor tensor = *layer->walk.current[role];
+        struct tensor tensor = *layer_current(layer, place);
         tensor.name = planned->target.name;
         status = layer_record_add(out, &tensor, err);
     }
@@ -148,12 +148,12 @@ static enum status take_again(
     struct calibrated *work = context;
     enum status status = layer && work->settings->method.rescale ? rescale_again(work, layer, from, err) : OK;
     if (status == OK) status = outcome_read(work->plan, index, from, err);
-    for (enum role role = ROLE_PER_LAYER; status == OK && role < ROLE_COUNT; role++) {
-        const struct plan_tensor *planned = work->plan->layer[index][role];
+    for (uint32_t place = ROLE_PER_LAYER; status == OK && place < work->plan->places; place++) {
+        const struct plan_tensor *planned = plan_at(work->plan, index, place);
         if (!is_journaled(planned)) continue;
         const struct tensor *tensor = container_find(from, planned->target.name);
         status = layerwise_expect(tensor, &planned->target, from, err);
-        if (status == OK && layer) status = layerwise_take(layer, role, tensor, from, err);
+        if (status == OK && layer) status = layerwise_take(layer, place, tensor, from, err);
     }
     return status;
 }

@@ -120,7 +120,7 @@ static enum status create_trial(
     const struct scheme *scheme = &planned->target.scheme;
     uint64_t elements = planned->source->elements;
     trial->weights = layer_floats(bench->layer, planned->role, err);
-    if (!trial->weights) return ERR_MEMORY;
+    if (!trial->weights) return err->code;
     if (planned->recipe.block) {
         trial->blocks = memory_new(elements, 2, err); /* the largest take 34 bytes for 32 weights */
         return trial->blocks ? OK : ERR_MEMORY;
@@ -162,12 +162,14 @@ static enum status measure_stage(
 {
     struct calibrated *work = bench->work;
     struct layer *layer = bench->layer;
+    const struct gptq_group group = {stage, GPTQ_LAYER};
     bool solve = work->settings->method.solve;
+    enum gptq_known known;
     enum status status;
 
-    if (!gptq_has_work(work->plan, layer->walk.index, stage))
+    if (!gptq_has_work(work->plan, layer->walk.index, group))
         return walk_to(work->walk, stage, &layer->walk, true, NULL, NULL, err);
-    status = gptq_observe(work, layer, stage, false, true, &bench->hessian, err);
+    status = gptq_observe(work, layer, group, false, true, &bench->hessian, &known, err);
     if (!status) status = hessian_factor(&bench->hessian, work->pool, work->settings->method.damping, err);
     if (!status) status = gptq_importance(&bench->importance, &bench->hessian, NULL, solve, err);
     if (!status) status = hessian_finish(&bench->hessian, work->pool, err);

@@ -34,10 +34,12 @@ void fold_gain(float *gain, uint64_t cols, const float *scales, float offset)
         gain[col] = (gain[col] + offset) / scales[col] - offset;
 }
 
-void fold_heads(float *row_scales, const float *scales, const struct model_config *config)
+void fold_heads(
+    float *row_scales, const float *scales, const struct model_config *config, uint32_t layer)
 {
-    uint32_t size = config->head_size, group = config->heads / config->kv_heads;
-    for (uint32_t head = 0; head < config->kv_heads; head++) {
+    const struct config_widths widths = config_widths(config, layer);
+    uint32_t size = config->head_size, group = widths.heads / widths.kv_heads;
+    for (uint32_t head = 0; head < widths.kv_heads; head++) {
         for (uint32_t d = 0; d < size; d++) /* any head of the group would do: take its first */
             row_scales[head * size + d] = scales[head * group * size + d];
     }

@@ -10,6 +10,9 @@
  *   WALK_DOWN      up rows and bias       down                  the activation is on the gate only; its product with up is
  *                                                               linear in up
  *
+ * In a mixture of experts gate and up of every expert, of the shared one, and the routers read the same norm; up and down of each
+ * expert are a pair of their own.
+ *
  * Norms after o and down see what they saw before. An architecture without norms before attention and the feed-forward block has
  * no producer at WALK_QKV and WALK_GATE_UP: nothing can be scaled there.
  */
@@ -41,8 +44,9 @@ void fold_rows(float *weights, uint64_t rows, uint64_t cols, const float *scales
 void fold_gain(float *gain, uint64_t cols, const float *scales, float offset);
 
 /* What the rows (and the bias) of v are divided by, given o's scales: the common scale of each group's heads.
- *   row_scales  [kv_heads * head_size]  out
- *   scales      [heads * head_size]     in, shared as awq_shared_heads says */
-void fold_heads(float *row_scales, const float *scales, const struct model_config *config);
+ *   row_scales  [kv_heads of the layer * head_size]  out
+ *   scales      [heads of the layer * head_size]     in, shared as awq_shared_heads says */
+void fold_heads(
+    float *row_scales, const float *scales, const struct model_config *config, uint32_t layer);
 
 #endif

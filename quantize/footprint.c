@@ -2,22 +2,26 @@
 #include "quantize/footprint.h"
 
 #include "quantize/cost.h"
+#include "quantize/gptq.h"
 #include "tensor/hessian.h"
 #include "tensor/obs.h"
 
 #define BASE_BYTES (UINT64_C(24) << 20) /* the program, its libraries, tokenizer and buffers of BLAS */
 
-/* While the matrices of a stage are solved: their Hessian, targets, codes and packed results. */
-static uint64_t stage_bytes(
-    const struct calibrated *work, enum correction correction, uint32_t layer, enum stage stage)
+/* While the matrices of a group are solved: their Hessian, targets, codes and packed results. */
+static uint64_t group_bytes(
+    const struct calibrated *work, enum correction correction, uint32_t layer, struct gptq_group group)
 {
     const struct model_config *config = &work->input->config;
-    bool residual = correction == CORRECTION_RESIDUAL && (stage == WALK_O || stage == WALK_DOWN);
-    uint64_t cols = walk_stage_cols(config, stage), targets = 0, largest = 0, scratch = 0;
+    const bool own = group.expert == GPTQ_LAYER;
+    bool residual = correction == CORRECTION_RESIDUAL && gptq_adds_to_stream(config, group.stage);
+    uint64_t cols = own ? walk_stage_cols(config, group.stage, layer) : walk_expert_cols(config, group.stage);
+    uint64_t targets = 0, largest = 0, scratch = 0;
+    uint32_t first = own ? ROLE_PER_LAYER : layers_place(ROLE_EXPERT_GATE, group.expert);
     unsigned workers = pool_workers(work->pool);
-    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-        const struct plan_tensor *planned = work->plan->layer[layer][role];
-        if (!planned || planned->recipe.keep || walk_stage_of(role) != stage) continue;
+    for (uint32_t place = first; place < (own ? ROLE_COUNT : first + EXPERT_ROLES); place++) {
+        const struct plan_tensor *planned = plan_at(work->plan, layer, place);
+        if (!planned || planned->recipe.keep || walk_stage_of(planned->role) != group.stage) continue;
         uint64_t elements = planned->source->elements;
         targets += elements * sizeof(float);
         if (elements > largest) largest = elements;
@@ -29,11 +33,24 @@ static uint64_t stage_bytes(
            targets + 2 * largest + scratch;
 }
 
+/* The largest of a stage's groups: they are solved one after the other. */
+static uint64_t stage_bytes(
+    const struct calibrated *work, enum correction correction, uint32_t layer, enum stage stage)
+{
+    struct gptq_group group = {stage, GPTQ_LAYER};
+    uint64_t largest = group_bytes(work, correction, layer, group);
+    for (group.expert = 0; group.expert < work->input->config.experts; group.expert++) {
+        uint64_t bytes = group_bytes(work, correction, layer, group);
+        if (bytes > largest) largest = bytes;
+    }
+    return largest;
+}
+
 static uint64_t layer_peak(const struct calibrated *work, enum correction correction, uint32_t layer)
 {
     uint64_t largest = 0, quantized = 0, weights = layer_bytes(work->input, layer);
-    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-        const struct plan_tensor *planned = work->plan->layer[layer][role];
+    for (uint32_t place = ROLE_PER_LAYER; place < work->plan->places; place++) {
+        const struct plan_tensor *planned = plan_at(work->plan, layer, place);
         if (planned && !planned->recipe.keep) quantized += planned->bytes;
         /* AWQ keeps the layer in single precision, and searches on a copy of a stage's matrices. */
         if (planned && work->settings->method.rescale) weights += planned->source->elements * sizeof(float);

@@ -1,4 +1,4 @@
-/* A stage: its matrices share their inputs, so they share one Hessian and its factor. */
+/* A stage: its matrices share their inputs, so they share one Hessian and its factor; and each expert's share theirs. */
 #include "quantize/gptq.h"
 
 #include <inttypes.h>
@@ -23,20 +23,28 @@ struct members {
     unsigned count;
 };
 
-static struct members members_of(const struct plan *plan, uint32_t layer, enum stage stage)
+static uint32_t place_of(const struct plan_tensor *planned)
 {
+    return layers_place(planned->role, planned->expert);
+}
+
+static struct members members_of(const struct plan *plan, uint32_t layer, struct gptq_group group)
+{
+    const bool own = group.expert == GPTQ_LAYER;
+    const uint32_t first = own ? ROLE_PER_LAYER : layers_place(ROLE_EXPERT_GATE, group.expert);
+    const uint32_t end = own ? ROLE_COUNT : first + EXPERT_ROLES;
     struct members members = {0};
-    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-        struct plan_tensor *planned = plan->layer[layer][role];
-        if (planned && !planned->recipe.keep && walk_stage_of(role) == stage)
+    for (uint32_t place = first; place < end; place++) {
+        struct plan_tensor *planned = plan_at(plan, layer, place);
+        if (planned && !planned->recipe.keep && walk_stage_of(planned->role) == group.stage)
             members.list[members.count++].planned = planned;
     }
     return members;
 }
 
-bool gptq_has_work(const struct plan *plan, uint32_t layer, enum stage stage)
+bool gptq_has_work(const struct plan *plan, uint32_t layer, struct gptq_group group)
 {
-    return members_of(plan, layer, stage).count > 0;
+    return members_of(plan, layer, group).count > 0;
 }
 
 /* ---- observing ---- */
@@ -59,22 +67,66 @@ static enum status observe(void *context, const struct walk_inputs *inputs, stru
     return status;
 }
 
-enum status gptq_observe(struct calibrated *work, struct layer *layer, enum stage stage, bool corrected,
-    bool only_current, struct hessian *out, struct error *err)
+bool gptq_adds_to_stream(const struct model_config *config, enum stage stage)
+{
+    return stage == WALK_O || (stage == WALK_DOWN && !config->experts);
+}
+
+uint64_t gptq_least_tokens(uint64_t cols)
+{
+    return (cols + 1) / 2;
+}
+
+static enum gptq_known known_of(const struct hessian *hessian)
+{
+    bool some = false;
+    for (uint64_t j = 0; j < hessian->cols; j++)
+        some = some || hessian->magnitude[j] > 0;
+    if (!some) return GPTQ_NOTHING;
+    return hessian->tokens < gptq_least_tokens(hessian->cols) ? GPTQ_CHANNELS : GPTQ_ALL;
+}
+
+/* Forget how channels go together, and what to aim at; with nothing known, all channels are alike too. */
+static void forget(struct hessian *hessian, enum gptq_known known)
+{
+    const uint64_t cols = hessian->cols;
+    memory_free(hessian->cross);
+    hessian->cross = NULL;
+    for (uint64_t i = 0; i < cols * cols; i++) {
+        if (i % (cols + 1)) hessian->second[i] = 0;
+        if (i % (cols + 1) == 0 && known == GPTQ_NOTHING) hessian->second[i] = 1;
+    }
+}
+
+static enum status look(struct calibrated *work, const struct layer *layer, struct gptq_group group,
+    bool only_current, struct observer *observer, struct error *err)
+{
+    if (group.expert == GPTQ_LAYER)
+        return walk_to(work->walk, group.stage, &layer->walk, only_current, observe, observer, err);
+    return walk_expert(
+        work->walk, group.stage, group.expert, &layer->walk, only_current, observe, observer, err);
+}
+
+enum status gptq_observe(struct calibrated *work, struct layer *layer, struct gptq_group group,
+    bool corrected, bool only_current, struct hessian *out, enum gptq_known *known, struct error *err)
 {
     const struct model_config *config = &work->input->config;
+    const bool own = group.expert == GPTQ_LAYER;
     enum correction correction = corrected ? work->settings->method.correction : CORRECTION_NONE;
-    bool adds_to_stream = stage == WALK_O || stage == WALK_DOWN;
     /* At the very first stage both streams are still the same. */
-    bool first = layer->walk.index == 0 && stage == WALK_QKV;
-    uint64_t rows = correction == CORRECTION_RESIDUAL && adds_to_stream ? config->hidden : 0;
-    enum status status = hessian_create(out, walk_stage_cols(config, stage),
-        correction != CORRECTION_NONE && !first, rows, pool_workers(work->pool), err);
+    bool first = layer->walk.index == 0 && group.stage == WALK_QKV;
+    bool residual = correction == CORRECTION_RESIDUAL && gptq_adds_to_stream(config, group.stage);
+    uint64_t cols = own ? walk_stage_cols(config, group.stage, layer->walk.index)
+                        : walk_expert_cols(config, group.stage);
+    enum status status = hessian_create(out, cols, correction != CORRECTION_NONE && !first,
+        residual ? config->hidden : 0, pool_workers(work->pool), err);
     struct observer observer = {.hessian = out, .pool = work->pool};
-    if (status == OK)
-        status = walk_to(work->walk, stage, &layer->walk, only_current, observe, &observer, err);
+    if (status == OK) status = look(work, layer, group, only_current, &observer, err);
     work->phases.hessian += observer.seconds;
-    return status == OK ? hessian_mean(out, work->pool, err) : status;
+    *known = own ? GPTQ_ALL : known_of(out);
+    if (status == OK && *known != GPTQ_NOTHING) status = hessian_mean(out, work->pool, err);
+    if (status == OK && *known != GPTQ_ALL) forget(out, *known);
+    return status;
 }
 
 /* ---- targets ---- */
@@ -105,8 +157,8 @@ static enum status find_target(struct calibrated *work, const struct layer *laye
 {
     const struct tensor *target = &member->planned->target;
     uint64_t rows = target->shape[0], cols = target->shape[1];
-    member->target = layer_floats(layer, member->planned->role, err);
-    if (!member->target) return ERR_MEMORY;
+    member->target = layer_floats(layer, place_of(member->planned), err);
+    if (!member->target) return err->code;
     if (!hessian->cross && !hessian->residual) return OK;
     enum status status = order ? reorder(member->target, rows, cols, order, false, err) : OK;
     if (status == OK)
@@ -128,12 +180,12 @@ struct packing {
     float *floats;               /* [workers][8][cols] */
 };
 
-/* Up to 8 rows as they were: [rows][cols]. */
-static float *rows_before(const struct packing *packing, unsigned worker, uint64_t row, uint64_t rows)
+/* Up to 8 rows as they were: *out [rows][cols]. */
+static enum status rows_before(float **out, const struct packing *packing, unsigned worker, uint64_t row,
+    uint64_t rows, struct error *err)
 {
-    float *out = packing->floats + worker * TILE_ROWS * packing->target->shape[1];
-    layer_decode_rows(out, packing->before, row, rows);
-    return out;
+    *out = packing->floats + worker * TILE_ROWS * packing->target->shape[1];
+    return layer_decode_rows(*out, packing->before, row, rows, err);
 }
 
 static enum status pack_tile(void *context, uint64_t index, unsigned worker, struct error *err)
@@ -147,9 +199,10 @@ static enum status pack_tile(void *context, uint64_t index, unsigned worker, str
     const uint16_t *scales = result->scales + row * layout->groups;
     const uint8_t *zeros = result->zeros ? result->zeros + row * layout->groups : NULL;
     struct tile tile = tiles_at(layout, packing->out, index);
-    const float *before = rows_before(packing, worker, row, count);
-    (void)err;
+    float *before;
+    enum status status = rows_before(&before, packing, worker, row, count, err);
 
+    if (status) return status;
     tiles_pack(layout, (uint8_t *)tile.codes, (uint16_t *)tile.scales, (uint8_t *)tile.zeros, codes, scales,
         zeros, count);
     packing->sums[index] = rtn_tile_sums(layout, before, count, codes, scales, zeros);
@@ -163,8 +216,9 @@ static enum status measure_blocks(void *context, uint64_t index, unsigned worker
     const struct block_info *info = block_info(target->block);
     uint64_t row = index * TILE_ROWS, cols = target->shape[1], bytes = cols / info->weights * info->bytes;
     uint64_t count = target->shape[0] - row < TILE_ROWS ? target->shape[0] - row : TILE_ROWS;
-    const float *before = rows_before(packing, worker, row, count);
-    (void)err;
+    float *before;
+    enum status status = rows_before(&before, packing, worker, row, count, err);
+    if (status) return status;
     for (uint64_t i = 0; i < count; i++) {
         struct rtn_sums sums =
             rtn_row_sums(target->block, packing->result->blocks + (row + i) * bytes, before + i * cols, cols);
@@ -180,7 +234,7 @@ static enum status pack(struct calibrated *work, struct layer *layer, struct pla
 {
     const struct tensor *target = &planned->target;
     struct packing packing = {
-        .result = result, .target = target, .before = layer->walk.current[planned->role]};
+        .result = result, .target = target, .before = layer_current(layer, place_of(planned))};
     uint64_t tiles = (target->shape[0] + TILE_ROWS - 1) / TILE_ROWS, cols = target->shape[1];
     enum status status = OK;
     if (!result->blocks) {
@@ -205,7 +259,7 @@ static enum status pack(struct calibrated *work, struct layer *layer, struct pla
     }
     struct tensor quantized = *target;
     quantized.bytes = planned->bytes;
-    layer_replace(layer, planned->role, &quantized, result->blocks ? result->blocks : packing.out);
+    layer_replace(layer, place_of(planned), &quantized, result->blocks ? result->blocks : packing.out);
     result->blocks = NULL;
     return OK;
 }
@@ -222,6 +276,7 @@ static void note_outcome(
     outcome->unpolished_error = result->error_solved;
     outcome->rows_nearest = result->rows_nearest;
     outcome->dead = hessian->dead;
+    outcome->tokens = hessian->tokens;
     outcome->damping = hessian->damping;
     outcome->seconds = seconds;
 }
@@ -376,23 +431,47 @@ static enum status prepare(struct calibrated *work, const struct layer *layer, s
     return status;
 }
 
-enum status gptq_stage(struct calibrated *work, struct layer *layer, enum stage stage, struct error *err)
+static enum status solve_members(struct calibrated *work, struct layer *layer, struct plate *plate,
+    struct members *members, enum gptq_known known, struct error *err)
 {
-    struct members members = members_of(work->plan, layer->walk.index, stage);
-    struct plate plate = {0};
-    if (members.count == 0) return walk_to(work->walk, stage, &layer->walk, false, NULL, NULL, err);
-    enum status status = gptq_observe(work, layer, stage, true, false, &plate.hessian, err);
-    if (status == OK) status = prepare(work, layer, &plate, &members, err);
-    for (unsigned i = 0; status == OK && i < members.count; i++) {
-        struct member *member = &members.list[i];
-        status = solve(work, layer, member, &plate.hessian, plate.order, plate.importance, err);
+    enum status status = prepare(work, layer, plate, members, err);
+    for (unsigned i = 0; status == OK && i < members->count; i++) {
+        struct member *member = &members->list[i];
+        status = solve(work, layer, member, &plate->hessian, plate->order,
+            known == GPTQ_NOTHING ? NULL : plate->importance, err);
+        member->planned->outcome.uncalibrated = known != GPTQ_ALL;
         memory_free(member->target);
         member->target = NULL;
     }
-    for (unsigned i = 0; i < members.count; i++)
-        memory_free(members.list[i].target);
+    for (unsigned i = 0; i < members->count; i++)
+        memory_free(members->list[i].target);
+    return status;
+}
+
+static enum status quantize_group(
+    struct calibrated *work, struct layer *layer, struct gptq_group group, struct error *err)
+{
+    struct members members = members_of(work->plan, layer->walk.index, group);
+    struct plate plate = {0};
+    enum gptq_known known;
+    enum status status = gptq_observe(work, layer, group, true, false, &plate.hessian, &known, err);
+    if (status == OK) status = solve_members(work, layer, &plate, &members, known, err);
     hessian_free(&plate.hessian);
     memory_free(plate.order);
     memory_free(plate.importance);
+    return status;
+}
+
+enum status gptq_stage(struct calibrated *work, struct layer *layer, enum stage stage, struct error *err)
+{
+    const uint32_t experts = stage == WALK_GATE_UP || stage == WALK_DOWN ? work->input->config.experts : 0;
+    struct gptq_group group = {stage, GPTQ_LAYER};
+    enum status status = gptq_has_work(work->plan, layer->walk.index, group)
+                             ? quantize_group(work, layer, group, err)
+                             : walk_to(work->walk, stage, &layer->walk, false, NULL, NULL, err);
+    for (group.expert = 0; status == OK && group.expert < experts; group.expert++) {
+        if (gptq_has_work(work->plan, layer->walk.index, group))
+            status = quantize_group(work, layer, group, err);
+    }
     return status;
 }

@@ -6,14 +6,40 @@
 #include "quantize/calibrated.h"
 #include "tensor/hessian.h"
 
-/* True if the plan quantizes a matrix of this stage. */
-bool gptq_has_work(const struct plan *plan, uint32_t layer, enum stage stage);
+/* Matrices that share their inputs: those of a stage, or those of one expert at that stage. */
+struct gptq_group {
+    enum stage stage;
+    uint32_t expert; /* GPTQ_LAYER: the layer's own, the shared expert's included */
+};
+#define GPTQ_LAYER UINT32_MAX
 
-/* Go to the stage and add up its inputs; finished with hessian_mean. Release with hessian_free, also after an error.
+/* What is known of a group's inputs. */
+enum gptq_known {
+    GPTQ_NOTHING,  /* no token was sent to the expert, or its inputs are all 0 */
+    GPTQ_CHANNELS, /* how large each channel is; so few tokens (below gptq_least_tokens) say nothing about how they go together */
+    GPTQ_ALL
+};
+
+/* An expert that saw fewer tokens is not calibrated, but rounded to nearest, and reported: half as many as its inputs have
+ * columns. Below that errors carried over to other columns do more harm than good in the model's predictions
+ * (docs/methods/gptq.md). */
+uint64_t gptq_least_tokens(uint64_t cols);
+
+/* True if the plan quantizes a matrix of this group. */
+bool gptq_has_work(const struct plan *plan, uint32_t layer, struct gptq_group group);
+
+/* Add up a group's inputs, finished with hessian_mean: with the layer's own, go to the stage; an expert's are looked at once the
+ * walk is there. Release with hessian_free, also after an error.
  *   corrected     also sum what aims at the original network, as the settings say
- *   only_current  leave the original stream where it is (then nothing is corrected) */
-enum status gptq_observe(struct calibrated *work, struct layer *layer, enum stage stage, bool corrected,
-    bool only_current, struct hessian *out, struct error *err);
+ *   only_current  leave the original stream where it is (then nothing is corrected)
+ *   known         GPTQ_ALL for the layer's own (or ERR_NUMERIC). With GPTQ_CHANNELS out->second is diagonal, with GPTQ_NOTHING the
+ *                 identity matrix, and nothing is aimed at; out->tokens is what was seen */
+enum status gptq_observe(struct calibrated *work, struct layer *layer, struct gptq_group group,
+    bool corrected, bool only_current, struct hessian *out, enum gptq_known *known, struct error *err);
+
+/* True if what is missing in the stream is a target of this stage's rows: where their output is added as it is. What experts, and
+ * the shared one, give is weighted first. */
+bool gptq_adds_to_stream(const struct model_config *config, enum stage stage);
 
 /* What an error in each column costs, for the range search [cols], in natural order; after hessian_factor. Owner of *out: the
  * caller, memory_free.
@@ -22,7 +48,7 @@ enum status gptq_observe(struct calibrated *work, struct layer *layer, enum stag
 enum status gptq_importance(
     float **out, const struct hessian *hessian, const uint32_t *order, bool solve, struct error *err);
 
-/* Go to the stage and quantize the matrices that the plan quantizes; outcomes go into the plan.
+/* Go to the stage and quantize the matrices that the plan quantizes, then those of each expert; outcomes go into the plan.
  * ERR_NUMERIC: an activation or weight is not finite; the Hessian cannot be factored. */
 enum status gptq_stage(struct calibrated *work, struct layer *layer, enum stage stage, struct error *err);
 

@@ -25,31 +25,77 @@ static bool is_known(const struct imatrix *imatrix, enum role role, uint32_t lay
     return false;
 }
 
-/* Keep `cols` sums, little-endian floats at any address, divided by `count`, as the entry of `name`, if that is a known matrix.
- * entries has room. */
-static enum status add(struct imatrix *out, const char *name, const uint8_t *sums, uint64_t cols,
-    double count, struct error *err)
+/* What the file says of one entry. Numbers are little-endian floats at any address. */
+struct said {
+    const uint8_t *sums; /* [values] */
+    uint64_t values;
+    const uint8_t *counts; /* [matrices] tokens; NULL: `calls` for all */
+    uint64_t matrices;     /* 0: not said */
+    double calls;
+};
+
+static float get_float(const uint8_t *at)
 {
-    struct imatrix_entry entry = {.cols = cols};
+    const uint32_t bits = bytes_get_u32(at);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* The means of one matrix: its sums divided by its count. Sums that are all 0 mean that the matrix was not used: an expert's
+ * become 1. */
+static enum status divide(
+    float *means, const uint8_t *sums, uint64_t cols, double count, bool expert, struct error *err)
+{
     bool some = false;
+    if (!isfinite(count) || count < 0 || (count == 0 && !expert))
+        return fail(err, ERR_FORMAT, "counts %g tokens", count);
+    for (uint64_t i = 0; i < cols; i++) {
+        const float sum = get_float(sums + 4 * i);
+        if (!isfinite(sum) || sum < 0)
+            return fail(err, ERR_FORMAT, "sum of squares %" PRIu64 " is %g", i, (double)sum);
+        means[i] = count > 0 ? (float)(sum / count) : 0;
+        some = some || means[i] > 0;
+    }
+    if (!some && !expert) return fail(err, ERR_FORMAT, "all sums are 0: the matrix was not used");
+    for (uint64_t i = 0; i < cols && !some; i++)
+        means[i] = 1;
+    return OK;
+}
+
+static enum status divide_all(
+    struct imatrix_entry *entry, const struct said *said, bool experts, struct error *err)
+{
+    const uint64_t matrices = said->matrices ? said->matrices : 1, cols = entry->cols / matrices;
+    enum status status = OK;
+    for (uint64_t i = 0; i < matrices && status == OK; i++) {
+        const double count = said->counts ? (double)get_float(said->counts + 4 * i) : said->calls;
+        status = divide(
+            entry->means + i * cols, said->sums + 4 * i * cols, cols, count, experts && said->counts, err);
+    }
+    return status;
+}
+
+/* Keep what is said of `name`, if that is a known matrix. entries has room. */
+static enum status add(struct imatrix *out, const char *name, const struct said *said, struct error *err)
+{
+    struct imatrix_entry entry = {.cols = said->values, .matrices = said->matrices};
     if (!gguf_names_role(name, &entry.role, &entry.layer) &&
         !gguf_names_fused_role(name, &entry.role, &entry.layer))
         return OK;
+    const bool experts = layers_role_is_expert(entry.role);
+    if (!experts) entry.matrices = 1;
+    if (!experts && said->matrices > 1)
+        return fail(
+            err, ERR_UNSUPPORTED, "counts for %" PRIu64 " matrices, where there is one", said->matrices);
+    if (said->matrices && entry.cols % said->matrices != 0)
+        return fail(err, ERR_FORMAT, "%" PRIu64 " sums are not those of %" PRIu64 " matrices", entry.cols,
+            said->matrices);
     if (is_known(out, entry.role, entry.layer)) return fail(err, ERR_FORMAT, "is there twice");
-    if (!isfinite(count) || count <= 0) return fail(err, ERR_FORMAT, "counts %g tokens", count);
-    entry.means = memory_new(cols, sizeof *entry.means, err);
+    entry.means = memory_new(entry.cols, sizeof *entry.means, err);
     if (!entry.means) return ERR_MEMORY;
     out->entries[out->count++] = entry;
-    for (uint64_t i = 0; i < cols; i++) {
-        uint32_t bits = bytes_get_u32(sums + 4 * i);
-        float sum;
-        memcpy(&sum, &bits, sizeof sum);
-        if (!isfinite(sum) || sum < 0)
-            return fail(err, ERR_FORMAT, "sum of squares %" PRIu64 " is %g", i, (double)sum);
-        entry.means[i] = (float)(sum / count);
-        some = some || entry.means[i] > 0;
-    }
-    return some ? OK : fail(err, ERR_FORMAT, "all sums are 0: the matrix was not used");
+    return divide_all(&out->entries[out->count - 1], said, experts, err);
 }
 
 /* ---- .dat ---- */
@@ -103,7 +149,8 @@ static enum status read_entry(struct imatrix *out, struct rest *rest, struct err
     if (status == OK) status = take_number(rest, 1, INT32_MAX, "a count of columns", &cols, err);
     if (status == OK) status = take_bytes(rest, 4 * cols, "a row of sums", &sums, err);
     if (status != OK) return status;
-    status = add(out, name, sums, cols, calls ? (double)calls : 1, err);
+    const struct said said = {.sums = sums, .values = cols, .calls = calls ? (double)calls : 1};
+    status = add(out, name, &said, err);
     return status == OK ? OK : fail_within(err, status, "%s", name);
 }
 
@@ -166,13 +213,10 @@ static enum status read_pair(struct imatrix *out, const struct container *contai
     const struct tensor *counts = container_find(container, counts_name);
     if (!counts) return fail(err, ERR_FORMAT, "has sums but no counts");
     if (!is_plain(sums) || !is_plain(counts)) return fail(err, ERR_FORMAT, "its sums and counts are not F32");
-    if (counts->elements != 1)
-        return fail(err, ERR_UNSUPPORTED, "counts for %" PRIu64 " matrices; experts are not known here",
-            counts->elements);
-    uint32_t bits = bytes_get_u32(counts->data);
-    float count;
-    memcpy(&count, &bits, sizeof count);
-    return add(out, name, sums->data, sums->elements, (double)count, err);
+    if (counts->elements == 0 || sums->elements == 0) return fail(err, ERR_FORMAT, "is empty");
+    const struct said said = {
+        .sums = sums->data, .values = sums->elements, .counts = counts->data, .matrices = counts->elements};
+    return add(out, name, &said, err);
 }
 
 static enum status read_pairs(struct imatrix *out, const struct container *container, struct error *err)
@@ -249,6 +293,36 @@ enum status imatrix_find(const float **out, const struct imatrix *imatrix, enum 
             return fail(err, ERR_FORMAT, "the importance matrix has %" PRIu64 " columns, the tensor %" PRIu64,
                 entry->cols, cols);
         *out = entry->means;
+        return OK;
+    }
+    return OK;
+}
+
+/* An expert without tokens: all its means are 1. */
+static bool is_unseen(const float *means, uint64_t cols)
+{
+    for (uint64_t i = 0; i < cols; i++)
+        if (means[i] != 1) return false;
+    return true;
+}
+
+enum status imatrix_find_expert(const float **out, bool *unseen, const struct imatrix *imatrix,
+    const struct imatrix_expert *wanted, struct error *err)
+{
+    *unseen = false;
+    *out = NULL;
+    for (uint64_t i = 0; i < imatrix->count; i++) {
+        const struct imatrix_entry *entry = &imatrix->entries[i];
+        if (entry->role != wanted->role || entry->layer != wanted->layer) continue;
+        if ((entry->matrices && entry->matrices != wanted->experts) ||
+            entry->cols != wanted->experts * wanted->cols)
+            return fail(err, ERR_FORMAT,
+                "the importance matrix has %" PRIu64 " columns for all experts, %" PRIu32
+                " experts of %" PRIu64 " columns have %" PRIu64,
+                entry->cols, wanted->experts, wanted->cols, wanted->experts * wanted->cols);
+        const float *means = entry->means + wanted->expert * wanted->cols;
+        *unseen = is_unseen(means, wanted->cols);
+        if (!*unseen) *out = means;
         return OK;
     }
     return OK;

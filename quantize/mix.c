@@ -1,4 +1,4 @@
-/* The rules of llama-quantize for dense decoders, as a table. Source: its llama_tensor_get_type_impl. */
+/* The rules of llama-quantize for decoders, as a table. Source: its llama_tensor_get_type_impl. */
 #include "quantize/mix.h"
 
 #include <string.h>
@@ -20,7 +20,9 @@ enum where {
     FIRST_8TH,
     FIRST_8TH_INFORMED,
     FIRST_8TH_BLIND,
-    OUTER_AND_THIRDS /* the first and last eighth, and every third layer between */
+    OUTER_AND_THIRDS, /* the first and last eighth, and every third layer between */
+    EIGHT_EXPERTS,    /* Mixtral 8x7B: beside its experts attention is small */
+    OTHER_EXPERTS     /* any other number, or none */
 };
 
 /* The first row that holds decides. */
@@ -34,17 +36,17 @@ static const struct mix_rule {
     {"q5_0", ROLE_DOWN, FIRST_8TH_INFORMED, BLOCK_Q5_1},
     {"q2_k", ROLE_V, GROUPED, BLOCK_Q4_K},
     {"q2_k", ROLE_V, EVERYWHERE, BLOCK_Q3_K},
-    {"q2_k", ROLE_O, EVERYWHERE, BLOCK_Q3_K},
+    {"q2_k", ROLE_O, OTHER_EXPERTS, BLOCK_Q3_K},
     {"q2_k", ROLE_DOWN, EVERYWHERE, BLOCK_Q3_K},
     {"q2_k_s", ROLE_V, GROUPED, BLOCK_Q4_K},
     {"q2_k_s", ROLE_DOWN, FIRST_8TH, BLOCK_Q4_K},
     {"q3_k_m", ROLE_V, FIRST_TWO, BLOCK_Q5_K},
     {"q3_k_m", ROLE_V, EVERYWHERE, BLOCK_Q4_K},
-    {"q3_k_m", ROLE_O, EVERYWHERE, BLOCK_Q4_K},
+    {"q3_k_m", ROLE_O, OTHER_EXPERTS, BLOCK_Q4_K},
     {"q3_k_m", ROLE_DOWN, FIRST_16TH, BLOCK_Q5_K},
     {"q3_k_m", ROLE_DOWN, EVERYWHERE, BLOCK_Q4_K},
     {"q3_k_l", ROLE_V, EVERYWHERE, BLOCK_Q5_K},
-    {"q3_k_l", ROLE_O, EVERYWHERE, BLOCK_Q5_K},
+    {"q3_k_l", ROLE_O, OTHER_EXPERTS, BLOCK_Q5_K},
     {"q3_k_l", ROLE_DOWN, EVERYWHERE, BLOCK_Q5_K},
     {"q4_k_s", ROLE_V, FIRST_FOUR, BLOCK_Q5_K},
     {"q4_k_s", ROLE_DOWN, FIRST_8TH, BLOCK_Q5_K},
@@ -56,6 +58,13 @@ static const struct mix_rule {
     {"iq4_nl", ROLE_DOWN, FIRST_8TH_BLIND, BLOCK_Q5_K},
     {"iq4_xs", ROLE_V, GROUPED, BLOCK_Q5_K},
     {"iq4_xs", ROLE_DOWN, FIRST_8TH_BLIND, BLOCK_Q5_K},
+    {"q2_k", ROLE_O, EIGHT_EXPERTS, BLOCK_Q5_K},
+    {"q3_k_s", ROLE_O, EIGHT_EXPERTS, BLOCK_Q5_K},
+    {"q3_k_m", ROLE_O, EIGHT_EXPERTS, BLOCK_Q5_K},
+    {"q4_k_s", ROLE_O, EIGHT_EXPERTS, BLOCK_Q5_K},
+    {"q4_k_m", ROLE_O, EIGHT_EXPERTS, BLOCK_Q5_K},
+    {"iq4_nl", ROLE_O, EIGHT_EXPERTS, BLOCK_Q5_K},
+    {"iq4_xs", ROLE_O, EIGHT_EXPERTS, BLOCK_Q5_K},
 };
 
 /* Rows of 32 columns where those of 256 do not fit. */
@@ -120,18 +129,22 @@ static bool holds(enum where where, uint32_t layer, const struct model_config *c
         return layer < eighth && !informed;
     case OUTER_AND_THIRDS:
         return layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2;
+    case EIGHT_EXPERTS:
+        return config->experts == 8;
+    case OTHER_EXPERTS:
+        return config->experts != 8;
     }
     return false;
 }
 
-/* The role whose rules hold: a matrix with the rows of v among others has those of v. */
+/* The role whose rules hold: a matrix with the rows of v among others has those of v, one of an expert those of a dense layer's. */
 static enum role role_of_rules(enum role role, const struct model_config *config)
 {
-    const struct fused_rows *fused = layers_fused(config->architecture, role);
+    const struct fused_rows *fused = layers_fused(config->architecture, role, FUSED_IN_GGUF);
     for (unsigned i = 0; fused && i < fused->count; i++) {
         if (fused->parts[i] == ROLE_V) return ROLE_V;
     }
-    return role;
+    return role == ROLE_EXPERT_DOWN ? ROLE_DOWN : role;
 }
 
 static enum block_type type_of_rules(
@@ -152,6 +165,7 @@ enum block_type mix_type(
     if (role == ROLE_HEAD || (role == ROLE_EMBEDDING && config->tied))
         return mix->base == BLOCK_Q8_0 ? BLOCK_Q8_0 : BLOCK_Q6_K;
     role = role_of_rules(role, config);
+    if (config->experts == 8 && (role == ROLE_K || role == ROLE_V)) return BLOCK_Q8_0;
     enum block_type type = type_of_rules(mix, role, layer, config, informed);
     bool large = role == ROLE_V && config->layers == LARGEST_LAYERS && is_grouped(config, 2);
     return large && (type == BLOCK_Q3_K || type == BLOCK_Q4_K) ? BLOCK_Q5_K : type;

@@ -32,6 +32,8 @@ static const struct {
 } counts[] = {
     {"rows_nearest", offsetof(struct outcome, rows_nearest)},
     {"dead_inputs", offsetof(struct outcome, dead)},
+    {"tokens", offsetof(struct outcome, tokens)},
+    {"uncalibrated", offsetof(struct outcome, uncalibrated)},
 };
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
@@ -71,8 +73,8 @@ enum status outcome_write(
 {
     struct json_writer json = {.indent = 2};
     json_open_object(&json);
-    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-        const struct plan_tensor *planned = plan->layer[layer][role];
+    for (uint32_t place = ROLE_PER_LAYER; place < plan->places; place++) {
+        const struct plan_tensor *planned = plan_at(plan, layer, place);
         if (!has_outcome(planned)) continue;
         json_write_key(&json, planned->target.name);
         json_open_object(&json);
@@ -89,8 +91,8 @@ static enum status read_document(
     struct plan *plan, uint32_t layer, const struct json_value *root, const char *what, struct error *err)
 {
     enum status status = OK;
-    for (enum role role = ROLE_PER_LAYER; status == OK && role < ROLE_COUNT; role++) {
-        struct plan_tensor *planned = plan->layer[layer][role];
+    for (uint32_t place = ROLE_PER_LAYER; status == OK && place < plan->places; place++) {
+        struct plan_tensor *planned = plan_at(plan, layer, place);
         if (has_outcome(planned))
             status = get(&planned->outcome, json_member(root, planned->target.name), what, err);
     }
@@ -144,19 +146,35 @@ void outcome_add(struct outcome *sum, const struct outcome *outcome)
     sum->seconds += outcome->seconds;
 }
 
+/* "  q 0.0123" after what is there. */
+static size_t put_error(char *out, size_t bytes, size_t used, const char *name, const struct outcome *outcome)
+{
+    if (used >= bytes) return used;
+    return used + (size_t)snprintf(out + used, bytes - used, "  %.*s %.4f", (int)strcspn(name, "_"), name,
+                      outcome_relative(outcome));
+}
+
+/* The errors of a layer's matrices, those of all experts together. */
+static void put_errors(char *out, size_t bytes, const struct plan *plan, uint32_t layer)
+{
+    struct outcome experts = {0};
+    size_t used = 0;
+    out[0] = '\0';
+    for (uint32_t place = ROLE_PER_LAYER; place < plan->places; place++) {
+        const struct plan_tensor *planned = plan_at(plan, layer, place);
+        if (!has_outcome(planned)) continue;
+        if (place >= ROLE_COUNT && !planned->outcome.uncalibrated) outcome_add(&experts, &planned->outcome);
+        if (place < ROLE_COUNT)
+            used = put_error(out, bytes, used, layers_role_name((enum role)place), &planned->outcome);
+    }
+    if (experts.calibrated) put_error(out, bytes, used, "experts", &experts);
+}
+
 void outcome_note(const struct report *report, const struct plan *plan, uint32_t layer, uint32_t layers,
     double seconds, double seconds_left)
 {
     char took[24], left[24], errors[200];
-    size_t used = 0;
-    errors[0] = '\0';
-    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-        const struct plan_tensor *planned = plan->layer[layer][role];
-        if (!has_outcome(planned) || used >= sizeof errors) continue;
-        const char *name = layers_role_name(role);
-        used += (size_t)snprintf(errors + used, sizeof errors - used, "  %.*s %.4f", (int)strcspn(name, "_"),
-            name, outcome_relative(&planned->outcome));
-    }
+    put_errors(errors, sizeof errors, plan, layer);
     report_note(report, "layer %*" PRIu32 "/%" PRIu32 "%s  %s, %s left",
         layers > 99  ? 3
         : layers > 9 ? 2

@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "base/number.h"
+#include "quantize/uncalibrated.h"
 
 #define FIXED_PAIRS 32
 
@@ -96,6 +97,7 @@ enum status pairs_create(struct pairs *out, const struct quantize_options *optio
 {
     out->capacity = FIXED_PAIRS + options->keep.count + options->override.count;
     out->count = 0;
+    out->uncalibrated = NULL;
     out->list = memory_new(out->capacity, sizeof *out->list, err);
     out->texts = memory_new(out->capacity, sizeof *out->texts, err);
     if (!out->list || !out->texts) return ERR_MEMORY;
@@ -120,8 +122,16 @@ void pairs_add_imatrix(struct pairs *pairs, uint32_t crc32)
     add_text(pairs, "importance matrix crc32", "%08" PRIx32, crc32);
 }
 
+enum status pairs_add_uncalibrated(struct pairs *pairs, const struct plan *plan, struct error *err)
+{
+    enum status status = uncalibrated_text(&pairs->uncalibrated, plan, err);
+    if (pairs->uncalibrated) add(pairs, "uncalibrated experts", pairs->uncalibrated);
+    return status;
+}
+
 void pairs_free(struct pairs *pairs)
 {
+    memory_free(pairs->uncalibrated);
     memory_free(pairs->list);
     memory_free(pairs->texts);
     *pairs = (struct pairs){0};

@@ -4,12 +4,13 @@
 #define NIBBLE_QUANTIZE_PAIRS_H
 
 #include "model/calibration.h"
-#include "quantize/settings.h"
+#include "quantize/plan.h"
 
 struct pairs {
     const char *(*list)[2]; /* [count] name, value */
     uint64_t count, capacity;
-    char (*texts)[40]; /* [capacity] numbers, and names that are numbered */
+    char (*texts)[40];  /* [capacity] numbers, and names that are numbered */
+    char *uncalibrated; /* owned; of pairs_add_uncalibrated */
 };
 
 /* Take down what the options ask for; a calibration of 0 samples is none. Texts point into options, settings and calibration's
@@ -18,6 +19,8 @@ enum status pairs_create(struct pairs *out, const struct quantize_options *optio
     const struct settings *settings, const struct calibration *calibration, bool tied, struct error *err);
 /* Once, at the end: the checksum of --imatrix. */
 void pairs_add_imatrix(struct pairs *pairs, uint32_t crc32);
+/* Once, after the work: the experts that it did not reach, if there are any. ERR_MEMORY. */
+enum status pairs_add_uncalibrated(struct pairs *pairs, const struct plan *plan, struct error *err);
 void pairs_free(struct pairs *pairs);
 
 #endif

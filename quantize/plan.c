@@ -31,13 +31,15 @@ static enum status check_tied_head(
 static void find_role(struct plan_tensor *planned, const struct checkpoint *input)
 {
     const struct tensor *tensor = planned->source;
+    uint32_t place;
     planned->role = ROLE_COUNT;
     if (tensor == input->tensors.once[ROLE_EMBEDDING]) {
         planned->role = ROLE_EMBEDDING;
     } else if (tensor == input->tensors.once[ROLE_HEAD]) {
         planned->role = ROLE_HEAD;
-    } else if (!layers_role_of(&input->config, tensor->name, &planned->role, &planned->layer)) {
-        planned->role = ROLE_COUNT;
+    } else if (layers_place_of(&input->config, tensor->name, &place, &planned->layer)) {
+        planned->role = layers_place_role(place);
+        planned->expert = layers_place_expert(place);
     }
 }
 
@@ -148,6 +150,7 @@ static void set_storage(struct tensor *target, const struct recipe *recipe)
 {
     target->scheme = (struct scheme){0};
     target->block = BLOCK_NONE;
+    target->mask = MASK_NONE;
     if (recipe->keep) {
         target->storage = STORAGE_DENSE;
         target->dtype = recipe->type;
@@ -176,7 +179,10 @@ static enum status set_target(struct plan_tensor *planned, const struct settings
     const struct tensor *source = planned->source;
     const struct recipe *recipe = &planned->recipe;
     planned->target = *source;
-    planned->requantized = !recipe->keep && (planned->decoded || source->storage != STORAGE_DENSE);
+    const bool values =
+        source->storage == STORAGE_SPARSE && source->scheme.bits == 0; /* pruned, not quantized */
+    planned->requantized =
+        !recipe->keep && (planned->decoded || (source->storage != STORAGE_DENSE && !values));
     if (planned->requantized && !settings->requantize) return refuse_quantized(source, err);
     if (!recipe->keep || recipe->cast) set_storage(&planned->target, recipe);
     planned->bytes = transfer_target_bytes(&planned->target);
@@ -293,6 +299,23 @@ static void choose_recipe(struct plan_tensor *planned, const struct model_config
     planned->recipe.by_mix = false;
 }
 
+static struct plan_tensor **slot_of(const struct plan *plan, uint32_t layer, uint32_t place)
+{
+    if (place < ROLE_COUNT) return &plan->layer[layer][place];
+    return &plan->experts[(uint64_t)layer * (plan->places - ROLE_COUNT) + place - ROLE_COUNT];
+}
+
+struct plan_tensor *plan_at(const struct plan *plan, uint32_t layer, uint32_t place)
+{
+    return *slot_of(plan, layer, place);
+}
+
+static void put_in_place(const struct plan *plan, struct plan_tensor *planned)
+{
+    if (planned->role < ROLE_PER_LAYER || planned->role >= ROLE_COUNT) return;
+    *slot_of(plan, planned->layer, layers_place(planned->role, planned->expert)) = planned;
+}
+
 /* One entry per tensor that is not dropped, with its recipe. tensors has room for all. */
 static void choose_recipes(
     struct plan *plan, const struct checkpoint *input, const struct settings *settings, enum effect *effects)
@@ -305,9 +328,7 @@ static void choose_recipes(
         planned->source = source;
         planned->decoded = container_packed(input->container, source, &why) && why;
         find_role(planned, input);
-        if (planned->role >= ROLE_PER_LAYER && planned->role < ROLE_COUNT &&
-            !layers_role_is_expert(planned->role))
-            plan->layer[planned->layer][planned->role] = planned;
+        put_in_place(plan, planned);
         choose_recipe(planned, &input->config, settings, effects);
     }
 }
@@ -323,6 +344,11 @@ enum status plan_create(struct plan *out, const struct checkpoint *input, const 
     if (!out->tensors) return ERR_MEMORY;
     out->layer = memory_new(input->config.layers, sizeof *out->layer, err);
     if (!out->layer) return ERR_MEMORY;
+    out->places = layers_places(&input->config);
+    out->layers = input->config.layers;
+    out->experts =
+        memory_new((uint64_t)input->config.layers * (out->places - ROLE_COUNT), sizeof *out->experts, err);
+    if (!out->experts) return ERR_MEMORY;
     effects = memory_new(settings->rule_count, sizeof *effects, err);
     if (!effects) return ERR_MEMORY;
 
@@ -370,6 +396,7 @@ void plan_widen(struct plan *plan, struct plan_tensor *planned)
 void plan_free(struct plan *plan)
 {
     memory_free(plan->layer);
+    memory_free(plan->experts);
     memory_free(plan->tensors);
     *plan = (struct plan){0};
 }

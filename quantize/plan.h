@@ -11,6 +11,9 @@ struct outcome {
     double error, power; /* sums of squares: of what quantization changed, and of the weights */
     /* The rest of calibrated methods only. Sums over rows in the norm of the Hessian: mean squared output error, or power. */
     bool calibrated;
+    uint64_t tokens; /* of the calibration text that its inputs were seen on */
+    uint64_t
+        uncalibrated; /* 1: of an expert that too few tokens were sent to; rounded to nearest, and errors are not comparable */
     double output_error, output_power;
     double nearest_error;    /* of rounding to nearest with the same range search */
     double unpolished_error; /* before polishing */
@@ -27,6 +30,7 @@ struct plan_tensor {
     struct tensor target;        /* quantized: STORAGE_TILES with its scheme, or STORAGE_BLOCKS */
     enum role role;              /* ROLE_COUNT: none */
     uint32_t layer;              /* of a role that every layer has */
+    uint32_t expert;             /* of a role that every expert has */
     struct recipe recipe;        /* keep: not quantized */
     const float *column_weights; /* [cols] of an importance matrix, not owned; NULL: none */
     bool pinned;                 /* a rule gives its bits or type: a budget leaves them */
@@ -49,8 +53,13 @@ struct plan {
     uint64_t weights, weights_quantized; /* elements */
     uint64_t bytes, bytes_quantized;     /* of tensor data */
     struct plan_tensor *(
-        *layer)[ROLE_COUNT]; /* [layers]: the tensors of a layer by role, or NULL; without experts */
+        *layer)[ROLE_COUNT];      /* [layers]: the tensors of a layer by role, or NULL; without experts */
+    struct plan_tensor **experts; /* [layers][places - ROLE_COUNT]: those of experts, or NULL */
+    uint32_t places, layers;      /* of a layer (layers_places); of the model */
 };
+
+/* The tensor in a place of a layer (a role, or layers_place of an expert's matrix); NULL where there is none. */
+struct plan_tensor *plan_at(const struct plan *plan, uint32_t layer, uint32_t place);
 
 /* Decide for every tensor of the input but the dropped ones. What cannot be decided is told to report, one
  * line per tensor. Release with plan_free, also after an error. ERR_USAGE: a rule matches no matrix or

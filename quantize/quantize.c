@@ -6,7 +6,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "formats/nbl_layout.h"
+#include "formats/nbl_bound.h"
 #include "formats/provenance.h"
 #include "model/destination.h"
 #include "quantize/budget.h"
@@ -31,7 +31,7 @@ static enum status make_pairs(struct pairs *out, const struct quantize_job *job,
     enum status status =
         pairs_create(out, job->options, job->settings, &job->calibration, job->input->config.tied, err);
     if (status == OK && job->options->imatrix) pairs_add_imatrix(out, job->imatrix->crc32);
-    return status;
+    return status == OK ? pairs_add_uncalibrated(out, job->plan, err) : status;
 }
 
 enum status quantize_reserve(struct quantize_job *job, struct error *err)
@@ -75,36 +75,42 @@ static enum status write_output(struct quantize_job *job, struct error *err)
 static enum status check_fused(const struct quantize_result *result, uint32_t layer,
     const struct fused_rows *fused, const char *output, struct error *err)
 {
-    const struct tensor *first = &result->plan.layer[layer][fused->parts[0]]->target;
-    for (unsigned i = 1; i < fused->count; i++) {
-        const struct tensor *other = &result->plan.layer[layer][fused->parts[i]]->target;
-        if (other->storage == first->storage && other->block == first->block && other->dtype == first->dtype)
+    const struct plan_tensor *first = result->plan.layer[layer][fused->parts[0]];
+    for (unsigned i = 1; first && i < fused->count; i++) {
+        const struct tensor *one = &first->target,
+                            *other = &result->plan.layer[layer][fused->parts[i]]->target;
+        if (other->storage == one->storage && other->block == one->block && other->dtype == one->dtype &&
+            other->scheme.bits == one->scheme.bits && other->scheme.group == one->scheme.group &&
+            other->scheme.asymmetric == one->scheme.asymmetric)
             continue;
         return fail(err, ERR_USAGE,
-            "%s: tensor %s would have another type than %s: in GGUF files of this architecture they are one "
+            "%s: tensor %s would have another type than %s: in files of this architecture they are one "
             "matrix, of one type; give them the same with --override, or write a .nbl file",
-            output, other->name, first->name);
+            output, other->name, one->name);
     }
     return OK;
 }
 
 /* Before hours of work, not after them. */
-static enum status check_all_fused(
-    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+static enum status check_all_fused(const struct quantize_result *result,
+    const struct quantize_options *options, enum fused_in where, struct error *err)
 {
     const struct model_config *config = &result->input.config;
-    const unsigned count = config->architecture->fused_count;
+    bool any = where == FUSED_IN_GGUF && config->experts;
     enum status status = OK;
-    if (count && (options->target_bits != 0 || options->target_size))
-        return fail(err, ERR_USAGE,
-            "%s: in GGUF files of this architecture q, k and v are one matrix, of one type, and so are gate "
-            "and up, which --target-bits and --target-size do not heed; write a .nbl file, or choose with "
-            "--type",
-            options->output);
-    for (uint32_t layer = 0; layer < config->layers; layer++) {
-        for (unsigned i = 0; i < count && status == OK; i++)
-            status = check_fused(result, layer, &config->architecture->fused[i], options->output, err);
+    for (unsigned i = 0; i < config->architecture->fused_count; i++) {
+        const struct fused_rows *fused = &config->architecture->fused[i];
+        if (!layers_is_fused(fused, where) || fused->count == 1) continue;
+        any = true;
+        for (uint32_t layer = 0; layer < config->layers && status == OK; layer++)
+            status = check_fused(result, layer, fused, options->output, err);
     }
+    if (any && (options->target_bits != 0 || options->target_size))
+        return fail(err, ERR_USAGE,
+            "%s: in files of this architecture several matrices are one, of one type (q, k and v; gate and "
+            "up; those of all experts), which --target-bits and --target-size do not heed; write a .nbl "
+            "file, or choose with --type",
+            options->output);
     return status;
 }
 
@@ -117,7 +123,7 @@ static enum status fit_destination(
     for (uint64_t i = 0; status == OK && i < result->plan.count; i++) {
         struct plan_tensor *planned = &result->plan.tensors[i];
         struct tensor target = planned->target;
-        status = destination_target(&destination, &target, err);
+        status = destination_target(&destination, &result->input.config, &target, err);
         if (!planned->recipe.keep && planned->target.storage == STORAGE_TILES &&
             (status != OK || target.storage != STORAGE_TILES))
             return fail(err, ERR_USAGE,
@@ -125,37 +131,72 @@ static enum status fit_destination(
                 options->output);
         if (status == OK) plan_set_target(&result->plan, planned, &target);
     }
-    if (status == OK && destination_fuses(&destination)) status = check_all_fused(result, options, err);
+    if (status == OK) status = check_all_fused(result, options, destination_fuses(&destination), err);
     return status;
 }
 
-/* Ask the format of the output before days of work whether it takes these tensors and this model: a writer is made, told of every
- * tensor, and dropped again. */
-static enum status try_destination(
-    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+/* A writer that is told of every tensor, and of which nothing will appear. Owner of *out, also after an error: the caller,
+ * writer_abandon. */
+static enum status rehearse(struct writer **out, const struct quantize_result *result,
+    const struct quantize_options *options, struct error *err)
 {
     const struct report silent = {.quiet = true};
     struct destination destination = destination_of(options, &result->settings);
-    struct writer *writer = NULL;
     uint64_t index;
-    if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
+    *out = NULL;
     destination.force = true;
-    enum status status = destination_create(&writer, &destination, &result->input, &silent, err);
-    for (uint64_t i = 0; status == OK && i < result->plan.count; i++)
-        status = writer_add(writer, &result->plan.tensors[i].target, &index, err);
+    enum status status = destination_create(out, &destination, &result->input, &silent, err);
+    for (uint64_t i = 0; status == OK && i < result->plan.count; i++) {
+        const struct plan_tensor *planned = &result->plan.tensors[i];
+        status = writer_add(*out, &planned->target, &index, err);
+        if (status == OK && !planned->recipe.keep && result->settings.calibrated)
+            status = destination_certain(&destination, &planned->target, err);
+    }
+    return status;
+}
+
+/* Ask the format of the output before days of work whether it takes these tensors and this model. */
+static enum status try_destination(
+    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+{
+    struct writer *writer;
+    if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
+    enum status status = rehearse(&writer, result, options, err);
     writer_abandon(writer);
     return status;
 }
 
 /* ---- what inputs are like ---- */
 
+static enum status refuse_missing(struct error *err)
+{
+    return fail(err, ERR_FORMAT, "the importance matrix has no entry for it; make one of this very model");
+}
+
+/* An expert that its text never used is searched without, and reported. */
+static enum status weigh_expert(struct plan_tensor *planned, const struct imatrix *imatrix,
+    const struct model_config *config, struct error *err)
+{
+    const struct imatrix_expert wanted = {.role = planned->role,
+        .layer = planned->layer,
+        .expert = planned->expert,
+        .experts = config->experts,
+        .cols = planned->target.shape[1]};
+    bool unseen;
+    enum status status = imatrix_find_expert(&planned->column_weights, &unseen, imatrix, &wanted, err);
+    planned->outcome.uncalibrated = unseen;
+    if (unseen) planned->recipe.range = RANGE_MSE;
+    return status != OK || planned->column_weights || unseen ? status : refuse_missing(err);
+}
+
 /* The importance matrix's columns for one matrix. What it does not have is searched without. */
 static enum status weigh(struct plan_tensor *planned, const struct imatrix *imatrix,
     const struct model_config *config, struct error *err)
 {
     enum role role = planned->role;
-    const struct fused_rows *fused = layers_fused(config->architecture, role);
+    const struct fused_rows *fused = layers_fused(config->architecture, role, FUSED_IN_GGUF);
     uint64_t cols = planned->target.shape[1];
+    if (layers_role_is_expert(role)) return weigh_expert(planned, imatrix, config, err);
     enum status status = imatrix_find(&planned->column_weights, imatrix, role, planned->layer, cols, err);
     /* Parts of one matrix have the same inputs, and one entry. */
     for (unsigned i = 0; fused && i < fused->count && status == OK && !planned->column_weights; i++)
@@ -167,7 +208,7 @@ static enum status weigh(struct plan_tensor *planned, const struct imatrix *imat
         planned->recipe.range = RANGE_MSE;
         return OK;
     }
-    return fail(err, ERR_FORMAT, "the importance matrix has no entry for it; make one of this very model");
+    return refuse_missing(err);
 }
 
 static enum status read_imatrix(
@@ -185,84 +226,37 @@ static enum status read_imatrix(
 
 /* ---- how large it will be ---- */
 
-/* Header, table and the padding up to and between tensors. */
-static uint64_t predict_frame(const struct quantize_result *result)
-{
-    const struct plan *plan = &result->plan;
-    uint64_t bytes = NBL_HEADER_BYTES, padding = 0, past;
-    for (uint64_t i = 0; i < plan->count; i++) {
-        const struct plan_tensor *planned = &plan->tensors[i];
-        bytes += NBL_RECORD_BYTES + strlen(planned->target.name);
-        padding += NBL_TENSOR_ALIGNMENT;
-    }
-    past = bytes % NBL_DATA_ALIGNMENT;
-    return bytes + padding + (past ? NBL_DATA_ALIGNMENT - past : 0);
-}
-
-static enum status add_document(
-    uint64_t *sum, const struct quantize_result *result, const char *name, uint64_t times, struct error *err)
-{
-    char *text = NULL;
-    uint64_t bytes = 0;
-    enum status status = container_document(result->input.container, name, &text, &bytes, err);
-    if (text) *sum += times * bytes + strlen(name) + NBL_ITEM_BYTES;
-    memory_free(text);
-    return status;
-}
-
-/* The sources as provenance will name them; checksums always take the same space. */
-static enum status add_sources(uint64_t *sum, const struct quantize_result *result, struct error *err)
-{
-    struct container *container = result->input.container;
-    struct json_writer json = {.indent = 4};
-    uint32_t *zeros = memory_new(container_count(container), sizeof *zeros, err);
-    char *text = NULL;
-    uint64_t bytes = 0;
-    enum status status = zeros ? container_write_sources(container, zeros, &json, err) : ERR_MEMORY;
-    if (status == OK) status = json_writer_take(&json, &text, &bytes, err);
-    *sum += 2 * bytes;
-    json_writer_free(&json);
-    memory_free(text);
-    memory_free(zeros);
-    return status;
-}
-
-#define FIELDS_BYTES 512 /* of provenance: tool, version, and options that only calibration decides */
-
-/* The options as provenance will hold them. */
-static enum status add_options(uint64_t *sum, const struct quantize_result *result,
+/* What the file will take beside its tensors: a bound. */
+static enum status predict_rest(uint64_t *out, const struct quantize_result *result,
     const struct quantize_options *options, struct error *err)
 {
     const struct calibration none = {0};
-    struct json_writer json = {.indent = 4};
+    const struct plan *plan = &result->plan;
     struct pairs pairs = {0};
-    char *text = NULL;
-    uint64_t bytes = 0;
+    uint64_t names = 0;
+    for (uint64_t i = 0; i < plan->count; i++)
+        names += strlen(plan->tensors[i].target.name);
     enum status status =
         pairs_create(&pairs, options, &result->settings, &none, result->input.config.tied, err);
-    json_open_object(&json);
-    for (uint64_t i = 0; i < pairs.count && status == OK; i++)
-        json_put_text(&json, pairs.list[i][0], pairs.list[i][1]);
-    json_close_object(&json);
-    if (status == OK) status = json_writer_take(&json, &text, &bytes, err);
-    *sum += bytes + FIELDS_BYTES;
-    json_writer_free(&json);
-    memory_free(text);
+    if (status == OK)
+        status = nbl_bound(out, result->input.container, plan->count, names,
+            (const char *const(*)[2])pairs.list, pairs.count, err);
     pairs_free(&pairs);
     return status;
 }
 
-/* What the file will take beside its tensors: a bound, tight but for the list of sources and a history, which are taken for
- * twice as long as they are because they will be indented. */
-static enum status predict_rest(uint64_t *out, const struct quantize_result *result,
-    const struct quantize_options *options, struct error *err)
+/* What a dry run says: what the format lays out, or else the bound. */
+static enum status predict_output(struct quantize_result *result, struct quantize_job *job, struct error *err)
 {
-    *out = predict_frame(result);
-    enum status status = add_options(out, result, options, err);
-    if (status == OK) status = add_sources(out, result, err);
-    for (size_t i = 0; provenance_carried[i] && status == OK; i++)
-        status = add_document(out, result, provenance_carried[i], 1, err);
-    return status == OK ? add_document(out, result, PROVENANCE_DOCUMENT, 2, err) : status;
+    bool known = false;
+    enum status status = rehearse(&job->writer, result, job->options, err);
+    if (status == OK) status = quantize_reserve(job, err);
+    if (status == OK) status = writer_bytes(job->writer, &result->bytes_out, &known, err);
+    result->bounded = !known;
+    if (!known) result->bytes_out = result->plan.bytes + job->fixed_bytes;
+    writer_abandon(job->writer);
+    job->writer = NULL;
+    return status;
 }
 
 /* ---- what must not be written over ---- */
@@ -302,17 +296,30 @@ static enum status refuse_places(const struct quantize_options *options, struct 
 
 /* ---- what the model decides ---- */
 
+/* A budget measures every matrix alone through the rest of the network: with experts those are thousands. */
+static enum status suit_mixture(const struct settings *settings, const struct quantize_options *options,
+    const struct architecture *architecture, const struct report *report, struct error *err)
+{
+    const char *target = options->target_bits > 0 ? "--target-bits" : "--target-size";
+    if (options->target_bits > 0 || options->target_size)
+        return fail(err, ERR_UNSUPPORTED,
+            "%s: %s has a mixture of experts, for whose matrices bits are not chosen yet: give them with "
+            "--bits, --type, --override or --allocation",
+            target, architecture->name);
+    if (settings->calibrated && settings->method.correction == CORRECTION_RESIDUAL)
+        report_note(report,
+            "%s weighs what experts give before it is added: their down matrices are corrected to their "
+            "inputs alone",
+            architecture->name);
+    return OK;
+}
+
 /* Where a norm lies between a matrix and the residual stream, the matrix cannot make up for what is missing in the stream: the
  * difference of the streams is no target of its rows. */
 static enum status suit_model(struct settings *settings, const struct quantize_options *options,
     const struct architecture *architecture, const struct report *report, struct error *err)
 {
-    if (architecture->experts_key && settings->calibrated)
-        return fail(err, ERR_UNSUPPORTED,
-            "%s has a mixture of experts, whose inputs calibration does not see yet: use --method rtn, "
-            "without "
-            "--imatrix",
-            architecture->name);
+    if (architecture->experts_key) return suit_mixture(settings, options, architecture, report, err);
     if (!architecture->post_norm || settings->method.correction != CORRECTION_RESIDUAL) return OK;
     if (options->correction)
         return fail(err, ERR_UNSUPPORTED,
@@ -347,7 +354,7 @@ static enum status run_job(struct quantize_result *result, struct quantize_job *
     result->threads = pool_workers(job->pool);
     if (options->dry_run) {
         if (job->settings->calibrated) status = calibrated_dry_run(job, err);
-        result->bytes_out = result->plan.bytes + job->fixed_bytes;
+        if (status == OK) status = predict_output(result, job, err);
     } else {
         status = finish_journal(job, write_output(job, err), err);
         if (status == OK) result->bytes_out = destination_parts_bytes(&job->parts, options->output);

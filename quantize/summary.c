@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "formats/measure.h"
 #include "quantize/outcome.h"
+#include "quantize/uncalibrated.h"
 #include "tensor/kernels/kernels.h"
 
 static double bits_per(uint64_t bytes, uint64_t weights)
@@ -33,12 +34,13 @@ static double total_error(const struct plan *plan)
     return relative_error(error, power);
 }
 
-/* The sums over all calibrated tensors. */
+/* The sums over all tensors that calibration reached. */
 static struct outcome total_outcome(const struct plan *plan)
 {
     struct outcome total = {0};
     for (uint64_t i = 0; i < plan->count; i++) {
-        if (plan->tensors[i].outcome.calibrated) outcome_add(&total, &plan->tensors[i].outcome);
+        const struct outcome *outcome = &plan->tensors[i].outcome;
+        if (outcome->calibrated && !outcome->uncalibrated) outcome_add(&total, outcome);
     }
     return total;
 }
@@ -53,6 +55,7 @@ static bool has_errors(const struct quantize_options *options)
 static const char *type_name(const struct tensor *tensor)
 {
     if (tensor->storage == STORAGE_TILES) return "tiles";
+    if (tensor->storage == STORAGE_SPARSE) return "sparse";
     return tensor->storage == STORAGE_BLOCKS ? block_info(tensor->block)->name
                                              : dtype_info(tensor->dtype)->name;
 }
@@ -65,7 +68,7 @@ static char *storage_text(char out[64], const struct plan_tensor *planned)
         settings_recipe_text(out, &planned->recipe);
     } else if (target->storage == STORAGE_TILES) {
         snprintf(out, 64, "kept, %" PRIu32 " bits", target->scheme.bits);
-    } else if (target->storage == STORAGE_BLOCKS) {
+    } else if (target->storage == STORAGE_BLOCKS || target->storage == STORAGE_SPARSE) {
         snprintf(out, 64, "kept, %s", type_name(target));
     } else if (target->dtype == source->dtype && source->storage == STORAGE_DENSE) {
         snprintf(out, 64, "kept, %s", dtype_info(target->dtype)->name);
@@ -239,11 +242,12 @@ static void print_people(const struct quantize_result *result, const struct quan
             plan->requantized);
     printf("weights          %" PRIu64 ": %" PRIu64 " quantized\n", plan->weights, plan->weights_quantized);
     printf("size             %s -> %s%s\n", report_bytes(in, result->bytes_in),
-        options->dry_run ? "about " : "", report_bytes(out, result->bytes_out));
+        result->bounded ? "about " : "", report_bytes(out, result->bytes_out));
     printf("bits per weight  %.3f; of quantized weights %.3f\n", bits_per(plan->bytes, plan->weights),
         bits_per(plan->bytes_quantized, plan->weights_quantized));
     if (has_errors(options)) printf("relative error   %.5f (root mean square)\n", total_error(plan));
     if (result->settings.calibrated) print_calibrated(result, options->dry_run);
+    uncalibrated_print(plan);
     if (options->dry_run) return;
     printf("time             %s, %u thread%s, %s kernels\n", report_duration(duration, result->seconds),
         result->threads, result->threads == 1 ? "" : "s", kernels()->name);
@@ -343,6 +347,14 @@ static void write_calibrated(struct json_writer *json, const struct quantize_res
     json_put_number(json, "seconds_journal", phases->journal);
 }
 
+/* True if it is known which experts calibration, or an importance matrix, reached. */
+static bool knows_experts(const struct quantize_result *result, const struct quantize_options *options)
+{
+    const struct settings *settings = &result->settings;
+    if (!result->input.config.experts) return false;
+    return settings->calibrated ? !options->dry_run : settings->informed;
+}
+
 static void write_json(struct json_writer *json, const struct quantize_result *result,
     const struct quantize_options *options, bool with_plan)
 {
@@ -360,6 +372,7 @@ static void write_json(struct json_writer *json, const struct quantize_result *r
     if (!options->type) write_scheme(json, linear);
     json_put_text(json, "range", settings_range_name(linear->range));
     if (result->settings.calibrated) write_calibrated(json, result);
+    if (knows_experts(result, options)) uncalibrated_put(json, plan);
     json_put_u64(json, "tensors", plan->count);
     json_put_u64(json, "tensors_quantized", plan->quantized);
     json_put_u64(json, "tensors_indivisible", plan->indivisible);

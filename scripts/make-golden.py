@@ -818,6 +818,10 @@ LOGITS = {
     "gpt2-bare": (
         {**GPT2, "n_inner": 48, "n_positions": 150, "torch_dtype": "float16"}, 24,
         {"rewrite_config": True, "bare": True}),
+    "stablelm-parallel": (
+        {**STABLELM, "use_parallel_residual": True, "use_qkv_bias": False,
+         "num_key_value_heads": 4, "partial_rotary_factor": 0.25}, 32,
+        {"greedy": True}),
 }
 
 

@@ -20,6 +20,7 @@ enum { BUNDLE_WEIGHTS = BLOCK_LANES * BLOCK_LANE_WEIGHTS, SUBS_LEAST = 8, HALVES
 /* How much is tried: less where nothing is known of the inputs, so that conversion keeps up with the disk. */
 struct effort {
     uint32_t tries;  /* first guesses */
+    uint32_t refits; /* of the best of them */
     uint32_t rounds; /* of step 2 */
     uint32_t
         reach; /* integer scales on each side of the nearest; or, if there are none, steps besides the line's own */
@@ -28,7 +29,6 @@ struct effort {
 /* How a type is searched. */
 struct search {
     const float *inverse, *begin; /* first guesses: see struct block_grid */
-    uint32_t refits;
     struct effort plain, weighted;
 };
 
@@ -58,18 +58,18 @@ static const float steps_5[] = {31, 30.1f, 31.31f, 31.63f, 29.25f, 30.69f, 30.69
 static const float begin_5[] = {0, 0, 0, .02f, 0, .02f, 0, 0, .02f, .02f, .04f, 0, .06f, 0, .02f, .02f};
 
 static const struct search searches[BLOCK_COUNT] = {
-    [BLOCK_Q4_0] = {levels_q4, NULL, 1, {5, 1, 0}, {16, 1, 0}},
-    [BLOCK_Q4_1] = {steps_4, begin_4, 1, {8, 1, 0}, {16, 1, 0}},
-    [BLOCK_Q5_0] = {levels_q5, NULL, 1, {6, 1, 0}, {16, 1, 0}},
-    [BLOCK_Q5_1] = {steps_5, begin_5, 1, {8, 1, 0}, {16, 1, 0}},
-    [BLOCK_Q8_0] = {levels_q8, NULL, 0, {1, 1, 2}, {1, 1, 12}},
-    [BLOCK_Q2_K] = {steps_2, begin_2, 1, {5, 3, 1}, {12, 4, 1}},
-    [BLOCK_Q3_K] = {levels_q3, NULL, 1, {5, 2, 1}, {12, 4, 1}},
-    [BLOCK_Q4_K] = {steps_4, begin_4, 1, {8, 3, 1}, {16, 4, 1}},
-    [BLOCK_Q5_K] = {steps_5, begin_5, 1, {8, 3, 1}, {16, 4, 1}},
-    [BLOCK_Q6_K] = {levels_q6, NULL, 1, {2, 2, 6}, {3, 3, 6}},
-    [BLOCK_IQ4_NL] = {levels_nl, NULL, 1, {6, 1, 0}, {14, 1, 0}},
-    [BLOCK_IQ4_XS] = {levels_nl, NULL, 1, {6, 3, 1}, {14, 4, 1}},
+    [BLOCK_Q4_0] = {levels_q4, NULL, {3, 0, 1, 0}, {16, 1, 1, 0}},
+    [BLOCK_Q4_1] = {steps_4, begin_4, {8, 1, 1, 0}, {16, 1, 1, 0}},
+    [BLOCK_Q5_0] = {levels_q5, NULL, {5, 0, 1, 0}, {16, 1, 1, 0}},
+    [BLOCK_Q5_1] = {steps_5, begin_5, {8, 1, 1, 0}, {16, 1, 1, 0}},
+    [BLOCK_Q8_0] = {levels_q8, NULL, {1, 0, 1, 0}, {1, 0, 1, 12}},
+    [BLOCK_Q2_K] = {steps_2, begin_2, {5, 1, 3, 1}, {12, 1, 4, 1}},
+    [BLOCK_Q3_K] = {levels_q3, NULL, {5, 1, 2, 1}, {12, 1, 4, 1}},
+    [BLOCK_Q4_K] = {steps_4, begin_4, {8, 1, 3, 1}, {16, 1, 4, 1}},
+    [BLOCK_Q5_K] = {steps_5, begin_5, {8, 1, 3, 1}, {16, 1, 4, 1}},
+    [BLOCK_Q6_K] = {levels_q6, NULL, {2, 1, 2, 6}, {3, 1, 3, 6}},
+    [BLOCK_IQ4_NL] = {levels_nl, NULL, {6, 1, 1, 0}, {14, 1, 1, 0}},
+    [BLOCK_IQ4_XS] = {levels_nl, NULL, {6, 1, 3, 1}, {14, 1, 4, 1}},
 };
 
 static struct block_grid grid_of(enum block_type type, const struct effort *effort)
@@ -87,7 +87,7 @@ static struct block_grid grid_of(enum block_type type, const struct effort *effo
         .scale_most = (float)form->scale_most,
         .min_most = (float)form->min_most,
         .tries = effort->tries,
-        .refits = search->refits,
+        .refits = effort->refits,
         .try_inverse = search->inverse,
         .try_begin = search->begin,
     };
@@ -155,6 +155,7 @@ static bool gather(struct bundle *bundle, enum block_type type, const struct sou
         importance = padded[1];
     }
     kernels()->block_gather(&bundle->lanes, &within, weights, importance, parts, sub);
+    if (!importance) kernels()->block_weigh(&bundle->lanes, sub);
     return within;
 }
 
@@ -210,29 +211,37 @@ static void choose_halves(struct bundle *bundle)
         bundle->steps[lane] = steps[best[lane]][lane];
 }
 
-/* Up to BLOCK_LANES blocks. False if a line does not fit half precision. An offset too small for it is none. */
-static bool fit_small(
-    struct block_parts *out, uint64_t apart, struct bundle *bundle, const float *weights, uint32_t blocks)
-{
-    uint16_t d[BLOCK_LANES], m[BLOCK_LANES] = {0};
+/* Blocks of a bundle that have no integer scales. */
+struct small {
+    uint16_t d[BLOCK_LANES], m[BLOCK_LANES];
     uint8_t codes[BLOCK_LANES][BLOCK_LANE_WEIGHTS];
+};
+
+/* Up to BLOCK_LANES blocks. False if a line does not fit half precision. An offset too small for it is none. */
+static bool fit_small(struct small *out, struct bundle *bundle, const float *weights, uint32_t blocks)
+{
     search(bundle);
     if (bundle->effort->reach) choose_halves(bundle);
-    bool fits = round_lanes(d, bundle->steps, blocks);
+    bool fits = round_lanes(out->d, bundle->steps, blocks);
+    memset(out->m, 0, sizeof out->m);
     if (bundle->form->offset) {
         for (uint32_t lane = 0; lane < BLOCK_LANES; lane++)
             if (fabsf(bundle->offsets[lane]) < 0x1p-25f) bundle->offsets[lane] = 0;
-        fits = round_lanes(m, bundle->offsets, blocks) && fits;
+        fits = round_lanes(out->m, bundle->offsets, blocks) && fits;
     }
-    kernels()->block_codes(codes[0], &bundle->grid, weights, bundle->steps, bundle->offsets, blocks);
-    for (uint32_t lane = 0; fits && lane < blocks; lane++, out += apart) {
-        out->d = d[lane];
-        out->m = m[lane];
+    kernels()->block_codes(out->codes[0], &bundle->grid, weights, bundle->steps, bundle->offsets, blocks);
+    return fits;
+}
+
+static void take_small(struct block_parts *out, uint64_t apart, const struct small *small, uint32_t blocks)
+{
+    for (uint32_t lane = 0; lane < blocks; lane++, out += apart) {
+        out->d = small->d[lane];
+        out->m = small->m[lane];
         out->scale[0] = 1;
         out->min[0] = 0;
-        memcpy(out->codes, codes[lane], sizeof codes[lane]);
+        memcpy(out->codes, small->codes[lane], sizeof small->codes[lane]);
     }
-    return fits;
 }
 
 /* ---- blocks with integer scales ---- */
@@ -401,9 +410,30 @@ static bool fit_some(
     struct block_parts *out, uint64_t apart, enum block_type type, const struct source *source)
 {
     struct bundle bundle;
+    struct small small;
     if (!gather(&bundle, type, source)) return false;
-    return (bundle.form->subs == 1 ? fit_small : fit_large)(
-        out, apart, &bundle, source->weights, source->count);
+    if (bundle.form->subs > 1) return fit_large(out, apart, &bundle, source->weights, source->count);
+    if (!fit_small(&small, &bundle, source->weights, source->count)) return false;
+    take_small(out, apart, &small, source->count);
+    return true;
+}
+
+/* The same as bytes, one block after the other. */
+static bool fit_bytes(uint8_t *out, enum block_type type, const struct source *source)
+{
+    struct block_parts parts[BLOCK_LANES / SUBS_LEAST];
+    struct bundle bundle;
+    struct small small;
+    if (!gather(&bundle, type, source)) return false;
+    if (bundle.form->subs == 1) {
+        if (!fit_small(&small, &bundle, source->weights, source->count)) return false;
+        block_parts_put_small(out, type, small.d, small.m, small.codes[0], source->count);
+        return true;
+    }
+    if (!fit_large(parts, 1, &bundle, source->weights, source->count)) return false;
+    for (uint32_t i = 0; i < source->count; i++)
+        block_parts_put(out + i * block_info(type)->bytes, type, &parts[i]);
+    return true;
 }
 
 bool block_fit(struct block_parts *out, enum block_type type, const float *weights, const float *importance)
@@ -495,19 +525,17 @@ static bool fit_row(uint8_t *out, enum block_type type, const float *weights, ui
 {
     const struct block_form *form = block_form(type);
     const uint32_t bytes = block_info(type)->bytes, room = room_for(form);
-    struct block_parts parts[BLOCK_LANES];
     for (*col = 0; *col < cols; *col += (uint64_t)room * form->weights) {
         const uint64_t left = (cols - *col) / form->weights;
         const struct source source = {.weights = weights + *col,
             .importance = importance ? importance + *col : NULL,
             .count = left < room ? (uint32_t)left : room,
             .n = form->weights};
-        if (!fit_some(parts, 1, type, &source)) {
+        if (!fit_bytes(out, type, &source)) {
             *col += fault_at(type, source.weights, source.importance, source.count);
             return false;
         }
-        for (uint32_t i = 0; i < source.count; i++, out += bytes)
-            block_parts_put(out, type, &parts[i]);
+        out += source.count * bytes;
     }
     return true;
 }

@@ -11,7 +11,7 @@
  *   weights     [form->weights]  in, finite
  *   importance  [form->weights]  in, weights of the squared error, finite and not negative (of columns: a Hessian's diagonal, an
  *               importance matrix); their scale does not matter, and below 2^-20 of the block's greatest they count as that.
- *               NULL: |weight| + the mean |weight| of its sub-block, and fewer guesses are tried
+ *               NULL: |weight| + the mean |weight| of its sub-block, and fewer guesses are tried (Q8_0: one)
  * False if d or m does not fit half precision (weights that large). Weights too small for it become the smallest steps, or 0. */
 bool block_fit(struct block_parts *out, enum block_type type, const float *weights, const float *importance);
 

@@ -150,6 +150,8 @@ const struct block_form *block_form(enum block_type type)
 
 /* ---- codes ---- */
 
+#define ALL_BYTES UINT64_C(0x0101010101010101)
+
 /* Called with constants, so that the loops have known lengths. */
 #define PLANE_INLINE static inline __attribute__((always_inline))
 
@@ -165,17 +167,30 @@ PLANE_INLINE void take_span(
     }
 }
 
-/* Every byte belongs to one plane. */
-PLANE_INLINE void put_span(uint8_t *restrict block, const uint8_t *restrict codes, uint32_t weights,
-    uint32_t width, uint32_t span, uint32_t shift, uint32_t flipped)
+/* The bits of eight codes, each in its own byte. */
+PLANE_INLINE uint64_t eight_codes(const uint8_t *codes, uint32_t width, uint32_t shift)
 {
-    const uint32_t bytes = span * width / 8, mask = (1u << width) - 1;
+    uint64_t word;
+    memcpy(&word, codes, sizeof word);
+    return word >> shift & ALL_BYTES * ((1u << width) - 1);
+}
+
+/* Every byte belongs to one plane. Eight codes at a time: into a byte each of eight, or all into one. */
+PLANE_INLINE void put_span(uint8_t *block, const uint8_t *codes, uint32_t weights, uint32_t width,
+    uint32_t span, uint32_t shift, uint32_t flipped)
+{
+    const uint32_t bytes = span * width / 8;
     for (uint32_t begin = 0; begin < weights; begin += span, block += bytes) {
-        for (uint32_t i = 0; i < bytes; i++)
-            block[i] = (uint8_t)((codes[begin + i] >> shift & mask) ^ flipped);
-        for (uint32_t part = 1; part < 8 / width; part++)
-            for (uint32_t i = 0; i < bytes; i++)
-                block[i] ^= (uint8_t)((codes[begin + part * bytes + i] >> shift & mask) << part * width);
+        for (uint32_t i = 0; i < bytes; i += 8) {
+            uint64_t word = ALL_BYTES * flipped;
+            if (span == 8) { /* of width 1: bit 8 k goes to bit 56 + k, and none of them meet */
+                *block = (uint8_t)(eight_codes(codes + begin, 1, shift) * 0x0102040810204080 >> 56);
+                break;
+            }
+            for (uint32_t part = 0; part < 8 / width; part++)
+                word ^= eight_codes(codes + begin + part * bytes + i, width, shift) << part * width;
+            memcpy(block + i, &word, sizeof word);
+        }
     }
 }
 
@@ -202,18 +217,30 @@ static void take_plane(
 #undef CASE
 }
 
-static void put_plane(uint8_t *block, const uint8_t *codes, const struct plane *plane, uint32_t weights,
-    uint32_t shift, uint32_t flipped)
+/* Of `count` blocks, one after the other, as are their codes. */
+static void put_plane(uint8_t *blocks, enum block_type type, const struct plane *plane, const uint8_t *codes,
+    uint64_t count, uint32_t shift, uint32_t flipped)
 {
+    const uint32_t weights = table[type].form.weights, bytes = block_info(type)->bytes;
+    uint8_t *at = blocks + plane->at;
 #define CASE(width, span)                                                                                    \
     case width * 1000 + span:                                                                                \
-        if (shift == 0)                                                                                      \
-            put_span(block + plane->at, codes, weights, width, span, 0, flipped);                            \
-        else                                                                                                 \
-            put_span(block + plane->at, codes, weights, width, span, shift, flipped);                        \
+        for (uint64_t i = 0; i < count; i++, at += bytes, codes += weights) {                                \
+            if (shift == 0)                                                                                  \
+                put_span(at, codes, weights, width, span, 0, flipped);                                       \
+            else                                                                                             \
+                put_span(at, codes, weights, width, span, shift, flipped);                                   \
+        }                                                                                                    \
         return;
     CHOOSE_PLANE(CASE)
 #undef CASE
+}
+
+static void put_planes(uint8_t *blocks, enum block_type type, const uint8_t *codes, uint64_t count)
+{
+    const struct layout *layout = &table[type];
+    put_plane(blocks, type, &layout->low, codes, count, 0, layout->flipped);
+    if (layout->high.width) put_plane(blocks, type, &layout->high, codes, count, layout->low.width, 0);
 }
 
 static uint16_t take_half(const uint8_t *at)
@@ -245,13 +272,22 @@ void block_parts_take(struct block_parts *out, enum block_type type, const uint8
 void block_parts_put(uint8_t *block, enum block_type type, const struct block_parts *parts)
 {
     const struct layout *layout = &table[type];
-    const struct block_form *form = &layout->form;
     put_half(block + layout->d, parts->d);
-    if (form->offset) put_half(block + layout->m, parts->m);
+    if (layout->form.offset) put_half(block + layout->m, parts->m);
     if (layout->put_scales) layout->put_scales(block, parts);
-    put_plane(block, parts->codes, &layout->low, form->weights, 0, layout->flipped);
-    if (layout->high.width)
-        put_plane(block, parts->codes, &layout->high, form->weights, layout->low.width, 0);
+    put_planes(block, type, parts->codes, 1);
+}
+
+void block_parts_put_small(uint8_t *out, enum block_type type, const uint16_t *d, const uint16_t *m,
+    const uint8_t *codes, uint64_t count)
+{
+    const struct layout *layout = &table[type];
+    const uint32_t bytes = block_info(type)->bytes;
+    for (uint64_t i = 0; i < count; i++) {
+        put_half(out + i * bytes + layout->d, d[i]);
+        if (layout->form.offset) put_half(out + i * bytes + layout->m, m[i]);
+    }
+    put_planes(out, type, codes, count);
 }
 
 /* ---- values ---- */

@@ -43,6 +43,11 @@ struct block_parts {
 void block_parts_take(struct block_parts *out, enum block_type type, const uint8_t *block);
 void block_parts_put(uint8_t *block, enum block_type type, const struct block_parts *parts);
 
+/* Blocks without integer scales, one after the other, many times as fast: d, m [count] (m is read where it is stored), codes [count]
+ * [weights], out [count] blocks. */
+void block_parts_put_small(uint8_t *out, enum block_type type, const uint16_t *d, const uint16_t *m,
+    const uint8_t *codes, uint64_t count);
+
 /* The line of one sub-block. */
 struct block_line {
     float step, offset;

@@ -12,7 +12,7 @@
 #include "base/memory.h"
 #include "tensor/kernels/kernels.h"
 #include "tensor/linalg.h"
-#include "tensor/tiles.h"
+#include "tensor/sparse.h"
 
 /* Up to this many tokens the dot kernels are taken. Measured on Zen 4, decoding and multiplying is as fast from 45 to
  * 110 tokens over tiles, and dense from 14 (256 columns) to 30 (2048); 17 are what speculation verifies at most. */
@@ -27,11 +27,12 @@
 #define PANEL_ROWS_LEAST 64
 #define PANEL_ROWS_MOST 256
 #define PANEL_TOKENS 512
+#define PANEL_ROWS (PANEL_ROWS_MOST + TILE_ROWS) /* behind the panel a sparse tile is spread */
 
 struct matmul {
     struct pool *pool;
     uint64_t max_cols;
-    float **panels; /* one per worker: [PANEL_ROWS_MOST][max_cols] */
+    float **panels; /* one per worker: PANEL_ROWS rows of max_cols rounded up to whole blocks */
     float *padded;  /* [DOT_TOKENS][max_cols rounded up to whole blocks] */
 };
 
@@ -41,7 +42,8 @@ struct product {
     const float *x; /* [tokens][cols]; for dots over tiles as tiles_dot wants it */
     uint64_t tokens, rows, cols;
     const struct tensor *weight, *bias;
-    struct tiles_layout layout; /* TILES only */
+    struct tiles_layout layout;  /* TILES only */
+    struct sparse_layout sparse; /* SPARSE only */
     uint64_t task_rows, row_tasks;
     float **panels;
 };
@@ -67,7 +69,8 @@ static enum status allocate(struct matmul *matmul, struct error *err)
     matmul->panels = memory_new(workers, sizeof *matmul->panels, err);
     if (!matmul->panels) return ERR_MEMORY;
     for (unsigned i = 0; i < workers; i++) {
-        matmul->panels[i] = memory_new(matmul->max_cols, PANEL_ROWS_MOST * sizeof(float), err);
+        matmul->panels[i] =
+            memory_new(round_up(matmul->max_cols, TILE_COLS), PANEL_ROWS * sizeof(float), err);
         if (!matmul->panels[i]) return ERR_MEMORY;
     }
     matmul->padded = memory_new(round_up(matmul->max_cols, TILE_COLS), DOT_TOKENS * sizeof(float), err);
@@ -118,17 +121,29 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* Where a worker's sparse tiles are spread. */
+static void *spread_of(const struct product *product, unsigned worker)
+{
+    return product->panels[worker] + PANEL_ROWS_MOST * round_up(product->cols, TILE_COLS);
+}
+
 /* ---- few tokens ---- */
+
+static void put_tile(const struct product *product, const float sums[DOT_TOKENS][TILE_ROWS], uint64_t row,
+    uint64_t count, const float *bias)
+{
+    for (uint64_t t = 0; t < product->tokens; t++) {
+        for (uint64_t r = 0; r < count; r++)
+            product->y[t * product->rows + row + r] = sums[t][r] + bias[r];
+    }
+}
 
 static void dot_tile(const struct product *product, uint64_t row, uint64_t count, const float *bias)
 {
     struct tile tile = tiles_at(&product->layout, product->weight->data, row / TILE_ROWS);
     float sums[DOT_TOKENS][TILE_ROWS];
     tiles_dot(&product->layout, sums[0], tile.codes, tile.scales, tile.zeros, product->x, product->tokens);
-    for (uint64_t t = 0; t < product->tokens; t++) {
-        for (uint64_t r = 0; r < count; r++)
-            product->y[t * product->rows + row + r] = sums[t][r] + bias[r];
-    }
+    put_tile(product, sums, row, count, bias);
 }
 
 /* One token: y of one row, of elements of `dtype`. */
@@ -176,14 +191,31 @@ static void dot_blocks(const struct product *product, uint64_t row, uint64_t cou
     }
 }
 
+static enum status dot_sparse(const struct product *product, uint64_t row, uint64_t count, const float *bias,
+    void *scratch, struct error *err)
+{
+    const struct sparse_layout *layout = &product->sparse;
+    float sums[DOT_TOKENS][TILE_ROWS];
+    struct sparse_tile tile;
+    enum status status = sparse_at(&tile, layout, product->weight->data, row / TILE_ROWS, err);
+    if (status) return fail_within(err, status, "tensor %s", product->weight->name);
+    sparse_dot(layout, sums[0], &tile, product->x, product->tokens, scratch);
+    put_tile(product, (const float(*)[TILE_ROWS])sums, row, count, bias);
+    return OK;
+}
+
 static enum status dot_task(void *context, uint64_t index, unsigned worker, struct error *err)
 {
-    (void)err;
     const struct product *product = context;
     uint64_t row = index * product->task_rows, end = least(row + product->task_rows, product->rows);
     float bias[DOT_ROWS];
+    enum status status = OK;
     read_bias(bias, product, row, end - row);
-    if (product->weight->storage == STORAGE_DENSE) {
+    if (product->weight->storage == STORAGE_SPARSE) {
+        for (uint64_t r = row; r < end && !status; r += TILE_ROWS)
+            status = dot_sparse(
+                product, r, least(end - r, TILE_ROWS), bias + (r - row), spread_of(product, worker), err);
+    } else if (product->weight->storage == STORAGE_DENSE) {
         for (uint64_t r = row; r < end; r += DENSE_ROWS)
             dot_rows(product, product->weight->dtype, dense_row(product, r), r, least(end - r, DENSE_ROWS),
                 bias + (r - row));
@@ -201,7 +233,7 @@ static enum status dot_task(void *context, uint64_t index, unsigned worker, stru
             dot_tile(product, r, least(end - r, TILE_ROWS), bias + (r - row));
         }
     }
-    return OK;
+    return status;
 }
 
 /* Tiles read whole blocks of x, 32-byte aligned: [blocks][tokens][32], zeros behind the last column. */
@@ -220,7 +252,7 @@ static void pad_tokens(struct matmul *matmul, struct product *product)
 
 /* ---- many tokens ---- */
 
-/* Rows [row, row + count) of the weight as floats, row stride cols: in place if they are floats already. */
+/* Rows [row, row + count) of the weight as floats, row stride cols: in place if they are floats already. Not SPARSE. */
 static const float *panel_of(const struct product *product, float *scratch, uint64_t row, uint64_t count)
 {
     const struct tensor *weight = product->weight;
@@ -248,13 +280,19 @@ static const float *panel_of(const struct product *product, float *scratch, uint
 /* Tasks go through all panels for the first block of tokens, then for the next. */
 static enum status panel_task(void *context, uint64_t index, unsigned worker, struct error *err)
 {
-    (void)err;
     const struct product *product = context;
     uint64_t row = index % product->row_tasks * product->task_rows,
              first = index / product->row_tasks * PANEL_TOKENS;
     uint64_t count = least(product->task_rows, product->rows - row);
     uint64_t tokens = least(PANEL_TOKENS, product->tokens - first);
-    const float *panel = panel_of(product, product->panels[worker], row, count);
+    const float *panel = product->panels[worker];
+    if (product->weight->storage == STORAGE_SPARSE) {
+        enum status status = sparse_decode(&product->sparse, product->panels[worker], product->cols,
+            product->weight->data, row, count, spread_of(product, worker), err);
+        if (status) return fail_within(err, status, "tensor %s", product->weight->name);
+    } else {
+        panel = panel_of(product, product->panels[worker], row, count);
+    }
     float *y = product->y + first * product->rows + row, bias[PANEL_ROWS_MOST];
     if (product->bias) {
         read_bias(bias, product, row, count);
@@ -294,10 +332,13 @@ enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t
         return fail(
             err, ERR_UNSUPPORTED, "a product with a weight of type %s", dtype_info(weight->dtype)->name);
     }
-    if (tiles) {
-        enum status status = tiles_layout(&product.layout, product.rows, product.cols, weight->scheme, err);
-        if (status != OK) return status;
+    enum status status = OK;
+    if (tiles) status = tiles_layout(&product.layout, product.rows, product.cols, weight->scheme, err);
+    if (weight->storage == STORAGE_SPARSE) {
+        status = sparse_layout_of(&product.sparse, weight, err);
+        tiles = true; /* what follows is the same */
     }
+    if (status != OK) return status;
     uint64_t most = tiles ? DOT_TOKENS : weight->dtype == DTYPE_F64 ? 0 : DENSE_DOT_TOKENS;
     bool few = tokens <= most;
     if (few && tiles) pad_tokens(matmul, &product);

@@ -157,6 +157,7 @@ static void carve_tile(struct obs_tile *tile, struct carving *carving, const str
         .column_weight = carve(carving, OBS_BLOCK * OBS_STRIP),
         .column_error = carve(carving, OBS_BLOCK * OBS_STRIP),
         .steps = carve(carving, OBS_BLOCK * OBS_STRIP),
+        .stays = carve(carving, OBS_BLOCK * OBS_STRIP),
         .unit_weights = carve(carving, OBS_STRIP * sizes->unit),
         .ordered = carve(carving, sizes->blocks ? OBS_STRIP * sizes->unit : 0),
         .gathered = carve(carving, sizes->gathering ? sizes->unit * cols : 0)};

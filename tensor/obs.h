@@ -49,6 +49,9 @@ struct obs_problem {
     /* Most rounds of polishing: refit of scales and zero-points, coordinate descent over codes. A row that it does not
      * make better keeps what it had. 0: none. */
     unsigned sweeps;
+    /* [rows][cols] in NATURAL order, 1: stays, 0: pruned, its value will be 0 (tensor/sparsity.h); or NULL: all stay. Grids, rounding and
+     * polishing then look at what stays alone. Symmetric schemes only, with a factor, in natural order, without safeguard. */
+    const uint8_t *mask;
     bool without_power; /* leave result->power 0: it takes as long as the products of the solver */
 };
 

@@ -43,8 +43,11 @@ static uint64_t block_end(const struct obs_plan *plan, uint64_t begin)
 
 static float current_weight(const struct strip *strip, uint64_t row, uint64_t place)
 {
+    const struct obs_plan *plan = strip->plan;
+    const uint8_t *mask = plan->problem->mask;
+    if (mask && !mask[(strip->tile->row + strip->first_row + row) * plan->cols + place]) return 0;
     if (place < strip->end) return strip->tile->column_weight[(place - strip->begin) * OBS_STRIP + row];
-    return strip->tile->weights[(strip->first_row + row) * strip->plan->cols + place];
+    return strip->tile->weights[(strip->first_row + row) * plan->cols + place];
 }
 
 /* What is wrong with the `count` weights from `place` on: the first that is not finite, or the largest. */
@@ -117,6 +120,7 @@ static void round_column(const struct strip *strip, uint64_t place)
     for (uint64_t r = 0; r < OBS_STRIP; r++)
         steps[r] = (weight[r] - offset[r]) * inverse[r];
     obs_nearest_levels(plan, steps, strip->tile->zero + grid);
+    obs_mask_levels(plan, steps, strip->tile->stays + at);
     for (uint64_t r = 0; r < OBS_STRIP; r++)
         error[r] = (weight[r] - (step[r] * steps[r] + offset[r])) * divisor;
 }
@@ -136,6 +140,7 @@ static void spread_error(const struct strip *strip, uint64_t place)
 
 static void load_strip(const struct strip *strip)
 {
+    obs_load_stays(strip->plan, strip->tile, strip->first_row, strip->rows, strip->begin, strip->end);
     for (uint64_t row = 0; row < OBS_STRIP; row++) {
         const float *weights = strip->tile->weights + (strip->first_row + row) * strip->plan->cols;
         for (uint64_t place = strip->begin; place < strip->end; place++) {

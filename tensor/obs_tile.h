@@ -51,9 +51,10 @@ struct obs_tile {
     float *product[2], *direction[2];            /* [rows][polish_width] */
     float *errors;                               /* [rows][OBS_BLOCK] */
     float *column_weight, *column_error, *steps; /* [OBS_BLOCK][OBS_STRIP]; steps are levels */
-    float *unit_weights;                         /* [OBS_STRIP][size of a unit] */
-    float *ordered;               /* [OBS_STRIP][size of a unit] of blocks: in the order of the row */
-    float *gathered;              /* [size of a group][cols] where groups may be scattered */
+    float *stays;        /* [OBS_BLOCK][OBS_STRIP] 0 where the mask is, else 1; of a problem with a mask */
+    float *unit_weights; /* [OBS_STRIP][size of a unit] */
+    float *ordered;      /* [OBS_STRIP][size of a unit] of blocks: in the order of the row */
+    float *gathered;     /* [size of a group][cols] where groups may be scattered */
     double solved[OBS_TILE_MOST]; /* of every row, the sum of its squared column errors */
 };
 
@@ -133,6 +134,26 @@ static inline uint8_t obs_code(const struct obs_plan *plan, float level, float z
 static inline uint64_t obs_first(const struct obs_cut *cut, uint64_t index)
 {
     return cut->members[index * cut->size];
+}
+
+/* What the mask says of some rows of a tile and columns [begin, end), for the loops over a column; nothing without a mask. */
+static inline void obs_load_stays(const struct obs_plan *plan, const struct obs_tile *tile, uint64_t row,
+    uint64_t rows, uint64_t begin, uint64_t end)
+{
+    const uint8_t *mask = plan->problem->mask;
+    for (uint64_t place = begin; mask && place < end; place++) {
+        for (uint64_t r = 0; r < rows; r++)
+            tile->stays[(place - begin) * OBS_STRIP + r] = mask[(tile->row + row + r) * plan->cols + place];
+    }
+}
+
+/* Set to 0 what does not stay of a column of levels. */
+static inline void obs_mask_levels(
+    const struct obs_plan *plan, float *restrict steps, const float *restrict stays)
+{
+    if (!plan->problem->mask) return;
+    for (uint64_t r = 0; r < OBS_STRIP; r++)
+        steps[r] *= stays[r];
 }
 
 /* The unit of a place. */

@@ -93,6 +93,7 @@ static void load_strip(const struct strip *strip)
     const struct polish_segment *segment = strip->segment;
     const struct obs_plan *plan = segment->plan;
     struct obs_tile *tile = segment->tile;
+    obs_load_stays(plan, tile, strip->first_row, strip->rows, strip->begin, strip->end);
     for (uint64_t place = strip->begin; place < strip->end; place++) {
         const float *zero = tile->zero + obs_line_at(plan, strip->first_row, plan->group_at[place]);
         uint64_t to = (place - strip->begin) * OBS_STRIP, from = strip->first_row * segment->width + place;
@@ -122,6 +123,7 @@ static bool improve_column(const struct strip *strip, uint64_t place)
     for (uint64_t r = 0; r < OBS_STRIP; r++)
         best[r] = (step[r] * steps[r] - gradient[r] * reach) * inverse[r];
     obs_nearest_levels(plan, best, tile->zero + grid);
+    obs_mask_levels(plan, best, tile->stays + at);
     for (uint64_t r = 0; r < OBS_STRIP; r++) {
         float delta = step[r] * (best[r] - steps[r]);
         bool better = delta * (2 * gradient[r] + delta * diagonal) < 0;

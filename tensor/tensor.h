@@ -19,9 +19,17 @@
 
 /* How the bytes of a tensor are arranged. The numbers are part of the .nbl format. */
 enum storage {
-    STORAGE_DENSE = 0, /* row-major elements of `dtype` */
-    STORAGE_TILES = 1, /* codes, scales and zero-points as tensor/tiles.h lays them out; rank 2 */
-    STORAGE_BLOCKS = 2 /* rows of blocks as tensor/blocks.h has them; dtype is DTYPE_F32 */
+    STORAGE_DENSE = 0,  /* row-major elements of `dtype` */
+    STORAGE_TILES = 1,  /* codes, scales and zero-points as tensor/tiles.h lays them out; rank 2 */
+    STORAGE_BLOCKS = 2, /* rows of blocks as tensor/blocks.h has them; dtype is DTYPE_F32 */
+    STORAGE_SPARSE = 3  /* masks and what they say is there, as tensor/sparse.h lays them out; rank 2 */
+};
+
+/* How a sparse tensor says which of its weights are stored. The numbers are part of the .nbl format. */
+enum mask {
+    MASK_NONE = 0,   /* not SPARSE */
+    MASK_BITMAP = 1, /* a bit per weight */
+    MASK_2_4 = 2     /* two of every four consecutive columns of a row */
 };
 
 /* How a weight matrix is quantized: value = scale * (code - zero-point), a scale per row and group.
@@ -35,9 +43,11 @@ struct scheme {
 struct tensor {
     const char *name;
     enum storage storage;
-    enum dtype dtype;      /* DENSE: of the elements; TILES: of the scales (DTYPE_F16) */
-    struct scheme scheme;  /* TILES only, else zero */
+    enum dtype
+        dtype; /* DENSE: of the elements; TILES: of the scales (DTYPE_F16); SPARSE: of the scales, or of the values */
+    struct scheme scheme;  /* TILES, and SPARSE if quantized, else zero */
     enum block_type block; /* BLOCKS only, else BLOCK_NONE */
+    enum mask mask;        /* SPARSE only, else MASK_NONE */
     uint32_t rank;         /* 0 .. TENSOR_RANK_LIMIT */
     uint64_t shape[TENSOR_RANK_LIMIT];
     uint64_t elements; /* product of shape; 1 for rank 0 */

@@ -412,7 +412,7 @@ static void test_shared_heads(void)
     const uint64_t rows[] = {32};
     struct stage_case stage = make_case(rows, 1, 48, (struct scheme){3, 16, false}, 13);
     stage.shared = get(48, sizeof *stage.shared);
-    awq_shared_heads(stage.shared, &config);
+    awq_shared_heads(stage.shared, &config, 0);
     for (uint32_t i = 0; i < 48; i++)
         CHECK(stage.shared[i] == i / 24 * 8 + i % 8, NULL);
     make_dead(&stage, 0); /* its class is alive */
@@ -488,7 +488,7 @@ static struct layer make_layer(const char *architecture, bool biases, uint64_t *
     for (int role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
         uint32_t rank;
         uint64_t shape[2];
-        if (!layers_role_shape(&layer.config, (enum role)role, &rank, shape)) continue;
+        if (!layers_role_shape(&layer.config, (enum role)role, 0, &rank, shape)) continue;
         layer.rows[role] = shape[0];
         layer.cols[role] = rank == 2 ? shape[1] : 1;
         layer.data[role] = get(shape[0] * layer.cols[role], sizeof(float));
@@ -604,7 +604,7 @@ static void fold(struct layer *layer, enum stage stage, const float *scales)
         fold_columns(layer->data[role], layer->rows[role], layer->cols[role], scales);
     }
     memcpy(by, scales, layer->rows[pair->producer] * sizeof *by);
-    if (stage == WALK_O) fold_heads(by, scales, &layer->config);
+    if (stage == WALK_O) fold_heads(by, scales, &layer->config, 0);
     if (!layers_role_is_linear(pair->producer)) {
         fold_gain(layer->data[pair->producer], layer->rows[pair->producer], by,
             layer->config.architecture->gain_offset);

@@ -357,7 +357,8 @@ static const char *golden_model(const char *name, const char *tokenizer, uint64_
 static void test_folding_in_every_architecture(void)
 {
     static const char *const names[] = {"qwen2", "qwen3", "mistral", "llama-bias", "llama-headdim", "gemma3",
-        "gemma2", "phi3", "olmo2", "stablelm", "neox", "neox-serial", "gpt2", "gpt2-bare"};
+        "gemma2", "phi3", "olmo2", "stablelm", "stablelm-parallel", "neox", "neox-serial", "gpt2",
+        "gpt2-bare"};
     uint64_t count;
     tiny_model_folder("tokenizer", (struct tiny_model){0});
     char *tokenizer = testing_read(testing_path("tokenizer/tokenizer.json"), &count);
@@ -384,35 +385,13 @@ static void check_methods(const char *name, const char *folder)
 
 static void test_methods_in_every_architecture(void)
 {
-    static const char *const names[] = {
-        "gemma3", "gemma2", "phi3", "olmo2", "stablelm", "neox", "neox-serial", "gpt2", "gpt2-bare"};
+    static const char *const names[] = {"gemma3", "gemma2", "phi3", "olmo2", "stablelm", "stablelm-parallel",
+        "neox", "neox-serial", "gpt2", "gpt2-bare"};
     uint64_t count;
     tiny_model_folder("tokenizer", (struct tiny_model){0});
     char *tokenizer = testing_read(testing_path("tokenizer/tokenizer.json"), &count);
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
         check_methods(names[i], golden_model(names[i], tokenizer, count));
-    memory_free(tokenizer);
-}
-
-/* Experts are rounded to nearest; what calibration cannot show yet is refused. */
-static void test_mixtures(void)
-{
-    static const char *const names[] = {"mixtral", "qwen2-moe", "qwen3-moe"};
-    uint64_t count;
-    tiny_model_folder("tokenizer", (struct tiny_model){0});
-    char *tokenizer = testing_read(testing_path("tokenizer/tokenizer.json"), &count);
-    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *folder = golden_model(names[i], tokenizer, count);
-        struct quantize_options options = options_for(folder, testing_path("%s.nbl", names[i]), "rtn");
-        struct error err = {0};
-        options.calibration.path = NULL;
-        options.group = "row";
-        CHECK(quantize(&options, &err) == OK, &err);
-        options = options_for(folder, testing_path("refused.nbl"), "gptq");
-        options.group = "row";
-        CHECK(quantize(&options, &err) == ERR_UNSUPPORTED, &err);
-        CHECK(strstr(err.text, "has a mixture of experts") != NULL, &err);
-    }
     memory_free(tokenizer);
 }
 
@@ -434,6 +413,22 @@ static void test_no_residual_behind_a_norm(void)
     CHECK(quantize(&options, &err) == ERR_UNSUPPORTED, &err);
     CHECK(strstr(err.text, "Gemma3ForCausalLM norms what o and down give") != NULL, &err);
     memory_free(tokenizer);
+}
+
+/* GPTQ's first layout cannot say the zero-point 0, which only the finished work would show: refused before it. */
+static void test_zero_point_unsayable(void)
+{
+    const char *folder = tiny_model_folder("unsayable", (struct tiny_model){.spaces = true});
+    struct quantize_options options = options_for(folder, testing_path("unsayable-gptq"), "gptq");
+    struct error err = {0};
+    options.format = "gptq";
+    options.asymmetric = true;
+    CHECK(quantize(&options, &err) == ERR_USAGE, &err);
+    CHECK(strstr(err.text, "zero-point 0") && strstr(err.text, "gptq-v2"), &err);
+    options.dry_run = true;
+    CHECK(quantize(&options, &err) == ERR_USAGE, &err);
+    options.format = "gptq-v2";
+    CHECK(quantize(&options, &err) == OK, &err);
 }
 
 /* ---- the same bytes ---- */
@@ -799,7 +794,6 @@ int main(void)
         {"folding in every architecture", test_folding_in_every_architecture},
         {"methods in every architecture", test_methods_in_every_architecture},
         {"no residual behind a norm", test_no_residual_behind_a_norm},
-        {"mixtures of experts", test_mixtures},
         {"threads do not show", test_threads_do_not_show},
         {"places do not show", test_places_do_not_show},
         {"kernel sets", test_kernel_sets},
@@ -811,6 +805,7 @@ int main(void)
         {"large channel", test_large_channel},
         {"bad numbers", test_bad_numbers},
         {"overflow behind a kept weight", test_overflow_behind_a_kept_weight},
+        {"a zero-point that cannot be said", test_zero_point_unsayable},
         {"options without calibration", test_options_without_calibration},
         {"options that do not go together", test_options_that_do_not_go_together},
         {"files that are one", test_files_that_are_one},

@@ -321,6 +321,9 @@ static void test_phi(void)
     CU_ASSERT_TRUE(config.rotary == 8 && config_slides(&config, 0) && config_slides(&config, 4));
     config = PARSE(STABLELM, {"use_qkv_bias", "true"});
     CU_ASSERT_TRUE(config.rotary == 2 && config.attention_bias && !config.output_bias);
+    CU_ASSERT_TRUE(!config.parallel_residual && !config.shared_norm);
+    config = PARSE(STABLELM, {"use_parallel_residual", "true"});
+    CU_ASSERT_TRUE(config.parallel_residual && config.shared_norm);
 }
 
 static void test_bad_phi(void)
@@ -331,7 +334,7 @@ static void test_bad_phi(void)
     REFUSE(ERR_FORMAT, "long_factor", PHI3, {"rope_scaling", LONG("[1, 1, 1, 1]", "[1, 1, 1]")});
     REFUSE(ERR_FORMAT, "short_factor[2]", PHI3, {"rope_scaling", LONG("[1, 1, 0, 1]", "[1, 1, 1, 1]")});
     REFUSE(ERR_FORMAT, "long_factor[0]", PHI3, {"rope_scaling", LONG("[1, 1, 1, 1]", "[\"1\", 1, 1, 1]")});
-    REFUSE(ERR_UNSUPPORTED, "use_parallel_residual", STABLELM, {"use_parallel_residual", "true"});
+    REFUSE(ERR_UNSUPPORTED, "use_parallel_residual", {"use_parallel_residual", "true"});
     REFUSE(ERR_UNSUPPORTED, "qk_layernorm", STABLELM, {"qk_layernorm", "true"});
     REFUSE(ERR_UNSUPPORTED, "use_qkv_bias", {"use_qkv_bias", "true"});
     REFUSE(ERR_FORMAT, "layer_norm_eps is missing", {"architectures", "[\"StableLmForCausalLM\"]"},
@@ -358,8 +361,8 @@ static void test_neox(void)
 {
     struct model_config config = PARSE(NEOX, {"rotary_pct", "0.5"}, {"rotary_emb_base", "500"});
 
-    CU_ASSERT_TRUE(
-        config.parallel_residual && config.attention_bias && config.output_bias && config.mlp_bias);
+    CU_ASSERT_TRUE(config.parallel_residual && !config.shared_norm && config.attention_bias &&
+                   config.output_bias && config.mlp_bias);
     CU_ASSERT_TRUE(config.activation == ACTIVATION_GELU && config.rope.theta == 500);
     CU_ASSERT_EQUAL(config.rotary, config.head_size / 2);
     config = PARSE(NEOX, {"use_parallel_residual", "false"}, {"attention_bias", "false"});
@@ -413,6 +416,11 @@ static void test_experts(void)
     config = PARSE(QWEN2_MOE("56"), {"norm_topk_prob", "true"}, {"qkv_bias", "false"},
         {"mlp_only_layers", "[]"}, {"decoder_sparse_step", "1"});
     CU_ASSERT_TRUE(config.normed_routing && !config.attention_bias);
+    config = PARSE({"architectures", "[\"Qwen3MoeForCausalLM\"]"},
+        {"model_type", "\"qwen3_moe\""}, /* transformers 5 */
+        {"num_local_experts", "12"}, {"num_experts_per_tok", "4"}, {"moe_intermediate_size", "24"},
+        {"use_sliding_window", "false"}, {"sliding_window", "0"});
+    CU_ASSERT_TRUE(config.experts == 12 && config.expert_ffn == 24 && config.window == 0);
     config = PARSE({"rope_theta", "10000"});
     CU_ASSERT_TRUE(config.experts == 0 && config.ffn > 0);
 }

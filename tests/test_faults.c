@@ -67,7 +67,7 @@ static enum status create_parts(struct writer **out, const char *path, struct er
 
 static enum status create_folder(struct writer **out, const char *path, struct error *err)
 {
-    return folder_writer_create(out, path, PACKED_KINDS, 0, err);
+    return folder_writer_create(out, path, PACKED_KINDS, 0, NULL, err);
 }
 
 /* What is written and where the tensors then are; a folder must be new, files take the place of an old one. */

@@ -152,7 +152,7 @@ static void round_trips(void)
         testing_folder();
         const char *first = golden_path(chains[i][0]), *at = first;
         for (int j = 1; chains[i][j]; j++) {
-            char name[8];
+            char name[16];
             snprintf(name, sizeof name, "step%d", j);
             at = converted(at, name, chains[i][j], "keep");
             check_same_tiles(first, at);
@@ -289,7 +289,7 @@ static void refusals(void)
         struct error err = {0};
         uint64_t index;
         testing_folder();
-        REQUIRE(folder_writer_create(&writer, testing_path("out"), rows[i].kind, 0, &err) == OK, &err);
+        REQUIRE(folder_writer_create(&writer, testing_path("out"), rows[i].kind, 0, NULL, &err) == OK, &err);
         CHECK(writer_add(writer, &tensor, &index, &err) == ERR_UNSUPPORTED, &err);
         CHECK(strstr(err.text, rows[i].text) != NULL, &err);
         writer_abandon(writer);
@@ -307,11 +307,11 @@ static void refused_at_begin(void)
     uint64_t index;
 
     testing_folder();
-    REQUIRE(folder_writer_create(&writer, testing_path("out"), PACKED_AWQ, 0, &err) == OK, &err);
+    REQUIRE(folder_writer_create(&writer, testing_path("out"), PACKED_AWQ, 0, NULL, &err) == OK, &err);
     REQUIRE(writer_add(writer, &a, &index, &err) == OK && writer_add(writer, &b, &index, &err) == OK, &err);
     CHECK(writer_begin(writer, &err) == ERR_UNSUPPORTED && strstr(err.text, "one group size"), &err);
     writer_abandon(writer);
-    REQUIRE(folder_writer_create(&writer, testing_path("out"), PACKED_GPTQ, 0, &err) == OK, &err);
+    REQUIRE(folder_writer_create(&writer, testing_path("out"), PACKED_GPTQ, 0, NULL, &err) == OK, &err);
     REQUIRE(writer_add(writer, &dense, &index, &err) == OK, &err);
     CHECK(writer_begin(writer, &err) == ERR_UNSUPPORTED &&
               strstr(err.text, "nothing in the model is quantized"),
@@ -337,7 +337,7 @@ static void in_pieces(void)
         uint8_t *bytes = memory_new(layout.bytes, 1, NULL);
         testing_folder();
         memset(bytes, 0x11, layout.bytes);
-        REQUIRE(folder_writer_create(&writer, testing_path("out"), PACKED_GPTQ, 0, &err) == OK, &err);
+        REQUIRE(folder_writer_create(&writer, testing_path("out"), PACKED_GPTQ, 0, NULL, &err) == OK, &err);
         REQUIRE(writer_add(writer, &tensor, &index, &err) == OK && writer_begin(writer, &err) == OK, &err);
         for (uint64_t end = layout.bytes; end > 0; end -= end < 100 ? end : 100) {
             const uint64_t begin = end < 100 ? 0 : end - 100;
@@ -435,7 +435,7 @@ static void signals(void)
             const struct tensor tensor = {.name = "a.weight", .rank = 2, .shape = {4, 4}};
             uint64_t index;
             file_catch_signals();
-            if (folder_writer_create(&writer, testing_path("out"), PACKED_KINDS, 0, NULL) == OK &&
+            if (folder_writer_create(&writer, testing_path("out"), PACKED_KINDS, 0, NULL, NULL) == OK &&
                 writer_add(writer, &tensor, &index, NULL) == OK && writer_begin(writer, NULL) == OK)
                 raise(ends[i]);
             _exit(0);

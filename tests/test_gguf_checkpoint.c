@@ -36,6 +36,7 @@ struct variant {
 
 static const char *const names[ROLE_COUNT] = {
     [ROLE_EMBEDDING] = "token_embd.weight",
+    [ROLE_POSITIONS] = "position_embd.weight",
     [ROLE_HEAD] = "output.weight",
     [ROLE_FINAL_NORM] = "output_norm.weight",
     [ROLE_FINAL_NORM_BIAS] = "output_norm.bias",
@@ -61,7 +62,16 @@ static const char *const names[ROLE_COUNT] = {
     [ROLE_UP_BIAS] = "ffn_up.bias",
     [ROLE_DOWN_BIAS] = "ffn_down.bias",
     [ROLE_MLP_POST_NORM] = "post_ffw_norm.weight",
+    [ROLE_ROUTER] = "ffn_gate_inp.weight",
+    [ROLE_SHARED_ROUTER] = "ffn_gate_inp_shexp.weight",
+    [ROLE_EXPERT_GATE] = "ffn_gate_exps.weight",
+    [ROLE_EXPERT_UP] = "ffn_up_exps.weight",
+    [ROLE_EXPERT_DOWN] = "ffn_down_exps.weight",
 };
+
+/* Gate, up and down of a shared expert. */
+static const char *const shared_names[] = {
+    "ffn_gate_shexp.weight", "ffn_up_shexp.weight", "ffn_down_shexp.weight"};
 
 /* What a file calls the architecture. */
 static const char *gguf_name(const struct model_config *config)
@@ -69,6 +79,10 @@ static const char *gguf_name(const struct model_config *config)
     const char *type = config->architecture->model_type;
 
     if (strcmp(type, "mistral") == 0) return "llama";
+    if (strcmp(type, "mixtral") == 0) return "llama";
+    if (strcmp(type, "qwen2_moe") == 0) return "qwen2moe";
+    if (strcmp(type, "qwen3_moe") == 0) return "qwen3moe";
+    if (strcmp(type, "gpt_neox") == 0) return "gptneox";
     return strcmp(type, "gemma3_text") == 0 ? "gemma3" : type;
 }
 
@@ -114,10 +128,12 @@ static void add_tensor(struct gguf_file *file, const struct tensor *tensor, enum
     static float decoded[VALUES_MOST];
     uint64_t bytes = tensor->bytes;
     uint32_t type = type_of(tensor->dtype);
+    const char *called = names[role];
     char name[64];
 
-    snprintf(name, sizeof name, role < ROLE_PER_LAYER ? "%s%s" : "blk.%s%s", "", names[role]);
-    if (role >= ROLE_PER_LAYER) snprintf(name, sizeof name, "blk.%" PRIu32 ".%s", layer, names[role]);
+    if (config->experts && role >= ROLE_GATE && role <= ROLE_DOWN) called = shared_names[role - ROLE_GATE];
+    snprintf(name, sizeof name, "%s", called);
+    if (role >= ROLE_PER_LAYER) snprintf(name, sizeof name, "blk.%" PRIu32 ".%s", layer, called);
     if (variant->skip_tensor && strcmp(variant->skip_tensor, name) == 0) return;
     REQUIRE(bytes <= sizeof turned_data, NULL);
     if (turned && llama) {
@@ -140,13 +156,45 @@ static void add_tensor(struct gguf_file *file, const struct tensor *tensor, enum
         bytes = variant->decoded ? bytes : block_bytes;
         type = variant->decoded ? type : 8;
     }
-    gguf_file_tensor(file, name, tensor->rank == 2 ? tensor->shape[0] : 0,
-        tensor->rank == 2 ? tensor->shape[1] : tensor->shape[0], type, data, bytes);
+    const bool matrix =
+        tensor->rank == 2 && role != ROLE_SHARED_ROUTER; /* which older converters wrote as a vector */
+    gguf_file_tensor(
+        file, name, matrix ? tensor->shape[0] : 0, tensor->shape[tensor->rank - 1], type, data, bytes);
 }
 
-static bool is_fused(enum role role)
+/* One matrix of every expert of a layer, as one tensor: F32, or Q8_0 where the variant says so. */
+static void add_stack(struct gguf_file *file, const struct checkpoint *input, uint32_t layer, int which,
+    const struct variant *variant)
 {
-    return role == ROLE_Q || role == ROLE_K || role == ROLE_V || role == ROLE_GATE || role == ROLE_UP;
+    const uint32_t experts = input->config.experts;
+    const struct tensor *(*matrices)[EXPERT_ROLES] = input->tensors.experts + (uint64_t)layer * experts;
+    const struct tensor *first = matrices[0][which];
+    static float values[VALUES_MOST], decoded[VALUES_MOST];
+    static uint8_t blocks[VALUES_MOST * 2];
+    char name[64];
+
+    snprintf(name, sizeof name, "blk.%" PRIu32 ".%s", layer, names[ROLE_EXPERT_GATE + which]);
+    REQUIRE(first->dtype == DTYPE_F32 && experts * first->elements <= VALUES_MOST, NULL);
+    for (uint32_t i = 0; i < experts; i++)
+        memcpy(values + i * first->elements, matrices[i][which]->data, first->bytes);
+    const bool block = variant->blocks && strcmp(variant->blocks, name) == 0;
+    const uint64_t bytes = block ? to_blocks(blocks, decoded, values, experts * first->elements) : 0;
+    const uint32_t stacked = experts - (variant->skip_tensor && strcmp(variant->skip_tensor, name) == 0);
+    const bool stored = block && !variant->decoded;
+    gguf_file_stack(file, name, stacked, first->shape[0], first->shape[1], stored ? 8 : 0,
+        stored  ? (const void *)blocks
+        : block ? decoded
+                : values,
+        stored ? bytes : stacked * first->bytes);
+}
+
+/* Phi-3 has gate and up in one; GPT-NeoX and GPT-2 have biases of q, k and v in one. */
+static bool is_fused(enum role role, const struct architecture *architecture)
+{
+    const bool mlp = role == ROLE_GATE || role == ROLE_UP, bias = role >= ROLE_Q_BIAS && role <= ROLE_V_BIAS;
+
+    return (role >= ROLE_Q && role <= ROLE_V) || (mlp && !architecture->ungated) ||
+           (bias && architecture->biases);
 }
 
 /* Matrices of F32 on top of one another, as Phi-3 stores them. */
@@ -163,10 +211,10 @@ static void add_fused(struct gguf_file *file, const struct checkpoint *input, ui
         memcpy(rows + bytes, part->data, part->bytes);
         bytes += part->bytes;
         height += part->shape[0];
-        width = part->shape[1];
+        width = part->rank == 2 ? part->shape[1] : 0;
     }
     snprintf(name, sizeof name, "blk.%" PRIu32 ".%s", layer, suffix);
-    gguf_file_tensor(file, name, height, width, 0, rows, bytes);
+    gguf_file_tensor(file, name, width ? height : 0, width ? width : height, 0, rows, bytes);
 }
 
 static void add_tensors(struct gguf_file *file, const struct checkpoint *input, const struct variant *variant)
@@ -177,16 +225,25 @@ static void add_tensors(struct gguf_file *file, const struct checkpoint *input, 
         const uint32_t layers = role < ROLE_PER_LAYER ? 1 : config->layers;
         if (role == ROLE_HEAD && config->tied) continue;
         for (uint32_t layer = 0; layer < layers; layer++) {
+            if (input->config.experts && role >= ROLE_EXPERT_GATE) {
+                add_stack(file, input, layer, role - ROLE_EXPERT_GATE, variant);
+                continue;
+            }
             const struct tensor *tensor =
                 role < ROLE_PER_LAYER ? input->tensors.once[role] : input->tensors.layer[layer][role];
-            if (config->architecture->fused_count && is_fused((enum role)role)) continue;
+            if (config->architecture->fused_count && is_fused((enum role)role, config->architecture))
+                continue;
             if (tensor) add_tensor(file, tensor, (enum role)role, layer, config, variant);
         }
     }
     for (uint32_t layer = 0; config->architecture->fused_count && layer < config->layers; layer++) {
         if (!variant->skip_tensor || layer == 0)
             add_fused(file, input, layer, "attn_qkv.weight", (const enum role[]){ROLE_Q, ROLE_K, ROLE_V}, 3);
-        add_fused(file, input, layer, "ffn_up.weight", (const enum role[]){ROLE_GATE, ROLE_UP}, 2);
+        if (config->architecture->biases)
+            add_fused(file, input, layer, "attn_qkv.bias",
+                (const enum role[]){ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS}, 3);
+        else
+            add_fused(file, input, layer, "ffn_up.weight", (const enum role[]){ROLE_GATE, ROLE_UP}, 2);
     }
 }
 
@@ -221,7 +278,7 @@ static void add_rope(struct gguf_file *file, const struct model_config *config, 
 {
     const struct rope_config *rope = &config->rope;
 
-    gguf_file_f32(file, key_of(name, "rope.freq_base"), (float)rope->theta);
+    if (config->rotary) gguf_file_f32(file, key_of(name, "rope.freq_base"), (float)rope->theta);
     if (config->architecture->sliding_rope)
         gguf_file_f32(file, key_of(name, "rope.freq_base_swa"), (float)config->sliding_rope.theta);
     if (rope->kind == ROPE_LLAMA3) add_factors(file, config, 1);
@@ -262,10 +319,14 @@ static void add_config(
         const char *suffix;
         uint32_t value;
     } sizes[] = {{"block_count", config->layers}, {"embedding_length", config->hidden},
-        {"feed_forward_length", config->ffn}, {"attention.head_count", config->heads},
-        {"attention.head_count_kv", config->kv_heads}, {"attention.key_length", config->head_size},
-        {"attention.value_length", config->head_size}, {"rope.dimension_count", config->rotary},
-        {"context_length", config->context}, {"attention.sliding_window", config->window}};
+        {"feed_forward_length", config->experts ? config->dense_ffn : config->ffn},
+        {"expert_count", config->experts}, {"expert_used_count", config->experts_per_token},
+        {"expert_feed_forward_length", config->expert_ffn},
+        {"expert_shared_feed_forward_length", config->experts ? config->ffn : 0},
+        {"attention.head_count", config->heads}, {"attention.head_count_kv", config->kv_heads},
+        {"attention.key_length", config->head_size}, {"attention.value_length", config->head_size},
+        {"rope.dimension_count", config->rotary}, {"context_length", config->context},
+        {"attention.sliding_window", config->window}};
 
     if (variant->architecture) name = variant->architecture;
     if (*name) gguf_file_string(file, "general.architecture", name);
@@ -278,6 +339,7 @@ static void add_config(
             key_of(name, config->architecture->centered_norm ? "attention.layer_norm_epsilon"
                                                              : "attention.layer_norm_rms_epsilon"),
             (float)config->norm_epsilon);
+    if (config->parallel_residual) gguf_file_bool(file, key_of(name, "use_parallel_residual"), true);
     if (config->score_softcap != 0)
         gguf_file_f32(file, key_of(name, "attn_logit_softcapping"), config->score_softcap);
     if (config->logit_softcap != 0)
@@ -363,7 +425,8 @@ static void same_logits(void)
 {
     static const char *const models[] = {"llama", "llama-f16", "llama-bf16", "llama-bias", "llama-headdim",
         "llama-tied", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2",
-        "qwen3", "gemma3-short", "gemma2-plain", "olmo2", "phi3", "phi3-long", "phi3-short", "stablelm"};
+        "qwen3", "gemma3-short", "gemma2-plain", "olmo2", "phi3", "phi3-long", "phi3-short", "stablelm",
+        "mixtral", "qwen2-moe", "qwen3-moe", "neox", "gpt2", "stablelm-parallel"};
     static const struct variant sound = {0}, by_period = {.period = true, .add = add_period};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
@@ -374,8 +437,9 @@ static void same_logits(void)
 /* And files that are written by ourselves. */
 static void same_logits_of_ours(void)
 {
-    static const char *const models[] = {
-        "gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long", "phi3-short", "stablelm"};
+    static const char *const models[] = {"gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long",
+        "phi3-short", "stablelm", "mixtral", "qwen2-moe", "qwen3-moe", "neox", "gpt2", "gpt2-bare",
+        "stablelm-parallel"};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         const char *path = testing_path("ours-%s.gguf", models[i]);
@@ -406,18 +470,20 @@ static void blocks(void)
         check_same(path, values, 3);
         check_same(path, values, TOKENS_MOST);
     }
+    const struct variant experts = {.blocks = "blk.1.ffn_up_exps.weight"},
+                         decoded = {.blocks = "blk.1.ffn_up_exps.weight", .decoded = true};
+    check_same(write_gguf("mixtral", &experts), write_gguf("mixtral", &decoded), TOKENS_MOST);
 }
 
 /* Every range of a tensor reads as the mapped one, interleaved or not. */
-static void ranges(void)
+static void check_ranges(const char *path)
 {
-    static const struct variant variant = {.blocks = "blk.0.attn_q.weight"};
     struct checkpoint input;
     struct error err = {0};
     static uint8_t part[4096];
     uint64_t random = 1;
 
-    REQUIRE(checkpoint_open(&input, write_gguf("llama", &variant), &err) == OK, &err);
+    REQUIRE(checkpoint_open(&input, path, &err) == OK, &err);
     REQUIRE(container_map(input.container, &err) == OK, &err);
     for (uint64_t i = 0; i < container_count(input.container); i++) {
         const struct tensor *tensor = container_tensor(input.container, i);
@@ -429,6 +495,15 @@ static void ranges(void)
         }
     }
     checkpoint_close(&input);
+}
+
+static void ranges(void)
+{
+    static const struct variant rows = {.blocks = "blk.0.attn_q.weight"},
+                                experts = {.blocks = "blk.1.ffn_up_exps.weight"};
+
+    check_ranges(write_gguf("llama", &rows));
+    check_ranges(write_gguf("mixtral", &experts));
 }
 
 static void keep_in_corpus(const char *path)
@@ -530,7 +605,7 @@ static void add_small_tokenizer(struct gguf_file *file, bool pieces)
     if (!pieces) gguf_file_strings(file, "tokenizer.ggml.merges", merges, 2);
 }
 
-static void add_small_tensors(struct gguf_file *file, bool biases)
+static void add_small_tensors(struct gguf_file *file, bool biases, bool dense)
 {
     static const enum role roles[] = {ROLE_EMBEDDING, ROLE_FINAL_NORM, ROLE_ATTENTION_NORM, ROLE_Q, ROLE_K,
         ROLE_V, ROLE_O, ROLE_MLP_NORM, ROLE_GATE, ROLE_UP, ROLE_DOWN, ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS};
@@ -544,6 +619,7 @@ static void add_small_tensors(struct gguf_file *file, bool biases)
         const uint64_t rows =
             strstr(names[role], "attn_k.") || strstr(names[role], "attn_v.") ? SMALL / 2 : SMALL;
         if (strstr(names[role], "bias") && !biases) continue;
+        if (role >= ROLE_GATE && role <= ROLE_DOWN && !dense) continue;
         for (size_t k = 0; k < SMALL * SMALL; k++)
             values[k] = testing_normal(&random);
         snprintf(name, sizeof name, "%s%s", role < ROLE_PER_LAYER ? "" : "blk.0.", names[role]);
@@ -552,10 +628,33 @@ static void add_small_tensors(struct gguf_file *file, bool biases)
     }
 }
 
+enum { SMALL_EXPERTS = 2 };
+
+/* In place of gate, up and down. */
+static void add_small_experts(struct gguf_file *file)
+{
+    static const char *const stacks[] = {
+        "blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight", "blk.0.ffn_down_exps.weight"};
+    float values[SMALL_EXPERTS * SMALL * SMALL];
+    uint64_t random = 5;
+
+    for (size_t k = 0; k < sizeof values / sizeof *values; k++)
+        values[k] = testing_normal(&random);
+    for (size_t i = 0; i < sizeof stacks / sizeof *stacks; i++)
+        gguf_file_stack(file, stacks[i], SMALL_EXPERTS, SMALL, SMALL, 0, values, sizeof values);
+    gguf_file_tensor(file, "blk.0.ffn_gate_inp.weight", SMALL_EXPERTS, SMALL, 0, values,
+        SMALL_EXPERTS * SMALL * sizeof *values);
+    gguf_file_tensor(file, "blk.0.attn_q_norm.weight", 0, SMALL / 2, 0, values, SMALL / 2 * sizeof *values);
+    gguf_file_tensor(file, "blk.0.attn_k_norm.weight", 0, SMALL / 2, 0, values, SMALL / 2 * sizeof *values);
+    gguf_file_u32(file, "qwen3moe.expert_count", SMALL_EXPERTS);
+    gguf_file_u32(file, "qwen3moe.expert_used_count", 1);
+    gguf_file_u32(file, "qwen3moe.expert_feed_forward_length", SMALL);
+}
+
 static void check_small(
     const char *architecture, const char *text, const uint32_t *expected, uint64_t expected_count)
 {
-    const bool llama = strcmp(architecture, "llama") == 0;
+    const bool llama = strcmp(architecture, "llama") == 0, moe = strcmp(architecture, "qwen3moe") == 0;
     const float factors[] = {1, 8};
     struct gguf_file file = {0};
     struct model *model = NULL;
@@ -566,7 +665,8 @@ static void check_small(
 
     add_small_config(&file, architecture);
     add_small_tokenizer(&file, llama);
-    add_small_tensors(&file, !llama);
+    add_small_tensors(&file, strcmp(architecture, "qwen2") == 0, !moe);
+    if (moe) add_small_experts(&file);
     if (llama) gguf_file_tensor(&file, "rope_freqs.weight", 0, 2, 0, factors, sizeof factors);
     gguf_file_store(&file, path);
     gguf_file_free(&file);
@@ -585,6 +685,7 @@ static void small_files(void)
 {
     check_small("llama", "abab", (const uint32_t[]){1, 0, 6}, 3);
     check_small("qwen2", "abab<s>", (const uint32_t[]){6, 1}, 2);
+    check_small("qwen3moe", "abab<s>", (const uint32_t[]){6, 1}, 2);
 }
 
 /* ---- refusals ---- */
@@ -608,7 +709,18 @@ static void per_layer(struct gguf_file *file)
 
 static void experts(struct gguf_file *file)
 {
-    gguf_file_u32(file, "llama.expert_count", 8);
+    gguf_file_u32(file, "qwen2.expert_count", 8);
+}
+
+static void gating(struct gguf_file *file)
+{
+    gguf_file_u32(file, "qwen3moe.expert_gating_func", 2);
+}
+
+static void shared(struct gguf_file *file)
+{
+    const float values[8] = {0};
+    gguf_file_tensor(file, "blk.0.ffn_up_shexp.weight", 0, 8, 0, values, sizeof values);
 }
 
 static void part(struct gguf_file *file)
@@ -709,7 +821,13 @@ static void refusals(void)
         {"llama", {.skip = "attention.head_count", .add = no_heads}, ERR_FORMAT, "num_attention_heads"},
         {"llama", {.skip = "attention.head_count_kv", .add = no_kv_heads}, ERR_FORMAT, "num_key_value_heads"},
         {"llama", {.skip = "block_count", .add = many_layers}, ERR_FORMAT, "num_hidden_layers"},
-        {"llama", {.add = experts}, ERR_UNSUPPORTED, "llama.expert_count: 8"},
+        {"qwen2", {.add = experts}, ERR_UNSUPPORTED, "qwen2.expert_count: 8"},
+        {"qwen3-moe", {.add = gating}, ERR_UNSUPPORTED, "qwen3moe.expert_gating_func: 2"},
+        {"qwen3-moe", {.skip = "expert_used_count"}, ERR_FORMAT, "qwen3moe.expert_used_count is missing"},
+        {"qwen3-moe", {.skip_tensor = "blk.1.ffn_up_exps.weight"}, ERR_FORMAT,
+            "tensor model.layers.1.mlp.experts.*.up_proj.weight has the shape [11, 16, 32], config.json says "
+            "[12, 16, 32]"},
+        {"qwen3-moe", {.add = shared}, ERR_FORMAT, "blk.0.ffn_up_shexp.weight is not part of this"},
         {"llama", {.add = part}, ERR_FORMAT, "split.no is missing"},
         {"llama", {.add = longrope}, ERR_FORMAT, "rope_factors_long.weight is missing"},
         {"phi3", {.skip = "feed_forward_length", .add = other_width}, ERR_FORMAT,

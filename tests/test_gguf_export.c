@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -86,8 +87,11 @@ static bool same_rope(const struct rope_config *a, const struct rope_config *b)
 static bool same_config(const struct model_config *a, const struct model_config *b)
 {
     return a->architecture == b->architecture && a->layers == b->layers && a->hidden == b->hidden &&
-           a->ffn == b->ffn && a->heads == b->heads && a->kv_heads == b->kv_heads &&
-           a->head_size == b->head_size && a->vocabulary == b->vocabulary && a->context == b->context &&
+           a->ffn == b->ffn && a->experts == b->experts && a->experts_per_token == b->experts_per_token &&
+           a->expert_ffn == b->expert_ffn && a->dense_ffn == b->dense_ffn &&
+           a->normed_routing == b->normed_routing && a->parallel_residual == b->parallel_residual &&
+           a->heads == b->heads && a->kv_heads == b->kv_heads && a->head_size == b->head_size &&
+           a->vocabulary == b->vocabulary && a->context == b->context &&
            (float)a->norm_epsilon == (float)b->norm_epsilon && a->tied == b->tied &&
            a->attention_bias == b->attention_bias && a->output_bias == b->output_bias &&
            a->mlp_bias == b->mlp_bias && a->window == b->window && a->rotary == b->rotary &&
@@ -99,14 +103,15 @@ static bool same_config(const struct model_config *a, const struct model_config 
            memcmp(a->stops, b->stops, a->stop_count * sizeof *a->stops) == 0;
 }
 
-/* Matrices byte for byte; vectors by value, those that count from 1 by what they stand for. */
+/* Matrices byte for byte, but for those that GGUF wants in F32; vectors by value, those that count from 1 by what they stand for. */
 static bool same_tensor(const struct tensor *a, const struct tensor *b, float offset)
 {
     static float one[1 << 16], other[1 << 16];
 
     if (a->rank != b->rank || memcmp(a->shape, b->shape, sizeof a->shape) != 0) return false;
-    if (a->rank > 1)
-        return a->storage == b->storage && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0;
+    if (a->storage != b->storage) return false;
+    if (a->rank > 1 && (a->storage != STORAGE_DENSE || a->dtype == b->dtype))
+        return a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0;
     REQUIRE(a->elements <= sizeof one / sizeof *one, NULL);
     dtype_info(a->dtype)->decode(one, a->data, a->elements);
     dtype_info(b->dtype)->decode(other, b->data, b->elements);
@@ -142,7 +147,8 @@ static void same_models(void)
     static const char *const models[] = {"llama", "llama-f16", "llama-bf16", "llama-bias", "llama-headdim",
         "llama-tied", "llama-sharded", "llama-rope-linear", "llama-rope-llama3", "llama-rope-parameters",
         "llama-rope-yarn", "mistral", "qwen2", "qwen3", "gemma2-plain", "gemma3-short", "olmo2", "phi3",
-        "phi3-long", "phi3-short", "stablelm"};
+        "phi3-long", "phi3-short", "stablelm", "mixtral", "qwen2-moe", "qwen3-moe", "neox", "gpt2",
+        "gpt2-bare", "stablelm-parallel"};
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         const char *path = testing_path("%s.gguf", models[i]);
@@ -219,6 +225,7 @@ static void refusals(void)
         {"llama-rope-yarn-beta", "rope_type yarn with other beta_fast"},
         {"llama-rope-yarn-mscale", "rope_type yarn with other beta_fast"},
         {"qwen2-sliding", "sliding_window"},
+        {"neox-serial", "tie_word_embeddings true has no place in GGUF files of gptneox"},
     };
     struct error err = {0};
 
@@ -228,6 +235,53 @@ static void refusals(void)
             convert_with(golden(cases[i].model), path, (struct convert_options){0}, &err) == ERR_UNSUPPORTED,
             &err);
         CHECK(strstr(err.text, cases[i].says) && strstr(err.text, golden(cases[i].model)), &err);
+        CU_ASSERT_EQUAL(file_kind(path), FILE_ABSENT);
+    }
+}
+
+/* A golden folder whose config.json says another thing. */
+static const char *edited(const char *name, const char *old, const char *new)
+{
+    char folder[256], path[512];
+    uint64_t bytes;
+    struct error err = {0};
+
+    snprintf(folder, sizeof folder, "%s", testing_path("edited-%s", name));
+    REQUIRE(mkdir(folder, 0777) == 0, NULL);
+    snprintf(path, sizeof path, "%s/model.safetensors", golden(name));
+    char *weights = testing_read(path, &bytes);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    testing_write(path, weights, bytes);
+    snprintf(path, sizeof path, "%s/config.json", golden(name));
+    char *config = testing_read(path, &bytes), *at = strstr(config, old);
+    REQUIRE(at && strlen(old) == strlen(new), &err);
+    memcpy(at, new, strlen(new));
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    testing_write(path, config, bytes);
+    memory_free(weights);
+    memory_free(config);
+    return testing_path("edited-%s", name);
+}
+
+/* What llama.cpp knows by the architecture's name, and would compute otherwise than the configuration says. */
+static void assumptions(void)
+{
+    static const struct {
+        const char *model, *old, *new, *says;
+    } cases[] = {
+        {"neox", "\"gelu\"", "\"silu\"", "hidden_act silu has no place in GGUF files of gptneox"},
+        {"qwen2-moe", "\"norm_topk_prob\": false", "\"norm_topk_prob\":  true",
+            "norm_topk_prob true has no place in GGUF files of qwen2moe"},
+        {"qwen3-moe", "\"norm_topk_prob\": true", "\"norm_topk_prob\": null",
+            "norm_topk_prob false has no place in GGUF files of qwen3moe"},
+    };
+    struct error err = {0};
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *path = testing_path("assumed-%d.gguf", (int)i);
+        const char *folder = edited(cases[i].model, cases[i].old, cases[i].new);
+        CHECK(convert_with(folder, path, (struct convert_options){0}, &err) == ERR_UNSUPPORTED, &err);
+        CHECK(strstr(err.text, cases[i].says) != NULL, &err);
         CU_ASSERT_EQUAL(file_kind(path), FILE_ABSENT);
     }
 }
@@ -347,7 +401,7 @@ static const char *through_nbl(const char *path, const char *name)
 static void second_time(void)
 {
     static const char *const models[] = {"llama", "llama-rope-llama3", "qwen3", "llama-f16", "llama-tied",
-        "gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long", "stablelm"};
+        "gemma2-plain", "gemma3-short", "olmo2", "phi3", "phi3-long", "stablelm", "stablelm-parallel"};
     const char *tiny = testing_path("tiny.gguf"), *second;
 
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
@@ -566,6 +620,7 @@ int main(void)
         {"as llama.cpp wants it", stored},
         {"an embedding under the head's name", under_the_heads_name},
         {"what cannot be said", refusals},
+        {"what readers assume", assumptions},
         {"provenance", provenance},
         {"the second time", second_time},
         {"keys carried over", carried},

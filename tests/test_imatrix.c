@@ -223,6 +223,81 @@ static void test_gguf(void)
     imatrix_free(&imatrix);
 }
 
+/* ---- experts ---- */
+
+static void check_expert(
+    const struct imatrix *imatrix, uint32_t expert, uint32_t experts, uint64_t cols, const float *expected)
+{
+    const struct imatrix_expert wanted = {ROLE_EXPERT_UP, 2, expert, experts, cols};
+    const float *means;
+    struct error err = {0};
+    bool unseen;
+    CHECK(imatrix_find_expert(&means, &unseen, imatrix, &wanted, &err) == OK, &err);
+    CU_ASSERT_EQUAL(means == NULL, expected == NULL);
+    CU_ASSERT_EQUAL(unseen, expected == NULL);
+    for (uint64_t i = 0; i < cols && means && expected; i++)
+        CU_ASSERT_EQUAL(means[i], expected[i]);
+}
+
+static void check_expert_refused(const struct imatrix *imatrix, uint32_t experts, uint64_t cols)
+{
+    const struct imatrix_expert wanted = {ROLE_EXPERT_UP, 2, 0, experts, cols};
+    const float *means;
+    struct error err = {0};
+    bool unseen;
+    CHECK(imatrix_find_expert(&means, &unseen, imatrix, &wanted, &err) == ERR_FORMAT, &err);
+    CHECK(strstr(err.text, "columns for all experts") != NULL, &err);
+    CU_ASSERT_TRUE(means == NULL && !unseen);
+}
+
+static const float stacked[] = {2, 4, 0, 0, 9, 3};
+
+/* A count for each of three experts, of which the second saw nothing. */
+static void test_experts_gguf(void)
+{
+    const float counts[] = {2, 0, 3}, first[] = {1, 2}, third[] = {3, 1};
+    struct gguf_file file = {0};
+    struct imatrix imatrix;
+    struct error err = {0};
+    gguf_file_string(&file, "general.type", "imatrix");
+    gguf_file_tensor(&file, "blk.2.ffn_up_exps.weight.in_sum2", 3, 2, GGUF_F32, stacked, sizeof stacked);
+    gguf_file_tensor(&file, "blk.2.ffn_up_exps.weight.counts", 3, 1, GGUF_F32, counts, sizeof counts);
+    CHECK(read_gguf(&imatrix, &file, "stacked.gguf", &err) == OK, &err);
+    check_expert(&imatrix, 0, 3, 2, first);
+    check_expert(&imatrix, 1, 3, 2, NULL);
+    check_expert(&imatrix, 2, 3, 2, third);
+    check_expert_refused(&imatrix, 2, 3);
+    check_expert_refused(&imatrix, 3, 3);
+    const struct imatrix_expert other = {ROLE_EXPERT_DOWN, 2, 0, 3, 2};
+    const float *means = first;
+    bool unseen = true;
+    CHECK(imatrix_find_expert(&means, &unseen, &imatrix, &other, &err) == OK, &err);
+    CU_ASSERT_TRUE(means == NULL && !unseen); /* no entry is not the same as no tokens */
+    imatrix_free(&imatrix);
+}
+
+/* Files of the older kind count calls, once for all; where an expert saw nothing they have that count everywhere. */
+static void test_experts_dat(void)
+{
+    static const float values[] = {2, 4, 7, 7, 14, 3.5f}, first[] = {2 / 7.0f, 4 / 7.0f}, third[] = {2, 0.5f};
+    const char name[] = "blk.2.ffn_up_exps.weight";
+    struct dat dat = {0};
+    struct imatrix imatrix;
+    struct error err = {0};
+    put_number(&dat, 1);
+    put_number(&dat, (int32_t)strlen(name));
+    put_bytes(&dat, name, strlen(name));
+    put_number(&dat, 7);
+    put_number(&dat, 6);
+    put_bytes(&dat, values, sizeof values);
+    CHECK(read_bytes(&imatrix, "stacked.dat", dat.bytes, dat.count, &err) == OK, &err);
+    check_expert(&imatrix, 0, 3, 2, first);
+    check_expert(&imatrix, 1, 3, 2, NULL);
+    check_expert(&imatrix, 2, 3, 2, third);
+    check_expert_refused(&imatrix, 4, 2);
+    imatrix_free(&imatrix);
+}
+
 static void check_gguf_refused(
     struct gguf_file *file, const char *name, enum status expected, const char *says)
 {
@@ -253,6 +328,10 @@ static void test_gguf_refused(void)
     put_pair(&file, "output.weight", two, 2);
     check_gguf_refused(&file, "experts.gguf", ERR_UNSUPPORTED, "counts for 2 matrices");
     gguf_file_string(&file, "general.type", "imatrix");
+    gguf_file_tensor(&file, "blk.2.ffn_up_exps.weight.in_sum2", 3, 2, GGUF_F32, stacked, sizeof stacked);
+    gguf_file_tensor(&file, "blk.2.ffn_up_exps.weight.counts", 4, 1, GGUF_F32, sums, sizeof sums);
+    check_gguf_refused(&file, "uneven.gguf", ERR_FORMAT, "6 sums are not those of 4 matrices");
+    gguf_file_string(&file, "general.type", "imatrix");
     put_pair(&file, "output.weight", &zero, 1);
     check_gguf_refused(&file, "count-0.gguf", ERR_FORMAT, "counts 0 tokens");
     gguf_file_string(&file, "general.type", "imatrix");
@@ -273,6 +352,8 @@ int main(void)
         {"dat, entries", test_dat_entries},
         {"gguf", test_gguf},
         {"gguf, refused", test_gguf_refused},
+        {"experts, gguf", test_experts_gguf},
+        {"experts, dat", test_experts_dat},
     };
     return TESTING_RUN("imatrix", cases);
 }

@@ -335,6 +335,23 @@ static void test_killed_at_random(void)
     }
 }
 
+/* The same with experts, one of which no token is sent to, and a shared norm whose scales go into the routers too. */
+static void test_mixtures_killed_at_random(void)
+{
+    static const char *const methods[] = {"gptq", "awq+gptq"};
+    const struct tiny_model model = {
+        .layers = LAYERS, .experts = 6, .unused_expert = true, .ffn = 32, .seed = 4};
+    for (unsigned i = 0; i < 2; i++) {
+        struct quantize_options options = fresh(&model, methods[i]);
+        options.calibration.samples = 16;
+        options.calibration.length = 64;
+        options.common.threads = 1 + i;
+        if (i == 1) layerwise_states_interval = 0;
+        kill_at_random(options, 4, i);
+        layerwise_states_interval = 60;
+    }
+}
+
 /* Killed at every call of a kind in turn. */
 static void kill_at_every(const struct quantize_options *options, struct file_calls calls, uint64_t least)
 {
@@ -596,6 +613,7 @@ int main(void)
 {
     static const struct test_case cases[] = {
         {"killed at random", test_killed_at_random},
+        {"mixtures killed at random", test_mixtures_killed_at_random},
         {"killed at every call", test_killed_at_every_call},
         {"layers are used again", test_layers_are_used_again},
         {"damaged layer", test_damaged_layer},

@@ -10,6 +10,7 @@
 #include "tensor/linalg.h"
 #include "tensor/tiles.h"
 #include "tests/support/kernel_set.h"
+#include "tests/support/sparse_sample.h"
 #include "tests/support/testing.h"
 
 enum { ROWS_MOST = 600, COLS_MOST = 320, TOKENS_MOST = 530 };
@@ -73,8 +74,38 @@ static void store_tiles(
     weight->tensor.bytes = layout.bytes;
 }
 
-/* kinds 0..3: dense of the floating types; above: tiles. */
-enum { KINDS = 8 };
+/* kind 0: codes of 4 bits with a bitmap; 1: of two of four; 2: F16 values; 3: BF16 of two of four. */
+static void store_sparse(struct weight *weight, uint64_t rows, uint64_t cols, int kind, uint64_t *state)
+{
+    struct tensor *tensor = &weight->tensor;
+    struct sparse_layout layout;
+    struct error err = {0};
+    *tensor = tensor_of(kind == 3 ? DTYPE_BF16 : DTYPE_F16, 2, rows, cols, NULL);
+    tensor->storage = STORAGE_SPARSE;
+    tensor->mask = kind % 2 ? MASK_2_4 : MASK_BITMAP;
+    if (kind < 2) tensor->scheme = (struct scheme){4, cols % 32 ? (uint32_t)cols : 32, false};
+    uint8_t *codes = get(rows * cols);
+    uint16_t *values = store(tensor->dtype, weight->values, rows * cols, state);
+    for (uint64_t i = 0; i < rows * cols; i++)
+        codes[i] = (uint8_t)(testing_random(state) % 16);
+    void *weights = kind < 2 ? (void *)codes : values;
+    sparse_sample_prune(weights, rows, cols, tensor->scheme.bits, tensor->mask, 50);
+    uint16_t *scales = get(rows * cols * sizeof *scales); /* more than there are groups */
+    for (uint64_t i = 0; i < rows * cols; i++)
+        scales[i] = dtype_f32_to_f16(testing_normal(state) / 16);
+    REQUIRE(sparse_make(tensor, weights, scales, &err) == OK, &err);
+    weight->bytes = (void *)(uintptr_t)tensor->data;
+    REQUIRE(sparse_layout_of(&layout, tensor, &err) == OK, &err);
+    void *scratch = get(sparse_scratch(&layout));
+    REQUIRE(sparse_decode(&layout, weight->values, cols, tensor->data, 0, rows, scratch, &err) == OK, &err);
+    memory_free(scratch);
+    memory_free(scales);
+    memory_free(values);
+    memory_free(codes);
+}
+
+/* kinds 0..3: dense of the floating types; 4..7: tiles; above: sparse. */
+enum { KINDS = 12 };
 static struct weight make_weight(int kind, uint64_t rows, uint64_t cols, uint64_t *state)
 {
     static const enum dtype dense[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F64};
@@ -85,8 +116,10 @@ static struct weight make_weight(int kind, uint64_t rows, uint64_t cols, uint64_
     if (kind < 4) {
         weight.bytes = store(dense[kind], weight.values, rows * cols, state);
         weight.tensor = tensor_of(dense[kind], 2, rows, cols, weight.bytes);
-    } else {
+    } else if (kind < 8) {
         store_tiles(&weight, rows, cols, schemes[kind - 4], state);
+    } else {
+        store_sparse(&weight, rows, cols, kind - 8, state);
     }
     weight.bias_bytes = store(dense[kind % 4], weight.bias_values, rows, state);
     weight.bias = tensor_of(dense[kind % 4], 1, rows, 1, weight.bias_bytes);

@@ -88,6 +88,28 @@ static void test_rules(void)
     }
 }
 
+/* Eight experts: k and v of 8 bits whatever the name says, o of 5 for most; an expert's down as a dense layer's. */
+static void test_experts(void)
+{
+    struct model_config eight = config_of(8, 8), six = eight;
+    eight.experts = 8;
+    six.experts = 6;
+    CU_ASSERT_STRING_EQUAL(letters("q4_k_m", ROLE_V, eight, false), "88888888");
+    CU_ASSERT_STRING_EQUAL(letters("q4_k_m", ROLE_K, eight, false), "88888888");
+    CU_ASSERT_STRING_EQUAL(letters("q4_k_m", ROLE_Q, eight, false), "DDDDDDDD");
+    CU_ASSERT_STRING_EQUAL(letters("q4_k_m", ROLE_O, eight, false), "EEEEEEEE");
+    CU_ASSERT_STRING_EQUAL(letters("q4_0", ROLE_V, eight, false), "88888888");
+    CU_ASSERT_STRING_EQUAL(letters("q4_0", ROLE_O, eight, false), "00000000");
+    CU_ASSERT_STRING_EQUAL(letters("q3_k_s", ROLE_O, eight, false), "EEEEEEEE");
+    CU_ASSERT_STRING_EQUAL(letters("q3_k_l", ROLE_O, eight, false), "CCCCCCCC");
+    CU_ASSERT_STRING_EQUAL(letters("q5_k_m", ROLE_O, eight, false), "EEEEEEEE");
+    CU_ASSERT_STRING_EQUAL(letters("q4_k_m", ROLE_EXPERT_DOWN, eight, false), "FDDFDDFF");
+    CU_ASSERT_STRING_EQUAL(letters("q4_k_m", ROLE_EXPERT_UP, eight, false), "DDDDDDDD");
+    CU_ASSERT_STRING_EQUAL(letters("q4_k_m", ROLE_V, six, false), "FDDFDDFF");
+    CU_ASSERT_STRING_EQUAL(letters("q3_k_m", ROLE_O, six, false), "DDDDDDDD");
+    CU_ASSERT_STRING_EQUAL(letters("q2_k", ROLE_EXPERT_DOWN, six, false), "CCCCCCCC");
+}
+
 /* v of models as large as 70 billion weights; the head, also where it is the embedding. */
 static void test_special_matrices(void)
 {
@@ -315,6 +337,7 @@ int main(void)
     static const struct test_case cases[] = {
         {"rules", test_rules},
         {"fused matrices", test_fused},
+        {"experts", test_experts},
         {"special matrices", test_special_matrices},
         {"names", test_names},
         {"plan", test_plan},

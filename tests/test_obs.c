@@ -125,13 +125,18 @@ static bool is_together(uint64_t group, uint64_t *first)
     return true;
 }
 
+static bool stays(const struct obs_problem *problem, uint64_t row, uint64_t column)
+{
+    return !problem->mask || problem->mask[row * problem->cols + column];
+}
+
 static struct grid plain_grid(
-    const struct obs_problem *problem, const double *weights, const uint32_t *columns)
+    const struct obs_problem *problem, const double *weights, const uint32_t *columns, uint64_t row)
 {
     float values[COLS_MOST], importance[COLS_MOST];
     struct grid grid;
     for (uint64_t i = 0; i < problem->scheme.group; i++) {
-        values[i] = (float)weights[i];
+        values[i] = stays(problem, row, columns[i]) ? (float)weights[i] : 0;
         importance[i] = problem->importance ? problem->importance[columns[i]] : 1;
     }
     REQUIRE(grid_fit(&grid, values, importance, problem->scheme.group, problem->scheme.bits,
@@ -150,11 +155,11 @@ static void plain_row(struct outcome *out, const struct obs_problem *problem, ui
     for (uint64_t j = 0; j < cols; j++) {
         uint64_t column = sample.order[j], at = row * groups + column / size;
         if (is_together(column / size, &first) && first == j) {
-            struct grid grid = plain_grid(problem, w + j, sample.order + j);
+            struct grid grid = plain_grid(problem, w + j, sample.order + j, row);
             out->scales[at] = grid.scale;
             out->zeros[at] = grid.zero;
         }
-        float weight = (float)w[j];
+        float weight = stays(problem, row, column) ? (float)w[j] : 0;
         grid_encode(out->codes + row * cols + column, &weight, 1,
             (struct grid){out->scales[at], out->zeros[at]}, problem->scheme.bits);
         double error = (w[j] - value_of(out, problem, row, column)) / sample.factor_exact[j * cols + j];
@@ -226,6 +231,33 @@ static void it_agrees_with_a_plain_solver(void)
         }
     }
     CHECK(differ * 50 <= of, NULL);
+}
+
+/* Of pruned weights nothing but 0 comes out, and what stays is solved, fitted and polished as if the others were known to be 0. */
+static void what_is_pruned_stays_zero(void)
+{
+    static uint8_t mask[ROWS_MOST * COLS_MOST];
+    uint64_t differ = 0, of = 0, state = 11;
+    for (uint64_t s = 0; s < SHAPES; s++) {
+        make_sample(shapes[s], 10, OBS_ORDER_NONE, 40 + s);
+        for (uint64_t i = 0; i < shapes[s].rows * shapes[s].cols; i++)
+            mask[i] = testing_random(&state) & 1;
+        struct obs_problem problem = problem_of(s & 1 ? 4 : 2, false);
+        problem.mask = mask;
+        quantize(&outcome, &problem);
+        plain_solve(&other, &problem);
+        differ += rows_that_differ(&problem);
+        of += problem.rows;
+        double solved = outcome.result.error;
+        CHECK(near(solved, error_of(&outcome, &problem), 1e-4), NULL);
+        problem.sweeps = 3;
+        quantize(&outcome, &problem);
+        CHECK(outcome.result.error <= solved * (1 + 1e-5), NULL);
+        CHECK(near(outcome.result.error, error_of(&outcome, &problem), 1e-4), NULL);
+        for (uint64_t i = 0; i < problem.rows * problem.cols; i++)
+            CU_ASSERT_TRUE(mask[i] || outcome.codes[i] == 1 << (problem.scheme.bits - 1));
+    }
+    CHECK(differ * 20 <= of, NULL);
 }
 
 static void without_a_factor_it_rounds_to_nearest(void)
@@ -517,6 +549,7 @@ int main(void)
     static const struct test_case cases[] = {
         {"orders are what they say", orders_are_what_they_say},
         {"it agrees with a plain solver", it_agrees_with_a_plain_solver},
+        {"what is pruned stays zero", what_is_pruned_stays_zero},
         {"without a factor it rounds to nearest", without_a_factor_it_rounds_to_nearest},
         {"solving beats rounding", solving_beats_rounding},
         {"the safeguard keeps the better row", the_safeguard_keeps_the_better_row},

@@ -2,6 +2,7 @@
  * to do harm. The cases P01 ... are those of the project's reliability notes. */
 #include "formats/pytorch/pytorch.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -68,6 +69,35 @@ static void compare(struct container *container, struct container *expected, con
     memory_free(b);
 }
 
+/* Checksums of whole files from those of tensors, some of which lie over one another. */
+static void check_sources(struct container *container)
+{
+    uint32_t *crcs = memory_new(container_count(container), sizeof *crcs, NULL);
+    struct json_writer writer = {0};
+    struct error err = {0};
+    uint64_t bytes;
+    char *text = NULL;
+
+    for (uint64_t i = 0; i < container_count(container); i++) {
+        const struct tensor *tensor = container_tensor(container, i);
+        char *data = memory_new(tensor->bytes, 1, NULL);
+        CHECK(container_read(container, tensor, 0, data, tensor->bytes, &err) == OK, &err);
+        crcs[i] = file_crc32(0, data, tensor->bytes);
+        memory_free(data);
+    }
+    CHECK(container_write_sources(container, crcs, &writer, &err) == OK, &err);
+    REQUIRE(json_writer_take(&writer, &text, &bytes, &err) == OK, &err);
+    for (uint64_t i = 0; i < container_file_count(container); i++) {
+        char *file = testing_read(container_file(container, i).path, &bytes), crc[16];
+        snprintf(crc, sizeof crc, "\"%08" PRIx32 "\"", file_crc32(0, file, bytes));
+        CU_ASSERT_PTR_NOT_NULL(strstr(text, crc));
+        memory_free(file);
+    }
+    json_writer_free(&writer);
+    memory_free(text);
+    memory_free(crcs);
+}
+
 static void count_fault(void *context, const char *text)
 {
     printf("%s\n", text);
@@ -92,6 +122,7 @@ static void test_golden(void)
             CHECK(container_map(container, &err) == OK, &err);
         }
         CHECK(pytorch_verify(container, count_fault, &faults, &err) == OK && faults == 0, &err);
+        check_sources(container);
         container_close(container);
         container_close(expected);
     }

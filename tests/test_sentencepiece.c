@@ -9,11 +9,12 @@
 #include "base/memory.h"
 #include "model/tokenizer/tokenizer.h"
 #include "tests/fuzz/corpus.h"
+#include "tests/support/charsmap_table.h"
 #include "tests/support/testing.h"
 
 /* A message while it is written; what does not fit ends the program. */
 struct message {
-    uint8_t bytes[2048];
+    uint8_t bytes[8192];
     uint64_t count;
 };
 
@@ -143,6 +144,37 @@ static void flags(void)
     check_ids(&model, NULL, "ab<u> b", "3 8 7");
 }
 
+/* The same pieces by their log-probabilities: "ab" (-1) and " " (-3) are less than " ab" (-2). What is
+ * unknown costs -15. */
+static void unigram(void)
+{
+    static struct charsmap_table table;
+    struct message model, normalizer = {.count = 0};
+
+    model.count = 0;
+    put_letters(&model);
+    check_ids(&model, NULL, "ab", "1 4");
+    check_ids(&model, NULL, " ab  b", "1 4 5 7");
+    check_ids(&model, NULL, "abxyab", "1 4 0 3");
+    check_ids(&model, "{\"tokenizer_class\":\"T5TokenizerFast\"}", "ab", "4 2");
+    check_ids(&model, "{\"tokenizer_class\":\"LlamaTokenizer\"}", "ab", "1 4");
+    put_setting(&model, 3, 3, 0); /* no space before */
+    put_piece(&model, "<0x78>", 0, 6);
+    check_ids(&model, NULL, "ab xx", "1 3 5 8 8");
+    check_ids(&model, NULL, "x\xC3\xA9", "1 0"); /* not every byte has a piece */
+    put_setting(&model, 3, 5, 0);                /* a space is a space, which is unknown here */
+    check_ids(&model, NULL, "ab  ab", "1 3 0 3");
+    put_piece(&model, " ab", -1.5F, 1);
+    check_ids(&model, NULL, "ab  ab", "1 3 9");
+    charsmap_table_begin(&table);
+    charsmap_table_add(&table, "x", "ab");
+    charsmap_table_end(&table);
+    put_bytes(&normalizer, 2, table.bytes, table.count);
+    put_bytes(&model, 3, normalizer.bytes, normalizer.count);
+    check_ids(&model, NULL, "ax", "1 6 3");
+    corpus_keep("sentencepiece", "unigram-charsmap", model.bytes, model.count);
+}
+
 /* ---- refusals ---- */
 
 static void check_refused(
@@ -188,8 +220,8 @@ static void refused_settings(void)
     struct message model, normalizer = {.count = 0};
 
     begin(&model);
-    put_setting(&model, 2, 3, 1);
-    check_refused("unigram", &model, NULL, ERR_UNSUPPORTED, "is a unigram model");
+    put_setting(&model, 2, 3, 3);
+    check_refused("word", &model, NULL, ERR_UNSUPPORTED, "is a word model");
     begin(&model);
     put_setting(&model, 2, 3, 77);
     check_refused("kind", &model, NULL, ERR_UNSUPPORTED, "is a ? model");
@@ -197,12 +229,15 @@ static void refused_settings(void)
     put_setting(&model, 2, 24, 1);
     check_refused("suffix", &model, NULL, ERR_UNSUPPORTED, "treat_whitespace_as_suffix");
     begin(&model);
-    put_setting(&model, 3, 5, 0);
-    check_refused("escape", &model, NULL, ERR_UNSUPPORTED, "escape_whitespaces");
-    begin(&model);
     put_bytes(&normalizer, 2, "charsmap", 8);
     put_bytes(&model, 3, normalizer.bytes, normalizer.count);
-    check_refused("charsmap", &model, NULL, ERR_UNSUPPORTED, "precompiled_charsmap of 8 bytes");
+    check_refused("charsmap", &model, NULL, ERR_FORMAT, "precompiled_charsmap: 8 bytes hold no table");
+    begin(&model);
+    put_bytes(&model, 5, normalizer.bytes, normalizer.count);
+    check_refused("denormalizer", &model, NULL, ERR_UNSUPPORTED, "its denormalizer rewrites characters");
+    begin(&model);
+    check_refused("sound", &model, "{\"tokenizer_class\":\"XLMRobertaTokenizerFast\"}", ERR_UNSUPPORTED,
+        "tokenizer_class XLMRobertaTokenizer");
     begin(&model);
     put_setting(&model, 2, 40, 8);
     check_refused("unk", &model, NULL, ERR_FORMAT, "unk_id: 8 is no piece");
@@ -265,6 +300,7 @@ int main(void)
 {
     static const struct test_case cases[] = {
         {"flags", flags},
+        {"unigram", unigram},
         {"pieces that are refused", refused_pieces},
         {"settings that are refused", refused_settings},
         {"models cut short", cut_short},

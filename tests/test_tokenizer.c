@@ -400,6 +400,7 @@ static void test_ask(void)
 #define SPLIT(pattern)                                                                                       \
     "{'pre_tokenizer':{'type':'Split','pattern':" pattern ",'behavior':'Isolated','invert':false}," WORDS "}"
 #define ADDED(tokens) "{'added_tokens':[" tokens "]," WORDS "}"
+#define UNIGRAM(options, pieces) "{'model':{'type':'Unigram'," options "'vocab':[" pieces "]}}"
 
 static const struct bad_case {
     const char *name, *document;
@@ -412,8 +413,23 @@ static const struct bad_case {
     {"trailing", "{" WORDS "} x", ERR_FORMAT, "end of the document"},
     {"model-twice", "{" WORDS "," WORDS "}", ERR_FORMAT, "model is there twice"},
     {"version", "{'version':'2.0'," WORDS "}", ERR_UNSUPPORTED, "version"},
-    {"unigram", "{'model':{'type':'Unigram','vocab':[]}}", ERR_UNSUPPORTED,
-        "model: unknown type \"Unigram\""},
+    {"wordpiece", "{'model':{'type':'WordPiece','vocab':{}}}", ERR_UNSUPPORTED,
+        "model: unknown type \"WordPiece\""},
+    {"model-list", "{'model':[]}", ERR_FORMAT, "model"},
+    {"model-type", "{'model':{'type':1}}", ERR_FORMAT, "model"},
+    {"unigram-no-vocab", "{'model':{'type':'Unigram'}}", ERR_FORMAT, "vocab is missing"},
+    {"unigram-object", "{'model':{'type':'Unigram','vocab':{}}}", ERR_FORMAT, "vocab"},
+    {"unigram-single", UNIGRAM("", "['a']"), ERR_FORMAT, "vocab: token 0 is no pair"},
+    {"unigram-triple", UNIGRAM("", "['a',-1,2]"), ERR_FORMAT, "vocab: token 0 is no pair"},
+    {"unigram-nothing", UNIGRAM("", "['a',-1],[]"), ERR_FORMAT, "vocab: token 1 is no pair"},
+    {"unigram-score", UNIGRAM("", "['a','b']"), ERR_FORMAT, "vocab"},
+    {"unigram-infinite", UNIGRAM("", "['a',-1e999]"), ERR_FORMAT, "vocab"},
+    {"unigram-twice", UNIGRAM("", "['a',-1],['a',-2]"), ERR_FORMAT, "\"a\" is there twice"},
+    {"unigram-unknown", UNIGRAM("'unk_id':2,", "['a',-1],['b',-2]"), ERR_FORMAT, "unk_id: 2 is no token"},
+    {"unigram-no-tokens", UNIGRAM("'unk_id':0,", ""), ERR_FORMAT, "unk_id: 0 is no token"},
+    {"unigram-flag", UNIGRAM("'byte_fallback':1,", "['a',-1]"), ERR_FORMAT, "byte_fallback"},
+    {"unigram-vocab-twice", "{'model':{'type':'Unigram','vocab':[],'vocab':[]}}", ERR_FORMAT,
+        "vocab is there twice"},
     {"no-vocab", "{'model':{'type':'BPE','merges':[]}}", ERR_FORMAT, "vocab is missing"},
     {"no-merges", "{'model':{'type':'BPE','vocab':{}}}", ERR_FORMAT, "merges is missing"},
     {"vocab-twice", "{'model':{'vocab':{},'vocab':{},'merges':[]}}", ERR_FORMAT, "vocab"},
@@ -443,8 +459,12 @@ static const struct bad_case {
     {"normalizer-unknown", "{'normalizer':{'type':'Foo'}," WORDS "}", ERR_UNSUPPORTED,
         "normalizer: unknown type \"Foo\""},
     {"normalizer-precompiled",
-        "{'normalizer':{'type':'Precompiled','precompiled_charsmap':'AA=='}," WORDS "}", ERR_UNSUPPORTED,
-        "Precompiled"},
+        "{'normalizer':{'type':'Precompiled','precompiled_charsmap':'AA=='}," WORDS "}", ERR_FORMAT,
+        "precompiled_charsmap: 1 bytes hold no table"},
+    {"precompiled-base64", "{'normalizer':{'type':'Precompiled','precompiled_charsmap':'A!=='}," WORDS "}",
+        ERR_FORMAT, "no base64"},
+    {"precompiled-missing", "{'normalizer':{'type':'Precompiled'}," WORDS "}", ERR_FORMAT,
+        "precompiled_charsmap is missing"},
     {"normalizer-text", "{'normalizer':'NFC'," WORDS "}", ERR_FORMAT, "normalizer"},
     {"normalizer-typeless", "{'normalizer':{}," WORDS "}", ERR_FORMAT, "type"},
     {"prepend-missing", "{'normalizer':{'type':'Prepend'}," WORDS "}", ERR_FORMAT, "prepend"},

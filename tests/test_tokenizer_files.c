@@ -57,8 +57,9 @@ static void check_cases(const char *folder, const char *cases_path, const char *
 
 static void golden(void)
 {
-    static const char *const names[] = {"sp-llama", "sp-strip", "sp-gemma", "sp-unknown", "vm-gpt2",
-        "vm-gpt2-bos", "vm-qwen2", "tj-neox", "tj-olmo2"};
+    static const char *const names[] = {"sp-llama", "sp-strip", "sp-gemma", "sp-unknown", "sp-unigram",
+        "sp-unigram-bytes", "sp-unigram-rules", "vm-gpt2", "vm-gpt2-bos", "vm-qwen2", "tj-neox", "tj-olmo2",
+        "tj-unigram-t5", "tj-unigram-albert", "tj-unigram-nmt"};
     char cases[200];
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -138,16 +139,20 @@ static void choice(void)
     check_attached(golden_folder("vm-gpt2"), OK, "vocab.json and merges.txt", NULL);
     check_attached(tokenizer_folder_make(), OK, NULL, NULL);
     folder = tokenizer_folder_make();
+    copy(testing_source("golden/tokenizer-files/sp-unigram/tokenizer.model"), "spiece.model");
+    check_attached(folder, OK, "spiece.model", NULL);
+    folder = tokenizer_folder_make();
     testing_write(testing_path("vocab.json"), "{}", 2);
     check_attached(folder, OK, NULL, NULL);
 }
 
 static void refused(void)
 {
+    static const char camembert[] = "{\"tokenizer_class\":\"CamembertTokenizerFast\"}";
     const char *folder = golden_folder("sp-unigram");
 
-    check_attached(
-        folder, ERR_UNSUPPORTED, NULL, "tokenizer.model: is a unigram model, only BPE is supported");
+    testing_write(testing_path("tokenizer_config.json"), camembert, sizeof camembert - 1);
+    check_attached(folder, ERR_UNSUPPORTED, NULL, "tokenizer.model: tokenizer_class CamembertTokenizer");
     folder = golden_folder("vm-gpt2");
     testing_write(testing_path("tokenizer_config.json"), "{", 1);
     check_attached(folder, ERR_FORMAT, NULL, "tokenizer_config.json");

@@ -174,6 +174,17 @@ static const char *type_name(const struct tensor *tensor)
                                              : dtype_info(tensor->dtype)->name;
 }
 
+/* The shape of what is joined of rows. */
+static void join_shape(struct tensor *whole, const struct gguf_place *place)
+{
+    whole->shape[0] = place->rows;
+    if (!place->stacked) return;
+    whole->rank = 3;
+    whole->shape[2] = whole->shape[1];
+    whole->shape[1] = place->rows / place->stacked;
+    whole->shape[0] = place->stacked;
+}
+
 /* Some rows of a matrix, which is declared with the first of them. */
 static enum status add_rows(struct gguf_declared *declared, struct gguf_writer *writer,
     const struct tensor *tensor, const struct gguf_place *place, struct error *err)
@@ -181,7 +192,7 @@ static enum status add_rows(struct gguf_declared *declared, struct gguf_writer *
     struct gguf_tensor added = {.tensor = *tensor, .joined = true, .missing = place->rows}, *whole;
     enum status status = OK;
 
-    added.tensor.shape[0] = place->rows;
+    join_shape(&added.tensor, place);
     declared->tensor = find_joined(writer, place->name);
     if (declared->tensor == writer->tensor_count) status = append(writer, &added, place->name, err);
     if (status) return status;
@@ -192,8 +203,10 @@ static enum status add_rows(struct gguf_declared *declared, struct gguf_writer *
             "tensor %s: is %s, but other rows of %s are %s: in GGUF files of this architecture they are one "
             "matrix, of one type",
             tensor->name, type_name(tensor), place->name, type_name(&whole->tensor));
-    if (tensor->rank != 2 || tensor->shape[1] != whole->tensor.shape[1] ||
-        tensor->shape[0] > whole->missing || place->first_row > place->rows - tensor->shape[0])
+    if (whole->tensor.rank != tensor->rank + (place->stacked != 0) ||
+        (tensor->rank > 1 && tensor->shape[1] != whole->tensor.shape[whole->tensor.rank - 1]) ||
+        tensor->shape[0] > whole->missing || tensor->shape[0] > place->rows ||
+        place->first_row > place->rows - tensor->shape[0])
         return fail(err, ERR_FORMAT, "tensor %s: does not fit into the %" PRIu64 " rows of %s", tensor->name,
             place->rows, place->name);
     whole->missing -= tensor->shape[0];
@@ -462,9 +475,8 @@ static enum status write_floats(struct gguf_writer *writer, struct error *err)
     return status;
 }
 
-static enum status begin(struct writer *base, struct error *err)
+static enum status lay_out(struct gguf_writer *writer, struct error *err)
 {
-    struct gguf_writer *writer = own(base);
     struct metadata_builder split = {0};
     enum status status = check_joined(writer, err);
 
@@ -478,6 +490,25 @@ static enum status begin(struct writer *base, struct error *err)
     if (!status) status = deal(writer, split.count, err);
     if (!status) status = share_metadata(writer, err);
     metadata_builder_free(&split);
+    return status;
+}
+
+static enum status count_bytes(struct writer *base, uint64_t *bytes, struct error *err)
+{
+    const struct gguf_writer *writer = own(base);
+    enum status status = lay_out(own(base), err);
+
+    *bytes = 0;
+    for (uint64_t i = 0; i < writer->part_count && !status; i++)
+        *bytes += writer->parts[i].data_at + writer->parts[i].data_bytes;
+    return status;
+}
+
+static enum status begin(struct writer *base, struct error *err)
+{
+    struct gguf_writer *writer = own(base);
+    enum status status = lay_out(writer, err);
+
     if (!status) status = open_parts(writer, err);
     if (status) return status;
     writer->begun = true;
@@ -612,6 +643,7 @@ static const struct writer_kind kind = {
     .add = add,
     .alias = add_alias,
     .begin = begin,
+    .bytes = count_bytes,
     .write = write_data,
     .checksum = set_checksum,
     .head = head_of,

@@ -19,6 +19,7 @@ struct gguf_place {
     float shift;   /* added to every element */
     uint64_t rows; /* of the matrix of that name, of which the tensor is only the rows from first_row on */
     uint64_t first_row;
+    uint64_t stacked; /* so many matrices are these rows, one below the other, of rank 3; 0: they are one */
 };
 
 /* What GGUF calls a tensor, and how it wants its rows. */

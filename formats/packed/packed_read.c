@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "formats/cast.h"
+#include "formats/measure.h"
 
 #define PANEL_CODES (UINT64_C(1) << 21) /* the codes of a panel, unless eight rows have more */
 
@@ -14,6 +15,43 @@ void packed_free(struct packed *packed)
 {
     if (packed) memory_free(packed->order);
     memory_free(packed);
+}
+
+static enum status copy_order(struct packed *part, const struct packed *whole, struct error *err)
+{
+    if (!whole->order) return OK;
+    part->order = memory_new(whole->cols, sizeof *part->order, err);
+    if (!part->order) return ERR_MEMORY;
+    memcpy(part->order, whole->order, whole->cols * sizeof *part->order);
+    return OK;
+}
+
+enum status packed_part(struct reader_entry *entry, const struct packed *whole, uint64_t rows,
+    uint64_t first_row, uint64_t run, uint64_t step, struct error *err)
+{
+    struct tensor *tensor = &entry->tensor;
+    struct packed *part;
+    enum status status = OK;
+
+    entry->packed = NULL;
+    if (first_row % TILE_ROWS || run % TILE_ROWS || step % TILE_ROWS)
+        return fail(err, ERR_UNSUPPORTED,
+            "tensor %s: is quantized, and a part of it begins or ends within %d rows that belong together",
+            tensor->name, TILE_ROWS);
+    part = memory_new(1, sizeof *part, err);
+    if (!part) return ERR_MEMORY;
+    *part = *whole;
+    part->order = NULL;
+    entry->packed = part;
+    part->seen = rows;
+    part->first_row = first_row;
+    part->run = run;
+    part->step = step;
+    tensor->shape[0] = rows;
+    status = copy_order(part, whole, err);
+    if (!status) status = measure_tensor(tensor, err);
+    if (!status && !part->decoded) status = tiles_layout(&part->tiles, rows, part->cols, tensor->scheme, err);
+    return status;
 }
 
 /* ---- what is stored ---- */
@@ -161,20 +199,35 @@ static uint64_t panel_rows(const struct packed *packed)
     return rows ? rows : TILE_ROWS;
 }
 
-static enum status fill_panel(struct container *container, const struct packed *packed, struct panel *panel,
-    uint64_t row, uint64_t count, bool codes, struct error *err)
+/* Rows [row, row + count) as they are stored, to the panel's rows from `at` on. */
+static enum status fetch(struct container *container, const struct packed *packed, const struct panel *panel,
+    uint64_t at, uint64_t row, uint64_t count, bool codes, struct error *err)
 {
-    const uint64_t total = count * packed->groups;
+    const uint64_t group = at * packed->groups;
     enum status status = OK;
 
     if (codes)
-        status = read_plane(container, packed, &packed->codes, packed->layout->code_plane, panel->codes,
-            packed->cols, row, count, err);
-    if (!status) status = packed_scales(container, packed, panel->scales, row, count, err);
+        status = read_plane(container, packed, &packed->codes, packed->layout->code_plane,
+            panel->codes + at * packed->cols, packed->cols, row, count, err);
+    if (!status) status = packed_scales(container, packed, panel->scales + group, row, count, err);
     if (!status && packed->layout->biases)
-        status = packed_biases(container, packed, panel->biases, row, count, err);
-    else if (!status)
-        status = packed_zeros(container, packed, panel->zeros, row, count, err);
+        return packed_biases(container, packed, panel->biases + group, row, count, err);
+    return status ? status : packed_zeros(container, packed, panel->zeros + group, row, count, err);
+}
+
+/* Rows [row, row + count) of those that are seen. */
+static enum status fill_panel(struct container *container, const struct packed *packed, struct panel *panel,
+    uint64_t row, uint64_t count, bool codes, struct error *err)
+{
+    const uint64_t total = count * packed->groups, run = packed->run ? packed->run : packed->rows;
+    enum status status = OK;
+
+    for (uint64_t at = 0, some; at < count && !status; at += some) {
+        const uint64_t within = (row + at) % run, left = run - within;
+        some = left < count - at ? left : count - at;
+        status = fetch(container, packed, panel, at,
+            packed->first_row + (row + at) / run * packed->step + within, some, codes, err);
+    }
     for (uint64_t i = 0; i < total && !status && !packed->decoded; i++) {
         if (packed->layout->biases)
             panel->zeros[i] = (uint8_t)packed_bias_zero(panel->scales[i], panel->biases[i], packed->bits);
@@ -252,7 +305,7 @@ static enum status read_tiles(struct container *container, const struct packed *
         if (!touched(packed, parts[part], bytes[part], offset, count, &first, &end)) continue;
         for (uint64_t tile = first; tile < end && !status; tile += step) {
             const uint64_t some = end - tile < step ? end - tile : step, row = tile * TILE_ROWS;
-            const uint64_t left = packed->rows - row;
+            const uint64_t left = packed->seen - row;
             const uint64_t rows = left < some * TILE_ROWS ? left : some * TILE_ROWS;
             status = fill_panel(container, packed, &panel, row, rows, part == 0, err);
             if (!status)

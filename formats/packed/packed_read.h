@@ -15,11 +15,19 @@ struct packed {
     uint32_t *order;                    /* [cols] the group of each column, owned; NULL: column / group */
     const char *decoded;       /* why it is seen as DENSE, a text of the program's; NULL: it is TILES */
     struct tiles_layout tiles; /* of TILES */
+    uint64_t seen;             /* rows that are seen: all, or some of them (packed_part): */
+    uint64_t first_row, run,
+        step; /* from first_row on `run` rows that lie together, the next run `step` after; multiples of 8; run 0: all */
 };
 
 void packed_free(struct packed *packed);
 
-/* The scales, zero-points or biases of rows [row, row + count); row is a multiple of 8.
+/* Which rows of the matrix of `whole` an entry is to show. Its shape and bytes follow; entry->packed: out, a copy of its own.
+ * ERR_UNSUPPORTED: rows that cut tiles of 8. */
+enum status packed_part(struct reader_entry *entry, const struct packed *whole, uint64_t rows,
+    uint64_t first_row, uint64_t run, uint64_t step, struct error *err);
+
+/* The scales, zero-points or biases of rows [row, row + count) of the whole matrix; row is a multiple of 8.
  *   scales, biases  [count][groups]  out
  *   zeros           [count][groups]  out, as stored plus zero_more; 2^(bits-1) where none are stored; not of mlx */
 enum status packed_scales(struct container *container, const struct packed *packed, float *scales,

@@ -317,7 +317,7 @@ static enum status decide(struct container *container, struct reader_entry *entr
     entry->tensor.dtype = packed->decoded ? DTYPE_F32 : DTYPE_F16;
     entry->tensor.scheme = packed->decoded ? (struct scheme){0} : scheme;
     entry->tensor.rank = 2;
-    entry->tensor.shape[0] = packed->rows;
+    entry->tensor.shape[0] = packed->seen = packed->rows;
     entry->tensor.shape[1] = packed->cols;
     return measure_tensor(&entry->tensor, err);
 }

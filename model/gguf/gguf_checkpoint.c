@@ -1,8 +1,7 @@
 /* See gguf_checkpoint.h. */
 #include "model/gguf/gguf_checkpoint.h"
 
-#include <inttypes.h>
-#include <stdio.h>
+#include <string.h>
 
 #include "base/memory.h"
 #include "formats/gguf/gguf_writer.h"
@@ -29,14 +28,19 @@ static enum status rename_tensors(
         const char *old = container_tensor(container, i)->name;
         const struct fused_rows *fused = gguf_names_fused(container, config->architecture, old, &layer);
         if (fused) {
-            snprintf(name, sizeof name, LAYERS_PREFIX "%" PRIu32 ".%s", layer, fused->tensor);
+            layers_fused_name(name, sizeof name, config->architecture, fused, layer);
             status = container_rename(container, i, name, err);
             continue;
         }
         if (!gguf_names_role(old, &role, &layer)) continue;
-        if (config->interleaved && is_turned(role))
+        gguf_names_write(name, sizeof name, config->architecture, role, layer);
+        if (strcmp(name, old) != 0) continue; /* another architecture's */
+        if (role == ROLE_SHARED_ROUTER && container_tensor(container, i)->rank == 1)
+            status = container_reshape(container, i, 1, container_tensor(container, i)->shape[0], err);
+        if (!status && config->interleaved && is_turned(role))
             status = container_interleave(container, i, config->head_size, err);
-        if (layers_role_is_gain(role) && config->architecture->gain_offset != 0) /* GGUF has it added */
+        if (!status && layers_role_is_gain(role) &&
+            config->architecture->gain_offset != 0) /* GGUF has it added */
             status = container_shift(container, i, -config->architecture->gain_offset, err);
         if (!status)
             status = container_rename(

@@ -21,6 +21,13 @@ static const struct gguf_family families[] = {
         .interleaved = true,
         .output_bias = true,
         .window_ignored = true},
+    {.name = "llama",
+        .architecture = "MixtralForCausalLM",
+        .sliding = "MixtralForCausalLM",
+        .interleaved = true,
+        .window_ignored = true,
+        .experts = true,
+        .normed_routing = true},
     {.name = "qwen2", .architecture = "Qwen2ForCausalLM"},
     {.name = "qwen3", .architecture = "Qwen3ForCausalLM"},
     {.name = "gemma2",
@@ -40,6 +47,10 @@ static const struct gguf_family families[] = {
         .architecture = "Gemma3ForCausalLM",
         .sliding = "Gemma3ForCausalLM",
         .scalar_layers = 62},
+    {.name = "qwen2moe", .architecture = "Qwen2MoeForCausalLM", .head = GGUF_HEAD_OWN, .experts = true},
+    {.name = "qwen3moe", .architecture = "Qwen3MoeForCausalLM", .experts = true, .normed_routing = true},
+    {.name = "gptneox", .architecture = "GPTNeoXForCausalLM", .output_bias = true, .head = GGUF_HEAD_OWN},
+    {.name = "gpt2", .architecture = "GPT2LMHeadModel", .output_bias = true},
 };
 
 const struct gguf_family *gguf_config_family(const struct architecture *architecture)
@@ -70,25 +81,37 @@ static const char *key_of(char key[KEY_BYTES], const struct source *in, const ch
 
 /* ---- architecture ---- */
 
+/* The names of all families, each once. */
+static const char *known_names(char *out, size_t out_bytes)
+{
+    size_t used = 0;
+
+    for (size_t i = 0; i < sizeof families / sizeof *families && used < out_bytes; i++) {
+        if (i && strcmp(families[i].name, families[i - 1].name) == 0) continue;
+        used += (size_t)snprintf(out + used, out_bytes - used, "%s%s", i ? ", " : "", families[i].name);
+    }
+    return out;
+}
+
+/* Of two families of one name the one that has experts, or has none, as the file does. */
 static enum status find_family(struct source *in, struct error *err)
 {
     const char *name = NULL;
-    uint64_t bytes = 0;
-    char quoted[64], known[256];
-    size_t used = 0;
+    uint64_t bytes = 0, experts = 0;
+    char quoted[64], known[256], key[KEY_BYTES];
     enum status status = metadata_get_string(in->metadata, "general.architecture", &name, &bytes, err);
 
     if (status) return status;
     if (!name) return fail(err, ERR_FORMAT, "general.architecture is missing");
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
-        if (strlen(families[i].name) == bytes && memcmp(families[i].name, name, bytes) == 0)
-            in->family = &families[i];
+    for (size_t i = 0; i < sizeof families / sizeof *families && !status; i++) {
+        if (strlen(families[i].name) != bytes || memcmp(families[i].name, name, bytes) != 0) continue;
+        if (in->family && families[i].experts != (experts != 0)) continue;
+        in->family = &families[i];
+        status = metadata_get_u64(in->metadata, key_of(key, in, "expert_count"), 0, INT64_MAX, &experts, err);
     }
-    if (in->family) return OK;
-    for (size_t i = 0; i < sizeof families / sizeof *families && used < sizeof known; i++)
-        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", families[i].name);
+    if (status || in->family) return status;
     return fail(err, ERR_UNSUPPORTED, "general.architecture: %s is not run or converted (known: %s)",
-        error_quote(quoted, sizeof quoted, name, bytes < 64 ? bytes : 64), known);
+        error_quote(quoted, sizeof quoted, name, bytes < 64 ? bytes : 64), known_names(known, sizeof known));
 }
 
 /* Keys under which the same tensors would mean something else, unless they hold the number that means nothing. */
@@ -97,7 +120,8 @@ static enum status refuse_features(const struct source *in, struct error *err)
     static const struct {
         const char *suffix;
         double nothing;
-    } features[] = {{"expert_count", 0}, {"attention.scale", 0}, {"attention.clamp_kqv", 0},
+    } features[] = {{"expert_count", 0}, {"expert_gating_func", 1}, {"expert_weights_scale", 1},
+        {"expert_group_count", 1}, {"attention.scale", 0}, {"attention.clamp_kqv", 0},
         {"attention.max_alibi_bias", 0}, {"logit_scale", 0}, {"residual_scale", 0}, {"embedding_scale", 0},
         {"rope.scaling.attn_factor", 1}, {"rope.scaling.yarn_log_multiplier", 0},
         {"rope.scaling.yarn_ext_factor", -1}, {"rope.scaling.yarn_attn_factor", 1},
@@ -110,6 +134,7 @@ static enum status refuse_features(const struct source *in, struct error *err)
             in->metadata, key_of(key, in, features[i].suffix), -INFINITY, INFINITY, &value, err);
         if (status) return status;
         if (in->family->longrope && strcmp(features[i].suffix, "rope.scaling.attn_factor") == 0) continue;
+        if (in->family->experts && strcmp(features[i].suffix, "expert_count") == 0) continue;
         if (value != features[i].nothing)
             return fail(err, ERR_UNSUPPORTED, "%s: %g is not supported", key, value);
     }
@@ -173,7 +198,9 @@ static enum status put_head_size(struct source *in, struct gguf_config *out, str
         uint64_t value = out->head_size;
         status = get_size(&value, &found, in, same[i], err);
         if (!status && i == 1 && value <= out->head_size && in->architecture->partial_rotary) {
-            json_put_number(&in->json, "partial_rotary_factor", (double)value / (double)out->head_size);
+            json_put_number(&in->json,
+                in->architecture->rotary_key ? in->architecture->rotary_key : "partial_rotary_factor",
+                (double)value / (double)out->head_size);
             continue;
         }
         if (!status && value != out->head_size)
@@ -187,29 +214,79 @@ static enum status put_head_size(struct source *in, struct gguf_config *out, str
 
 static enum status put_epsilon(struct source *in, struct error *err)
 {
-    return in->architecture->centered_norm
-               ? put_number(in, "attention.layer_norm_epsilon", "layer_norm_eps", true, err)
-               : put_number(in, "attention.layer_norm_rms_epsilon", "rms_norm_eps", true, err);
+    const bool centered = in->architecture->centered_norm;
+    const char *name = in->architecture->short_keys ? "layer_norm_epsilon"
+                       : centered                   ? "layer_norm_eps"
+                                                    : "rms_norm_eps";
+
+    return put_number(
+        in, centered ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", name, true, err);
+}
+
+/* A size that is a number of the metadata, or follows from the width of a dense layer where there is none, as llama.cpp has it. */
+static enum status put_width(
+    struct source *in, const char *suffix, const char *name, uint64_t otherwise, struct error *err)
+{
+    uint64_t value = 0;
+    bool found;
+    enum status status = get_size(&value, &found, in, suffix, err);
+
+    if (!status) json_put_u64(&in->json, name, found ? value : otherwise);
+    return status;
+}
+
+/* What mixtures of experts have; llama.cpp's architectures know by their names whether routing is normed. */
+static enum status put_experts(struct source *in, struct error *err)
+{
+    const struct architecture *known = in->architecture;
+    uint64_t used = 0, width = 0;
+    bool found;
+    enum status status;
+
+    if (!in->family->experts) return OK;
+    status = put_size(in, "expert_count", known->experts_key, true, err);
+    if (!status) status = put_size(in, "expert_used_count", "num_experts_per_tok", true, err);
+    if (!status) status = get_size(&used, &found, in, "expert_used_count", err);
+    if (!status) status = get_size(&width, &found, in, "feed_forward_length", err);
+    if (!status && strcmp(known->expert_ffn_key, "intermediate_size") != 0)
+        status =
+            put_width(in, "expert_feed_forward_length", known->expert_ffn_key, used ? width / used : 0, err);
+    if (!status && known->shared_expert)
+        status =
+            put_width(in, "expert_shared_feed_forward_length", "shared_expert_intermediate_size", width, err);
+    if (!status && !known->normed_routing)
+        json_put_bool(&in->json, "norm_topk_prob", in->family->normed_routing);
+    return status;
 }
 
 static enum status put_sizes(struct source *in, struct gguf_config *out, struct error *err)
 {
-    enum status status = put_size(in, "block_count", "num_hidden_layers", true, err);
+    static const struct {
+        const char *suffix, *name, *brief; /* brief: what GPT-2 calls it */
+        bool required;
+    } sizes[] = {{"block_count", "num_hidden_layers", "n_layer", true},
+        {"embedding_length", "hidden_size", "n_embd", true},
+        {"feed_forward_length", "intermediate_size", "n_inner", true},
+        {"attention.head_count", "num_attention_heads", "n_head", true},
+        {"attention.head_count_kv", "num_key_value_heads", "num_key_value_heads", false},
+        {"context_length", "max_position_embeddings", "n_positions", true}};
+    enum status status = OK;
 
-    if (!status) status = put_size(in, "embedding_length", "hidden_size", true, err);
-    if (!status) status = put_size(in, "feed_forward_length", "intermediate_size", true, err);
-    if (!status) status = put_size(in, "attention.head_count", "num_attention_heads", true, err);
-    if (!status) status = put_size(in, "attention.head_count_kv", "num_key_value_heads", false, err);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && !status; i++)
+        status = put_size(in, sizes[i].suffix, in->architecture->short_keys ? sizes[i].brief : sizes[i].name,
+            sizes[i].required, err);
     if (!status) status = put_head_size(in, out, err);
-    if (!status) status = put_size(in, "context_length", "max_position_embeddings", true, err);
+    if (!status) status = put_experts(in, err);
     if (!status) status = put_epsilon(in, err);
-    return status ? status : put_number(in, "rope.freq_base", "rope_theta", false, err);
+    if (status) return status;
+    return put_number(in, "rope.freq_base",
+        in->architecture->theta_key ? in->architecture->theta_key : "rope_theta", false, err);
 }
 
 /* As many as the embedding has rows; a list of tokens must have as many. */
 static enum status put_vocabulary(struct source *in, struct gguf_config *out, struct error *err)
 {
-    const struct tensor *embedding = gguf_names_find(in->container, ROLE_EMBEDDING, 0);
+    const struct tensor *embedding = gguf_names_find(in->container, in->architecture, ROLE_EMBEDDING, 0);
     const struct metadata_item *tokens;
     enum status status =
         metadata_get_array(in->metadata, "tokenizer.ggml.tokens", METADATA_STRING, &tokens, err);
@@ -293,24 +370,36 @@ static enum status put_architecture(struct source *in, struct error *err)
     json_write_text(&in->json, name);
     json_close_array(&in->json);
     json_put_text(&in->json, "model_type", in->architecture->model_type);
-    json_put_text(&in->json, in->architecture->activation_apart ? "hidden_activation" : "hidden_act",
+    json_put_text(&in->json, config_activation_key(in->architecture),
         config_activation_name(in->architecture->default_activation));
     if (window) json_put_u64(&in->json, "sliding_window", window);
     return in->architecture->default_window_period ? put_pattern(in, window, err) : OK;
 }
 
-/* What the file's tensors say. */
-static void put_features(struct source *in)
+static bool has(const struct source *in, enum role role)
 {
-    const struct container *container = in->container;
+    return gguf_names_find(in->container, in->architecture, role, 0) != NULL;
+}
 
-    json_put_bool(&in->json, "tie_word_embeddings", !gguf_names_find(container, ROLE_HEAD, 0));
-    if (in->architecture->attention_bias_option)
-        json_put_bool(&in->json, "attention_bias", gguf_names_find(container, ROLE_Q_BIAS, 0) != NULL);
-    if (in->architecture->qkv_bias_option)
-        json_put_bool(&in->json, "use_qkv_bias", gguf_names_find(container, ROLE_Q_BIAS, 0) != NULL);
-    if (in->architecture->mlp_bias_option)
-        json_put_bool(&in->json, "mlp_bias", gguf_names_find(container, ROLE_GATE_BIAS, 0) != NULL);
+/* What the file's tensors say, and whether both halves of a layer see the same stream. */
+static enum status put_features(struct source *in, struct error *err)
+{
+    const struct architecture *known = in->architecture;
+    char key[KEY_BYTES];
+    bool parallel = false;
+    enum status status =
+        metadata_get_bool(in->metadata, key_of(key, in, "use_parallel_residual"), &parallel, err);
+
+    if (known->shared_norm) parallel = !has(in, ROLE_MLP_NORM);
+    if (!status && (known->parallel_residual || known->shared_norm || parallel))
+        json_put_bool(&in->json, "use_parallel_residual", parallel);
+    json_put_bool(&in->json, "tie_word_embeddings", !has(in, ROLE_HEAD));
+    if (known->attention_bias_option && !known->biases)
+        json_put_bool(&in->json, "attention_bias", has(in, ROLE_Q_BIAS));
+    if (known->qkv_bias_option) json_put_bool(&in->json, "use_qkv_bias", has(in, ROLE_Q_BIAS));
+    if (known->qkv_bias_switch) json_put_bool(&in->json, "qkv_bias", has(in, ROLE_Q_BIAS));
+    if (known->mlp_bias_option) json_put_bool(&in->json, "mlp_bias", has(in, ROLE_GATE_BIAS));
+    return status;
 }
 
 /* ---- rope ---- */
@@ -463,13 +552,17 @@ static enum status put_stops(struct source *in, const struct gguf_config *config
 
 static enum status put_tokens(struct source *in, const struct gguf_config *config, struct error *err)
 {
-    uint64_t bos = 0;
+    uint64_t bos = 0, padding = 0;
     bool found;
     enum status status = get_id(&bos, &found, in, "tokenizer.ggml.bos_token_id", config, err);
 
     if (status) return status;
     if (found) json_put_u64(&in->json, "bos_token_id", bos);
-    return put_stops(in, config, err);
+    status = get_id(&padding, &found, in, "tokenizer.ggml.padding_token_id", config, err);
+    if (!status && found) json_put_u64(&in->json, "pad_token_id", padding);
+    if (!status && !found)
+        json_put_text(&in->json, "pad_token_id", NULL); /* transformers has defaults for it */
+    return status ? status : put_stops(in, config, err);
 }
 
 /* ---- all of it ---- */
@@ -482,7 +575,7 @@ static enum status put_all(struct source *in, struct gguf_config *out, struct er
     status = put_architecture(in, err);
     if (!status) status = put_sizes(in, out, err);
     if (!status) status = put_vocabulary(in, out, err);
-    if (!status) put_features(in);
+    if (!status) status = put_features(in, err);
     if (!status) status = put_scales(in, out, err);
     if (!status) status = put_sliding_rope(in, err);
     if (!status) status = put_rope(in, out, err);

@@ -19,6 +19,8 @@ struct gguf_family {
     bool output_bias;       /* o may have a bias in llama.cpp */
     enum gguf_head head;    /* what llama.cpp's reader takes */
     bool window_ignored;    /* llama.cpp runs such files without their sliding window */
+    bool experts;           /* mixtures of experts: files that count some */
+    bool normed_routing; /* the weights of a token's experts are made to sum to 1, which files do not say */
 };
 
 /* The family of an architecture of this project; NULL if GGUF has no name for it here. */

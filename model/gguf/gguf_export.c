@@ -15,6 +15,7 @@
 #include "model/gguf/gguf_rope.h"
 #include "model/rope.h"
 #include "model/tokenizer/gguf_tokenizer_export.h"
+#include "tensor/sparse.h"
 #include "tensor/tile_blocks.h"
 
 enum { KEY_BYTES = 128 };
@@ -39,16 +40,29 @@ static bool is_turned(enum role role)
 static void place_in_fused(
     struct gguf_place *place, enum role role, uint32_t layer, const struct model_config *config)
 {
-    const struct fused_rows *fused = layers_fused(config->architecture, role);
+    const struct fused_rows *fused = layers_fused(config->architecture, role, FUSED_IN_GGUF);
     uint64_t shape[2];
     uint32_t rank;
 
     for (unsigned i = 0; fused && i < fused->count; i++) {
         if (fused->parts[i] == role) place->first_row = place->rows;
-        layers_role_shape(config, fused->parts[i], &rank, shape);
+        layers_role_shape(config, fused->parts[i], layer, &rank, shape);
         place->rows += shape[0];
     }
     if (fused) gguf_names_write_fused(place->name, sizeof place->name, fused, layer);
+}
+
+/* The matrices of all experts are one tensor. */
+static void place_expert(
+    struct gguf_place *place, enum role role, const struct tensor *tensor, const struct model_config *config)
+{
+    uint64_t shape[2];
+    uint32_t rank;
+
+    layers_role_shape(config, role, 0, &rank, shape);
+    place->stacked = config->experts;
+    place->rows = config->experts * shape[0];
+    place->first_row = layers_expert_of(config, tensor->name) * shape[0];
 }
 
 /* A tied embedding may be stored under the head's name. */
@@ -62,7 +76,8 @@ static enum status place_tensor(
     if (!layers_role_of(config, tensor->name, &role, &layer))
         return fail(err, ERR_UNSUPPORTED, "tensor %s: has no name in GGUF files", tensor->name);
     if (config->tied && role == ROLE_HEAD) role = ROLE_EMBEDDING;
-    gguf_names_write(place->name, sizeof place->name, role, layer);
+    gguf_names_write(place->name, sizeof place->name, config->architecture, role, layer);
+    if (layers_role_is_expert(role)) place_expert(place, role, tensor, config);
     place_in_fused(place, role, layer, config);
     if (is_turned(role) && gguf_config_family(config->architecture)->interleaved)
         place->head = config->head_size;
@@ -70,8 +85,25 @@ static enum status place_tensor(
     return OK;
 }
 
-enum status gguf_export_target(struct tensor *target, struct error *err)
+/* What llama.cpp's converter writes as F32 whatever the rest is. */
+static bool become_floats(struct tensor *target, const struct model_config *config)
 {
+    enum role role;
+    uint32_t layer;
+
+    if (!layers_role_of(config, target->name, &role, &layer)) return false;
+    if (role != ROLE_ROUTER && role != ROLE_SHARED_ROUTER && role != ROLE_POSITIONS) return false;
+    target->storage = STORAGE_DENSE;
+    target->dtype = DTYPE_F32;
+    target->scheme = (struct scheme){0};
+    target->block = BLOCK_NONE;
+    return true;
+}
+
+enum status gguf_export_target(struct tensor *target, const struct model_config *config, struct error *err)
+{
+    sparse_describe_spread(target);
+    if (become_floats(target, config)) return OK;
     if (target->storage == STORAGE_TILES) {
         const enum block_type block = tile_blocks_type(target->scheme, target->shape[1]);
         if (!block)
@@ -154,6 +186,18 @@ static enum status put_general(struct key_writer *out, struct error *err)
     return status;
 }
 
+static void put_experts(struct key_writer *out)
+{
+    const struct model_config *config = out->config;
+
+    if (!config->experts) return;
+    put_size(out, "expert_count", config->experts);
+    put_size(out, "expert_used_count", config->experts_per_token);
+    if (config->expert_ffn != config->dense_ffn)
+        put_size(out, "expert_feed_forward_length", config->expert_ffn);
+    if (config->ffn) put_size(out, "expert_shared_feed_forward_length", config->ffn);
+}
+
 static void put_sizes(struct key_writer *out)
 {
     const struct model_config *config = out->config;
@@ -161,21 +205,23 @@ static void put_sizes(struct key_writer *out)
     put_size(out, "block_count", config->layers);
     put_size(out, "context_length", config->context);
     put_size(out, "embedding_length", config->hidden);
-    put_size(out, "feed_forward_length", config->ffn);
+    put_size(out, "feed_forward_length", config->experts ? config->dense_ffn : config->ffn);
     put_size(out, "attention.head_count", config->heads);
     put_size(out, "attention.head_count_kv", config->kv_heads);
-    put_number(out, "rope.freq_base", config->rope.theta);
+    put_experts(out);
+    if (config->rotary) put_number(out, "rope.freq_base", config->rope.theta);
     put_number(out,
         config->architecture->centered_norm ? "attention.layer_norm_epsilon"
                                             : "attention.layer_norm_rms_epsilon",
         config->norm_epsilon);
-    if (config->architecture->centered_norm) put_truth(out, "use_parallel_residual", false);
+    if (config->architecture->centered_norm && config->rotary)
+        put_truth(out, "use_parallel_residual", config->parallel_residual);
     if ((uint64_t)config->head_size * config->heads != config->hidden) {
         put_size(out, "attention.key_length", config->head_size);
         put_size(out, "attention.value_length", config->head_size);
     }
     put_size(out, "vocab_size", config->vocabulary);
-    put_size(out, "rope.dimension_count", config->rotary);
+    if (config->rotary) put_size(out, "rope.dimension_count", config->rotary);
 }
 
 /* Whether of every `period` layers exactly the last does not slide. */
@@ -245,6 +291,28 @@ static enum status put_scales(struct key_writer *out, struct error *err)
             out->family->name);
     if (config->score_softcap != 0) put_number(out, "attn_logit_softcapping", (double)config->score_softcap);
     if (config->logit_softcap != 0) put_number(out, "final_logit_softcapping", (double)config->logit_softcap);
+    return OK;
+}
+
+/* What a file does not say, because its readers know it by the architecture's name. */
+static enum status check_assumed(const struct key_writer *out, struct error *err)
+{
+    const struct model_config *config = out->config;
+    const struct architecture *known = config->architecture;
+
+    if (config->activation != known->default_activation)
+        return fail(err, ERR_UNSUPPORTED,
+            "config.json: %s %s has no place in GGUF files of %s, whose readers assume %s",
+            config_activation_key(known), config_activation_name(config->activation), out->family->name,
+            config_activation_name(known->default_activation));
+    if (config->experts && config->normed_routing != out->family->normed_routing)
+        return fail(err, ERR_UNSUPPORTED,
+            "config.json: norm_topk_prob %s has no place in GGUF files of %s, whose readers assume the other",
+            config->normed_routing ? "true" : "false", out->family->name);
+    if (known->biases && !config->attention_bias)
+        return fail(err, ERR_UNSUPPORTED,
+            "config.json: attention_bias false has no place in GGUF files of %s: its readers want biases",
+            out->family->name);
     return OK;
 }
 
@@ -426,6 +494,7 @@ static enum status put_model(struct key_writer *out, struct error *err)
         return fail(err, ERR_UNSUPPORTED, "config.json: %s has no name in GGUF files here",
             out->config->architecture->name);
     status = check_tensors(out, err);
+    if (!status) status = check_assumed(out, err);
     if (!status) status = put_general(out, err);
     if (status) return status;
     put_sizes(out);

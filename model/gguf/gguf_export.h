@@ -21,6 +21,6 @@ enum status gguf_export_create(struct writer **out, const struct checkpoint *inp
 
 /* Change what a tensor is to become into what llama.cpp reads: vectors are F32; tiles that are exactly blocks (symmetric, 4, 5 or 8
  * bits, groups of a multiple of 32) are those blocks, Q4_0, Q5_0 or Q8_0. ERR_UNSUPPORTED: other tiles. */
-enum status gguf_export_target(struct tensor *target, struct error *err);
+enum status gguf_export_target(struct tensor *target, const struct model_config *config, struct error *err);
 
 #endif

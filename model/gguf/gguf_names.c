@@ -10,6 +10,7 @@
 /* Whole for what exists once, else what follows "blk.N.". */
 static const char *const names[ROLE_COUNT] = {
     [ROLE_EMBEDDING] = "token_embd.weight",
+    [ROLE_POSITIONS] = "position_embd.weight",
     [ROLE_HEAD] = "output.weight",
     [ROLE_FINAL_NORM] = "output_norm.weight",
     [ROLE_FINAL_NORM_BIAS] = "output_norm.bias",
@@ -35,6 +36,18 @@ static const char *const names[ROLE_COUNT] = {
     [ROLE_UP_BIAS] = "ffn_up.bias",
     [ROLE_DOWN_BIAS] = "ffn_down.bias",
     [ROLE_MLP_POST_NORM] = "post_ffw_norm.weight",
+    [ROLE_ROUTER] = "ffn_gate_inp.weight",
+    [ROLE_SHARED_ROUTER] = "ffn_gate_inp_shexp.weight",
+    [ROLE_EXPERT_GATE] = "ffn_gate_exps.weight", /* of all experts, one below the other */
+    [ROLE_EXPERT_UP] = "ffn_up_exps.weight",
+    [ROLE_EXPERT_DOWN] = "ffn_down_exps.weight",
+};
+
+/* Of the shared expert. */
+static const char *const shared_names[ROLE_COUNT] = {
+    [ROLE_GATE] = "ffn_gate_shexp.weight",
+    [ROLE_UP] = "ffn_up_shexp.weight",
+    [ROLE_DOWN] = "ffn_down_shexp.weight",
 };
 
 /* What follows "blk.N." with N a plain decimal number below CONFIG_LAYER_LIMIT; NULL if the name has no such start. */
@@ -58,19 +71,23 @@ bool gguf_names_role(const char *name, enum role *role, uint32_t *layer)
     const char *suffix = after_layer(name, layer);
 
     for (int i = suffix ? ROLE_PER_LAYER : 0; i < (suffix ? ROLE_COUNT : ROLE_PER_LAYER); i++) {
-        if (!names[i] || strcmp(suffix ? suffix : name, names[i]) != 0) continue;
+        const char *wanted = suffix ? suffix : name;
         *role = (enum role)i;
-        return true;
+        if (names[i] && strcmp(wanted, names[i]) == 0) return true;
+        if (shared_names[i] && strcmp(wanted, shared_names[i]) == 0) return true;
     }
     return false;
 }
 
-char *gguf_names_write(char *out, uint64_t out_bytes, enum role role, uint32_t layer)
+char *gguf_names_write(
+    char *out, uint64_t out_bytes, const struct architecture *architecture, enum role role, uint32_t layer)
 {
+    const char *name = architecture->shared_expert && shared_names[role] ? shared_names[role] : names[role];
+
     if (role < ROLE_PER_LAYER)
-        snprintf(out, out_bytes, "%s", names[role]);
+        snprintf(out, out_bytes, "%s", name);
     else
-        snprintf(out, out_bytes, LAYER_PREFIX "%" PRIu32 ".%s", layer, names[role]);
+        snprintf(out, out_bytes, LAYER_PREFIX "%" PRIu32 ".%s", layer, name);
     return out;
 }
 
@@ -88,11 +105,12 @@ char *gguf_names_write_fused(char *out, uint64_t out_bytes, const struct fused_r
     return out;
 }
 
-const struct tensor *gguf_names_find(const struct container *container, enum role role, uint32_t layer)
+const struct tensor *gguf_names_find(const struct container *container,
+    const struct architecture *architecture, enum role role, uint32_t layer)
 {
     char name[64];
 
-    return container_find(container, gguf_names_write(name, sizeof name, role, layer));
+    return container_find(container, gguf_names_write(name, sizeof name, architecture, role, layer));
 }
 
 const struct fused_rows *gguf_names_fused(const struct container *container,
@@ -103,7 +121,7 @@ const struct fused_rows *gguf_names_fused(const struct container *container,
     for (unsigned i = 0; suffix && i < architecture->fused_count; i++) {
         const struct fused_rows *fused = &architecture->fused[i];
         if (fused->gguf && strcmp(suffix, fused->gguf) == 0 &&
-            !gguf_names_find(container, fused->parts[0], *layer))
+            !gguf_names_find(container, architecture, fused->parts[0], *layer))
             return fused;
     }
     return NULL;

@@ -5,7 +5,7 @@
 #include <math.h>
 
 #include "base/memory.h"
-#include "tensor/tiles.h"
+#include "tensor/sparse.h"
 
 #define PIECE 4096 /* elements decoded at a time */
 
@@ -29,46 +29,76 @@ enum status layer_check_finite(
     return OK;
 }
 
-static enum status load(struct layer *out, struct container *container, const struct tensor *source,
-    enum role role, struct error *err)
+/* Show a tensor in its place, in one of the streams. */
+static void show(struct layer *layer, uint32_t place, bool original, const struct tensor *tensor)
 {
-    void *data = out->original_data[role] = memory_new(source->bytes, 1, err);
+    const uint32_t expert = layers_place_expert(place), which = layers_place_role(place) - ROLE_EXPERT_GATE;
+    struct walk_layer *walk = &layer->walk;
+    if (place < ROLE_COUNT) {
+        (original ? walk->original : walk->current)[place] = tensor;
+    } else {
+        (original ? walk->original_experts : walk->current_experts)[expert][which] = tensor;
+    }
+}
+
+static enum status load(struct layer *out, struct container *container, const struct tensor *source,
+    uint32_t place, struct error *err)
+{
+    struct layer_slot *slot = &out->slots[place];
+    void *data = slot->original_data = memory_new(source->bytes, 1, err);
     if (!data) return ERR_MEMORY;
     enum status status = container_read(container, source, 0, data, source->bytes, err);
     if (status != OK) return status;
-    out->original[role] = *source;
-    out->original[role].data = data;
-    out->walk.original[role] = out->walk.current[role] = &out->original[role];
+    slot->original = *source;
+    slot->original.data = data;
+    show(out, place, true, &slot->original);
+    show(out, place, false, &slot->original);
     return layer_check_finite(source, data, 0, source->elements, err);
+}
+
+static enum status allocate(struct layer *out, const struct model_config *config, struct error *err)
+{
+    struct walk_layer *walk = &out->walk;
+    out->slots = memory_new(layers_places(config), sizeof *out->slots, err);
+    if (!out->slots) return ERR_MEMORY;
+    out->places = layers_places(config);
+    if (!config->experts) return OK;
+    walk->original_experts = memory_new(config->experts, sizeof *walk->original_experts, err);
+    walk->current_experts = memory_new(config->experts, sizeof *walk->current_experts, err);
+    return walk->original_experts && walk->current_experts ? OK : ERR_MEMORY;
 }
 
 enum status layer_load(struct layer *out, struct checkpoint *input, uint32_t index, struct error *err)
 {
     *out = (struct layer){.walk.index = index};
-    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-        const struct tensor *source = input->tensors.layer[index][role];
-        enum status status = source ? load(out, input->container, source, role, err) : OK;
-        if (status != OK) return status;
+    enum status status = allocate(out, &input->config, err);
+    for (uint32_t place = ROLE_PER_LAYER; status == OK && place < out->places; place++) {
+        const struct tensor *source = layers_at(&input->tensors, &input->config, index, place);
+        if (source) status = load(out, input->container, source, place, err);
     }
-    return OK;
+    return status;
 }
 
 void layer_free(struct layer *layer)
 {
-    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-        memory_free(layer->original_data[role]);
-        memory_free(layer->current_data[role]);
+    for (uint32_t place = 0; place < layer->places; place++) {
+        memory_free(layer->slots[place].original_data);
+        memory_free(layer->slots[place].current_data);
     }
     for (enum stage stage = WALK_QKV; stage < WALK_STAGES; stage++)
         memory_free(layer->scales[stage]);
+    memory_free(layer->expert_scales);
+    memory_free(layer->walk.original_experts);
+    memory_free(layer->walk.current_experts);
+    memory_free(layer->slots);
     *layer = (struct layer){0};
 }
 
 uint64_t layer_bytes(const struct checkpoint *input, uint32_t index)
 {
     uint64_t bytes = 0;
-    for (enum role role = ROLE_PER_LAYER; role < ROLE_COUNT; role++) {
-        const struct tensor *source = input->tensors.layer[index][role];
+    for (uint32_t place = ROLE_PER_LAYER; place < layers_places(&input->config); place++) {
+        const struct tensor *source = layers_at(&input->tensors, &input->config, index, place);
         if (source) bytes += source->bytes;
     }
     return bytes;
@@ -76,29 +106,41 @@ uint64_t layer_bytes(const struct checkpoint *input, uint32_t index)
 
 /* ---- replacing ---- */
 
-void layer_replace(struct layer *layer, enum role role, const struct tensor *tensor, void *data)
+const struct tensor *layer_current(const struct layer *layer, uint32_t place)
 {
-    memory_free(layer->current_data[role]);
-    layer->current_data[role] = data;
-    layer->current[role] = *tensor;
-    layer->current[role].data = data;
-    layer->walk.current[role] = &layer->current[role];
+    const uint32_t which = layers_place_role(place) - ROLE_EXPERT_GATE;
+    if (place < ROLE_COUNT) return layer->walk.current[place];
+    return layer->walk.current_experts[layers_place_expert(place)][which];
 }
 
-void layer_rewrite(struct layer *layer, enum role role, float *values)
+void layer_replace(struct layer *layer, uint32_t place, const struct tensor *tensor, void *data)
 {
-    struct tensor *original = &layer->original[role];
-    memory_free(layer->original_data[role]);
-    layer->original_data[role] = values;
+    struct layer_slot *slot = &layer->slots[place];
+    memory_free(slot->current_data);
+    slot->current_data = data;
+    slot->current = *tensor;
+    slot->current.data = data;
+    show(layer, place, false, &slot->current);
+}
+
+void layer_rewrite(struct layer *layer, uint32_t place, float *values)
+{
+    struct layer_slot *slot = &layer->slots[place];
+    struct tensor *original = &slot->original;
+    memory_free(slot->original_data);
+    slot->original_data = values;
     original->storage = STORAGE_DENSE;
     original->dtype = DTYPE_F32;
     original->scheme = (struct scheme){0};
+    original->mask = MASK_NONE;
     original->bytes = original->elements * sizeof *values;
     original->data = values;
-    layer->walk.original[role] = layer->walk.current[role] = original;
+    show(layer, place, true, original);
+    show(layer, place, false, original);
 }
 
-void layer_decode_rows(float *out, const struct tensor *tensor, uint64_t row, uint64_t rows)
+enum status layer_decode_rows(
+    float *out, const struct tensor *tensor, uint64_t row, uint64_t rows, struct error *err)
 {
     uint64_t cols = tensor->shape[1];
     const struct dtype_info *info = dtype_info(tensor->dtype);
@@ -107,16 +149,24 @@ void layer_decode_rows(float *out, const struct tensor *tensor, uint64_t row, ui
         info->decode(out, (const uint8_t *)tensor->data + row * cols * info->bytes, rows * cols);
     } else if (tensor->storage == STORAGE_BLOCKS) {
         blocks_decode(out, tensor->block, tensor->data, row * cols, rows * cols);
-    } else if (tiles_layout(&layout, tensor->shape[0], cols, tensor->scheme, NULL) == OK) {
+    } else if (tensor->storage == STORAGE_SPARSE) {
+        return sparse_rows(tensor, out, row, rows, err);
+    } else {
+        enum status status = tiles_layout(&layout, tensor->shape[0], cols, tensor->scheme, err);
+        if (status) return fail_within(err, status, "tensor %s", tensor->name);
         tiles_decode(&layout, out, cols, tensor->data, row, rows);
     }
+    return OK;
 }
 
-float *layer_floats(const struct layer *layer, enum role role, struct error *err)
+float *layer_floats(const struct layer *layer, uint32_t place, struct error *err)
 {
-    const struct tensor *tensor = layer->walk.current[role];
+    const struct tensor *tensor = layer_current(layer, place);
     float *out = memory_new(tensor->elements, sizeof *out, err);
-    if (out && tensor->rank == 2) layer_decode_rows(out, tensor, 0, tensor->shape[0]);
+    if (out && tensor->rank == 2 && layer_decode_rows(out, tensor, 0, tensor->shape[0], err)) {
+        memory_free(out);
+        return NULL;
+    }
     if (out && tensor->rank != 2) dtype_info(tensor->dtype)->decode(out, tensor->data, tensor->elements);
     return out;
 }

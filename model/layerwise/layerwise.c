@@ -37,7 +37,7 @@ static enum status compress_layer(struct layerwise *run, uint32_t index, struct 
     struct layer layer;
     enum status status = layer_load(&layer, run->input, index, err);
     if (status == OK) status = run->work->compress(run->context, &layer, err);
-    if (status == OK) status = walk_finish(run->walk, &layer.walk, err);
+    if (status == OK && run->walk) status = walk_finish(run->walk, &layer.walk, err);
     if (status == OK) status = add_to_journal(run, &layer, err);
     layer_free(&layer);
     return status == OK ? OK : fail_within(err, status, "layer %" PRIu32, index);
@@ -50,7 +50,8 @@ enum status layerwise_expect(
 {
     bool same = tensor && tensor->storage == target->storage && tensor->dtype == target->dtype &&
                 tensor->rank == target->rank && tensor->block == target->block &&
-                tensor->scheme.bits == target->scheme.bits && tensor->scheme.group == target->scheme.group &&
+                tensor->mask == target->mask && tensor->scheme.bits == target->scheme.bits &&
+                tensor->scheme.group == target->scheme.group &&
                 tensor->scheme.asymmetric == target->scheme.asymmetric;
     for (uint32_t i = 0; same && i < target->rank; i++)
         same = tensor->shape[i] == target->shape[i];
@@ -59,13 +60,13 @@ enum status layerwise_expect(
         container_path(from), target->name);
 }
 
-enum status layerwise_take(struct layer *layer, enum role role, const struct tensor *tensor,
+enum status layerwise_take(struct layer *layer, uint32_t place, const struct tensor *tensor,
     struct container *from, struct error *err)
 {
     void *data = memory_new(tensor->bytes, 1, err);
     if (!data) return ERR_MEMORY;
     enum status status = container_read(from, tensor, 0, data, tensor->bytes, err);
-    layer_replace(layer, role, tensor, data);
+    layer_replace(layer, place, tensor, data);
     return status;
 }
 
@@ -88,8 +89,9 @@ static enum status resume(struct layerwise *run, uint32_t finished, struct error
 {
     enum status status = OK;
     struct error ignored = {0};
-    uint32_t from = journal_latest_states(run->journal, finished);
-    if (from && walk_load(run->walk, journal_states_path(run->journal, from), run->stamp, &ignored) != OK) {
+    uint32_t from = run->walk ? journal_latest_states(run->journal, finished) : finished;
+    if (run->walk && from &&
+        walk_load(run->walk, journal_states_path(run->journal, from), run->stamp, &ignored) != OK) {
         report_note(run->report, "saved states are not used: %s", ignored.text);
         from = 0;
     }
@@ -110,7 +112,7 @@ static enum status resume(struct layerwise *run, uint32_t finished, struct error
 static enum status save_states(struct layerwise *run, uint32_t layer, double *last, struct error *err)
 {
     double start = report_seconds();
-    if (start - *last < layerwise_states_interval) return OK;
+    if (!run->walk || start - *last < layerwise_states_interval) return OK;
     enum status status = walk_save(run->walk, journal_states_path(run->journal, layer), run->stamp, err);
     if (status == OK) journal_drop_states(run->journal, layer);
     *last = report_seconds();

@@ -34,7 +34,7 @@ struct layerwise_work {
 
 struct layerwise {
     struct checkpoint *input;
-    struct walk *walk; /* before the first layer */
+    struct walk *walk; /* before the first layer; NULL: nothing is observed, layers are only compressed */
     struct journal *journal;
     const char *stamp;
     const struct layerwise_work *work;
@@ -54,8 +54,8 @@ void layerwise_note_for_signals(const char *tool, const struct journal *journal)
 enum status layerwise_expect(const struct tensor *tensor, const struct tensor *target,
     const struct container *from, struct error *err);
 
-/* Put a tensor of a finished layer's file in a role's place. */
-enum status layerwise_take(struct layer *layer, enum role role, const struct tensor *tensor,
+/* Put a tensor of a finished layer's file in its place (layers_place). */
+enum status layerwise_take(struct layer *layer, uint32_t place, const struct tensor *tensor,
     struct container *from, struct error *err);
 
 /* The seam for tests: seconds between two savings of the hidden states. */

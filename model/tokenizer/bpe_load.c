@@ -1,6 +1,5 @@
 /* Reading the model: vocabulary and merges pass by once in the pull parser, whatever their size. */
 #include <inttypes.h>
-#include <stdio.h>
 
 #include "base/memory.h"
 #include "model/tokenizer/bpe.h"
@@ -397,16 +396,6 @@ static enum status find_direct(struct bpe *bpe, struct error *err)
     return status;
 }
 
-static void find_byte_tokens(struct bpe *bpe)
-{
-    char name[8];
-
-    for (unsigned i = 0; i < 256; i++) {
-        snprintf(name, sizeof name, "<0x%02X>", i);
-        bpe->byte_tokens[i] = vocabulary_find_model(bpe->vocabulary, name, 6);
-    }
-}
-
 enum status bpe_read(
     struct bpe *bpe, struct vocabulary *vocabulary, const struct json_text *section, struct error *err)
 {
@@ -419,7 +408,7 @@ enum status bpe_read(
     if (status == OK) status = read_merges(bpe, &sections.merges, err);
     if (status == OK) status = find_direct(bpe, err);
     if (status != OK) return status;
-    find_byte_tokens(bpe);
+    vocabulary_find_bytes(vocabulary, bpe->byte_tokens);
     if (bpe->unknown_text)
         bpe->unknown = vocabulary_find_model(vocabulary, bpe->unknown_text, strlen(bpe->unknown_text));
     return find_joints(bpe, err);

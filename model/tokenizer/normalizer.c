@@ -1,8 +1,10 @@
 /* One function per type of step, and the table of them. A step reads the text and writes to the other of two buffers. */
 #include "model/tokenizer/normalizer.h"
 
+#include "base/base64.h"
 #include "base/memory.h"
 #include "model/tokenizer/byte_level.h"
+#include "model/tokenizer/charsmap.h"
 #include "model/tokenizer/steps.h"
 #include "model/tokenizer/unicode.h"
 
@@ -19,8 +21,10 @@ struct kind {
 
 struct step {
     const struct kind *kind;
-    struct pattern *pattern; /* Replace */
-    char *content;           /* Replace, Prepend */
+    struct pattern *pattern;   /* Replace */
+    struct charsmap *charsmap; /* Precompiled */
+    bool longest;              /* Precompiled */
+    char *content;             /* Replace, Prepend */
     uint64_t content_bytes;
     bool left, right; /* Strip */
 };
@@ -217,6 +221,66 @@ static enum status apply_byte_level(
     return settle(text, out, status);
 }
 
+/* longest_match is ours: what comes of a tokenizer.model, where sentencepiece takes the longest rule. */
+static enum status read_charsmap(struct step *step, const struct json_value *value, struct error *err)
+{
+    struct json_text text;
+    uint8_t *table = NULL;
+    uint64_t bytes;
+    enum status status = step_text(value, "precompiled_charsmap", &text, err);
+
+    if (!status) status = json_get_bool(value, "Precompiled", "longest_match", &step->longest, err);
+    if (!status) status = base64_decode(&table, &bytes, text.bytes, text.count, err);
+    if (!status) status = charsmap_create(&step->charsmap, table, bytes, err);
+    memory_free(table);
+    return status;
+}
+
+static enum status apply_charsmap(
+    const struct step *step, struct pattern_scratch *scratch, struct normal_text *text, struct error *err)
+{
+    struct text *out = other_buffer(text);
+
+    (void)scratch;
+    return settle(text, out,
+        charsmap_rewrite(step->charsmap, out, text->text, text->bytes, step->longest, &text->first, err));
+}
+
+/* Controls that go, and what becomes a space (SentencePiece's rules for machine translation, nmt_nfkc, without the NFKC). */
+static bool is_nmt_removed(uint32_t point)
+{
+    return (point >= 0x01 && point <= 0x08) || point == 0x0B || (point >= 0x0E && point <= 0x1F) ||
+           point == 0x7F || point == 0x8F || point == 0x9F;
+}
+
+static bool is_nmt_space(uint32_t point)
+{
+    return point == 0x09 || point == 0x0A || point == 0x0C || point == 0x0D || point == 0x1680 ||
+           (point >= 0x200B && point <= 0x200F) || point == 0x2028 || point == 0x2029 || point == 0x2581 ||
+           point == 0xFEFF || point == 0xFFFD;
+}
+
+static enum status apply_nmt(
+    const struct step *step, struct pattern_scratch *scratch, struct normal_text *text, struct error *err)
+{
+    struct text *out = other_buffer(text);
+    uint64_t first = 0;
+    enum status status = OK;
+    unsigned length;
+
+    (void)step, (void)scratch;
+    for (uint64_t at = 0; at < text->bytes && status == OK; at += length) {
+        const uint32_t point = unicode_decode(text->text + at, &length);
+        if (is_nmt_space(point))
+            status = text_append(out, " ", 1, err);
+        else if (!is_nmt_removed(point))
+            status = text_append(out, text->text + at, length, err);
+        if (at < text->first) first = out->count;
+    }
+    text->first = first;
+    return settle(text, out, status);
+}
+
 static const struct kind kinds[] = {
     {"NFC", NULL, apply_form, UNICODE_NFC},
     {"NFD", NULL, apply_form, UNICODE_NFD},
@@ -228,6 +292,8 @@ static const struct kind kinds[] = {
     {"Replace", read_replace, apply_replace, 0},
     {"Prepend", read_prepend, apply_prepend, 0},
     {"ByteLevel", NULL, apply_byte_level, 0},
+    {"Precompiled", read_charsmap, apply_charsmap, 0},
+    {"Nmt", NULL, apply_nmt, 0},
 };
 
 /* ---- the list ---- */
@@ -265,6 +331,7 @@ void normalizer_free(struct normalizer *normalizer)
     if (!normalizer) return;
     for (unsigned i = 0; i < normalizer->count; i++) {
         pattern_free(normalizer->steps[i].pattern);
+        charsmap_free(normalizer->steps[i].charsmap);
         memory_free(normalizer->steps[i].content);
     }
     memory_free(normalizer);

@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "base/protobuf.h"
+#include "model/tokenizer/charsmap.h"
 #include "model/tokenizer/tokenizer_document.h"
 
 #define SPACE "\xE2\x96\x81" /* U+2581 */
@@ -22,6 +23,7 @@ struct reading {
     uint64_t prefix_space, strip_spaces, escape_spaces;
     uint64_t unknown, before, after; /* ids, as they are written: a negative one is near 2^64 */
     uint64_t charsmap_bytes, denormalizer_bytes;
+    const uint8_t *charsmap; /* [charsmap_bytes] in the file */
 };
 
 /* One number of a message, and where it goes. */
@@ -29,6 +31,7 @@ struct slot {
     uint32_t number;
     enum protobuf_wire wire; /* of bytes, their count is kept */
     uint64_t *value;
+    const uint8_t **bytes; /* NULL: not wanted */
 };
 
 /* ---- messages ---- */
@@ -49,6 +52,7 @@ static enum status take_slots(struct protobuf_reader *outer, const struct protob
                 return fail(err, ERR_FORMAT, "at byte %" PRIu64 ": field %" PRIu32 " is of another kind",
                     field.offset, field.number);
             *slots[i].value = field.value;
+            if (slots[i].bytes) *slots[i].bytes = field.bytes;
         }
     }
     return status;
@@ -58,11 +62,11 @@ static enum status read_trainer(struct reading *in, struct protobuf_reader *read
     const struct protobuf_field *message, struct error *err)
 {
     const struct slot slots[] = {
-        {3, PROTOBUF_VARINT, &in->kind},
-        {24, PROTOBUF_VARINT, &in->space_behind},
-        {40, PROTOBUF_VARINT, &in->unknown},
-        {41, PROTOBUF_VARINT, &in->before},
-        {42, PROTOBUF_VARINT, &in->after},
+        {3, PROTOBUF_VARINT, &in->kind, NULL},
+        {24, PROTOBUF_VARINT, &in->space_behind, NULL},
+        {40, PROTOBUF_VARINT, &in->unknown, NULL},
+        {41, PROTOBUF_VARINT, &in->before, NULL},
+        {42, PROTOBUF_VARINT, &in->after, NULL},
     };
 
     return take_slots(reader, message, slots, sizeof slots / sizeof *slots, err);
@@ -72,10 +76,10 @@ static enum status read_normalizer(struct reading *in, struct protobuf_reader *r
     const struct protobuf_field *message, struct error *err)
 {
     const struct slot slots[] = {
-        {2, PROTOBUF_BYTES, &in->charsmap_bytes},
-        {3, PROTOBUF_VARINT, &in->prefix_space},
-        {4, PROTOBUF_VARINT, &in->strip_spaces},
-        {5, PROTOBUF_VARINT, &in->escape_spaces},
+        {2, PROTOBUF_BYTES, &in->charsmap_bytes, &in->charsmap},
+        {3, PROTOBUF_VARINT, &in->prefix_space, NULL},
+        {4, PROTOBUF_VARINT, &in->strip_spaces, NULL},
+        {5, PROTOBUF_VARINT, &in->escape_spaces, NULL},
     };
 
     return take_slots(reader, message, slots, sizeof slots / sizeof *slots, err);
@@ -157,7 +161,7 @@ static enum status read_model(struct reading *in, const char *model, uint64_t by
 
     protobuf_reader_init(&reader, model, bytes);
     while (!(status = protobuf_next(&reader, &field, &more, err)) && more) {
-        const struct slot denormalizer = {2, PROTOBUF_BYTES, &in->denormalizer_bytes};
+        const struct slot denormalizer = {2, PROTOBUF_BYTES, &in->denormalizer_bytes, NULL};
         if (field.wire != PROTOBUF_BYTES) continue;
         if (field.number == MODEL_PIECES) status = read_piece(in, &reader, &field, err);
         if (field.number == MODEL_TRAINER) status = read_trainer(in, &reader, &field, err);
@@ -174,21 +178,36 @@ static enum status check_kind(const struct reading *in, struct error *err)
 {
     static const char *const kinds[] = {"?", "unigram", "BPE", "word", "char"};
 
-    if (in->kind != KIND_BPE)
+    if (in->kind != KIND_BPE && in->kind != KIND_UNIGRAM)
         return fail(err, ERR_UNSUPPORTED,
-            "is a %s model, only BPE is supported (the models that this program runs have BPE); put the "
-            "tokenizer.json of the model beside it if there is one",
+            "is a %s model, only unigram and BPE are supported; put the tokenizer.json of the model beside "
+            "it if "
+            "there is one",
             in->kind <= 4 ? kinds[in->kind] : "?");
-    if (in->charsmap_bytes || in->denormalizer_bytes)
+    if (in->denormalizer_bytes)
         return fail(err, ERR_UNSUPPORTED,
-            "its normalizer rewrites characters (precompiled_charsmap of %" PRIu64
+            "its denormalizer rewrites characters (precompiled_charsmap of %" PRIu64
             " bytes), which is not supported; "
             "put the tokenizer.json of the model beside it if there is one",
-            in->charsmap_bytes ? in->charsmap_bytes : in->denormalizer_bytes);
+            in->denormalizer_bytes);
     if (in->space_behind) return fail(err, ERR_UNSUPPORTED, "treat_whitespace_as_suffix is not supported");
-    if (!in->escape_spaces)
-        return fail(err, ERR_UNSUPPORTED, "escape_whitespaces is false, which is not supported");
     return OK;
+}
+
+/* A damaged table is refused here, by the name of its own file. */
+static enum status take_normalizer(struct reading *in, struct error *err)
+{
+    struct charsmap *map = NULL;
+    enum status status =
+        in->charsmap_bytes ? charsmap_create(&map, in->charsmap, in->charsmap_bytes, err) : OK;
+
+    charsmap_free(map);
+    if (in->charsmap_bytes) in->document.charsmap = in->charsmap;
+    in->document.charsmap_bytes = in->charsmap_bytes;
+    in->document.strip_spaces = in->strip_spaces;
+    in->document.plain_spaces = !in->escape_spaces;
+    in->document.unigram = in->kind == KIND_UNIGRAM;
+    return status;
 }
 
 /* ---- what goes around a text ---- */
@@ -204,11 +223,50 @@ static enum status set_around(struct document_token *out, const struct reading *
     return OK;
 }
 
+/* Classes of transformers (with or without "Fast" at the end) that are not like Llama's. */
+static const struct class_row {
+    const char *name;
+    bool own_ids; /* its ids are not those of the pieces, or other tokens than BOS and EOS go around a text */
+    bool after;   /* EOS goes behind a text, no BOS before it */
+} classes[] = {
+    {"T5Tokenizer", false, true},
+    {"AlbertTokenizer", true, false},
+    {"BarthezTokenizer", true, false},
+    {"CamembertTokenizer", true, false},
+    {"MBartTokenizer", true, false},
+    {"MBart50Tokenizer", true, false},
+    {"NllbTokenizer", true, false},
+    {"PegasusTokenizer", true, false},
+    {"XGLMTokenizer", true, false},
+    {"XLMRobertaTokenizer", true, false},
+    {"XLNetTokenizer", true, false},
+};
+
+static const struct class_row *find_class(const char *name)
+{
+    const uint64_t bytes = strlen(name), fast = bytes > 4 && strcmp(name + bytes - 4, "Fast") == 0 ? 4 : 0;
+
+    for (uint64_t i = 0; i < sizeof classes / sizeof *classes; i++) {
+        if (strlen(classes[i].name) == bytes - fast && memcmp(classes[i].name, name, bytes - fast) == 0)
+            return &classes[i];
+    }
+    return NULL;
+}
+
 /* Where no document says otherwise, BOS goes before a text if the model has one. */
 static enum status set_ids(struct reading *in, const struct token_extras *extras, struct error *err)
 {
-    bool before = in->before < in->document.tokens.vocabulary.count, after = false, prefix = in->prefix_space;
-    enum status status = token_extras_flag(extras, "add_bos_token", &before, err);
+    const struct class_row *row = find_class(token_extras_class(extras));
+    bool after = row && row->after, prefix = in->prefix_space;
+    bool before = !after && in->before < in->document.tokens.vocabulary.count;
+    enum status status = OK;
+
+    if (row && row->own_ids)
+        return fail(err, ERR_UNSUPPORTED,
+            "tokenizer_class %s numbers tokens, or puts them around a text, in its own way, which is not "
+            "supported; put the tokenizer.json of the model beside it if there is one",
+            row->name);
+    status = token_extras_flag(extras, "add_bos_token", &before, err);
 
     if (!status) status = token_extras_flag(extras, "add_eos_token", &after, err);
     if (!status) status = token_extras_flag(extras, "add_prefix_space", &prefix, err);
@@ -218,7 +276,6 @@ static enum status set_ids(struct reading *in, const struct token_extras *extras
         return fail(err, ERR_FORMAT, "unk_id: %" PRId64 " is no piece", (int64_t)in->unknown);
     in->document.unknown = (struct document_token){true, in->unknown};
     in->document.prefix_space = prefix;
-    in->document.strip_spaces = in->strip_spaces;
     return status;
 }
 
@@ -235,6 +292,7 @@ enum status sentencepiece_write(char **text, uint64_t *bytes, const char *model,
 
     *text = NULL;
     if (!status) status = check_kind(&in, err);
+    if (!status) status = take_normalizer(&in, err);
     if (!status) status = set_ids(&in, extras, err);
     if (!status) status = token_extras_add(extras, &in.document.tokens, err);
     if (!status) status = tokenizer_document_write(text, bytes, &in.document, err);

@@ -16,6 +16,7 @@
 #include "model/tokenizer/pretokenizer.h"
 #include "model/tokenizer/tokenizer_json.h"
 #include "model/tokenizer/unicode.h"
+#include "model/tokenizer/unigram.h"
 
 /* How far steps may blow a text up: no honest file comes near it (U+FDFA, the worst case of NFKC, grows elevenfold), and a
  * file of nothing but replacements cannot eat all memory. */
@@ -23,7 +24,9 @@ enum { GROWTH_LIMIT = 64, GROWTH_BASE = 1 << 20 };
 
 struct tokenizer {
     struct vocabulary vocabulary;
+    bool is_unigram; /* else BPE */
     struct bpe bpe;
+    struct unigram unigram;
     struct added_tokens added;
     struct normalizer *normalizer;
     struct pretokenizer *pretokenizer;
@@ -33,13 +36,22 @@ struct tokenizer {
 
 /* ---- building ---- */
 
+static enum status read_model(struct tokenizer *tokenizer, const struct json_text *text, struct error *err)
+{
+    enum status status = tokenizer_model_is(&tokenizer->is_unigram, text, "Unigram", err);
+
+    if (status) return status;
+    return tokenizer->is_unigram ? unigram_read(&tokenizer->unigram, &tokenizer->vocabulary, text, err)
+                                 : bpe_read(&tokenizer->bpe, &tokenizer->vocabulary, text, err);
+}
+
 static enum status read_section(struct tokenizer *tokenizer, enum tokenizer_section section,
     const struct json_text *text, struct error *err)
 {
     struct json_document *document = NULL;
     enum status status;
 
-    if (section == SECTION_MODEL) return bpe_read(&tokenizer->bpe, &tokenizer->vocabulary, text, err);
+    if (section == SECTION_MODEL) return read_model(tokenizer, text, err);
     if (section == SECTION_ADDED_TOKENS)
         return added_tokens_read(&tokenizer->added, &tokenizer->vocabulary, tokenizer->normalizer, text, err);
     status = tokenizer_section_parse(&document, text, err);
@@ -83,6 +95,7 @@ void tokenizer_free(struct tokenizer *tokenizer)
     pretokenizer_free(tokenizer->pretokenizer);
     added_tokens_free(&tokenizer->added);
     normalizer_free(tokenizer->normalizer);
+    unigram_free(&tokenizer->unigram);
     bpe_free(&tokenizer->bpe);
     vocabulary_free(&tokenizer->vocabulary);
     memory_free(tokenizer);
@@ -96,6 +109,7 @@ struct encoding {
     struct pattern_scratch *patterns;
     struct pretokenizer_scratch *pieces;
     struct bpe_scratch *words;
+    struct unigram_scratch ways;
     struct normal_text normal;
     struct text repaired;
     const char *text; /* the whole input */
@@ -115,7 +129,8 @@ static enum status prepare(struct encoding *encoding, uint64_t bytes, struct err
     enum status status = pattern_scratch_create(&encoding->patterns, bytes, err);
 
     if (status == OK) status = pretokenizer_scratch_create(&encoding->pieces, limit, err);
-    if (status == OK) status = bpe_scratch_create(&encoding->words, bytes, err);
+    if (status == OK && !encoding->tokenizer->is_unigram)
+        status = bpe_scratch_create(&encoding->words, bytes, err);
     encoding->normal.buffers[0].limit = encoding->normal.buffers[1].limit = limit;
     return status;
 }
@@ -125,6 +140,7 @@ static void clean_up(struct encoding *encoding)
     memory_free(encoding->ids.ids);
     text_free(&encoding->repaired);
     normal_text_free(&encoding->normal);
+    unigram_scratch_free(&encoding->ways);
     bpe_scratch_free(encoding->words);
     pretokenizer_scratch_free(encoding->pieces);
     pattern_scratch_free(encoding->patterns);
@@ -148,6 +164,9 @@ static enum status encode_word(void *context, const struct piece *piece, struct 
 {
     struct encoding *encoding = context;
 
+    if (encoding->tokenizer->is_unigram)
+        return unigram_encode(
+            &encoding->tokenizer->unigram, &encoding->ways, piece->text, piece->bytes, &encoding->ids, err);
     return bpe_encode(
         &encoding->tokenizer->bpe, encoding->words, piece->text, piece->bytes, &encoding->ids, err);
 }

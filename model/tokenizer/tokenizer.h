@@ -1,4 +1,4 @@
-/* The tokenizer: tokenizer.json as Hugging Face's `tokenizers` library writes it, with a BPE model. Normalizer,
+/* The tokenizer: tokenizer.json as Hugging Face's `tokenizers` library writes it, with a BPE or a Unigram model. Normalizer,
  * pre-tokenizer, model, post-processor and decoder are each a short list of steps, one table row per kind. Only pattern.c
  * knows PCRE2, only unicode.c utf8proc. */
 #ifndef NIBBLE_MODEL_TOKENIZER_H
@@ -13,7 +13,8 @@ struct tokenizer;
 
 /* Build from the bytes of tokenizer.json; `what` names it in errors. The bytes are not needed afterwards.
  * ERR_FORMAT: not valid JSON, a merge that names no token, an id twice, a token twice. ERR_UNSUPPORTED: another model than BPE
- * or a step this version does not know, by name. Nothing in the file is ever executed; patterns run with match limits. */
+ * and Unigram, or a step this version does not know, by name. Nothing in the file is ever executed; patterns run with match
+ * limits. */
 enum status tokenizer_create(
     struct tokenizer **out, const char *what, const char *json, uint64_t bytes, struct error *err);
 void tokenizer_free(struct tokenizer *tokenizer);

@@ -1,6 +1,9 @@
 /* See tokenizer_document.h. */
 #include "model/tokenizer/tokenizer_document.h"
 
+#include <math.h>
+
+#include "base/base64.h"
 #include "base/memory.h"
 #include "model/tokenizer/piece_merges.h"
 
@@ -109,7 +112,43 @@ static bool has_bytes(const struct writing *out)
     return false;
 }
 
-static enum status put_model(struct writing *out, struct error *err)
+/* Tokens that are no ordinary pieces are found otherwise; their score must only not be the lowest, from which follows that of an
+ * unknown character. */
+static double other_score(const struct writing *out)
+{
+    double lowest = INFINITY;
+
+    for (uint64_t i = 0; i < out->from->tokens.vocabulary.count; i++) {
+        const struct token *token = &out->from->tokens.tokens[i];
+        if (token->type == TOKEN_NORMAL && token->score < lowest) lowest = token->score;
+    }
+    return lowest > 0 && isfinite(lowest) ? lowest : 0;
+}
+
+/* A piece's id is its place in the list; added tokens with ids beyond it are not in it. */
+static void put_unigram(struct writing *out)
+{
+    const struct token_list *tokens = &out->from->tokens;
+    const double other = other_score(out);
+
+    json_write_key(&out->json, "model");
+    open_step(&out->json, "Unigram");
+    if (out->from->unknown.there) json_put_u64(&out->json, "unk_id", id_of(out, out->from->unknown.entry));
+    json_write_key(&out->json, "vocab");
+    json_open_array(&out->json);
+    for (uint64_t i = 0; i < tokens->vocabulary.count && id_of(out, i) == i; i++) {
+        const struct token *token = &tokens->tokens[i];
+        json_open_array(&out->json);
+        json_write_text(&out->json, content_of(out, i));
+        json_write_number(&out->json, token->type == TOKEN_NORMAL ? token->score : other);
+        json_close_array(&out->json);
+    }
+    json_close_array(&out->json);
+    json_put_bool(&out->json, "byte_fallback", has_bytes(out));
+    json_close_object(&out->json);
+}
+
+static enum status put_bpe(struct writing *out, struct error *err)
 {
     const bool pieces = !out->from->pre;
     enum status status = OK;
@@ -158,25 +197,44 @@ static void put_added_tokens(struct writing *out)
     json_close_array(&out->json);
 }
 
-static void put_normalizer(struct writing *out)
+static enum status put_charsmap(struct writing *out, struct error *err)
 {
+    char *text =
+        out->from->charsmap ? base64_encode(out->from->charsmap, out->from->charsmap_bytes, err) : NULL;
+
+    if (!out->from->charsmap) return OK;
+    if (!text) return ERR_MEMORY;
+    open_step(&out->json, "Precompiled");
+    json_put_text(&out->json, "precompiled_charsmap", text);
+    json_put_bool(&out->json, "longest_match", true);
+    json_close_object(&out->json);
+    memory_free(text);
+    return OK;
+}
+
+static enum status put_normalizer(struct writing *out, struct error *err)
+{
+    const char *space = out->from->plain_spaces ? " " : SPACE;
+
     json_write_key(&out->json, "normalizer");
     open_step(&out->json, "Sequence");
     json_write_key(&out->json, "normalizers");
     json_open_array(&out->json);
     if (out->from->pre && out->from->pre->nfc) put_step(&out->json, "NFC");
+    const enum status status = put_charsmap(out, err);
     if (!out->from->pre && out->from->strip_spaces) {
         put_replace_all(&out->json, "\\A +| +\\z", "");
         put_replace_all(&out->json, "  +", " ");
     }
     if (!out->from->pre && out->from->prefix_space) {
         open_step(&out->json, "Prepend");
-        json_put_text(&out->json, "prepend", SPACE);
+        json_put_text(&out->json, "prepend", space);
         json_close_object(&out->json);
     }
-    if (!out->from->pre) put_replace(&out->json, " ", SPACE);
+    if (!out->from->pre && !out->from->plain_spaces) put_replace(&out->json, " ", SPACE);
     json_close_array(&out->json);
     json_close_object(&out->json);
+    return status;
 }
 
 static void put_split(struct json_writer *json, const char *pattern)
@@ -280,7 +338,7 @@ static void put_decoder(struct writing *out)
     open_step(&out->json, "Sequence");
     json_write_key(&out->json, "decoders");
     json_open_array(&out->json);
-    put_replace(&out->json, SPACE, " ");
+    if (!out->from->plain_spaces) put_replace(&out->json, SPACE, " ");
     put_step(&out->json, "ByteFallback");
     put_step(&out->json, "Fuse");
     if (out->from->prefix_space) {
@@ -303,11 +361,15 @@ static enum status put_all(struct writing *out, struct error *err)
     json_open_object(&out->json);
     json_put_text(&out->json, "version", "1.0");
     put_added_tokens(out);
-    put_normalizer(out);
+    status = put_normalizer(out, err);
+    if (status) return status;
     put_pre_tokenizer(out);
     put_post_processor(out);
     put_decoder(out);
-    status = put_model(out, err);
+    if (out->from->unigram)
+        put_unigram(out);
+    else
+        status = put_bpe(out, err);
     json_close_object(&out->json);
     return status;
 }

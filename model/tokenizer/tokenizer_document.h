@@ -17,7 +17,8 @@ struct document_token {
 struct tokenizer_document {
     struct token_list tokens;
 
-    /* Byte-level BPE. NULL: pieces of SentencePiece, whose merges follow from the scores (piece_merges.h). */
+    /* Byte-level BPE. NULL: pieces of SentencePiece, whose merges follow from the scores (piece_merges.h), or whose scores
+     * are log-probabilities (unigram). */
     const struct gguf_pre *pre;
     struct json_text *merges; /* [merge_count] "left right"; texts are somebody else's, the list is ours */
     uint64_t merge_count;
@@ -26,6 +27,12 @@ struct tokenizer_document {
     struct document_token unknown;       /* pieces: for characters without a token */
     bool prefix_space;                   /* pieces: a space goes before the text */
     bool strip_spaces;                   /* pieces: runs of spaces become one, those around the text none */
+    bool plain_spaces;                   /* pieces: a space is a space, else U+2581 */
+    bool unigram;                        /* pieces */
+    const uint8_t
+        *charsmap; /* [charsmap_bytes] pieces: rewrites characters first (charsmap.h); NULL: nothing does.
+                                            Somebody else's */
+    uint64_t charsmap_bytes;
 };
 
 /* Write the document. Owner of *text: the caller, memory_free. ERR_UNSUPPORTED: a piece of more than 1024 bytes. */

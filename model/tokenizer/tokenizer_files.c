@@ -7,6 +7,7 @@
 
 /* The documents that a tokenizer.json is made of. */
 struct sources {
+    const char *model_name;
     char *model, *vocab, *merges; /* NULL: there is none */
     uint64_t model_bytes, vocab_bytes, merges_bytes;
     struct token_extras extras;
@@ -14,9 +15,13 @@ struct sources {
 
 static enum status read_sources(struct sources *out, struct container *container, struct error *err)
 {
-    enum status status =
-        container_document(container, "tokenizer.model", &out->model, &out->model_bytes, err);
+    static const char *const names[] = {"tokenizer.model", "spiece.model"};
+    enum status status = OK;
 
+    for (unsigned i = 0; i < 2 && !status && !out->model; i++) {
+        out->model_name = names[i];
+        status = container_document(container, names[i], &out->model, &out->model_bytes, err);
+    }
     if (!status && !out->model) {
         status = container_document(container, "vocab.json", &out->vocab, &out->vocab_bytes, err);
         if (!status && out->vocab)
@@ -32,7 +37,7 @@ static enum status write(
 {
     enum status status = OK;
 
-    *made_of = from->model ? "tokenizer.model" : from->merges ? "vocab.json and merges.txt" : NULL;
+    *made_of = from->model ? from->model_name : from->merges ? "vocab.json and merges.txt" : NULL;
     if (from->model)
         status = sentencepiece_write(text, bytes, from->model, from->model_bytes, &from->extras, err);
     else if (from->merges)

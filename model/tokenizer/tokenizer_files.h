@@ -4,7 +4,7 @@
 
 #include "formats/container.h"
 
-/* Where a container has no tokenizer.json, make one of tokenizer.model (SentencePiece), else of vocab.json and merges.txt, and
+/* Where a container has no tokenizer.json, make one of tokenizer.model or spiece.model (SentencePiece), else of vocab.json and merges.txt, and
  * attach it, so that container_document finds it.
  *   made_of  out: the name of the file, static; NULL: nothing was made, because tokenizer.json is there or nothing is
  * ERR_FORMAT, ERR_UNSUPPORTED: see sentencepiece.h and vocab_merges.h; names the file. */

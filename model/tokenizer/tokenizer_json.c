@@ -57,6 +57,27 @@ enum status tokenizer_sections(struct json_text sections[SECTION_COUNT], const c
     return status;
 }
 
+enum status tokenizer_model_is(bool *is, const struct json_text *section, const char *type, struct error *err)
+{
+    struct json_reader reader;
+    struct json_text key, found = {"BPE", 3};
+    bool more = true;
+    enum status status;
+
+    json_reader_init(&reader, "value", section->bytes, section->count);
+    status = json_enter_object(&reader, err);
+    while (!status) {
+        status = json_next_key(&reader, &key, &more, err);
+        if (status || !more) break;
+        const bool here = key.count == 4 && memcmp(key.bytes, "type", 4) == 0;
+        status = here ? json_read_string(&reader, &found, err) : json_skip(&reader, NULL, err);
+        if (here) break;
+    }
+    if (!status) *is = found.count == strlen(type) && memcmp(found.bytes, type, found.count) == 0;
+    json_reader_free(&reader);
+    return status;
+}
+
 enum status tokenizer_section_parse(
     struct json_document **out, const struct json_text *section, struct error *err)
 {

@@ -22,6 +22,11 @@ extern const char *const tokenizer_section_names[SECTION_COUNT];
 enum status tokenizer_sections(struct json_text sections[SECTION_COUNT], const char *what, const char *json,
     uint64_t bytes, struct error *err);
 
+/* True if the "model" section is of this type. One that does not say is BPE, as old files are. ERR_FORMAT: no object, a type
+ * that is no text. */
+enum status tokenizer_model_is(
+    bool *is, const struct json_text *section, const char *type, struct error *err);
+
 /* Parse a small section; NULL in *out if it is absent. */
 enum status tokenizer_section_parse(
     struct json_document **out, const struct json_text *section, struct error *err);

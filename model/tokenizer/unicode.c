@@ -36,6 +36,24 @@ static bool has_category(uint32_t point, uint32_t categories)
 #define CATEGORIES_PUNCTUATION                                                                               \
     (CATEGORY(PC) | CATEGORY(PD) | CATEGORY(PS) | CATEGORY(PE) | CATEGORY(PI) | CATEGORY(PF) | CATEGORY(PO))
 
+/* ---- graphemes ---- */
+
+uint64_t unicode_grapheme(const char *text, uint64_t bytes)
+{
+    utf8proc_int32_t state = 0;
+    unsigned length;
+    uint32_t before = unicode_decode(text, &length);
+    uint64_t at = length;
+
+    for (; at < bytes; at += length) {
+        const uint32_t point = unicode_decode(text + at, &length);
+        if (utf8proc_grapheme_break_stateful((utf8proc_int32_t)before, (utf8proc_int32_t)point, &state))
+            break;
+        before = point;
+    }
+    return at;
+}
+
 /* ---- classes ---- */
 
 bool unicode_is_space(uint32_t point)

@@ -49,6 +49,9 @@ enum status unicode_lower(struct text *out, const char *bytes, uint64_t count, s
 /* The title case of one character (upper case, for most), by the simple mapping: one character stays one. */
 uint32_t unicode_title(uint32_t point);
 
+/* The bytes of the first extended grapheme cluster (Unicode Standard Annex 29) of well-formed text that is not empty. */
+uint64_t unicode_grapheme(const char *text, uint64_t bytes);
+
 enum unicode_form { UNICODE_NFC, UNICODE_NFD, UNICODE_NFKC, UNICODE_NFKD };
 
 /* Append text in a normal form (Unicode Standard Annex 15). Linear in the text, whatever the text. */

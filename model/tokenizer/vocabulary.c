@@ -2,6 +2,7 @@
 #include "model/tokenizer/vocabulary.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "base/memory.h"
 #include "model/tokenizer/hash.h"
@@ -112,6 +113,16 @@ uint32_t vocabulary_find_model(const struct vocabulary *vocabulary, const char *
     uint32_t entry = vocabulary_find(vocabulary, content, bytes);
 
     return entry < vocabulary->model_count ? entry : NO_ENTRY;
+}
+
+void vocabulary_find_bytes(const struct vocabulary *vocabulary, uint32_t tokens[256])
+{
+    char name[8];
+
+    for (unsigned i = 0; i < 256; i++) {
+        snprintf(name, sizeof name, "<0x%02X>", i);
+        tokens[i] = vocabulary_find_model(vocabulary, name, 6);
+    }
 }
 
 uint32_t vocabulary_find_id(const struct vocabulary *vocabulary, uint64_t id)

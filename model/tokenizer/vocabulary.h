@@ -36,6 +36,9 @@ enum status vocabulary_add(
 uint32_t vocabulary_find(const struct vocabulary *vocabulary, const char *content, uint64_t bytes);
 uint32_t vocabulary_find_model(const struct vocabulary *vocabulary, const char *content, uint64_t bytes);
 
+/* The entries of the model's tokens for bytes, <0x00> to <0xFF>; NO_ENTRY where there is none. */
+void vocabulary_find_bytes(const struct vocabulary *vocabulary, uint32_t tokens[256]);
+
 /* The entry with this id, or NO_ENTRY. */
 uint32_t vocabulary_find_id(const struct vocabulary *vocabulary, uint64_t id);
 

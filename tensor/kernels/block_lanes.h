@@ -66,6 +66,11 @@ LANES_INLINE lanes lanes_w(const struct lanes_fit *fit, uint32_t i)
     return lanes_load(fit->in->w[i] + fit->at);
 }
 
+LANES_INLINE lanes lanes_size(lanes x)
+{
+    return lanes_max(x, lanes_sub(lanes_all(0), x));
+}
+
 LANES_INLINE lanes lanes_within(lanes x, lanes least, lanes most)
 {
     return lanes_min(lanes_max(x, least), most);
@@ -88,24 +93,25 @@ LANES_INLINE lanes lanes_ratio(lanes a, lanes b)
 /* 1 / x where |x| is above `least`, else 0. */
 LANES_INLINE lanes lanes_inverse(lanes x, float least)
 {
-    const lanes_mask some = lanes_above(lanes_max(x, lanes_sub(lanes_all(0), x)), lanes_all(least));
+    const lanes_mask some = lanes_above(lanes_size(x), lanes_all(least));
     return lanes_choose(some, lanes_div(lanes_all(1), lanes_choose(some, x, lanes_all(1))), lanes_all(0));
 }
 
 /* Importance where nothing is known of the inputs: a weight's magnitude and the mean of its sub-block. Large weights count more, which
  * costs little squared error and lowers the divergence of the model's predictions (docs/results.md). */
-LANES_INLINE void lanes_weigh(struct block_lanes *out, uint32_t at, uint32_t n)
+static void LANES_KERNEL(block_weigh)(struct block_lanes *out, uint32_t n)
 {
-    const lanes zero = lanes_all(0);
-    lanes sum = zero;
-    for (uint32_t i = 0; i < n; i++) {
-        const lanes x = lanes_load(out->x[i] + at), size = lanes_max(x, lanes_sub(zero, x));
-        sum = lanes_add(sum, size);
-        lanes_store(out->w[i] + at, size);
+    for (uint32_t at = 0; at < BLOCK_LANES; at += LANES_WIDTH) {
+        lanes sums[4] = {
+            lanes_all(0), lanes_all(0), lanes_all(0), lanes_all(0)}; /* do not wait for one another */
+        for (uint32_t i = 0; i < n; i += 4)
+            for (uint32_t k = 0; k < 4; k++)
+                sums[k] = lanes_add(sums[k], lanes_size(lanes_load(out->x[i + k] + at)));
+        const lanes sum = lanes_add(lanes_add(sums[0], sums[1]), lanes_add(sums[2], sums[3]));
+        const lanes mean = lanes_add(lanes_mul(sum, lanes_all(1 / (float)n)), lanes_all(LANES_TINY));
+        for (uint32_t i = 0; i < n; i++)
+            lanes_store(out->w[i] + at, lanes_add(mean, lanes_size(lanes_load(out->x[i] + at))));
     }
-    const lanes mean = lanes_add(lanes_mul(sum, lanes_all(1 / (float)n)), lanes_all(LANES_TINY));
-    for (uint32_t i = 0; i < n; i++)
-        lanes_store(out->w[i] + at, lanes_add(mean, lanes_load(out->w[i] + at)));
 }
 
 /* The best line so far. */
@@ -144,12 +150,12 @@ LANES_INLINE struct lanes_best lanes_search_zero(const struct lanes_fit *fit)
 {
     const struct block_grid *grid = fit->grid;
     const lanes zero = lanes_all(0);
-    lanes extreme = zero, most = zero;
+    lanes least = zero, most = zero;
     for (uint32_t i = 0; i < fit->n; i++) {
-        const lanes x = lanes_x(fit, i), size = lanes_max(x, lanes_sub(zero, x));
-        extreme = lanes_choose(lanes_above(size, most), x, extreme);
-        most = lanes_max(size, most);
+        least = lanes_min(lanes_x(fit, i), least);
+        most = lanes_max(lanes_x(fit, i), most);
     }
+    const lanes extreme = lanes_choose(lanes_above(most, lanes_sub(zero, least)), most, least);
     const lanes per = lanes_inverse(extreme, LANES_TINY);
     struct lanes_best best = {zero, zero, zero};
     for (uint32_t k = 0; k < grid->tries; k++)

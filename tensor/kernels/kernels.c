@@ -17,7 +17,8 @@ static bool cpu_has_avx2(void)
 #if defined(__x86_64__)
     unsigned eax, ebx, ecx, edx; /* clang 14 does not know the name "f16c" */
     bool has_f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi2") && has_f16c;
 #else
     return false;
 #endif
@@ -46,12 +47,25 @@ static void override_avx2(struct kernels *table)
     kernels_override_cache_avx2(table);
     kernels_override_fit_avx2(table);
     kernels_override_blocks_avx2(table);
+    kernels_override_sparse_avx2(table);
+}
+
+/* Later processors of the set have it; the results are the same. */
+static bool cpu_has_vbmi2(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+#else
+    return false;
+#endif
 }
 
 static void override_avx512(struct kernels *table)
 {
     override_avx2(table);
     kernels_override_avx512(table);
+    kernels_override_sparse_avx512(table);
+    if (cpu_has_vbmi2()) kernels_override_sparse_vbmi2(table);
     kernels_override_fit_avx512(table);
 }
 

@@ -8,6 +8,7 @@
 #include "tensor/tensor.h"
 
 struct tiles_layout;
+struct sparse_layout;
 
 /* Candidates of a search for one group's grid. */
 #define GRID_CANDIDATES 704
@@ -38,12 +39,13 @@ struct block_grid {
     float scale_least, scale_most, min_most; /* of the whole numbers that steps and offsets are made of */
     uint32_t tries, refits;
     const float *try_inverse; /* [tries] 1 / step, times the extreme weight, or with an offset the range */
-    const float *try_begin;   /* [tries] with an offset: where it lies, in parts of the range above the least */
+    const float *try_begin; /* [tries] with an offset: where it lies, in parts of the range above the least */
 };
 /* What sub-blocks are chosen for: d and dmin of each, and the line it would have without them. */
 struct block_halves {
     float d[BLOCK_LANES], m[BLOCK_LANES], steps[BLOCK_LANES], offsets[BLOCK_LANES];
-    uint32_t reach, reach_min; /* how far a choice goes on each side of the nearest scale, and of the min that fits it */
+    uint32_t reach,
+        reach_min; /* how far a choice goes on each side of the nearest scale, and of the min that fits it */
 };
 struct block_integers {
     float scale[BLOCK_LANES], min[BLOCK_LANES]; /* step = d scale, offset = -(dmin min) */
@@ -80,10 +82,12 @@ struct block_sums {
     /* the first candidate with the least squared error; importance: NULL for 1, else not negative; same bits */       \
     KERNEL(grid_search, (uint64_t *best, const struct grid_candidates *candidates, const float *weights,               \
                             const float *importance, uint64_t count))                                                  \
-    /* weights [BLOCK_LANES][n], and their importance times per[lane], at least BLOCK_LEAST (NULL: 1); *within: whether   \
-     * no magnitude is above BLOCK_MOST, or NaN; same bits */                                                          \
+    /* weights [BLOCK_LANES][n], and their importance times per[lane], at least BLOCK_LEAST (NULL: what is there stays); \
+     * *within: whether no magnitude is above BLOCK_MOST, or NaN; same bits */                                         \
     KERNEL(block_gather, (struct block_lanes *out, bool *within, const float *weights, const float *importance,        \
                              const float *per, uint32_t n))                                                            \
+    /* importance where nothing is known of the inputs, from the weights; same bits */                                 \
+    KERNEL(block_weigh, (struct block_lanes *lanes, uint32_t n))                                                       \
     /* steps, offsets [BLOCK_LANES]: of each lane the line with the least error; same bits */                          \
     KERNEL(block_search, (float *steps, float *offsets, const struct block_grid *grid, const struct block_lanes *in))  \
     /* of each lane the first of the steps [count][BLOCK_LANES] with the least error, lines through zero; same bits */   \
@@ -114,6 +118,16 @@ struct block_sums {
     /* tiles_dot with 1 .. TILE_TOKENS tokens; for each the very bits of tile_dot */                                   \
     KERNEL(tile_dots, (const struct tiles_layout *layout, float *y, const uint8_t *codes, const uint16_t *scales,      \
                           const uint8_t *zeros, const float *x, uint64_t tokens))                                      \
+    /* a sparse tile spread to the codes of a tile, or to rows of values (tensor/sparse.h), whatever the masks say; the same    \
+     * bits where masks and codes fit */                                                                               \
+    KERNEL(sparse_spread, (const struct sparse_layout *layout, void *out, const uint8_t *masks, const uint8_t *codes,  \
+                              uint64_t code_bytes))                                                                    \
+    /* tiles_dot of a tile of codes, two of four; for each token the same bits as alone; close */                      \
+    KERNEL(sparse_dots, (const struct sparse_layout *layout, float *y, const uint8_t *masks, const uint8_t *codes,     \
+                            const uint16_t *scales, const float *x, uint64_t tokens))                                  \
+    /* the same of a tile of 16-bit values */                                                                          \
+    KERNEL(sparse_value_dots, (const struct sparse_layout *layout, float *y, const uint8_t *masks,                     \
+                                  const uint8_t *codes, uint64_t code_bytes, const float *x, uint64_t tokens))         \
     /* the cache (tensor/cache.h): rows of `size` codes to floats; center [size] in half precision, NULL for 0; same     \
      * bits */                                                                                                         \
     KERNEL(cache_decode8, (float *out, const uint8_t *codes, const uint16_t *scales, const uint16_t *center,           \
@@ -152,12 +166,27 @@ enum status kernels_select(const char *name, struct error *err);
 
 /* For kernels.c: the scalar table, and what each instruction set replaces in a copy of it. */
 extern const struct kernels kernels_scalar;
+void kernels_sparse_spread(const struct sparse_layout *layout, void *out, const uint8_t *masks,
+    const uint8_t *codes, uint64_t code_bytes);
+void kernels_sparse_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, const uint16_t *scales, const float *x, uint64_t tokens);
+void kernels_sparse_value_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, uint64_t code_bytes, const float *x, uint64_t tokens);
+/* What a number of two patterns of 2:4 says of eight columns: places, of the four that are stored, 2 bits each, of which four; and a bit per
+ * column. Numbers above 35, which no file should hold, say something too. */
+struct sparse_pairs {
+    uint8_t places[64], bits[64];
+};
+void kernels_sparse_pairs(struct sparse_pairs *out);
 void kernels_override_avx2(struct kernels *table);
 void kernels_override_tiles_avx2(struct kernels *table);
 void kernels_override_exp_avx2(struct kernels *table);
 void kernels_override_cache_avx2(struct kernels *table);
 void kernels_override_fit_avx2(struct kernels *table);
 void kernels_override_blocks_avx2(struct kernels *table);
+void kernels_override_sparse_avx2(struct kernels *table);
+void kernels_override_sparse_avx512(struct kernels *table);
+void kernels_override_sparse_vbmi2(struct kernels *table);
 void kernels_override_fit_avx512(struct kernels *table);
 void kernels_override_avx512(struct kernels *table);
 

@@ -113,7 +113,6 @@ INLINE __m256i gather_eight(struct block_lanes *out, uint32_t at, const float *w
         for (uint32_t i = 0; i < 8; i++)
             lanes_store(out->w[begin + i] + at, lanes_max(lanes_mul(row[i], parts), least));
     }
-    if (!importance) lanes_weigh(out, at, n);
     return wrong;
 }
 
@@ -165,6 +164,7 @@ static void avx2_block_codes(uint8_t *codes, const struct block_grid *grid, cons
 void kernels_override_fit_avx2(struct kernels *table)
 {
     table->block_gather = avx2_block_gather;
+    table->block_weigh = avx2_block_weigh;
     table->block_search = avx2_block_search;
     table->block_pick = avx2_block_pick;
     table->block_choose = avx2_block_choose;

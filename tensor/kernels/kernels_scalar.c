@@ -395,10 +395,9 @@ static void scalar_block_gather(struct block_lanes *out, bool *within, const flo
         for (uint32_t i = 0; i < n; i++) {
             const float x = weights[lane * n + i], w = importance ? importance[lane * n + i] * per[lane] : 0;
             out->x[i][lane] = x;
-            out->w[i][lane] = w > BLOCK_LEAST ? w : BLOCK_LEAST;
+            if (importance) out->w[i][lane] = w > BLOCK_LEAST ? w : BLOCK_LEAST;
             *within = *within && fabsf(x) <= BLOCK_MOST;
         }
-        if (!importance) lanes_weigh(out, lane, n);
     }
 }
 
@@ -480,5 +479,8 @@ static void scalar_softcap(float *x, float cap, uint64_t n)
         x[i] = cap * tanhf(x[i] / cap);
 }
 
+#define scalar_sparse_spread kernels_sparse_spread
+#define scalar_sparse_dots kernels_sparse_dots
+#define scalar_sparse_value_dots kernels_sparse_value_dots
 #define KERNEL_ENTRY(name, arguments) .name = scalar_##name,
 const struct kernels kernels_scalar = {.name = "scalar", KERNEL_LIST(KERNEL_ENTRY)};

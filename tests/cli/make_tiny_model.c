@@ -21,7 +21,7 @@ static bool set_number(struct tiny_model *model, const char *argument)
         uint32_t *field;
     } numbers[] = {{"hidden", &model->hidden}, {"ffn", &model->ffn}, {"layers", &model->layers},
         {"heads", &model->heads}, {"kv_heads", &model->kv_heads}, {"vocabulary", &model->vocabulary},
-        {"shards", &model->shards}};
+        {"shards", &model->shards}, {"experts", &model->experts}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         const char *value = value_of(argument, numbers[i].key);
         if (value) *numbers[i].field = (uint32_t)strtoul(value, NULL, 10);
@@ -58,6 +58,8 @@ static bool set_other(struct tiny_model *model, const char *argument)
         model->tied = strcmp(value, "1") == 0;
     } else if ((value = value_of(argument, "spaces"))) {
         model->spaces = strcmp(value, "1") == 0;
+    } else if ((value = value_of(argument, "unused_expert"))) {
+        model->unused_expert = strcmp(value, "1") == 0;
     } else if ((value = value_of(argument, "under_head"))) {
         model->under_head = strcmp(value, "1") == 0;
     } else {

@@ -16,6 +16,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const float *means;
         if (imatrix_find(&means, &imatrix, entry->role, entry->layer, entry->cols, NULL) != OK) abort();
         if (means != entry->means) abort();
+        const uint64_t experts = entry->matrices ? entry->matrices : 1;
+        const struct imatrix_expert wanted = {
+            entry->role, entry->layer, (uint32_t)experts - 1, (uint32_t)experts, entry->cols / experts};
+        bool unseen;
+        if (experts > UINT32_MAX) continue;
+        if (imatrix_find_expert(&means, &unseen, &imatrix, &wanted, NULL) != OK) abort();
+        if (!means != unseen) abort();
     }
     imatrix_free(&imatrix);
     close(descriptor);

@@ -111,18 +111,30 @@ static void align(struct gguf_bytes *bytes)
         put(bytes, 0, 1);
 }
 
-void gguf_file_tensor(struct gguf_file *file, const char *name, uint64_t rows, uint64_t cols, uint32_t type,
-    const void *data, uint64_t bytes)
+static void put_tensor(struct gguf_file *file, const char *name, const uint64_t *dimensions, uint32_t rank,
+    uint32_t type, const void *data, uint64_t bytes)
 {
     align(&file->data);
     put_string(&file->tensors, name);
-    put(&file->tensors, rows ? 2 : 1, 4);
-    put(&file->tensors, cols, 8);
-    if (rows) put(&file->tensors, rows, 8);
+    put(&file->tensors, rank, 4);
+    for (uint32_t i = 0; i < rank; i++)
+        put(&file->tensors, dimensions[i], 8);
     put(&file->tensors, type, 4);
     put(&file->tensors, file->data.count, 8);
     put_bytes(&file->data, data, bytes);
     file->tensor_count++;
+}
+
+void gguf_file_tensor(struct gguf_file *file, const char *name, uint64_t rows, uint64_t cols, uint32_t type,
+    const void *data, uint64_t bytes)
+{
+    put_tensor(file, name, (const uint64_t[]){cols, rows}, rows ? 2 : 1, type, data, bytes);
+}
+
+void gguf_file_stack(struct gguf_file *file, const char *name, uint64_t count, uint64_t rows, uint64_t cols,
+    uint32_t type, const void *data, uint64_t bytes)
+{
+    put_tensor(file, name, (const uint64_t[]){cols, rows, count}, 3, type, data, bytes);
 }
 
 void gguf_file_store(const struct gguf_file *file, const char *path)

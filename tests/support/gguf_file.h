@@ -30,6 +30,10 @@ void gguf_file_f32s(struct gguf_file *file, const char *key, const float *values
 void gguf_file_tensor(struct gguf_file *file, const char *name, uint64_t rows, uint64_t cols, uint32_t type,
     const void *data, uint64_t bytes);
 
+/* `count` matrices [rows][cols] as one tensor of rank 3. */
+void gguf_file_stack(struct gguf_file *file, const char *name, uint64_t count, uint64_t rows, uint64_t cols,
+    uint32_t type, const void *data, uint64_t bytes);
+
 /* Write the whole file. */
 void gguf_file_store(const struct gguf_file *file, const char *path);
 void gguf_file_free(struct gguf_file *file);

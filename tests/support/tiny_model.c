@@ -1,4 +1,4 @@
-/* Writes tiny random Llama folders. It knows the safetensors format by itself, on purpose: tests of our
+/* Writes tiny random Llama and Mixtral folders. It knows the safetensors format by itself, on purpose: tests of our
  * reader should not be fed by our own writer. */
 #include "tests/support/tiny_model.h"
 
@@ -14,6 +14,7 @@
 
 #define NAME_BYTES 96
 #define PATH_BYTES 4096
+#define ROUTER "block_sparse_moe.gate.weight"
 
 /* One tensor to write. Vectors have cols 0. */
 struct tiny_tensor {
@@ -59,6 +60,19 @@ static void add_tensor(
     writer->tensors[writer->count++] = tensor;
 }
 
+static void list_mixture(struct tiny_writer *writer, const char *prefix)
+{
+    const struct tiny_model *o = &writer->options;
+    add_tensor(writer, prefix, ROUTER, o->experts, o->hidden);
+    for (uint32_t expert = 0; expert < o->experts; expert++) {
+        char matrix[NAME_BYTES];
+        snprintf(matrix, sizeof matrix, "%sblock_sparse_moe.experts.%" PRIu32 ".", prefix, expert);
+        add_tensor(writer, matrix, "w1.weight", o->ffn, o->hidden);
+        add_tensor(writer, matrix, "w2.weight", o->hidden, o->ffn);
+        add_tensor(writer, matrix, "w3.weight", o->ffn, o->hidden);
+    }
+}
+
 static void list_tensors(struct tiny_writer *writer)
 {
     const struct tiny_model *o = &writer->options;
@@ -73,6 +87,8 @@ static void list_tensors(struct tiny_writer *writer)
         add_tensor(writer, prefix, "self_attn.v_proj.weight", kv, o->hidden);
         add_tensor(writer, prefix, "self_attn.o_proj.weight", o->hidden, o->hidden);
         add_tensor(writer, prefix, "post_attention_layernorm.weight", o->hidden, 0);
+        if (o->experts) list_mixture(writer, prefix);
+        if (o->experts) continue;
         add_tensor(writer, prefix, "mlp.gate_proj.weight", o->ffn, o->hidden);
         add_tensor(writer, prefix, "mlp.up_proj.weight", o->ffn, o->hidden);
         add_tensor(writer, prefix, "mlp.down_proj.weight", o->hidden, o->ffn);
@@ -124,13 +140,26 @@ static void store(uint8_t *at, float value, const char *dtype)
     }
 }
 
+/* Of the first two rows of a router, and of the next two, one is the other's negative: whatever a token is, two experts are liked
+ * better than one whose row is 0. */
+static float routed(
+    const struct tiny_writer *writer, const struct tiny_tensor *tensor, uint64_t index, float value)
+{
+    uint64_t row = index / tensor->cols, col = index % tensor->cols;
+    if (!writer->options.unused_expert || !strstr(tensor->name, ROUTER)) return value;
+    if (row == tensor->rows - 1) return 0;
+    if (row >= 4) return value;
+    value = 0.02f * (float)((row / 2 * 7 + col * 5) % 11 + 1) * ((col + row / 2) % 3 ? 1 : -1);
+    return row % 2 ? -value : value;
+}
+
 static void fill_data(struct tiny_writer *writer, const struct tiny_tensor *tensor, uint8_t *data)
 {
     const char *dtype = stored_dtype(writer, tensor);
     uint64_t size = dtype_bytes(dtype);
     for (uint64_t i = 0; i < elements(tensor); i++) {
         float normal = 0.05f * testing_normal(&writer->random);
-        store(data + i * size, tensor->cols ? normal : 1.0f + normal, dtype);
+        store(data + i * size, tensor->cols ? routed(writer, tensor, i, normal) : 1.0f + normal, dtype);
     }
     if (is_name(writer->options.poison, tensor->name))
         store(data + writer->options.poison_at * size, writer->options.poison_value, dtype);
@@ -238,9 +267,11 @@ static void write_config(const struct tiny_writer *writer)
     json_open_object(&json);
     json_write_key(&json, "architectures");
     json_open_array(&json);
-    json_write_text(&json, "LlamaForCausalLM");
+    json_write_text(&json, o->experts ? "MixtralForCausalLM" : "LlamaForCausalLM");
     json_close_array(&json);
-    json_put_text(&json, "model_type", "llama");
+    json_put_text(&json, "model_type", o->experts ? "mixtral" : "llama");
+    if (o->experts) json_put_u64(&json, "num_local_experts", o->experts);
+    if (o->experts) json_put_u64(&json, "num_experts_per_tok", 2);
     json_put_u64(&json, "hidden_size", o->hidden);
     json_put_u64(&json, "intermediate_size", o->ffn);
     json_put_u64(&json, "num_hidden_layers", o->layers);

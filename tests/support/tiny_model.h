@@ -1,4 +1,4 @@
-/* Tiny random Llama models, written as Hugging Face folders, so that a test can make exactly the checkpoint
+/* Tiny random Llama models (or Mixtrals), written as Hugging Face folders, so that a test can make exactly the checkpoint
  * it needs: whole, sharded, tied, or broken in one named way. The same options give the same bytes. */
 #ifndef NIBBLE_TESTS_SUPPORT_TINY_MODEL_H
 #define NIBBLE_TESTS_SUPPORT_TINY_MODEL_H
@@ -15,6 +15,8 @@ struct tiny_model {
     uint32_t kv_heads;   /* 2 */
     uint32_t vocabulary; /* 269: not a multiple of 8; at least 260 for a tokenizer.json to be written */
     uint32_t shards;     /* 1; above it, model-0000K-of-0000N.safetensors and an index */
+    uint32_t experts;    /* 0: dense; else a Mixtral with so many of width ffn, two for each token */
+    bool unused_expert;  /* no token goes to the last expert (of at least 5) */
     uint64_t seed;
     const char *dtype; /* "F32"; or "F16", "BF16" */
     bool tied;         /* the head is the embedding: no lm_head.weight */

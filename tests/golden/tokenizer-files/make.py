@@ -3,10 +3,11 @@
 
 Made with sentencepiece 0.2.3 (protobuf 7.36), transformers 5.23.0 and tokenizers 0.23.3. Every folder is a tokenizer as published
 models have it, trained on the texts of ../tokenizer, with cases.json: [{text, ids, ids_with_special, decoded}, ...]. What ids are
-right is said by sentencepiece itself (sp-*; ids_with_special has BOS in front, as LlamaTokenizer does) or by transformers' class
-(vm-*); tj-* are a tokenizer.json with the steps of a family, said by tokenizers. Texts that hold control tokens are left out of sp-*: a tokenizer.json finds them, sentencepiece does not. `decoded` is left out
+right is said by sentencepiece itself (sp-*, unigram models among them, one of which rewrites characters by RULES; ids_with_special has BOS in front, as LlamaTokenizer does) or by transformers' class
+(vm-*); tj-* (tj-unigram-*: Unigram models, with the steps of T5, ALBERT and others) are a tokenizer.json with the steps of a family, said by tokenizers. Texts that hold control tokens are left out of sp-*: a tokenizer.json finds them, sentencepiece does not. `decoded` is left out
 where there is a token for what is unknown: sentencepiece writes it as U+2047, tokenizer.json as the token. A U+2581 that stands in a text itself is the same as a space to sentencepiece where it strips
-spaces or looks for the user's pieces, and not to tokenizer.json: sp-strip and sp-gemma have no such texts.
+spaces or looks for the user's pieces, and not to tokenizer.json: sp-strip and sp-gemma have no such texts. Nor have unigram models
+long runs of one or two characters, whose cuts differ in nothing but rounding.
 
 ../../../../shared/data/tokenizers/llama2, where it exists, gives shared-llama2.cases.json; the model stays there.
 """
@@ -14,10 +15,12 @@ spaces or looks for the user's pieces, and not to tokenizer.json: sp-strip and s
 import io
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import sentencepiece
 import transformers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 HERE = Path(__file__).resolve().parent
@@ -41,10 +44,12 @@ def write(folder, cases):
     folder.write_text("[" + ",\n".join(json.dumps(case) for case in cases) + "]\n")
 
 
-def sp_cases(processor, decoded=True, literal=True):
+def sp_cases(processor, decoded=True, literal=True, runs=True):
     cases = []
     for text in TEXTS:
-        if not literal and "\u2581" in text:
+        if not runs and len(text) > 20 and len(set(text)) <= 2:
+            continue
+        if "<unk>" in text or (not literal and "\u2581" in text):
             continue
         ids = processor.encode(text)
         case = {"text": text, "ids": ids, "ids_with_special": [processor.bos_id()] + ids}
@@ -66,9 +71,49 @@ def sentencepieces(name, vocabulary=800, decoded=True, literal=True, **options):
     settings.update(options)
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **settings)
     (folder / "tokenizer.model").write_bytes(model.getvalue())
-    if settings["model_type"] == "bpe" and settings["normalization_rule_name"] == "identity":
-        processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-        write(folder / "cases.json", sp_cases(processor, decoded, literal))
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    write(folder / "cases.json", sp_cases(processor, decoded, literal, settings["model_type"] == "bpe"))
+    return model.getvalue()
+
+
+# What rewrites characters, as sentencepiece takes it: code points to code points. Some rules begin others, some make nothing or a
+# space; the table of nmt_nfkc (240 kB) has thousands of these.
+RULES = {
+    "\ufb01": "fi", "\u2460": "1", "\u3000": " ", "\u00a0": " ", "\t": " ", "\n": " ", "\r": " ", "\u200b": "", "\u00ad": "",
+    "\uff76": "\u30ab", "\uff76\uff9e": "\u30ac", "\uff9e": "\u3099", "\uff41": "a", "e\u0301": "\u00e9", "e\u0302": "\u00ea",
+    "e\u0302\u0301": "\u1ebf", "\u33a7": "m/s", "\u212b": "\u00c5", "\U0001d400": "A", "\u00bd": "1\u20442", "...": "\u2026"}
+REWRITTEN = [
+    "\ufb01n", "\u2460\u2461", "a\u3000b", "\u3000", "\u00a0a\u00a0\u00a0b", "a\tb\r\nc", "a\u200bb", "\u200b", "\u200bx", "x\u200b",
+    "\uff76\uff9e\uff76", "\uff41e\u0301", "e\u0302", "e\u0302\u0301", "e\u0302\u0301\u0323x", "e\u0302\u0302", "5 \u33a7", "\u212b\u030a",
+    "\U0001d400\U0001d401", "\u00bd.", "wait...", "....", "..", "\u00a0\u0301", "\uff41\u0301", "\u1100\u1161\u11a8", "\ud55c",
+    "\U0001f468\u200d\U0001f469", "\u00ad", "\u00ad\u00ade\u0301", "<unk>", "a<unk>b", "\ufffd", "\u0958\u093c", "e\ufe0f\u0301"]
+
+
+def rules_file():
+    path = Path(tempfile.mkdtemp()) / "rules.tsv"
+    points = lambda text: " ".join(f"{ord(c):X}" for c in text)
+    path.write_text("".join(f"{points(a)}\t{points(b)}\n" for a, b in sorted(RULES.items())))
+    return str(path)
+
+
+def unigram_document(name, pieces, normalizer, steps, byte_fallback=False):
+    """A tokenizer.json of a Unigram model, by the tokenizers library alone."""
+    folder = HERE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    tokenizer = Tokenizer(models.Unigram(pieces, 0, byte_fallback=byte_fallback))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = steps
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 2)])
+    tokenizer.add_special_tokens(["</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    cases = []
+    for text in TEXTS:
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        cases.append({"text": text, "ids": ids, "ids_with_special": tokenizer.encode(text).ids,
+                      "decoded": tokenizer.decode(ids, skip_special_tokens=False)})
+    write(folder / "cases.json", cases)
 
 
 def vocab_merges(name, cls, config, added=None, special=None, pattern=None):
@@ -133,7 +178,26 @@ sentencepieces("sp-llama")
 sentencepieces("sp-strip", literal=False, remove_extra_whitespaces=True)
 sentencepieces("sp-gemma", literal=False, add_dummy_prefix=False, user_defined_symbols=["<user>", "\u2581\u2581", "\u2581\u2581\u2581", "\n\n"])
 sentencepieces("sp-unknown", byte_fallback=False, vocabulary=400, decoded=False)
-sentencepieces("sp-unigram", model_type="unigram", byte_fallback=False, vocabulary=300)
+# Unigram models.
+sentencepieces("sp-unigram", model_type="unigram", byte_fallback=False, vocabulary=300, decoded=False)
+sentencepieces("sp-unigram-bytes", model_type="unigram", vocabulary=560)
+TEXTS += REWRITTEN
+RULED = sentencepiece_model_pb2.ModelProto()
+RULED.ParseFromString(sentencepieces(
+    "sp-unigram-rules", model_type="unigram", vocabulary=330, byte_fallback=False, decoded=False, literal=False, remove_extra_whitespaces=True,
+    normalization_rule_name="user_defined", normalization_rule_tsv=rules_file()))
+PIECES = [(piece.piece, piece.score) for piece in RULED.pieces]
+CHARSMAP = normalizers.Precompiled(RULED.normalizer_spec.precompiled_charsmap)
+SPACES = normalizers.Replace(Regex(" {2,}"), " ")
+unigram_document("tj-unigram-t5", PIECES, CHARSMAP,
+                 pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]))
+unigram_document("tj-unigram-albert", PIECES, normalizers.Sequence([
+    normalizers.Replace("``", '"'), normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase(), CHARSMAP, SPACES]),
+    pre_tokenizers.Metaspace())
+unigram_document("tj-unigram-nmt", PIECES + [(f"<0x{i:02X}>", 0.0) for i in range(256)],
+                 normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), SPACES]),
+                 pre_tokenizers.Metaspace(prepend_scheme="first", split=False), byte_fallback=True)
+TEXTS = TEXTS[:-len(REWRITTEN)]
 vocab_merges("vm-gpt2", "GPT2Tokenizer", {"tokenizer_class": "GPT2Tokenizer"})
 vocab_merges("vm-gpt2-bos", "GPT2Tokenizer", {
     "tokenizer_class": "GPT2Tokenizer", "add_bos_token": True, "bos_token": "<|endoftext|>",

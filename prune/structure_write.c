@@ -1,0 +1,161 @@
+/* See structure_write.h. */
+#include "prune/structure_write.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/memory.h"
+#include "base/number.h"
+#include "formats/provenance.h"
+#include "formats/transfer.h"
+
+enum { PAIRS = 12 };
+
+/* The options that decide the bytes, for the provenance. */
+struct pairs {
+    const char *list[PAIRS][2];
+    char texts[PAIRS][40];
+    uint64_t count;
+};
+
+static void add(struct pairs *pairs, const char *name, const char *value)
+{
+    if (!value) return;
+    pairs->list[pairs->count][0] = name;
+    pairs->list[pairs->count++][1] = value;
+}
+
+static void NIBBLE_PRINTF(3, 4) add_text(struct pairs *pairs, const char *name, const char *format, ...)
+{
+    char *text = pairs->texts[pairs->count];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof pairs->texts[0], format, arguments);
+    va_end(arguments);
+    add(pairs, name, text);
+}
+
+static void add_method(struct pairs *pairs, const struct prune_job *job, const struct structure *structure)
+{
+    const struct prune_method *method = job->settings->method;
+
+    add(pairs, "method", method->name);
+    add(pairs, "sparsity", number_write(pairs->texts[pairs->count], structure->sparsity));
+    if (method->kind == PRUNE_WIDTH) {
+        add(pairs, "parts", job->options->parts ? job->options->parts : "both");
+        add(pairs, "widths", structure_is_uniform(job) ? "uniform" : "layer");
+        add(pairs, "biases", structure->biases ? "yes" : "no");
+    }
+    add_text(pairs, "calibration crc32", "%08" PRIx32, structure->file_crc32);
+    add_text(pairs, "samples", "%" PRIu64, structure->samples);
+    add_text(pairs, "sample length", "%" PRIu64, structure->length);
+    add_text(pairs, "calibration tokens crc32", "%08" PRIx32, structure->tokens_crc32);
+}
+
+static void record(struct pairs *out, const struct prune_job *job, const struct structure *structure)
+{
+    out->count = 0;
+    if (job->settings->method) add_method(out, job, structure);
+    add(out, "drop-layers", job->options->drop_layers);
+    if (structure->trim) add_text(out, "vocabulary", "%" PRIu32, job->input->config.vocabulary);
+}
+
+static struct destination destination_of(const struct prune_options *options)
+{
+    return (struct destination){.path = options->output,
+        .format = options->format,
+        .force = options->force,
+        .split_bytes = options->split_size,
+        .file_type = GGUF_TYPES_FILE_ANY};
+}
+
+/* One item per tensor that is not dropped. */
+static enum status plan_items(struct transfer_item *items, uint64_t *count, uint64_t *bytes,
+    const struct prune_job *job, struct error *err)
+{
+    const struct destination destination = destination_of(job->options);
+    enum status status = OK;
+
+    *count = *bytes = 0;
+    for (uint64_t i = 0; i < container_count(job->input->container) && !status; i++) {
+        const struct tensor *source = container_tensor(job->input->container, i);
+        if (checkpoint_is_dropped(job->input, source)) continue;
+        struct transfer_item *item = &items[(*count)++];
+        *item = (struct transfer_item){.source = source, .target = *source};
+        status = destination_target(&destination, &job->input->config, &item->target, err);
+        *bytes += transfer_target_bytes(&item->target);
+    }
+    return status;
+}
+
+static enum status fill_output(struct writer *writer, struct destination_parts *parts, struct prune_job *job,
+    const struct structure *structure, const struct transfer_item *items, uint64_t count, uint32_t *crcs,
+    struct error *err)
+{
+    struct container *container = job->input->container;
+    const char *tool = prune_settings_command.name;
+    struct pairs pairs;
+    record(&pairs, job, structure);
+    const char *const(*list)[2] = (const char *const(*)[2])pairs.list;
+    enum status status = provenance_reserve(writer, container, tool, list, pairs.count, err);
+
+    if (!status)
+        status = transfer_run(container, writer, items, count, crcs, job->pool, job->report, "writing", err);
+    if (!status) status = checkpoint_write_aliases(job->input, writer, err);
+    if (!status) status = provenance_attach(writer, container, tool, list, pairs.count, crcs, err);
+    return status ? status : destination_parts_note(parts, writer, container, err);
+}
+
+static enum status write_items(struct prune_job *job, const struct structure *structure,
+    const struct transfer_item *items, uint64_t count, uint32_t *crcs, struct error *err)
+{
+    const struct destination destination = destination_of(job->options);
+    struct destination_parts parts = {0};
+    struct writer *writer = NULL;
+    enum status status = destination_create(&writer, &destination, job->input, job->report, err);
+
+    if (!status) status = fill_output(writer, &parts, job, structure, items, count, crcs, err);
+    if (status)
+        writer_abandon(writer);
+    else
+        status = writer_commit(writer, err);
+    if (!status) job->result->bytes_out = destination_parts_bytes(&parts, job->options->output);
+    destination_parts_free(&parts);
+    return status;
+}
+
+static void tell(struct prune_result *result, const struct transfer_item *items, uint64_t count)
+{
+    result->weights_out = 0;
+    for (uint64_t i = 0; i < count; i++)
+        result->weights_out += items[i].target.elements;
+    result->layers_out = result->input.config.layers;
+}
+
+enum status structure_bytes(uint64_t *out, struct prune_job *job, struct error *err)
+{
+    struct transfer_item *items = memory_new(container_count(job->input->container), sizeof *items, err);
+    uint64_t count;
+    enum status status = items ? plan_items(items, &count, out, job, err) : ERR_MEMORY;
+
+    memory_free(items);
+    return status;
+}
+
+enum status structure_write(struct prune_job *job, const struct structure *structure, struct error *err)
+{
+    const uint64_t most = container_count(job->input->container);
+    struct transfer_item *items = memory_new(most, sizeof *items, err);
+    uint32_t *crcs = memory_new(most, sizeof *crcs, err);
+    uint64_t count;
+    enum status status = items && crcs ? OK : ERR_MEMORY;
+
+    if (!status) status = plan_items(items, &count, &job->result->bytes_out, job, err);
+    if (!status) tell(job->result, items, count);
+    if (!status && !job->options->dry_run) status = write_items(job, structure, items, count, crcs, err);
+    memory_free(items);
+    memory_free(crcs);
+    return status;
+}
