@@ -67,6 +67,7 @@ static enum status check_width(
     enum status status = narrow_refuse(job->input, width->heads, width->ffn, err);
 
     out->biases = job->settings->method->score == SCORE_FLAP && !job->options->no_bias;
+    config.varied &= !width->uniform; /* they become alike */
     if (!status && !own && !width->uniform)
         status = fail(err, ERR_USAGE,
             "--widths layer: only .nbl files can say that layers differ; leave it out, or --format nbl");
