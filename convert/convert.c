@@ -112,6 +112,7 @@ static struct transfer_item plan_item(const struct tensor *source, bool cast, en
         item.target.dtype = type;
         item.target.scheme = (struct scheme){0};
         item.target.block = BLOCK_NONE;
+        item.target.mask = MASK_NONE;
     }
     return item;
 }
@@ -119,6 +120,7 @@ static struct transfer_item plan_item(const struct tensor *source, bool cast, en
 static const char *type_name(const struct tensor *tensor)
 {
     if (tensor->storage == STORAGE_BLOCKS) return block_info(tensor->block)->name;
+    if (tensor->storage == STORAGE_SPARSE) return "sparse";
     return tensor->storage == STORAGE_TILES ? "quantized" : dtype_info(tensor->dtype)->name;
 }
 

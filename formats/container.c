@@ -362,50 +362,6 @@ enum status container_read(struct container *container, const struct tensor *ten
     return status ? fail_within(err, status, "tensor %s", tensor->name) : OK;
 }
 
-/* What a program may expect of tensor->data: tiles are read in 64-byte lines, elements one by one. */
-static uint64_t alignment_of(const struct tensor *tensor)
-{
-    if (tensor->storage == STORAGE_BLOCKS) return 1; /* blocks are read byte by byte */
-    const bool parts = tensor->storage == STORAGE_TILES || tensor->storage == STORAGE_SPARSE;
-    return parts ? 64 : dtype_info(tensor->dtype)->bytes;
-}
-
-/* The tensor's bytes in memory of the container's own. */
-static enum status copy_entry(struct container *container, struct reader_entry *entry, struct error *err)
-{
-    if (!entry->copy) {
-        enum status status = ERR_MEMORY;
-        void *copy = memory_new(entry->tensor.bytes, 1, err);
-        if (copy) status = container_read(container, &entry->tensor, 0, copy, entry->tensor.bytes, err);
-        if (status) {
-            memory_free(copy);
-            return status;
-        }
-        entry->copy = copy;
-    }
-    entry->tensor.data = entry->copy;
-    return OK;
-}
-
-enum status container_map(struct container *container, struct error *err)
-{
-    enum status status;
-
-    for (uint64_t i = 0; i < container->file_count; i++) {
-        status = file_map(container->files[i].file, err);
-        if (status) return status;
-    }
-    for (uint64_t i = 0; i < container->entry_count; i++) {
-        struct reader_entry *entry = &container->entries[i];
-        const uint8_t *data = container->files[entry->file].file->map + entry->offset;
-        entry->tensor.data = data;
-        if (!entry->head && !entry->compute && (uintptr_t)data % alignment_of(&entry->tensor) == 0) continue;
-        status = copy_entry(container, entry, err);
-        if (status) return status;
-    }
-    return OK;
-}
-
 /* ---- documents ---- */
 
 static enum status document_inside(

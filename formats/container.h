@@ -13,6 +13,7 @@
 #include "tensor/tensor.h"
 
 struct container;
+struct pool;
 
 /* Limits on what a file may claim (beyond what its own size already bounds). */
 #define CONTAINER_TENSOR_LIMIT 1000000
@@ -82,8 +83,10 @@ bool container_checksum(const struct container *container, const struct tensor *
 
 /* Map every file read-only; afterwards every tensor's data is set. A tensor whose data is not aligned to its
  * element (safetensors promises nothing), whose rows are interleaved or which is computed (transposed, shifted, or codes of
- * llama2.c), is read into memory that the container owns. */
+ * llama2.c), is read into memory that the container owns; container_map_by lets the workers of a pool do that (NULL: as
+ * container_map). After an error nothing of it is kept. */
 enum status container_map(struct container *container, struct error *err);
+enum status container_map_by(struct container *container, struct pool *pool, struct error *err);
 
 /* An attached document by file name ("config.json"): *out NULL if there is none. Owner of *out: the caller,
  * memory_free. Terminated; at most CONTAINER_DOCUMENT_LIMIT bytes. */

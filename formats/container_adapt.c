@@ -73,9 +73,10 @@ static bool same_entry(const struct reader_entry *a, const struct reader_entry *
     const struct tensor *left = &a->tensor, *right = &b->tensor;
 
     return left->storage == right->storage && left->dtype == right->dtype && left->block == right->block &&
-           left->scheme.bits == right->scheme.bits && left->scheme.group == right->scheme.group &&
-           left->scheme.asymmetric == right->scheme.asymmetric && left->rank == right->rank &&
-           memcmp(left->shape, right->shape, sizeof left->shape) == 0 && a->crc == b->crc;
+           left->mask == right->mask && left->scheme.bits == right->scheme.bits &&
+           left->scheme.group == right->scheme.group && left->scheme.asymmetric == right->scheme.asymmetric &&
+           left->rank == right->rank && memcmp(left->shape, right->shape, sizeof left->shape) == 0 &&
+           a->crc == b->crc;
 }
 
 static enum status absorb_entries(

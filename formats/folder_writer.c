@@ -454,6 +454,11 @@ static enum status build_header(char **out, uint64_t *bytes, uint64_t *end, stru
     status = json_writer_take(&json, &text, &count, err);
     if (status) return status;
     *bytes = 8 + (count + 7) / 8 * 8;
+    if (*bytes - 8 > SAFETENSORS_HEADER_LIMIT) {
+        memory_free(text);
+        return fail(err, ERR_UNSUPPORTED, "%s: the names of its tensors exceed a header's %d bytes",
+            writer->path, SAFETENSORS_HEADER_LIMIT);
+    }
     *end = *bytes + at;
     *out = memory_new(*bytes, 1, err);
     if (*out) {
@@ -474,9 +479,6 @@ static enum status open_shard(struct folder_writer *writer, uint64_t index, stru
     uint64_t bytes = 0, end = 0;
     enum status status = build_header(&header, &bytes, &end, writer, shard, err);
 
-    if (!status && bytes - 8 > SAFETENSORS_HEADER_LIMIT)
-        status = fail(err, ERR_UNSUPPORTED, "%s: the names of its tensors exceed a header's %d bytes",
-            writer->path, SAFETENSORS_HEADER_LIMIT);
     if (writer->shard_count == 1)
         snprintf(shard->name, sizeof shard->name, "model.safetensors");
     else
@@ -500,9 +502,9 @@ static enum status check_joined(const struct folder_writer *writer, struct error
     return OK;
 }
 
-static enum status begin(struct writer *base, struct error *err)
+/* Shards, and the stored tensors in their order there. */
+static enum status lay_out(struct folder_writer *writer, struct error *err)
 {
-    struct folder_writer *writer = own(base);
     enum status status = check_joined(writer, err);
 
     if (!status && writer->kind != PACKED_KINDS) status = check_modules(writer, err);
@@ -514,6 +516,31 @@ static enum status begin(struct writer *base, struct error *err)
         shard->first = i;
         shard->count++;
     }
+    return OK;
+}
+
+static enum status count_bytes(struct writer *base, uint64_t *bytes, struct error *err)
+{
+    struct folder_writer *writer = own(base);
+    enum status status = lay_out(writer, err);
+
+    *bytes = 0;
+    for (uint64_t i = 0; i < writer->shard_count && !status; i++) {
+        char *header = NULL;
+        uint64_t head, end = 0;
+        status = build_header(&header, &head, &end, writer, &writer->shards[i], err);
+        memory_free(header);
+        *bytes += end;
+    }
+    return status;
+}
+
+static enum status begin(struct writer *base, struct error *err)
+{
+    struct folder_writer *writer = own(base);
+    enum status status = lay_out(writer, err);
+
+    if (status) return status;
     for (uint64_t i = 0; i < writer->shard_count && !status; i++)
         status = open_shard(writer, i, err);
     qsort(writer->stored, writer->stored_count, sizeof *writer->stored, compare_numbers);
@@ -832,6 +859,7 @@ static const struct writer_kind kind_of_folders = {
     .add = add,
     .alias = add_alias,
     .begin = begin,
+    .bytes = count_bytes,
     .write = write_part,
     .checksum = set_checksum,
     .document = add_document,

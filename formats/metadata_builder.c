@@ -167,6 +167,14 @@ void metadata_builder_i32s(
         put_number(builder, (uint32_t)values[i], 4);
 }
 
+void metadata_builder_u8s(
+    struct metadata_builder *builder, const char *key, const uint8_t *values, uint64_t count)
+{
+    if (!begin_array(builder, key, METADATA_U8, count)) return;
+    for (uint64_t i = 0; i < count; i++)
+        put_number(builder, values[i], 1);
+}
+
 void metadata_builder_f32s(
     struct metadata_builder *builder, const char *key, const float *values, uint64_t count)
 {

@@ -42,6 +42,8 @@ void metadata_builder_strings(
     struct metadata_builder *builder, const char *key, const struct json_text *texts, uint64_t count);
 void metadata_builder_i32s(
     struct metadata_builder *builder, const char *key, const int32_t *values, uint64_t count);
+void metadata_builder_u8s(
+    struct metadata_builder *builder, const char *key, const uint8_t *values, uint64_t count);
 void metadata_builder_f32s(
     struct metadata_builder *builder, const char *key, const float *values, uint64_t count);
 

@@ -61,6 +61,8 @@ static enum status plan_rows(struct move *move, const struct tensor *by, struct 
         if (tensor->storage == STORAGE_TILES)
             status =
                 tiles_layout(&move->layout[side], tensor->shape[0], tensor->shape[1], tensor->scheme, err);
+        if (!status && tensor->storage == STORAGE_SPARSE)
+            status = sparse_layout_of(&move->sparse, tensor, err);
     }
     if (status) return status;
     if (cols > PANEL_LIMIT_BYTES / (TILE_ROWS * sizeof(float)))
@@ -80,30 +82,39 @@ static const char *type_name(const struct tensor *tensor)
                                              : dtype_info(tensor->dtype)->name;
 }
 
+static const char *kind_name(const struct tensor *tensor)
+{
+    return tensor->storage == STORAGE_TILES ? " tiles" : tensor->storage == STORAGE_SPARSE ? " sparse" : "";
+}
+
 static enum status impossible(const struct move *move, struct error *err)
 {
     const struct tensor *source = move->source, *target = &move->target;
     char from[MEASURE_SHAPE_TEXT], to[MEASURE_SHAPE_TEXT];
 
-    return fail(err, ERR_UNSUPPORTED, "%s%s %s cannot become %s%s %s", type_name(source),
-        source->storage == STORAGE_TILES ? " tiles" : "",
-        measure_shape_text(from, source->rank, source->shape), type_name(target),
-        target->storage == STORAGE_TILES ? " tiles" : "",
+    return fail(err, ERR_UNSUPPORTED, "%s%s %s cannot become %s%s %s", type_name(source), kind_name(source),
+        measure_shape_text(from, source->rank, source->shape), type_name(target), kind_name(target),
         measure_shape_text(to, target->rank, target->shape));
 }
 
 /* Dense floats, or what decodes to floats in rows that both sides have. */
 static bool can_be_encoded(const struct tensor *source, const struct tensor *target)
 {
-    if (target->storage == STORAGE_DENSE || target->rank != 2) return false;
+    if (target->storage == STORAGE_DENSE || target->storage == STORAGE_SPARSE || target->rank != 2)
+        return false;
     return is_float(source) || (source->storage != STORAGE_DENSE && same_shape(source, target));
 }
 
-/* Tiles that say what the blocks wanted say. */
-static bool are_blocks(const struct tensor *source, const struct tensor *target)
+/* Tiles, or what spreads to tiles, that say what the blocks or tiles wanted say. */
+static bool are_the_same(const struct tensor *source, const struct tensor *target)
 {
-    return source->storage == STORAGE_TILES && target->storage == STORAGE_BLOCKS &&
-           same_shape(source, target) && target->block == tile_blocks_type(source->scheme, source->shape[1]);
+    const bool sparse = source->storage == STORAGE_SPARSE && source->scheme.bits;
+
+    if ((source->storage != STORAGE_TILES && !sparse) || !same_shape(source, target)) return false;
+    if (target->storage == STORAGE_BLOCKS)
+        return target->block == tile_blocks_type(source->scheme, source->shape[1]);
+    return target->storage == STORAGE_TILES && source->scheme.bits == target->scheme.bits &&
+           source->scheme.group == target->scheme.group && !target->scheme.asymmetric;
 }
 
 /* Elements of a chunk that cuts no row. A row of a matrix that is too long for one is a chunk. */
@@ -136,9 +147,10 @@ static enum status plan_move(struct move *move, struct error *err)
         if (move->item->patch) move->chunk_units = whole_rows(source);
         return OK;
     }
-    if (move->item->encode ? can_be_encoded(source, target) : are_blocks(source, target))
+    if (move->item->encode ? can_be_encoded(source, target) : are_the_same(source, target))
         return plan_rows(move, target, err);
-    if (source->storage == STORAGE_TILES && is_float(target)) return plan_rows(move, source, err);
+    if ((source->storage == STORAGE_TILES || source->storage == STORAGE_SPARSE) && is_float(target))
+        return plan_rows(move, source, err);
     if (source->storage == STORAGE_BLOCKS && is_float(target)) {
         const uint32_t weights = block_info(source->block)->weights;
         move->kind = MOVE_DECODE;
@@ -156,11 +168,11 @@ static enum status plan_heads(struct move *move, uint64_t head, struct error *er
 
     move->head = target->bytes ? head : 0;
     if (!move->head) return OK;
-    if (target->storage == STORAGE_TILES || target->rank < 1 || target->rank > 2 || target->shape[0] % head ||
-        head % 2)
+    if (target->storage == STORAGE_TILES || target->storage == STORAGE_SPARSE || target->rank < 1 ||
+        target->rank > 2 || target->shape[0] % head || head % 2)
         return fail(err, ERR_UNSUPPORTED,
             "tensor %s: its rows cannot be interleaved in heads of %" PRIu64 " rows", target->name, head);
-    if (moves_in_parts(move, MOVE_SOURCE))
+    if (moves_in_parts(move, MOVE_SOURCE) || moves_is_sparse(move))
         while (step % TILE_ROWS)
             step += head;
     least = move->units / target->shape[0] * step;
@@ -185,6 +197,15 @@ static enum status plan_shift(struct move *move, float shift, struct error *err)
     return OK;
 }
 
+/* One more, for a checksum. */
+static void plan_read(struct moves *moves, struct container *container, const struct tensor *source)
+{
+    struct move *move = &moves->list[moves->count++];
+
+    *move = (struct move){.kind = MOVE_READ, .container = container, .source = source};
+    plan_units(move, source->bytes, CHUNK_BYTES);
+}
+
 static enum status plan_items(struct moves *moves, struct container *container, struct writer *writer,
     const struct transfer_item *items, uint64_t count, bool *seen, struct error *err)
 {
@@ -202,6 +223,7 @@ static enum status plan_items(struct moves *moves, struct container *container, 
         if (!status) status = plan_heads(move, writer_head(writer, move->target_index), err);
         if (status) return status;
         if (move->container == container) seen[container_index(container, move->source)] = true;
+        if (moves_is_sparse(move)) plan_read(moves, move->container, move->source);
     }
     return OK;
 }
@@ -210,12 +232,7 @@ static enum status plan_items(struct moves *moves, struct container *container, 
 static void plan_rest(struct moves *moves, struct container *container, const bool *seen)
 {
     for (uint64_t i = 0; i < container_count(container); i++) {
-        struct move *move = &moves->list[moves->count];
-        if (seen[i]) continue;
-        *move = (struct move){
-            .kind = MOVE_READ, .container = container, .source = container_tensor(container, i)};
-        plan_units(move, move->source->bytes, CHUNK_BYTES);
-        moves->count++;
+        if (!seen[i]) plan_read(moves, container, container_tensor(container, i));
     }
 }
 
@@ -228,7 +245,7 @@ enum status moves_plan(struct moves *out, struct container *container, struct wr
 
     *out = (struct moves){0};
     if (!seen) return ERR_MEMORY;
-    out->list = memory_new(count + sources, sizeof *out->list, err);
+    out->list = memory_new(2 * count + sources, sizeof *out->list, err);
     if (out->list) status = plan_items(out, container, writer, items, count, seen, err);
     if (!status) plan_rest(out, container, seen);
     memory_free(seen);
@@ -284,6 +301,11 @@ uint64_t moves_tiles(uint64_t rows)
 static const struct tensor *tensor_of(const struct move *move, enum move_side side)
 {
     return side == MOVE_SOURCE ? move->source : &move->target;
+}
+
+bool moves_is_sparse(const struct move *move)
+{
+    return move->kind == MOVE_ROWS && move->source->storage == STORAGE_SPARSE;
 }
 
 bool moves_in_parts(const struct move *move, enum move_side side)

@@ -4,14 +4,14 @@
 #define NIBBLE_FORMATS_MOVES_H
 
 #include "formats/transfer.h"
-#include "tensor/tiles.h"
+#include "tensor/sparse.h"
 
 enum move_kind {
     MOVE_READ,   /* no target: for the checksum alone */
     MOVE_COPY,   /* bytes untouched */
     MOVE_CAST,   /* DENSE to DENSE of another floating type */
     MOVE_DECODE, /* BLOCKS to DENSE */
-    MOVE_ROWS /* TILES to DENSE or to the BLOCKS that they are; anything to TILES or BLOCKS through the item's encoder */
+    MOVE_ROWS /* TILES and SPARSE to DENSE, to the BLOCKS or TILES that they are; anything to TILES or BLOCKS through the item's encoder */
 };
 
 /* Which end of a move. */
@@ -28,7 +28,9 @@ struct move {
     uint64_t head; /* the writer wants rows interleaved (writer_head), else 0; chunks are whole heads */
     float shift;   /* the writer wants it added to every element (writer_shift) */
     struct tiles_layout layout[2]; /* [side] of ROWS, where that side is tiled */
-    uint64_t cols;                 /* of ROWS: elements of a row */
+    struct sparse_layout
+        sparse;    /* of ROWS, where the source is sparse: read for its checksum by a READ of its own */
+    uint64_t cols; /* of ROWS: elements of a row */
     uint64_t units, chunk_units;
     uint64_t first_chunk; /* its first, counted over all moves */
 };
@@ -68,6 +70,9 @@ uint64_t moves_parts(struct move_part parts[MOVE_PARTS], const struct tiles_layo
 
 /* Tiles that hold so many rows. */
 uint64_t moves_tiles(uint64_t rows);
+
+/* Are its rows read from a sparse source? */
+bool moves_is_sparse(const struct move *move);
 
 /* Does this side lie in parts, with a checksum for each? (A copy of tiles goes by bytes.) */
 bool moves_in_parts(const struct move *move, enum move_side side);

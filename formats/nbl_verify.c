@@ -1,6 +1,6 @@
 /* Verifying a .nbl file: opening it has checked header, table and metadata; here every other byte is read and
- * checked against SPEC.md: padding (N13, N26), checksums (N27), and what the parts of tile storage may hold
- * (N33 to N37). */
+ * checked against SPEC.md: padding (N13, N26), checksums (N27), and what the parts of tile storage (N33 to N37) and of sparse storage
+ * (N40 to N44) may hold. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@
 #include "formats/nbl.h"
 #include "formats/nbl_layout.h"
 #include "formats/reader.h"
-#include "tensor/tiles.h"
+#include "formats/sparse_part.h"
 
 #define CHUNK_BYTES (1 << 20)
 #define BLOCK_CODES (TILE_ROWS * TILE_COLS)
@@ -98,11 +98,11 @@ static enum status check_gap(struct check *check, const struct tensor *tensor, u
     return OK;
 }
 
-/* Scales are finite, and zero for rows past the end (N34, N36). */
+/* Scales, which begin at byte `begin` of the tensor, are finite, and zero for rows past the end (N34, N36, N44). */
 static enum status check_scales(
-    struct check *check, const struct tensor *tensor, const struct tiles_layout *layout)
+    struct check *check, const struct tensor *tensor, const struct tiles_layout *layout, uint64_t begin)
 {
-    uint64_t begin = layout->scales_offset, end = begin + layout->tiles * layout->tile_scale_bytes, count;
+    uint64_t end = begin + layout->tiles * layout->tile_scale_bytes, count;
 
     for (uint64_t at = begin; at < end; at += count) {
         enum status status = next_piece(check, tensor, at, end, &count);
@@ -210,9 +210,88 @@ static enum status check_tiles(struct check *check, const struct tensor *tensor)
     scales_end = layout.scales_offset + layout.tiles * layout.tile_scale_bytes;
     status = check_gap(check, tensor, codes_end, layout.scales_offset);
     if (!status) status = check_gap(check, tensor, scales_end, layout.zeros_offset);
-    if (!status) status = check_scales(check, tensor, &layout);
+    if (!status) status = check_scales(check, tensor, &layout, layout.scales_offset);
     if (!status) status = check_zeros(check, tensor, &layout);
     if (!status) status = check_code_padding(check, tensor, &layout);
+    return status;
+}
+
+/* ---- sparse storage ---- */
+
+/* One tile: its masks, and how far its codes reach (N40 to N43).
+ *   part  the layout of the tile as it lies at `bytes`, a sparse tensor of its own */
+static void check_sparse_tile(struct check *check, const struct tensor *tensor,
+    const struct sparse_layout *part, const uint8_t *bytes, uint64_t tile)
+{
+    struct sparse_fault fault;
+    struct sparse_tile parts;
+
+    if (sparse_at(&parts, part, bytes, 0, NULL) || sparse_check(&fault, part, &parts)) return;
+    found(check, "tensor %s: tile %" PRIu64 ", block %" PRIu64 ": %s", tensor->name, tile, fault.block,
+        fault.text);
+}
+
+/* Tiles, one after the other. */
+static enum status check_sparse_tiles(
+    struct check *check, const struct tensor *tensor, const struct sparse_layout *layout)
+{
+    const uint64_t faults = check->out->faults, rows = layout->dense.rows;
+    uint8_t *bytes = memory_new(sparse_part_bytes(layout, TILE_ROWS), 1, check->err);
+    enum status status = bytes ? OK : ERR_MEMORY;
+    struct sparse_layout part;
+
+    for (uint64_t row = 0; row < rows && !status && check->out->faults == faults; row += TILE_ROWS) {
+        struct error err;
+        status = sparse_part_read(&part, check->container, tensor, layout, row,
+            rows - row < TILE_ROWS ? rows - row : TILE_ROWS, bytes, &err);
+        if (status == ERR_FORMAT) { /* offsets: a fault like any other, but nothing more can be found */
+            found(check, "%s", err.text);
+            status = OK;
+        } else if (!status) {
+            check_sparse_tile(check, tensor, &part, bytes, row / TILE_ROWS);
+        } else if (check->err) {
+            *check->err = err;
+        }
+    }
+    memory_free(bytes);
+    return status;
+}
+
+/* The first offset is 0 and the last where the codes end (N40): those between are each tile's. */
+static enum status check_ends(
+    struct check *check, const struct tensor *tensor, const struct sparse_layout *layout)
+{
+    const uint64_t last = layout->offsets_offset + 4 * layout->dense.tiles;
+    uint8_t first_bytes[4], last_bytes[4];
+    enum status status;
+
+    if (layout->mask != MASK_BITMAP) return OK;
+    status = container_read(check->container, tensor, layout->offsets_offset, first_bytes, 4, check->err);
+    if (!status) status = container_read(check->container, tensor, last, last_bytes, 4, check->err);
+    if (!status && (bytes_get_u32(first_bytes) != 0 || bytes_get_u32(last_bytes) != layout->code_bytes / 8))
+        found(check, "tensor %s: offsets from %" PRIu32 " to %" PRIu32 ", must be from 0 to %" PRIu64,
+            tensor->name, bytes_get_u32(first_bytes), bytes_get_u32(last_bytes), layout->code_bytes / 8);
+    return status;
+}
+
+static enum status check_sparse(struct check *check, const struct tensor *tensor)
+{
+    struct sparse_layout layout;
+    enum status status = sparse_layout_of(&layout, tensor, check->err);
+    uint64_t tiles, offsets_end, scales_end, faults = check->out->faults;
+
+    if (status) return status;
+    tiles = layout.dense.tiles;
+    offsets_end = layout.offsets_offset + (layout.mask == MASK_BITMAP ? 4 * (tiles + 1) : 0);
+    scales_end = layout.scales_offset + tiles * layout.tile_scale_bytes;
+    status = check_gap(check, tensor, tiles * layout.tile_mask_bytes, layout.offsets_offset);
+    if (!status) status = check_gap(check, tensor, offsets_end, layout.scales_offset);
+    if (!status) status = check_gap(check, tensor, scales_end, layout.codes_offset);
+    if (!status) status = check_gap(check, tensor, layout.codes_offset + layout.code_bytes, layout.bytes);
+    if (!status && layout.quantized)
+        status = check_scales(check, tensor, &layout.dense, layout.scales_offset);
+    if (!status) status = check_ends(check, tensor, &layout);
+    if (!status && check->out->faults == faults) status = check_sparse_tiles(check, tensor, &layout);
     return status;
 }
 
@@ -246,6 +325,7 @@ static enum status check_file(struct check *check, const struct nbl_header *head
         status = check_padding(check, end, entry->offset);
         if (!status) status = check_checksum(check, &entry->tensor);
         if (!status && entry->tensor.storage == STORAGE_TILES) status = check_tiles(check, &entry->tensor);
+        if (!status && entry->tensor.storage == STORAGE_SPARSE) status = check_sparse(check, &entry->tensor);
         end = entry->offset + entry->tensor.bytes;
     }
     return status ? status : check_padding(check, end, header->metadata_offset);

@@ -12,6 +12,7 @@
 #include "formats/cast.h"
 #include "formats/measure.h"
 #include "formats/moves.h"
+#include "formats/sparse_part.h"
 #include "tensor/tile_blocks.h"
 
 /* The checksums of one chunk: by parts where tiles are, else in [0]. */
@@ -53,6 +54,11 @@ static uint64_t round_up(uint64_t bytes)
     return (bytes + 63) / 64 * 64;
 }
 
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 struct buffer_sizes {
     uint64_t raw, floats, out, scratch, head;
 };
@@ -62,6 +68,7 @@ static uint64_t side_bytes(const struct move *move, enum move_side side, uint64_
 {
     struct move_part parts[MOVE_PARTS];
 
+    if (side == MOVE_SOURCE && moves_is_sparse(move)) return sparse_part_bytes(&move->sparse, units);
     if (!moves_in_parts(move, side)) return units * moves_unit_bytes(move, side);
     return moves_parts(parts, &move->layout[side], moves_tiles(units));
 }
@@ -83,6 +90,8 @@ static struct buffer_sizes sizes_of(const struct move *move)
         sizes.scratch = round_up(elements) + units * move->layout[MOVE_TARGET].groups * 4;
     else if (moves_in_parts(move, MOVE_SOURCE))
         sizes.scratch = TILE_ROWS * move->cols; /* of tile_blocks_put */
+    if (moves_is_sparse(move))                  /* spread, and of tile_blocks_put behind it */
+        sizes.scratch = larger(sizes.scratch, sparse_scratch(&move->sparse) + TILE_ROWS * move->cols);
     return sizes;
 }
 
@@ -97,11 +106,6 @@ static uint64_t head_bytes(const struct move *move)
     if (!move->head) return 0;
     if (turns_bytes(move)) return move->head * moves_row_bytes(&move->target);
     return move->head * (move->target.rank == 2 ? move->target.shape[1] : 1) * sizeof(float);
-}
-
-static uint64_t larger(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
 }
 
 static enum status allocate(struct job *job, struct error *err)
@@ -298,6 +302,25 @@ static enum status decode_tiles(const struct chunk *chunk, float *floats, struct
     return OK;
 }
 
+/* The rows of a chunk of a sparse source, as stored, in the worker's memory. Their checksum is another move's. */
+static enum status read_sparse(struct sparse_layout *part, const struct chunk *chunk, struct error *err)
+{
+    const struct move *move = chunk->move;
+
+    return sparse_part_read(part, move->container, move->source, &move->sparse, chunk->begin, chunk->count,
+        chunk->buffers->raw, err);
+}
+
+static enum status decode_sparse(const struct chunk *chunk, float *floats, struct error *err)
+{
+    struct sparse_layout part;
+    enum status status = read_sparse(&part, chunk, err);
+
+    if (status) return status;
+    return sparse_decode(
+        &part, floats, chunk->move->cols, chunk->buffers->raw, 0, chunk->count, chunk->buffers->scratch, err);
+}
+
 /* `count` blocks from number `first` on as floats. */
 static enum status read_blocks(
     const struct chunk *chunk, float *floats, uint64_t first, uint64_t count, struct error *err)
@@ -318,30 +341,61 @@ static enum status read_rows(const struct chunk *chunk, float **floats, struct e
 
     *floats = chunk->buffers->floats;
     if (source->storage == STORAGE_TILES) return decode_tiles(chunk, *floats, err);
+    if (source->storage == STORAGE_SPARSE) return decode_sparse(chunk, *floats, err);
     if (source->storage == STORAGE_DENSE)
         return read_floats(chunk, floats, chunk->begin * cols, chunk->count * cols, err);
     blocks = cols / block_info(source->block)->weights;
     return read_blocks(chunk, *floats, chunk->begin * blocks, chunk->count * blocks, err);
 }
 
+/* The tiles of a chunk from where `parts` says they are in the worker's memory. */
+static enum status write_tiles(
+    struct job *job, const struct chunk *chunk, const struct move_part parts[MOVE_PARTS], struct error *err)
+{
+    uint64_t tile = chunk->begin / TILE_ROWS, tiles = moves_tiles(chunk->count);
+    enum status status = OK;
+
+    for (unsigned i = 0; i < MOVE_PARTS && !status; i++)
+        status = write_part(job, chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
+            chunk->buffers->out + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
+    return status;
+}
+
 static enum status encode_tiles(struct job *job, const struct chunk *chunk, float *floats, struct error *err)
 {
     const struct move *move = chunk->move;
     const struct tiles_layout *layout = &move->layout[MOVE_TARGET];
-    uint64_t tile = chunk->begin / TILE_ROWS, tiles = moves_tiles(chunk->count);
     uint8_t *out = chunk->buffers->out;
     struct move_part parts[MOVE_PARTS];
     enum status status;
 
-    moves_parts(parts, layout, tiles);
+    moves_parts(parts, layout, moves_tiles(chunk->count));
     status = move->item->encode(&move->target, move->item->context, out,
         (uint16_t *)(void *)(out + parts[1].in_buffer), layout->asymmetric ? out + parts[2].in_buffer : NULL,
         floats, chunk->begin, chunk->count, chunk->buffers->scratch, err);
     if (status) return fail_within(err, status, "tensor %s", move->target.name);
-    for (unsigned i = 0; i < MOVE_PARTS && !status; i++)
-        status = write_part(job, chunk, i, parts[i].in_tensor + tile * parts[i].tile_bytes,
-            out + parts[i].in_buffer, tiles * parts[i].tile_bytes, err);
-    return status;
+    return write_tiles(job, chunk, parts, err);
+}
+
+/* Sparse codes with all the others that are not stored: tiles. */
+static enum status repack_sparse(struct job *job, const struct chunk *chunk, struct error *err)
+{
+    const struct tiles_layout *layout = &chunk->move->layout[MOVE_TARGET];
+    uint8_t *out = chunk->buffers->out;
+    struct move_part parts[MOVE_PARTS];
+    struct sparse_layout part;
+    struct sparse_tile tile;
+    enum status status = read_sparse(&part, chunk, err);
+
+    moves_parts(parts, layout, moves_tiles(chunk->count));
+    for (uint64_t i = 0; i < moves_tiles(chunk->count) && !status; i++) {
+        status = sparse_at(&tile, &part, chunk->buffers->raw, i, err);
+        if (status) return status;
+        sparse_put_tile(&part, out + i * layout->tile_code_bytes, &tile, rows_of_tile(chunk, i));
+        memcpy(
+            out + parts[1].in_buffer + i * layout->tile_scale_bytes, tile.scales, layout->tile_scale_bytes);
+    }
+    return status ? status : write_tiles(job, chunk, parts, err);
 }
 
 static enum status encode_blocks(struct job *job, const struct chunk *chunk, float *floats, struct error *err)
@@ -357,19 +411,42 @@ static enum status encode_blocks(struct job *job, const struct chunk *chunk, flo
     return write_part(job, chunk, 0, chunk->begin * row, out, bytes, err);
 }
 
-static enum status repack_tiles(struct job *job, const struct chunk *chunk, struct error *err)
+/* One tile of a chunk of tiles, or of a sparse one, which is spread to the worker's scratch. */
+static enum status repack_tile(const struct chunk *chunk, const struct move_part parts[MOVE_PARTS],
+    const struct sparse_layout *sparse, uint64_t index, uint8_t *out, struct error *err)
+{
+    const enum block_type type = chunk->move->target.block;
+    uint8_t *scratch = chunk->buffers->scratch;
+    struct sparse_tile tile;
+    enum status status;
+
+    if (!moves_is_sparse(chunk->move)) {
+        tile_blocks_put(out, type, &chunk->move->layout[MOVE_SOURCE], tile_part(chunk, parts, 0, index),
+            tile_part(chunk, parts, 1, index), rows_of_tile(chunk, index), scratch);
+        return OK;
+    }
+    status = sparse_at(&tile, sparse, chunk->buffers->raw, index, err);
+    if (status) return status;
+    sparse_spread(sparse, scratch, &tile);
+    tile_blocks_put(out, type, &sparse->dense, scratch, tile.scales, rows_of_tile(chunk, index),
+        scratch + sparse_scratch(sparse));
+    return OK;
+}
+
+/* What is a block type's as it is: codes and scales are taken over. */
+static enum status repack_blocks(struct job *job, const struct chunk *chunk, struct error *err)
 {
     const struct move *move = chunk->move;
     uint64_t row = moves_unit_bytes(move, MOVE_TARGET), bytes = chunk->count * row;
     uint8_t *out = chunk->buffers->out;
     struct move_part parts[MOVE_PARTS];
-    enum status status = read_tiles(chunk, parts, err);
+    struct sparse_layout sparse = {0};
+    enum status status =
+        moves_is_sparse(move) ? read_sparse(&sparse, chunk, err) : read_tiles(chunk, parts, err);
 
+    for (uint64_t i = 0; i < moves_tiles(chunk->count) && !status; i++)
+        status = repack_tile(chunk, parts, &sparse, i, out + i * TILE_ROWS * row, err);
     if (status) return status;
-    for (uint64_t i = 0; i < moves_tiles(chunk->count); i++)
-        tile_blocks_put(out + i * TILE_ROWS * row, move->target.block, &move->layout[MOVE_SOURCE],
-            tile_part(chunk, parts, 0, i), tile_part(chunk, parts, 1, i), rows_of_tile(chunk, i),
-            chunk->buffers->scratch);
     interleave(chunk, out, bytes);
     return write_part(job, chunk, 0, chunk->begin * row, out, bytes, err);
 }
@@ -380,7 +457,8 @@ static enum status rows_chunk(struct job *job, const struct chunk *chunk, struct
     float *floats;
     enum status status;
 
-    if (move->target.storage == STORAGE_BLOCKS && !move->item->encode) return repack_tiles(job, chunk, err);
+    if (move->target.storage == STORAGE_BLOCKS && !move->item->encode) return repack_blocks(job, chunk, err);
+    if (move->target.storage == STORAGE_TILES && !move->item->encode) return repack_sparse(job, chunk, err);
     status = read_rows(chunk, &floats, err);
     if (status) return status;
     patch(chunk, floats, chunk->begin * move->cols, chunk->count * move->cols);
@@ -478,12 +556,13 @@ static enum status finish(struct job *job, uint32_t *source_crcs, struct error *
 {
     for (uint64_t i = 0; i < job->moves.count; i++) {
         const struct move *move = &job->moves.list[i];
-        uint32_t crc = join(job, move, MOVE_SOURCE), recorded;
-        if (container_checksum(move->container, move->source, &recorded) && recorded != crc)
+        const bool read = !moves_is_sparse(move); /* or by the move behind it */
+        uint32_t crc = read ? join(job, move, MOVE_SOURCE) : 0, recorded;
+        if (read && container_checksum(move->container, move->source, &recorded) && recorded != crc)
             return fail(err, ERR_FORMAT,
                 "%s: tensor %s: its bytes are damaged: CRC-32 %08" PRIx32 ", recorded %08" PRIx32,
                 container_path(move->container), move->source->name, crc, recorded);
-        if (move->container == job->container)
+        if (read && move->container == job->container)
             source_crcs[container_index(job->container, move->source)] = crc;
         if (move->kind != MOVE_READ)
             writer_checksum(job->writer, move->target_index, join(job, move, MOVE_TARGET));

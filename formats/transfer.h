@@ -38,8 +38,9 @@ struct transfer_item {
 
 /* Move all items: declares them in writer (in order), begins it, fills every byte and checksum. Same storage,
  * type and scheme: bytes are copied untouched. DENSE to DENSE of another floating type: decoded and rounded
- * to nearest; a finite value that becomes infinite is ERR_NUMERIC naming tensor and index. TILES to DENSE
- * and BLOCKS to DENSE decode; TILES without an encoder become BLOCKS where they are exactly that (tensor/tile_blocks.h); what is
+ * to nearest; a finite value that becomes infinite is ERR_NUMERIC naming tensor and index. TILES, SPARSE
+ * and BLOCKS to DENSE decode; TILES and SPARSE codes without an encoder become BLOCKS where they are exactly that (tensor/tile_blocks.h), SPARSE
+ * codes TILES of the same scheme; SPARSE comes from SPARSE only, as a copy; what is
  * quantized another way is decoded and handed to the encoder. Integer types only copy.
  *
  *   source_crcs  [container_count]  out: CRC-32 of each source tensor's bytes, also of those no item names

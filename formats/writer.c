@@ -18,6 +18,12 @@ enum status writer_begin(struct writer *writer, struct error *err)
     return writer->kind->begin(writer, err);
 }
 
+enum status writer_bytes(struct writer *writer, uint64_t *bytes, bool *known, struct error *err)
+{
+    *known = writer->kind->bytes != NULL;
+    return *known ? writer->kind->bytes(writer, bytes, err) : OK;
+}
+
 enum status writer_write(struct writer *writer, uint64_t index, uint64_t offset, const void *bytes,
     uint64_t count, struct error *err)
 {

@@ -21,6 +21,10 @@ enum status writer_alias(struct writer *writer, const char *alias, const char *t
 /* Lay the data out and reserve the disk. After it, tensors can be written from any thread in any order. */
 enum status writer_begin(struct writer *writer, struct error *err);
 
+/* In place of writer_begin: lay the data out and say how many bytes the files of tensors would have. Nothing appears on disk; only
+ * writer_abandon may follow. *known is false where the format does not tell (.nbl, whose documents come last). */
+enum status writer_bytes(struct writer *writer, uint64_t *bytes, bool *known, struct error *err);
+
 /* Write part of a tensor's bytes. Thread-safe for disjoint ranges. Every byte of the tensor must be written,
  * but for the alignment gaps between the parts of TILES and SPARSE storage, which are zero. */
 enum status writer_write(struct writer *writer, uint64_t index, uint64_t offset, const void *bytes,
@@ -57,12 +61,13 @@ void writer_abandon(struct writer *writer);
 /* ---- for those who make one ---- */
 
 /* What a format does; the comments above say what each must do. NULL may be: `head` (rows in their order), `shift` (nothing
- * added), `reserve` and `file`. */
+ * added), `bytes` (not known), `reserve` and `file`. */
 struct writer_kind {
     const char *name; /* "nbl", "GGUF" */
     enum status (*add)(struct writer *, const struct tensor *, uint64_t *index, struct error *);
     enum status (*alias)(struct writer *, const char *alias, const char *target, struct error *);
     enum status (*begin)(struct writer *, struct error *);
+    enum status (*bytes)(struct writer *, uint64_t *bytes, struct error *);
     enum status (*write)(
         struct writer *, uint64_t index, uint64_t offset, const void *bytes, uint64_t count, struct error *);
     void (*checksum)(struct writer *, uint64_t index, uint32_t crc);

@@ -94,7 +94,7 @@ static bool ends_in(const char *name, size_t bytes, const char *end)
     return bytes >= end_bytes && strncasecmp(name + bytes - end_bytes, end, end_bytes) == 0;
 }
 
-static bool is_json_lines(const char *path)
+bool calibration_is_json_lines(const char *path)
 {
     size_t bytes = strlen(path);
 
@@ -156,7 +156,7 @@ static enum status add_file(struct loading *loading, const struct report *report
 
     if (status) return status;
     progress = progress_start(report, "tokenizing", bytes, PROGRESS_BYTES);
-    if (is_json_lines(path)) {
+    if (calibration_is_json_lines(path)) {
         status = add_lines(loading, text, bytes, progress, err);
     } else if (!(status = check_utf8(text, bytes, err))) {
         status = add_document(loading, text, bytes, err);

@@ -51,4 +51,7 @@ enum status calibration_load(struct calibration *out, const struct calibration_o
     const struct tokenizer *tokenizer, const struct report *report, struct error *err);
 void calibration_free(struct calibration *calibration);
 
+/* Whether a file of this name is read as JSON lines. */
+bool calibration_is_json_lines(const char *path);
+
 #endif

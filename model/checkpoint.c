@@ -13,7 +13,10 @@
 #include "model/gguf/gguf_checkpoint.h"
 #include "model/llama2c_checkpoint.h"
 #include "model/slice.h"
+#include "model/text_part.h"
 #include "model/tokenizer/tokenizer_files.h"
+
+enum { DROPPED_LINES = 16 }; /* more tensors dropped for one reason are one line */
 
 enum status checkpoint_read_config(
     struct model_config *out, bool *found, struct container *container, struct error *err)
@@ -52,7 +55,9 @@ enum status checkpoint_split(struct container *container, struct error *err)
 {
     struct model_config config;
     bool found;
-    enum status status = checkpoint_read_config(&config, &found, container, NULL);
+    enum status status = text_part_see(container, NULL);
+
+    if (!status) status = checkpoint_read_config(&config, &found, container, NULL);
 
     if (status == ERR_MEMORY || status == ERR_IO)
         return fail(err, status, "%s: config.json", container_path(container));
@@ -74,6 +79,7 @@ enum status checkpoint_open_with(
         status = options->slice_count ? slice_join(out->container, options->slices, options->slice_count, err)
                                       : slice_refuse(out->container, err);
     if (!status) status = translate(out->container, err);
+    if (!status) status = text_part_see(out->container, err);
     if (!status) status = attach_tokenizer(out, err);
     if (!status) status = checkpoint_read_config(&out->config, &found, out->container, err);
     if (!status && !found) status = fail(err, ERR_FORMAT, "%s: no config.json in it or beside it", path);
@@ -162,15 +168,39 @@ void checkpoint_note_made(const struct container *container, const char *made_of
     if (made_of) report_note(report, "%s: tokenizer.json made of %s", container_path(container), made_of);
 }
 
+/* Everything that is dropped for the reason of number `first`, which no number before it has: a line each, or one where these are many. */
+static void note_reason(const struct checkpoint *checkpoint, uint64_t first, const struct report *report)
+{
+    const struct dropped_tensor *dropped = checkpoint->dropped;
+    uint64_t same = 0;
+
+    for (uint64_t i = first; i < checkpoint->dropped_count; i++)
+        same += strcmp(dropped[i].why, dropped[first].why) == 0;
+    if (same > DROPPED_LINES) {
+        report_note(report, "dropped %s and %" PRIu64 " more tensors: %s", dropped[first].tensor->name,
+            same - 1, dropped[first].why);
+        return;
+    }
+    for (uint64_t i = first; i < checkpoint->dropped_count; i++)
+        if (strcmp(dropped[i].why, dropped[first].why) == 0)
+            report_note(report, "dropped %s: %s", dropped[i].tensor->name, dropped[i].why);
+}
+
 void checkpoint_note_dropped(const struct checkpoint *checkpoint, const struct report *report)
 {
     const struct error *none = &checkpoint->no_tokenizer;
+    const char *reasons[16]; /* more than layers_bind has */
+    unsigned count = 0;
 
     checkpoint_note_made(checkpoint->container, none->code ? NULL : checkpoint->tokenizer_made_of, report);
     if (none->code) report_note(report, "no tokenizer: %s", none->text);
     for (uint64_t i = 0; i < checkpoint->dropped_count; i++) {
-        report_note(
-            report, "dropped %s: %s", checkpoint->dropped[i].tensor->name, checkpoint->dropped[i].why);
+        unsigned known = 0;
+        while (known < count && strcmp(reasons[known], checkpoint->dropped[i].why) != 0)
+            known++;
+        if (known < count || count == sizeof reasons / sizeof *reasons) continue;
+        reasons[count++] = checkpoint->dropped[i].why;
+        note_reason(checkpoint, i, report);
     }
 }
 

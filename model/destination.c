@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "model/folder_export.h"
 #include "model/gguf/gguf_export.h"
+#include "tensor/sparse.h"
 
 static enum status create_nbl(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err)
@@ -28,6 +29,14 @@ static enum status create_gguf(struct writer **out, const struct destination *de
 static enum status create_folder(struct writer **out, const struct destination *destination,
     const struct checkpoint *input, const struct report *report, struct error *err);
 
+/* Folders know nothing of sparse matrices. */
+static enum status spread_target(struct tensor *target, const struct model_config *config, struct error *err)
+{
+    (void)config, (void)err;
+    sparse_describe_spread(target);
+    return OK;
+}
+
 static const struct format {
     const char *name, *ending; /* ending: of the paths that mean it; NULL: none */
     enum packed_kind packed;   /* folders: how quantized matrices are stored; PACKED_KINDS: not */
@@ -41,12 +50,13 @@ static const struct format {
 } formats[] = {
     {"nbl", ".nbl", PACKED_KINDS, false, true, FUSED_NOWHERE, create_nbl, NULL},
     {"gguf", ".gguf", PACKED_KINDS, true, false, FUSED_IN_GGUF, create_gguf, gguf_export_target},
-    {"safetensors", NULL, PACKED_KINDS, true, false, FUSED_IN_FOLDERS, create_folder, NULL},
-    {"gptq", NULL, PACKED_GPTQ, true, false, FUSED_IN_FOLDERS, create_folder, NULL},
-    {"gptq-v2", NULL, PACKED_GPTQ_V2, true, false, FUSED_IN_FOLDERS, create_folder, NULL},
-    {"awq", NULL, PACKED_AWQ, true, false, FUSED_IN_FOLDERS, create_folder, NULL},
-    {"compressed-tensors", NULL, PACKED_COMPRESSED, true, false, FUSED_IN_FOLDERS, create_folder, NULL},
-    {"mlx", NULL, PACKED_MLX, true, false, FUSED_IN_FOLDERS, create_folder, NULL},
+    {"safetensors", NULL, PACKED_KINDS, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
+    {"gptq", NULL, PACKED_GPTQ, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
+    {"gptq-v2", NULL, PACKED_GPTQ_V2, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
+    {"awq", NULL, PACKED_AWQ, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
+    {"compressed-tensors", NULL, PACKED_COMPRESSED, true, false, FUSED_IN_FOLDERS, create_folder,
+        spread_target},
+    {"mlx", NULL, PACKED_MLX, true, false, FUSED_IN_FOLDERS, create_folder, spread_target},
 };
 
 /* The first row where nothing says otherwise. */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/text_part.h"
 
 /* Four norms a layer, two of them under names that mean something else in Llama. */
 static const char *const gemma_names[ROLE_COUNT] = {
@@ -835,6 +836,7 @@ static const char *drop_reason(
         return "rotary table or causal mask, recomputed";
     if (config->tied && strcmp(tensor->name, tensor_name(config->architecture, ROLE_HEAD)) == 0)
         return "tied to the embedding";
+    if (text_part_is_other(config, tensor->name)) return "of images; the text part is read alone";
     if (is_empty_bias(container, tensor)) return "a bias of zeros, adds nothing";
     return NULL;
 }

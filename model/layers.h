@@ -230,7 +230,7 @@ enum status layers_split(struct container *container, const struct model_config 
 
 /* Account for every tensor of a container: split fused matrices, bind all roles, check every shape. ERR_FORMAT: a tensor is missing, has another
  * shape, or is not part of the architecture; ERR_UNSUPPORTED: it has no floating type. Tensors dropped on purpose (rotary
- * inv_freq buffers; an output head stored beside a tied embedding; a bias of
+ * inv_freq buffers; what a model of text and images has for images; an output head stored beside a tied embedding; a bias of
  * zeros that belongs to a packed matrix and that the architecture has not) are listed in *dropped. An embedding stored only under the head's name (tied, as safetensors
  * aliases do) is found either way.
  *   out      [config.layers] arrays owned by the caller, layers_release

@@ -47,7 +47,7 @@ enum status model_of_checkpoint(
     take_over(model, checkpoint);
     model->pool = pool;
     model->cache_bits = 32;
-    if (!status) status = container_map(model->container, err);
+    if (!status) status = container_map_by(model->container, pool, err);
     if (!status) status = checkpoint_tokenizer(&model->tokenizer, model->container, err);
     if (!status) status = open_backend(model, err);
     if (status)

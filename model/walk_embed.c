@@ -4,8 +4,8 @@
 #include <math.h>
 
 #include "base/memory.h"
+#include "formats/sparse_part.h"
 #include "model/walk_parts.h"
-#include "tensor/tiles.h"
 
 struct rows {
     struct container *container;
@@ -14,6 +14,8 @@ struct rows {
     uint8_t *bytes;     /* unit.data */
     float scale;        /* of embeddings */
     struct tiles_layout of_matrix, of_unit;
+    struct sparse_layout sparse; /* of a sparse matrix, whose units are eight rows of floats */
+    uint8_t *part, *scratch;     /* of it: what is read, and what it is decoded with; NULL */
 };
 
 static enum status open_rows(
@@ -31,12 +33,28 @@ static enum status open_rows(
         if (!status) status = tiles_layout(&rows->of_unit, TILE_ROWS, cols, matrix->scheme, err);
         if (status) return status;
         rows->unit.bytes = rows->of_unit.bytes;
+    } else if (matrix->storage == STORAGE_SPARSE) {
+        status = sparse_layout_of(&rows->sparse, matrix, err);
+        if (status) return status;
+        rows->unit =
+            (struct tensor){.name = matrix->name, .dtype = DTYPE_F32, .rank = 2, .shape = {TILE_ROWS, cols}};
+        rows->unit.bytes = TILE_ROWS * cols * sizeof(float);
+        rows->part = memory_new(sparse_part_bytes(&rows->sparse, TILE_ROWS), 1, err);
+        rows->scratch = memory_new(sparse_scratch(&rows->sparse), 1, err);
+        if (!rows->part || !rows->scratch) return ERR_MEMORY;
     } else if (matrix->storage == STORAGE_BLOCKS) {
         rows->unit.bytes = cols / block_info(matrix->block)->weights * block_info(matrix->block)->bytes;
     }
     rows->unit.elements = rows->unit.shape[0] * cols;
     rows->unit.data = rows->bytes = memory_new(rows->unit.bytes, 1, err);
     return rows->bytes ? OK : ERR_MEMORY;
+}
+
+static void free_rows(struct rows *rows)
+{
+    memory_free(rows->bytes);
+    memory_free(rows->part);
+    memory_free(rows->scratch);
 }
 
 static enum status read_tile(struct rows *rows, uint64_t tile, struct error *err)
@@ -56,6 +74,19 @@ static enum status read_tile(struct rows *rows, uint64_t tile, struct error *err
     return status;
 }
 
+static enum status read_sparse(struct rows *rows, uint64_t tile, struct error *err)
+{
+    const uint64_t left = rows->matrix->shape[0] - tile * TILE_ROWS,
+                   count = left < TILE_ROWS ? left : TILE_ROWS;
+    struct sparse_layout part;
+    enum status status = sparse_part_read(
+        &part, rows->container, rows->matrix, &rows->sparse, tile * TILE_ROWS, count, rows->part, err);
+
+    if (status) return status;
+    return sparse_decode(
+        &part, (float *)(void *)rows->bytes, rows->unit.shape[1], rows->part, 0, count, rows->scratch, err);
+}
+
 static enum status read_row(
     struct rows *rows, const struct backend *backend, float *out, uint32_t id, struct error *err)
 {
@@ -64,6 +95,8 @@ static enum status read_row(
 
     if (rows->matrix->storage == STORAGE_TILES)
         status = read_tile(rows, id / TILE_ROWS, err);
+    else if (rows->matrix->storage == STORAGE_SPARSE)
+        status = read_sparse(rows, id / TILE_ROWS, err);
     else
         status = container_read(
             rows->container, rows->matrix, id * rows->unit.bytes, rows->bytes, rows->unit.bytes, err);
@@ -124,7 +157,7 @@ enum status walk_embed(struct walk *walk, struct checkpoint *input, struct error
 
     while (!status && walk_next_block(walk, &block))
         status = embed_block(walk, &rows, &positions, &block, err);
-    memory_free(rows.bytes);
-    memory_free(positions.bytes);
+    free_rows(&rows);
+    free_rows(&positions);
     return status;
 }

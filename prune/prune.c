@@ -1,5 +1,8 @@
 #include "prune/prune.h"
 
+#include <string.h>
+
+#include "base/file.h"
 #include "base/memory.h"
 #include "prune/structure.h"
 #include "prune/weights.h"
@@ -29,12 +32,30 @@ static enum status run_job(
     return status;
 }
 
+static bool same_place(const char *a, const char *b)
+{
+    return a && b && (strcmp(a, b) == 0 || file_same(a, b));
+}
+
+/* What is read, and the output, must not be written over by what is written beside. */
+static enum status refuse_places(const struct prune_options *options, struct error *err)
+{
+    const char *text = options->calibration.path, *report = options->report;
+    if (same_place(options->output, text))
+        return fail(err, ERR_USAGE, "%s: is the calibration text; name another file", text);
+    if (same_place(report, text) || same_place(report, options->output))
+        return fail(err, ERR_USAGE, "--report %s: is the %s; name another file", report,
+            same_place(report, text) ? "calibration text" : "output");
+    enum status status = checkpoint_refuse_output(options->input, options->output, err);
+    return status == OK && report ? checkpoint_refuse_output(options->input, report, err) : status;
+}
+
 enum status prune_run(struct prune_result *out, const struct prune_options *options, struct error *err)
 {
     double start = report_seconds();
     *out = (struct prune_result){0};
     enum status status = prune_settings_resolve(&out->settings, options, err);
-    if (status == OK) status = checkpoint_refuse_output(options->input, options->output, err);
+    if (status == OK) status = refuse_places(options, err);
     if (status == OK) status = checkpoint_open(&out->input, options->input, err);
     if (status != OK) return status;
     out->bytes_in = container_bytes(out->input.container);

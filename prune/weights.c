@@ -13,12 +13,13 @@
 #include "prune/weights_outcome.h"
 #include "prune/weights_owl.h"
 #include "prune/weights_plan.h"
+#include "prune/weights_size.h"
 #include "prune/weights_stage.h"
 #include "tensor/linalg.h"
 
 /* ---- what the options mean for this model ---- */
 
-#define ROUNDS 4 /* of polishing, if nobody says: docs/methods/pruning.md */
+#define ROUNDS 2 /* of polishing, if nobody says: docs/methods/pruning.md */
 #define DAMPING 0.01
 
 static enum status check_options(const struct prune_job *job, struct error *err)
@@ -77,7 +78,8 @@ static enum status choose_storage(struct weights *work, struct error *err)
 {
     const char *storage = work->job->options->storage;
     bool wanted = storage && strcmp(storage, "sparse") == 0;
-    work->sparse = is_nbl(work) && (!storage || wanted);
+    work->nbl = is_nbl(work);
+    work->sparse = work->nbl && (!storage || wanted);
     if (!wanted || work->sparse) return OK;
     return fail(err, ERR_USAGE,
         "--storage sparse: only .nbl files hold sparse matrices; leave it out, and zeros are stored");
@@ -94,7 +96,7 @@ static void note_wide(const struct weights *work)
     if (wide)
         report_note(work->job->report,
             "%" PRIu64 " matrices of %s weights are stored with their zeros: sparse storage takes 16-bit "
-                       "weights, or --bits",
+            "weights, or --bits",
             wide, dtype_info(result->tensors[0].target.dtype)->name);
 }
 
@@ -106,6 +108,7 @@ static enum status settle(struct weights *work, struct error *err)
     if (status == OK) status = choose_aim(work, err);
     if (status == OK) status = choose_storage(work, err);
     if (status == OK) status = weights_plan(work, err);
+    if (status == OK && options->target_size) status = weights_size_choose(work, err);
     if (status != OK) return status;
     note_wide(work);
     work->damping = options->damping > 0 ? options->damping : DAMPING;
@@ -416,7 +419,9 @@ enum status weights_run(struct prune_job *job, struct error *err)
     enum status status = settle(&work, err);
     if (status == OK) status = try_destination(&work, err);
     if (status == OK && job->settings->method->calibrated) status = settle_memory(&work, err);
-    if (status == OK && !job->options->dry_run) {
+    if (status == OK && job->options->dry_run) {
+        status = weights_size_foretell(&job->result->bytes_out, &work, err);
+    } else if (status == OK) {
         status = compress(&work, err);
         if (status == OK) status = write_output(&work, err);
         if (work.journal) status = finish_journal(&work, status, err);

@@ -26,6 +26,7 @@ struct weights {
     struct weights_aim aim;
     double damping;
     unsigned rounds; /* of polishing */
+    bool nbl;        /* the output is a .nbl file */
     bool sparse;     /* matrices are stored sparse where that is smaller */
     double *shares;  /* [layers] of the weights that go */
     struct calibration calibration;

@@ -120,7 +120,7 @@ static enum status create_trial(
     const struct scheme *scheme = &planned->target.scheme;
     uint64_t elements = planned->source->elements;
     trial->weights = layer_floats(bench->layer, planned->role, err);
-    if (!trial->weights) return ERR_MEMORY;
+    if (!trial->weights) return err->code;
     if (planned->recipe.block) {
         trial->blocks = memory_new(elements, 2, err); /* the largest take 34 bytes for 32 weights */
         return trial->blocks ? OK : ERR_MEMORY;

@@ -158,7 +158,7 @@ static enum status find_target(struct calibrated *work, const struct layer *laye
     const struct tensor *target = &member->planned->target;
     uint64_t rows = target->shape[0], cols = target->shape[1];
     member->target = layer_floats(layer, place_of(member->planned), err);
-    if (!member->target) return ERR_MEMORY;
+    if (!member->target) return err->code;
     if (!hessian->cross && !hessian->residual) return OK;
     enum status status = order ? reorder(member->target, rows, cols, order, false, err) : OK;
     if (status == OK)
@@ -180,12 +180,12 @@ struct packing {
     float *floats;               /* [workers][8][cols] */
 };
 
-/* Up to 8 rows as they were: [rows][cols]. */
-static float *rows_before(const struct packing *packing, unsigned worker, uint64_t row, uint64_t rows)
+/* Up to 8 rows as they were: *out [rows][cols]. */
+static enum status rows_before(float **out, const struct packing *packing, unsigned worker, uint64_t row,
+    uint64_t rows, struct error *err)
 {
-    float *out = packing->floats + worker * TILE_ROWS * packing->target->shape[1];
-    layer_decode_rows(out, packing->before, row, rows);
-    return out;
+    *out = packing->floats + worker * TILE_ROWS * packing->target->shape[1];
+    return layer_decode_rows(*out, packing->before, row, rows, err);
 }
 
 static enum status pack_tile(void *context, uint64_t index, unsigned worker, struct error *err)
@@ -199,9 +199,10 @@ static enum status pack_tile(void *context, uint64_t index, unsigned worker, str
     const uint16_t *scales = result->scales + row * layout->groups;
     const uint8_t *zeros = result->zeros ? result->zeros + row * layout->groups : NULL;
     struct tile tile = tiles_at(layout, packing->out, index);
-    const float *before = rows_before(packing, worker, row, count);
-    (void)err;
+    float *before;
+    enum status status = rows_before(&before, packing, worker, row, count, err);
 
+    if (status) return status;
     tiles_pack(layout, (uint8_t *)tile.codes, (uint16_t *)tile.scales, (uint8_t *)tile.zeros, codes, scales,
         zeros, count);
     packing->sums[index] = rtn_tile_sums(layout, before, count, codes, scales, zeros);
@@ -215,8 +216,9 @@ static enum status measure_blocks(void *context, uint64_t index, unsigned worker
     const struct block_info *info = block_info(target->block);
     uint64_t row = index * TILE_ROWS, cols = target->shape[1], bytes = cols / info->weights * info->bytes;
     uint64_t count = target->shape[0] - row < TILE_ROWS ? target->shape[0] - row : TILE_ROWS;
-    const float *before = rows_before(packing, worker, row, count);
-    (void)err;
+    float *before;
+    enum status status = rows_before(&before, packing, worker, row, count, err);
+    if (status) return status;
     for (uint64_t i = 0; i < count; i++) {
         struct rtn_sums sums =
             rtn_row_sums(target->block, packing->result->blocks + (row + i) * bytes, before + i * cols, cols);

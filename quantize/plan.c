@@ -150,6 +150,7 @@ static void set_storage(struct tensor *target, const struct recipe *recipe)
 {
     target->scheme = (struct scheme){0};
     target->block = BLOCK_NONE;
+    target->mask = MASK_NONE;
     if (recipe->keep) {
         target->storage = STORAGE_DENSE;
         target->dtype = recipe->type;
@@ -178,7 +179,10 @@ static enum status set_target(struct plan_tensor *planned, const struct settings
     const struct tensor *source = planned->source;
     const struct recipe *recipe = &planned->recipe;
     planned->target = *source;
-    planned->requantized = !recipe->keep && (planned->decoded || source->storage != STORAGE_DENSE);
+    const bool values =
+        source->storage == STORAGE_SPARSE && source->scheme.bits == 0; /* pruned, not quantized */
+    planned->requantized =
+        !recipe->keep && (planned->decoded || (source->storage != STORAGE_DENSE && !values));
     if (planned->requantized && !settings->requantize) return refuse_quantized(source, err);
     if (!recipe->keep || recipe->cast) set_storage(&planned->target, recipe);
     planned->bytes = transfer_target_bytes(&planned->target);

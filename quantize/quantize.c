@@ -6,7 +6,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "formats/nbl_layout.h"
+#include "formats/nbl_bound.h"
 #include "formats/provenance.h"
 #include "model/destination.h"
 #include "quantize/budget.h"
@@ -135,24 +135,33 @@ static enum status fit_destination(
     return status;
 }
 
-/* Ask the format of the output before days of work whether it takes these tensors and this model: a writer is made, told of every
- * tensor, and dropped again. */
-static enum status try_destination(
-    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+/* A writer that is told of every tensor, and of which nothing will appear. Owner of *out, also after an error: the caller,
+ * writer_abandon. */
+static enum status rehearse(struct writer **out, const struct quantize_result *result,
+    const struct quantize_options *options, struct error *err)
 {
     const struct report silent = {.quiet = true};
     struct destination destination = destination_of(options, &result->settings);
-    struct writer *writer = NULL;
     uint64_t index;
-    if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
+    *out = NULL;
     destination.force = true;
-    enum status status = destination_create(&writer, &destination, &result->input, &silent, err);
+    enum status status = destination_create(out, &destination, &result->input, &silent, err);
     for (uint64_t i = 0; status == OK && i < result->plan.count; i++) {
         const struct plan_tensor *planned = &result->plan.tensors[i];
-        status = writer_add(writer, &planned->target, &index, err);
+        status = writer_add(*out, &planned->target, &index, err);
         if (status == OK && !planned->recipe.keep && result->settings.calibrated)
             status = destination_certain(&destination, &planned->target, err);
     }
+    return status;
+}
+
+/* Ask the format of the output before days of work whether it takes these tensors and this model. */
+static enum status try_destination(
+    const struct quantize_result *result, const struct quantize_options *options, struct error *err)
+{
+    struct writer *writer;
+    if (!result->settings.calibrated && !options->dry_run) return OK; /* the real one comes at once */
+    enum status status = rehearse(&writer, result, options, err);
     writer_abandon(writer);
     return status;
 }
@@ -217,82 +226,37 @@ static enum status read_imatrix(
 
 /* ---- how large it will be ---- */
 
-/* Header, table and the padding up to and between tensors. */
-static uint64_t predict_frame(const struct quantize_result *result)
-{
-    const struct plan *plan = &result->plan;
-    uint64_t bytes = NBL_HEADER_BYTES, padding = 0, past;
-    for (uint64_t i = 0; i < plan->count; i++) {
-        const struct plan_tensor *planned = &plan->tensors[i];
-        bytes += NBL_RECORD_BYTES + strlen(planned->target.name);
-        padding += NBL_TENSOR_ALIGNMENT;
-    }
-    past = bytes % NBL_DATA_ALIGNMENT;
-    return bytes + padding + (past ? NBL_DATA_ALIGNMENT - past : 0);
-}
-
-static enum status add_document(
-    uint64_t *sum, const struct quantize_result *result, const char *name, uint64_t times, struct error *err)
-{
-    char *text = NULL;
-    uint64_t bytes = 0;
-    enum status status = container_document(result->input.container, name, &text, &bytes, err);
-    if (text) *sum += times * bytes + strlen(name) + NBL_ITEM_BYTES;
-    memory_free(text);
-    return status;
-}
-
-/* The sources as provenance will name them; checksums always take the same space. */
-static enum status add_sources(uint64_t *sum, const struct quantize_result *result, struct error *err)
-{
-    struct container *container = result->input.container;
-    struct json_writer json = {.indent = 4};
-    char *text = NULL;
-    uint64_t bytes = 0;
-    enum status status = container_write_sources(container, NULL, &json, err);
-    if (status == OK) status = json_writer_take(&json, &text, &bytes, err);
-    *sum += 2 * bytes;
-    json_writer_free(&json);
-    memory_free(text);
-    return status;
-}
-
-#define FIELDS_BYTES 512 /* of provenance: tool, version, and options that only calibration decides */
-
-/* The options as provenance will hold them. */
-static enum status add_options(uint64_t *sum, const struct quantize_result *result,
+/* What the file will take beside its tensors: a bound. */
+static enum status predict_rest(uint64_t *out, const struct quantize_result *result,
     const struct quantize_options *options, struct error *err)
 {
     const struct calibration none = {0};
-    struct json_writer json = {.indent = 4};
+    const struct plan *plan = &result->plan;
     struct pairs pairs = {0};
-    char *text = NULL;
-    uint64_t bytes = 0;
+    uint64_t names = 0;
+    for (uint64_t i = 0; i < plan->count; i++)
+        names += strlen(plan->tensors[i].target.name);
     enum status status =
         pairs_create(&pairs, options, &result->settings, &none, result->input.config.tied, err);
-    json_open_object(&json);
-    for (uint64_t i = 0; i < pairs.count && status == OK; i++)
-        json_put_text(&json, pairs.list[i][0], pairs.list[i][1]);
-    json_close_object(&json);
-    if (status == OK) status = json_writer_take(&json, &text, &bytes, err);
-    *sum += bytes + FIELDS_BYTES;
-    json_writer_free(&json);
-    memory_free(text);
+    if (status == OK)
+        status = nbl_bound(out, result->input.container, plan->count, names,
+            (const char *const(*)[2])pairs.list, pairs.count, err);
     pairs_free(&pairs);
     return status;
 }
 
-/* What the file will take beside its tensors: a bound, tight but for the list of sources and a history, which are taken for
- * twice as long as they are because they will be indented. */
-static enum status predict_rest(uint64_t *out, const struct quantize_result *result,
-    const struct quantize_options *options, struct error *err)
+/* What a dry run says: what the format lays out, or else the bound. */
+static enum status predict_output(struct quantize_result *result, struct quantize_job *job, struct error *err)
 {
-    *out = predict_frame(result);
-    enum status status = add_options(out, result, options, err);
-    if (status == OK) status = add_sources(out, result, err);
-    for (size_t i = 0; provenance_carried[i] && status == OK; i++)
-        status = add_document(out, result, provenance_carried[i], 1, err);
-    return status == OK ? add_document(out, result, PROVENANCE_DOCUMENT, 2, err) : status;
+    bool known = false;
+    enum status status = rehearse(&job->writer, result, job->options, err);
+    if (status == OK) status = quantize_reserve(job, err);
+    if (status == OK) status = writer_bytes(job->writer, &result->bytes_out, &known, err);
+    result->bounded = !known;
+    if (!known) result->bytes_out = result->plan.bytes + job->fixed_bytes;
+    writer_abandon(job->writer);
+    job->writer = NULL;
+    return status;
 }
 
 /* ---- what must not be written over ---- */
@@ -340,7 +304,7 @@ static enum status suit_mixture(const struct settings *settings, const struct qu
     if (options->target_bits > 0 || options->target_size)
         return fail(err, ERR_UNSUPPORTED,
             "%s: %s has a mixture of experts, for whose matrices bits are not chosen yet: give them with "
-            "--bits, --type and --override",
+            "--bits, --type, --override or --allocation",
             target, architecture->name);
     if (settings->calibrated && settings->method.correction == CORRECTION_RESIDUAL)
         report_note(report,
@@ -390,7 +354,7 @@ static enum status run_job(struct quantize_result *result, struct quantize_job *
     result->threads = pool_workers(job->pool);
     if (options->dry_run) {
         if (job->settings->calibrated) status = calibrated_dry_run(job, err);
-        result->bytes_out = result->plan.bytes + job->fixed_bytes;
+        if (status == OK) status = predict_output(result, job, err);
     } else {
         status = finish_journal(job, write_output(job, err), err);
         if (status == OK) result->bytes_out = destination_parts_bytes(&job->parts, options->output);

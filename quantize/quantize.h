@@ -54,9 +54,9 @@ struct quantize_result {
     struct checkpoint input;
     struct settings settings;
     struct plan plan;
-    struct imatrix imatrix; /* of --imatrix; its numbers are the plan's column_weights */
-    uint64_t bytes_in,
-        bytes_out; /* of the files that hold tensors; after a dry run bytes_out is a prediction */
+    struct imatrix imatrix;       /* of --imatrix; its numbers are the plan's column_weights */
+    uint64_t bytes_in, bytes_out; /* of the files that hold tensors */
+    bool bounded;                 /* after a dry run: bytes_out is a bound (.nbl), else it is exact */
     unsigned threads;
     double seconds;
     struct calibrated_summary calibrated;

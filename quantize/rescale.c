@@ -91,7 +91,7 @@ static enum status take_consumers(struct consumers *out, struct calibrated *work
         struct plan_tensor *planned = plan_at(work->plan, layer->walk.index, place);
         if (!is_consumer(planned, group)) continue;
         float *weights = out->weights[out->count] = layer_floats(layer, place, err);
-        if (!weights) return ERR_MEMORY;
+        if (!weights) return err->code;
         out->planned[out->count] = planned;
         out->list[out->count++] = (struct awq_matrix){.weights = weights,
             .rows = planned->target.shape[0],
@@ -194,7 +194,7 @@ static enum status fold_into_gain(
     struct layer *layer, enum role role, const float *scales, float offset, struct error *err)
 {
     float *gain = layer_floats(layer, role, err);
-    if (!gain) return ERR_MEMORY;
+    if (!gain) return err->code;
     fold_gain(gain, layer->walk.current[role]->shape[0], scales, offset);
     layer_rewrite(layer, role, gain);
     return OK;
@@ -205,7 +205,7 @@ static enum status fold_into_rows(
 {
     const struct tensor *tensor = layer_current(layer, place);
     float *values = layer_floats(layer, place, err);
-    if (!values) return ERR_MEMORY;
+    if (!values) return err->code;
     fold_rows(values, tensor->shape[0], tensor->rank == 2 ? tensor->shape[1] : 1, row_scales);
     layer_rewrite(layer, place, values);
     return OK;
@@ -216,7 +216,7 @@ static enum status fold_into_columns(
 {
     const struct tensor *tensor = layer_current(layer, place);
     float *values = layer_floats(layer, place, err);
-    if (!values) return ERR_MEMORY;
+    if (!values) return err->code;
     fold_columns(values, tensor->shape[0], tensor->shape[1], scales);
     layer_rewrite(layer, place, values);
     return OK;

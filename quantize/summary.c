@@ -55,6 +55,7 @@ static bool has_errors(const struct quantize_options *options)
 static const char *type_name(const struct tensor *tensor)
 {
     if (tensor->storage == STORAGE_TILES) return "tiles";
+    if (tensor->storage == STORAGE_SPARSE) return "sparse";
     return tensor->storage == STORAGE_BLOCKS ? block_info(tensor->block)->name
                                              : dtype_info(tensor->dtype)->name;
 }
@@ -67,7 +68,7 @@ static char *storage_text(char out[64], const struct plan_tensor *planned)
         settings_recipe_text(out, &planned->recipe);
     } else if (target->storage == STORAGE_TILES) {
         snprintf(out, 64, "kept, %" PRIu32 " bits", target->scheme.bits);
-    } else if (target->storage == STORAGE_BLOCKS) {
+    } else if (target->storage == STORAGE_BLOCKS || target->storage == STORAGE_SPARSE) {
         snprintf(out, 64, "kept, %s", type_name(target));
     } else if (target->dtype == source->dtype && source->storage == STORAGE_DENSE) {
         snprintf(out, 64, "kept, %s", dtype_info(target->dtype)->name);
@@ -241,7 +242,7 @@ static void print_people(const struct quantize_result *result, const struct quan
             plan->requantized);
     printf("weights          %" PRIu64 ": %" PRIu64 " quantized\n", plan->weights, plan->weights_quantized);
     printf("size             %s -> %s%s\n", report_bytes(in, result->bytes_in),
-        options->dry_run ? "about " : "", report_bytes(out, result->bytes_out));
+        result->bounded ? "about " : "", report_bytes(out, result->bytes_out));
     printf("bits per weight  %.3f; of quantized weights %.3f\n", bits_per(plan->bytes, plan->weights),
         bits_per(plan->bytes_quantized, plan->weights_quantized));
     if (has_errors(options)) printf("relative error   %.5f (root mean square)\n", total_error(plan));
@@ -346,6 +347,14 @@ static void write_calibrated(struct json_writer *json, const struct quantize_res
     json_put_number(json, "seconds_journal", phases->journal);
 }
 
+/* True if it is known which experts calibration, or an importance matrix, reached. */
+static bool knows_experts(const struct quantize_result *result, const struct quantize_options *options)
+{
+    const struct settings *settings = &result->settings;
+    if (!result->input.config.experts) return false;
+    return settings->calibrated ? !options->dry_run : settings->informed;
+}
+
 static void write_json(struct json_writer *json, const struct quantize_result *result,
     const struct quantize_options *options, bool with_plan)
 {
@@ -363,7 +372,7 @@ static void write_json(struct json_writer *json, const struct quantize_result *r
     if (!options->type) write_scheme(json, linear);
     json_put_text(json, "range", settings_range_name(linear->range));
     if (result->settings.calibrated) write_calibrated(json, result);
-    if (result->input.config.experts && result->settings.informed) uncalibrated_put(json, plan);
+    if (knows_experts(result, options)) uncalibrated_put(json, plan);
     json_put_u64(json, "tensors", plan->count);
     json_put_u64(json, "tensors_quantized", plan->quantized);
     json_put_u64(json, "tensors_indivisible", plan->indivisible);

@@ -14,7 +14,8 @@ declare -A allowed=(
     [quantize]="base tensor formats model quantize"
     [prune]="base tensor formats model prune"
     [runtime-check]="base tensor formats model runtime-check"
-    [tests]="base tensor formats model convert quantize prune runtime-check tests"
+    [distill]="base tensor formats model distill"
+    [tests]="base tensor formats model convert quantize prune runtime-check distill tests"
 )
 declare -A outside=(
     [zlib.h]="base/file"

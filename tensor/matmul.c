@@ -191,7 +191,6 @@ static void dot_blocks(const struct product *product, uint64_t row, uint64_t cou
     }
 }
 
-/* The rows of a sparse tile: codes as a tile's are, values as dense rows are. */
 static enum status dot_sparse(const struct product *product, uint64_t row, uint64_t count, const float *bias,
     void *scratch, struct error *err)
 {
@@ -200,15 +199,8 @@ static enum status dot_sparse(const struct product *product, uint64_t row, uint6
     struct sparse_tile tile;
     enum status status = sparse_at(&tile, layout, product->weight->data, row / TILE_ROWS, err);
     if (status) return fail_within(err, status, "tensor %s", product->weight->name);
-    if (layout->quantized) {
-        sparse_dot(layout, sums[0], &tile, product->x, product->tokens, scratch);
-        put_tile(product, (const float(*)[TILE_ROWS])sums, row, count, bias);
-        return OK;
-    }
-    sparse_spread(layout, scratch, &tile);
-    for (uint64_t r = 0; r < count; r += DENSE_ROWS)
-        dot_rows(product, layout->dtype, (const uint16_t *)scratch + r * product->cols, row + r,
-            least(count - r, DENSE_ROWS), bias + r);
+    sparse_dot(layout, sums[0], &tile, product->x, product->tokens, scratch);
+    put_tile(product, (const float(*)[TILE_ROWS])sums, row, count, bias);
     return OK;
 }
 
@@ -344,7 +336,7 @@ enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t
     if (tiles) status = tiles_layout(&product.layout, product.rows, product.cols, weight->scheme, err);
     if (weight->storage == STORAGE_SPARSE) {
         status = sparse_layout_of(&product.sparse, weight, err);
-        tiles = product.sparse.quantized; /* what follows is the same */
+        tiles = true; /* what follows is the same */
     }
     if (status != OK) return status;
     uint64_t most = tiles ? DOT_TOKENS : weight->dtype == DTYPE_F64 ? 0 : DENSE_DOT_TOKENS;

@@ -20,7 +20,7 @@ void matmul_free(struct matmul *matmul);
  *   weight  in, rank 2, in memory (data set); DENSE of a floating type, TILES, BLOCKS or SPARSE
  *   bias    in, rank 1 dense of `rows`, or NULL
  * The result depends on shapes and values only, not on the number of workers. A token's result has the same bits alone and among
- * up to 17 tokens (32 over TILES and SPARSE codes; not F64). Kernel sets agree to rounding.
+ * up to 17 tokens (32 over TILES and SPARSE; not F64). Kernel sets agree to rounding.
  * ERR_MEMORY: scratch; ERR_UNSUPPORTED: an integer weight; ERR_FORMAT: SPARSE whose
  * parts do not fit together. */
 enum status matmul_run(struct matmul *matmul, float *y, const float *x, uint64_t tokens,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/memory.h"
 #include "tensor/kernels/kernels.h"
 
 #define PART_ALIGNMENT 64
@@ -51,7 +52,7 @@ static bool sizes_overflow(struct sparse_layout *layout, uint64_t *most)
     if (checked_multiply(&end, dense->tiles, layout->tile_mask_bytes)) return true;
     if (checked_align(&layout->offsets_offset, end, PART_ALIGNMENT) || layout->offsets_offset > INT64_MAX / 2)
         return true;
-    end = layout->offsets_offset; /* an offset takes 4 bytes where its tile's masks take 22 at least */
+    end = layout->offsets_offset; /* an offset takes 4 bytes where its tile's masks take 24 at least */
     if (layout->mask == MASK_BITMAP) end += (dense->tiles + 1) * sizeof(uint32_t);
     if (checked_align(&layout->scales_offset, end, PART_ALIGNMENT)) return true;
     if (checked_multiply(&end, dense->tiles, layout->tile_scale_bytes)) return true;
@@ -105,6 +106,13 @@ enum status sparse_layout_of(struct sparse_layout *out, const struct tensor *ten
         return fail(err, ERR_FORMAT, "%" PRIu64 " bytes, its shape needs %" PRIu64 " without any codes",
             tensor->bytes, out->bytes);
     return sparse_layout(out, tensor, tensor->bytes - out->bytes, err);
+}
+
+void sparse_describe_spread(struct tensor *tensor)
+{
+    if (tensor->storage != STORAGE_SPARSE) return;
+    tensor->storage = tensor->scheme.bits ? STORAGE_TILES : STORAGE_DENSE;
+    tensor->mask = MASK_NONE;
 }
 
 /* ---- one tile ---- */
@@ -162,6 +170,15 @@ void sparse_spread(const struct sparse_layout *layout, void *out, const struct s
         memmove(values + row * cols, values + row * stride, cols * sizeof *values);
 }
 
+/* Past the end tiles have codes 0: of every 32 bytes of a plane, four are a row's. */
+void sparse_put_tile(
+    const struct sparse_layout *layout, uint8_t *out, const struct sparse_tile *tile, uint64_t row_count)
+{
+    sparse_spread(layout, out, tile);
+    for (uint64_t at = 0; row_count < TILE_ROWS && at < layout->dense.tile_code_bytes; at += 32)
+        memset(out + at + 4 * row_count, 0, 4 * (TILE_ROWS - row_count));
+}
+
 void sparse_decode_tile(const struct sparse_layout *layout, float *out, uint64_t out_stride,
     const struct sparse_tile *tile, uint64_t row_count, void *scratch)
 {
@@ -191,9 +208,28 @@ enum status sparse_decode(const struct sparse_layout *layout, float *out, uint64
     return OK;
 }
 
+enum status sparse_rows(
+    const struct tensor *tensor, float *out, uint64_t row_begin, uint64_t row_count, struct error *err)
+{
+    struct sparse_layout layout;
+    enum status status = sparse_layout_of(&layout, tensor, err);
+    void *scratch = status ? NULL : memory_new(sparse_scratch(&layout), 1, err);
+
+    if (!status && !scratch) return ERR_MEMORY;
+    if (!status)
+        status =
+            sparse_decode(&layout, out, layout.dense.cols, tensor->data, row_begin, row_count, scratch, err);
+    memory_free(scratch);
+    return status ? fail_within(err, status, "tensor %s", tensor->name) : OK;
+}
+
 void sparse_dot(const struct sparse_layout *layout, float *y, const struct sparse_tile *tile, const float *x,
     uint64_t tokens, void *scratch)
 {
+    if (!layout->quantized) {
+        kernels()->sparse_value_dots(layout, y, tile->masks, tile->codes, tile->code_bytes, x, tokens);
+        return;
+    }
     if (layout->mask == MASK_2_4) {
         kernels()->sparse_dots(layout, y, tile->masks, tile->codes, tile->scales, x, tokens);
         return;

@@ -5,7 +5,7 @@
  * BF16. A weight that is not stored is 0. A code is stored as code XOR 2^(bits-1): two's complement, 0 is the value 0.
  *
  * The tensor is up to four parts, each starting at a multiple of 64 bytes:
- *   masks    [tiles][blocks][32 or 22]  bytes
+ *   masks    [tiles][blocks][32 or 24]  bytes
  *   offsets  [tiles + 1]                u32, only of a bitmap: where the codes of each tile begin, in units of 8 bytes; the last one: where
  *                                       they end
  *   scales   [tiles][groups][8]         IEEE half, only if quantized
@@ -16,15 +16,15 @@
  * of a tile's block, XOR 2^(bits-1) in every code; 16-bit values are counted by rows, i = row * 32 + column. Codes follow one another in
  * that order, from the lowest bit of each byte on; a block's begin at the next byte, a tile's at the next multiple of 8 bytes.
  *
- * MASK_2_4, 22 bytes a block: of the columns 4q .. 4q+3 of a row two are stored, in one of six ways:
+ * MASK_2_4, 24 bytes a block: of the columns 4q .. 4q+3 of a row two are stored, in one of six ways:
  *
  *     p   0     1     2     3     4     5
  *        0,1   0,2   0,3   1,2   1,3   2,3
  *
- * Half h of a row's block (columns 16h .. 16h+15) is the number p0 + 6 p1 + 36 p2 + 216 p3, below 1296: its low 8 bits are byte
- * 2 * row + h, the high 3 are bits 3 * (2 * row + h) .. of the 48-bit number in bytes 16 .. 21. The 16 codes of a row's block follow one
- * another by columns, from the lowest bit on, in bits / 2 words of 32 bits; word j of row r is bytes 32 * j + 4 * r .. of the
- * block's 16 * bits (of 16-bit values: value n of row r is bytes 2 * (16 * r + n) ..). A weight that is 0 and stored has the code 0.
+ * Quads q = 2n and 2n+1 (n < 4) of a row's block are the number p + 6 p', below 36: bits 6n .. 6n+5 of the 24-bit number in bytes 3 * row .. . The
+ * 16 codes of a row's block follow one another by columns, from the lowest bit on, in bits / 2 words of 32 bits; word j of row r is bytes
+ * 32 * j + 4 * r .. of the block's 16 * bits (of 16-bit values: value n of row r is bytes 2 * (16 * r + n) ..). A weight that is 0
+ * and stored has the code 0.
  *
  * Nothing past the end of the matrix is stored (2:4: is stored as 0, two of which are p = 0). */
 #ifndef NIBBLE_TENSOR_SPARSE_H
@@ -35,7 +35,7 @@
 
 #define SPARSE_SLACK 64
 #define SPARSE_BITMAP_BYTES 32
-#define SPARSE_2_4_BYTES 22
+#define SPARSE_2_4_BYTES 24
 
 /* Where everything lies. Offsets are from the start of the tensor's bytes. */
 struct sparse_layout {
@@ -63,6 +63,9 @@ enum status sparse_layout(
 
 /* The same of a tensor whose bytes are known, for a bitmap from a file: tensor->bytes says how many there are. */
 enum status sparse_layout_of(struct sparse_layout *out, const struct tensor *tensor, struct error *err);
+
+/* Make the description of a sparse tensor that of what it spreads to: TILES of its scheme, or DENSE values of its type. Others are left. */
+void sparse_describe_spread(struct tensor *tensor);
 
 /* ---- making ---- */
 
@@ -112,6 +115,10 @@ enum status sparse_at(struct sparse_tile *out, const struct sparse_layout *layou
  *        unquantized: [8][cols] values of 16 bits; sparse_scratch bytes are used */
 void sparse_spread(const struct sparse_layout *layout, void *out, const struct sparse_tile *tile);
 
+/* The codes of a tile of quantized weights as tiles hold them, `row_count` rows of which exist: out [dense.tile_code_bytes]. */
+void sparse_put_tile(
+    const struct sparse_layout *layout, uint8_t *out, const struct sparse_tile *tile, uint64_t row_count);
+
 /* One tile to floats.
  *   out      [row_count][out_stride >= cols]  out
  *   scratch  [sparse_scratch]                 used, aligned to 64 */
@@ -122,15 +129,34 @@ void sparse_decode_tile(const struct sparse_layout *layout, float *out, uint64_t
 enum status sparse_decode(const struct sparse_layout *layout, float *out, uint64_t out_stride,
     const void *base, uint64_t row_begin, uint64_t row_count, void *scratch, struct error *err);
 
-/* tiles_dot of a quantized tile: y [tokens][8], x as there. Bitmaps have the very bits of the tile that they spread to; with 2:4 a token has the
- * same bits alone and in any company. scratch [sparse_scratch], aligned to 64. */
+/* What tiles_dot does, for a tile of any kind: y [tokens][8], x as there. A token has the same bits alone and in any company; bitmaps of codes have
+ * the very bits of the tile that they spread to. scratch [sparse_scratch], aligned to 64. */
 void sparse_dot(const struct sparse_layout *layout, float *y, const struct sparse_tile *tile, const float *x,
     uint64_t tokens, void *scratch);
+
+/* Rows [row_begin, row_begin + row_count) of a tensor in memory to floats, with scratch of its own: out [row_count][cols]; row_begin is a multiple
+ * of 8. ERR_FORMAT, ERR_MEMORY. Errors name the tensor. */
+enum status sparse_rows(
+    const struct tensor *tensor, float *out, uint64_t row_begin, uint64_t row_count, struct error *err);
 
 /* Bytes that sparse_spread writes: what scratch must hold. */
 uint64_t sparse_scratch(const struct sparse_layout *layout);
 
 /* How many weights the masks [blocks][mask_bytes] say are stored. */
 uint64_t sparse_count(const struct sparse_layout *layout, const uint8_t *masks, uint64_t blocks);
+
+/* ---- verifying ---- */
+
+/* What is wrong with a tile. */
+struct sparse_fault {
+    uint64_t block;
+    const char *text; /* static */
+};
+
+/* Check a tile against formats/SPEC.md: nothing past the end is stored, patterns exist, values are finite, bits between codes are zero, and
+ * its codes end where its bytes do. false: *out says what is wrong first.
+ *   layout  of the tile alone: its rows and cols are those that exist */
+bool sparse_check(
+    struct sparse_fault *out, const struct sparse_layout *layout, const struct sparse_tile *tile);
 
 #endif

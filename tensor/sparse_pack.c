@@ -5,7 +5,7 @@
 #include "base/memory.h"
 #include "tensor/sparse.h"
 
-enum { BLOCK_WEIGHTS = TILE_ROWS * TILE_COLS, HALF_COLS = 16 };
+enum { BLOCK_WEIGHTS = TILE_ROWS * TILE_COLS };
 
 /* One block as it is stored: 0 is the value 0. */
 struct block {
@@ -111,25 +111,21 @@ static uint32_t pattern_of(const uint16_t four[4])
     return p;
 }
 
-/* Half a row: its patterns and codes. False: at column *at of the half begin four with more than two. */
-static bool pack_half(
-    uint8_t *mask, struct bits *codes, const uint16_t *words, uint32_t index, uint32_t bits, uint64_t *at)
+/* A row of a block: its patterns and codes. False: at column *at of the block begin four with more than two. */
+static bool pack_row(uint8_t mask[3], struct bits *codes, const uint16_t *words, uint32_t bits, uint64_t *at)
 {
     static const uint8_t columns[6][2] = {{0, 1}, {0, 2}, {0, 3}, {1, 2}, {1, 3}, {2, 3}};
-    uint32_t number = 0, unit = 1;
-    uint64_t high = 0;
+    struct bits patterns = {.out = mask};
+    uint32_t before = 0;
 
-    for (*at = 0; *at < HALF_COLS; *at += 4, unit *= 6) {
+    for (*at = 0; *at < TILE_COLS; *at += 4) {
         const uint32_t p = pattern_of(words + *at);
         if (p == 6) return false;
-        number += p * unit;
+        if (*at % 8) put(&patterns, before + 6 * p, 6);
+        before = p;
         put(codes, words[*at + columns[p][0]], bits);
         put(codes, words[*at + columns[p][1]], bits);
     }
-    mask[index] = (uint8_t)number;
-    memcpy(&high, mask + 16, 6);
-    high |= (uint64_t)(number >> 8) << 3 * index;
-    memcpy(mask + 16, &high, 6);
     return true;
 }
 
@@ -139,17 +135,14 @@ static enum status pack_2_4(uint8_t *mask, uint8_t *out, const struct block *blo
 {
     const uint32_t bits = layout->bits, words = bits < 16 ? bits / 2 : 1, bytes = bits < 16 ? 4 : 32;
 
-    memset(mask, 0, SPARSE_2_4_BYTES);
     for (uint32_t row = 0; row < TILE_ROWS; row++) {
         uint8_t line[32];
         struct bits codes = {.out = line};
         uint64_t at;
-        for (uint32_t half = 0; half < 2; half++) {
-            if (!pack_half(mask, &codes, block->words[row] + HALF_COLS * half, 2 * row + half, bits, &at))
-                return fail(err, ERR_FORMAT,
-                    "row %" PRIu32 ": more than two of columns %" PRIu64 " to %" PRIu64 " are not 0", row,
-                    index * TILE_COLS + half * HALF_COLS + at, index * TILE_COLS + half * HALF_COLS + at + 3);
-        }
+        if (!pack_row(mask + 3 * row, &codes, block->words[row], bits, &at))
+            return fail(err, ERR_FORMAT,
+                "row %" PRIu32 ": more than two of columns %" PRIu64 " to %" PRIu64 " are not 0", row,
+                index * TILE_COLS + at, index * TILE_COLS + at + 3);
         for (uint32_t j = 0; j < words; j++)
             memcpy(out + (j * TILE_ROWS + row) * bytes, line + j * bytes, bytes);
     }

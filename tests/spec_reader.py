@@ -62,18 +62,19 @@ def document_name(data):
 
 
 class Tensor:
-    """One record of the table and what section 6 derives from it."""
+    """One record of the table and what sections 6 to 6c derive from it."""
 
     def __init__(self, data, at):
         (self.name_offset, self.name_bytes, self.type, self.storage, self.rank) = struct.unpack_from("<QIHBB", data, at)
         shape = struct.unpack_from("<8Q", data, at + 16)
         (self.bits, self.flags, zeros, self.group, self.offset, self.bytes, self.crc) = struct.unpack_from(
             "<BBHIQQI", data, at + 80)
-        self.block = zeros & 255
+        self.block, self.mask = zeros & 255, zeros >> 8
         rule("N17", self.type < len(TYPES))
         rule("N18", self.storage <= 3)
         rule("N19", self.rank <= 8 and not any(shape[self.rank:]))
-        rule("N23", (zeros == 0 or (self.storage == 2 and zeros < 256)) and not any(data[at + 108:at + 128]))
+        rule("N23", (self.block == 0 or self.storage == 2) and (self.mask == 0 or self.storage == 3))
+        rule("N23", not any(data[at + 108:at + 128]))
         self.shape = list(shape[:self.rank])
         self.asymmetric = self.flags == 1
         product = 1
@@ -89,6 +90,8 @@ class Tensor:
             rule("N38", self.bits == 0 and self.flags == 0 and self.group == 0)
             weights, size = BLOCKS[self.block]
             rule("N38", self.shape[-1] % weights == 0 and self.bytes == self.elements // weights * size)
+        elif self.storage == 3:
+            self.lay_out_sparse()
         else:
             self.lay_out_tiles()
         rule("N20", self.bytes < 1 << 63)
@@ -107,6 +110,122 @@ class Tensor:
         self.zeros_at = align(self.scales_end, 64)
         end = self.zeros_at + self.tiles * self.groups * 8 if self.asymmetric else self.scales_end
         rule("N22", self.bytes == end)
+
+    def lay_out_sparse(self):
+        rule("N39", self.rank == 2 and 0 not in self.shape and self.mask in (1, 2) and self.flags == 0)
+        self.rows, self.cols = self.shape
+        self.asymmetric = False
+        if self.bits:
+            rule("N39", TYPES[self.type] == "F16" and self.bits in (2, 4, 8))
+            rule("N39", self.group == self.cols or (self.group > 0 and self.group % 16 == 0 and self.cols % self.group == 0))
+        else:
+            rule("N39", TYPES[self.type] in ("F16", "BF16") and self.group == 0 and self.cols < 1 << 32)
+        self.width = self.bits or 16
+        self.groups = self.cols // self.group if self.bits else 0
+        self.tiles = -(-self.rows // 8)
+        self.blocks = -(-self.cols // 32)
+        self.mask_bytes = 32 if self.mask == 1 else 24
+        self.masks_end = self.tiles * self.blocks * self.mask_bytes
+        self.offsets_at = align(self.masks_end, 64)
+        self.offsets_end = self.offsets_at + (4 * (self.tiles + 1) if self.mask == 1 else 0)
+        self.scales_at = align(self.offsets_end, 64)
+        self.scales_end = self.scales_at + self.tiles * self.groups * 16
+        self.codes_at = align(self.scales_end, 64)
+        self.codes_end = self.bytes - 64
+        stored = self.codes_end - self.codes_at
+        if self.mask == 1:
+            rule("N39", 0 <= stored <= self.tiles * self.blocks * 32 * self.width and stored % 8 == 0 and stored < 1 << 35)
+        else:
+            rule("N39", stored == self.tiles * self.blocks * 16 * self.width)
+
+    def place(self, i):
+        """Row and column of weight i of a block of a bitmap."""
+        w = self.width
+        if w == 16:
+            return i // 32, i % 32
+        byte, t = divmod(i, 8 // w)
+        return byte % 32 // 4, 4 * (w * t + byte // 32) + byte % 4
+
+    def read_bitmap(self, data, put):
+        """Call put(row, column, code) for all that is stored; the rules of bitmaps."""
+        w, at = self.width, self.codes_at
+        rule("N40", u32(data, self.offsets_at) == 0, self.name)
+        for tile in range(self.tiles):
+            rule("N40", self.codes_at + 8 * u32(data, self.offsets_at + 4 * tile) == at, f"{self.name} tile {tile}")
+            for block in range(self.blocks):
+                mask = data[(tile * self.blocks + block) * 32:][:32]
+                bit = 0
+                for i in range(256):
+                    if not mask[i // 8] >> i % 8 & 1:
+                        continue
+                    row, col = self.place(i)
+                    row, col = row + 8 * tile, col + 32 * block
+                    rule("N42", row < self.rows and col < self.cols, self.name)
+                    byte = at + bit // 8
+                    rule("N40", byte + w // 8 <= self.codes_end and byte < self.codes_end, self.name)
+                    put(row, col, int.from_bytes(data[byte:byte + 2], "little") >> bit % 8 & ((1 << w) - 1))
+                    bit += w
+                if bit % 8:
+                    rule("N43", data[at + bit // 8] >> bit % 8 == 0, self.name)
+                at += -(-bit // 8)
+            end = self.codes_at + align(at - self.codes_at, 8)
+            rule("N43", not any(data[at:end]), self.name)
+            at = end
+        rule("N40", 8 * u32(data, self.offsets_at + 4 * self.tiles) == self.codes_end - self.codes_at, self.name)
+        rule("N40", at == self.codes_end, self.name)
+
+    def read_2_4(self, data, put):
+        ways = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+        w = self.width
+        for tile in range(self.tiles):
+            for block in range(self.blocks):
+                number = tile * self.blocks + block
+                codes = data[self.codes_at + number * 16 * w:][:16 * w]
+                for r in range(8):
+                    bits = int.from_bytes(data[number * 24 + 3 * r:][:3], "little")
+                    if w == 16:
+                        line = codes[32 * r:32 * r + 32]
+                    else:
+                        line = b"".join(codes[32 * j + 4 * r:32 * j + 4 * r + 4] for j in range(w // 2))
+                    line = int.from_bytes(line, "little")
+                    for n in range(16):
+                        two = bits >> 6 * (n // 4) & 63
+                        rule("N41", two < 36, self.name)
+                        way = ways[two // 6 if n // 2 % 2 else two % 6]
+                        row, col = 8 * tile + r, 32 * block + n // 2 * 4 + way[n % 2]
+                        code = line >> w * n & ((1 << w) - 1)
+                        if row < self.rows and col < self.cols:
+                            put(row, col, code)
+                        else:
+                            rule("N42", code == 0, self.name)
+
+    def sparse_values(self, data):
+        values = [[0.0] * self.cols for _ in range(self.rows)]
+
+        def put(row, col, code):
+            if self.bits:
+                signed = code - (1 << self.bits) if code >> (self.bits - 1) else code
+                values[row][col] = self.scale(data, row, col // self.group) * signed
+                return
+            infinite = 0x7C00 if TYPES[self.type] == "F16" else 0x7F80
+            rule("N44", code & infinite != infinite, self.name)
+            if TYPES[self.type] == "F16":
+                values[row][col] = struct.unpack("<e", struct.pack("<H", code))[0]
+            else:
+                values[row][col] = struct.unpack("<f", struct.pack("<I", code << 16))[0]
+
+        (self.read_bitmap if self.mask == 1 else self.read_2_4)(data, put)
+        return values
+
+    def check_sparse(self, data):
+        for begin, end in ((self.masks_end, self.offsets_at), (self.offsets_end, self.scales_at),
+                           (self.scales_end, self.codes_at), (self.codes_end, self.bytes)):
+            rule("N43", not any(data[begin:end]), self.name)
+        for row in range(self.tiles * 8):
+            for group in range(self.groups):
+                bits = self.scale_bits(data, row, group)
+                rule("N44", bits & 0x7C00 != 0x7C00 if row < self.rows else bits == 0, f"{self.name} row {row}")
+        self.sparse_values(data)
 
     def scale_bits(self, data, row, group):
         return struct.unpack_from("<H", data, self.scales_at + 2 * ((row // 8 * self.groups + group) * 8 + row % 8))[0]
@@ -156,6 +275,9 @@ class Tensor:
                 for col in range(self.cols):
                     group = col // self.group
                     yield self.scale(data, row, group) * (self.code(data, row, col) - self.zero(data, row, group))
+        elif self.storage == 3:
+            for row in self.sparse_values(data):
+                yield from row
         elif TYPES[self.type] == "BF16":
             for (half,) in struct.iter_unpack("<H", data):
                 yield struct.unpack("<f", struct.pack("<I", half << 16))[0]
@@ -168,6 +290,10 @@ class Tensor:
             return f"{self.name} {TYPES[self.type]} {self.shape} {self.bytes} bytes at {self.offset} crc {self.crc:08x}"
         if self.storage == 2:
             return f"{self.name} blocks of type {self.block} {self.shape} {self.bytes} bytes at {self.offset} crc {self.crc:08x}"
+        if self.storage == 3:
+            kind = f"{self.bits} bits, group {self.group}" if self.bits else TYPES[self.type]
+            return (f"{self.name} sparse, {'bitmap' if self.mask == 1 else '2:4'}, {kind} {self.shape} {self.bytes} bytes at "
+                    f"{self.offset} crc {self.crc:08x}")
         kind = "asymmetric" if self.asymmetric else "symmetric"
         return (f"{self.name} tiles of {self.bits} bits, group {self.group}, {kind} {self.shape} {self.bytes} bytes at "
                 f"{self.offset} crc {self.crc:08x}")
@@ -252,6 +378,8 @@ class File:
             rule("N27", zlib.crc32(self.bytes_of(tensor)) == tensor.crc, tensor.name)
             if tensor.storage == 1:
                 tensor.check_tiles(self.bytes_of(tensor))
+            if tensor.storage == 3:
+                tensor.check_sparse(self.bytes_of(tensor))
             end = tensor.offset + tensor.bytes
         rule("N26", not any(self.data[end:self.metadata_offset]))
 

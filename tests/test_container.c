@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/threads.h"
 #include "formats/bytes.h"
 #include "formats/container.h"
 #include "tests/fuzz/corpus.h"
@@ -206,6 +207,43 @@ static void test_shards(void)
     container_close(container);
 }
 
+/* Tensors that do not lie aligned are copied in chunks, by any number of threads: two of nine million elements, and an empty one. */
+static void test_map_by(void)
+{
+    enum { BYTES = 9000004 };
+    char *file = memory_new(300 + 2 * BYTES, 1, NULL), path[512], *at = file + 8;
+    struct error err = {0};
+
+    REQUIRE(file != NULL, NULL);
+    at += sprintf(at,
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[2250001],\"data_offsets\":[0,%d]},\"b\":{\"dtype\":\"F32\","
+        "\"shape\":[0],"
+        "\"data_offsets\":[%d,%d]},\"c\":{\"dtype\":\"F32\",\"shape\":[2250001],\"data_offsets\":[%d,%d]}}",
+        BYTES, BYTES, BYTES, BYTES, 2 * BYTES);
+    while ((at - file) % 4 != 1)
+        *at++ = ' ';
+    bytes_put((uint8_t *)file, (uint64_t)(at - file) - 8, 8);
+    for (uint32_t i = 0; i < 2 * BYTES; i++)
+        at[i] = (char)(i * 2654435761u >> 24);
+    snprintf(path, sizeof path, "%s/model.safetensors", testing_folder());
+    testing_write(path, file, (uint64_t)(at - file) + 2 * BYTES);
+    for (unsigned workers = 0; workers < 4; workers++) { /* 0: no pool */
+        struct container *container = open_good(path);
+        struct pool *pool = NULL;
+        REQUIRE(workers == 0 || pool_create(&pool, workers, &err) == OK, &err);
+        CHECK(container_map_by(container, pool, &err) == OK, &err);
+        CHECK(container_map_by(container, pool, &err) == OK, &err); /* once is enough */
+        for (uint64_t i = 0; i < 3; i++) {
+            const struct tensor *tensor = container_tensor(container, i);
+            CU_ASSERT((uintptr_t)tensor->data % 4 == 0);
+            CU_ASSERT(memcmp(tensor->data, at + (*tensor->name == 'c' ? BYTES : 0), tensor->bytes) == 0);
+        }
+        pool_free(pool);
+        container_close(container);
+    }
+    memory_free(file);
+}
+
 /* Provenance names every shard with its own checksum. */
 static void test_shard_sources(void)
 {
@@ -395,6 +433,7 @@ int main(void)
         {"bad documents", test_bad_documents},
         {"other things", test_other_things},
         {"shards", test_shards},
+        {"mapping by several threads", test_map_by},
         {"provenance of shards", test_shard_sources},
         {"aliases in shards", test_shard_aliases},
         {"bad indexes", test_bad_indexes},

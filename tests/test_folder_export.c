@@ -93,6 +93,72 @@ static void same_tensors(void)
     }
 }
 
+static enum status quantize(
+    const char *input, const char *output, const char *format, bool asymmetric, struct error *err)
+{
+    struct quantize_options options = settings_defaults();
+    struct quantize_result result;
+
+    options.input = input;
+    options.output = output;
+    options.format = format;
+    options.group = "32";
+    options.asymmetric = asymmetric;
+    options.force = true;
+    options.common.quiet = true;
+    options.common.threads = 3;
+    const enum status status = quantize_run(&result, &options, err);
+    quantize_release(&result);
+    return status;
+}
+
+/* The same codes, scales and zero-points, and every range of a matrix as the whole. */
+static void check_same_matrices(const char *path_a, const char *path_b)
+{
+    struct checkpoint a, b;
+    struct error err = {0};
+    uint64_t random = 1;
+    static uint8_t part[4096];
+
+    REQUIRE(checkpoint_open(&a, path_a, &err) == OK && container_map(a.container, &err) == OK, &err);
+    REQUIRE(checkpoint_open(&b, path_b, &err) == OK && container_map(b.container, &err) == OK, &err);
+    CU_ASSERT_EQUAL(container_count(a.container), container_count(b.container));
+    for (uint64_t i = 0; i < container_count(a.container); i++) {
+        const struct tensor *one = container_tensor(a.container, i);
+        const struct tensor *other = container_find(b.container, one->name);
+        CU_ASSERT_TRUE_FATAL(other != NULL);
+        CU_ASSERT_TRUE(one->storage == other->storage && one->bytes == other->bytes &&
+                       memcmp(one->data, other->data, one->bytes) == 0);
+        for (int k = 0; k < 10; k++) {
+            const uint64_t at = testing_random(&random) % other->bytes, left = other->bytes - at;
+            const uint64_t bytes = testing_random(&random) % (left < sizeof part ? left + 1 : sizeof part);
+            REQUIRE(container_read(b.container, other, at, part, bytes, &err) == OK, &err);
+            CU_ASSERT_TRUE(memcmp(part, (const uint8_t *)other->data + at, bytes) == 0);
+        }
+    }
+    checkpoint_close(&a);
+    checkpoint_close(&b);
+}
+
+/* Quantized matrices are joined, too, and taken apart again: what an .nbl file holds. */
+static void packed(void)
+{
+    static const char *const models[] = {"phi3", "neox"};
+    static const char *const formats[] = {"gptq", "gptq-v2", "awq", "compressed-tensors", "mlx"};
+    struct error err = {0};
+
+    for (size_t i = 0; i < 2 * sizeof models / sizeof *models; i++) {
+        const char *name = models[i / 2], *nbl = testing_path("packed.nbl");
+        CHECK(quantize(golden(name), nbl, NULL, i % 2, &err) == OK, &err);
+        for (size_t k = 0; k < sizeof formats / sizeof *formats; k++) {
+            const char *folder = testing_path("%s-%s-%d", name, formats[k], (int)(i % 2));
+            CHECK(quantize(golden(name), folder, formats[k], i % 2, &err) == OK, &err);
+            if (i % 2 && k + 1 == sizeof formats / sizeof *formats) continue; /* mlx: zero-points as biases */
+            check_same_matrices(nbl, folder);
+        }
+    }
+}
+
 /* GPT-2's matrices are of columns, which no packed format is. */
 static void refusals(void)
 {
@@ -110,12 +176,20 @@ static void refusals(void)
     CHECK(strstr(err.text, "GPT2LMHeadModel stores its matrices column by column") != NULL, &err);
     CU_ASSERT_EQUAL(file_kind(options.output), FILE_ABSENT);
     quantize_release(&result);
+    const char *wider[] = {"k_proj=bits:8"};
+    options.input = golden("phi3");
+    options.output = testing_path("phi3-mixed");
+    options.override = (struct option_list){.values = wider, .count = 1};
+    CHECK(quantize_run(&result, &options, &err) == ERR_USAGE, &err);
+    CHECK(strstr(err.text, "would have another type than") != NULL, &err);
+    quantize_release(&result);
 }
 
 int main(void)
 {
     static const struct test_case cases[] = {
         {"the same tensors", same_tensors},
+        {"packed", packed},
         {"refusals", refusals},
     };
 

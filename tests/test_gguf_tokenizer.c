@@ -276,9 +276,9 @@ static void refused_kinds(void)
 {
     static char long_piece[1100];
     const char *const long_tokens[] = {"a", long_piece};
-    struct gguf_file file = lists("t5", letters, 8, NULL, 0, NULL, 0);
+    struct gguf_file file = lists("bert", letters, 8, NULL, 0, NULL, 0);
 
-    check_refused(&file, ERR_UNSUPPORTED, "tokenizer.ggml.model: t5 is not known (known: llama, gpt2)");
+    check_refused(&file, ERR_UNSUPPORTED, "tokenizer.ggml.model: bert is not known (known: llama, gpt2, t5)");
     file = lists("gpt2", letters, 8, NULL, 0, NULL, 0);
     gguf_file_string(&file, "tokenizer.ggml.pre", "viking");
     check_refused(&file, ERR_UNSUPPORTED, "tokenizer.ggml.pre: viking is not known");

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "model/tokenizer/gguf_tokenizer.h"
+#include "model/tokenizer/tokenizer_files.h"
 #include "tests/support/golden_texts.h"
 #include "tests/support/tokenizer_folder.h"
 
@@ -165,6 +166,46 @@ static void golden(void)
         check_row(&rows[i]);
 }
 
+/* Made of a tokenizer.model: written as "t5" and read back, the ids of sentencepiece. */
+static void check_unigram(const char *name, const char *says)
+{
+    struct metadata_builder builder = {0};
+    struct error err = {0};
+    const char *made_of, *folder = tokenizer_folder_make();
+    char note[GGUF_TOKENIZER_NOTE], relative[128];
+    uint64_t bytes;
+
+    snprintf(relative, sizeof relative, "golden/tokenizer-files/%s/tokenizer.model", name);
+    char *model = testing_read(testing_source(relative), &bytes);
+    testing_write(testing_path("tokenizer.model"), model, bytes);
+    memory_free(model);
+    struct container *container = tokenizer_folder_open(folder);
+    CHECK(tokenizer_files_attach(&made_of, container, &err) == OK, &err);
+    CHECK(gguf_tokenizer_export(&builder, container, 0, note, &err) == OK, &err);
+    testing_check(*says ? strstr(note, says) != NULL : !note[0], note, NULL, __FILE__, __LINE__);
+    container_close(container);
+    container = open_metadata(&builder);
+    check_kind(&(struct row){.name = name, .model = "t5", .pre = "default"}, container_metadata(container));
+    struct tokenizer *tokenizer = tokenizer_of(container);
+    snprintf(relative, sizeof relative, "golden/tokenizer-files/%s/cases.json", name);
+    struct json_document *cases = golden_texts_parse(testing_source(relative));
+    for (const struct json_value *one = json_root(cases)->children; one; one = one->next) {
+        golden_texts_check_one(tokenizer, one, false, name);
+        golden_texts_check_one(tokenizer, one, true, name);
+    }
+    json_free(cases);
+    tokenizer_free(tokenizer);
+    container_close(container);
+    metadata_builder_free(&builder);
+}
+
+static void unigram(void)
+{
+    check_unigram("sp-unigram", "");
+    check_unigram("sp-unigram-rules", "");
+    check_unigram("sp-unigram-bytes", "llama.cpp makes characters without a token unknown");
+}
+
 /* ---- refusals ---- */
 
 static void check_refused(
@@ -240,6 +281,31 @@ static void refused_letters(void)
 }
 
 /* ---- what is written ---- */
+
+#define META "{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\"}"
+#define UNIGRAM(unknown, pieces, normalizer, pre)                                                            \
+    "{\"model\":{\"type\":\"Unigram\"," unknown "\"vocab\":[[\"u\",0],[\"a\",-1]" pieces                     \
+    "]},\"normalizer\":" normalizer ",\"pre_tokenizer\":" pre                                                \
+    ",\"added_tokens\":[{\"id\":0,\"content\":\"u\",\"special\":true}]}"
+#define STRIP(more)                                                                                          \
+    "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"\\\\A +| "       \
+    "+\\\\z\"},"                                                                                             \
+    "\"content\":\"\"}" more "]}"
+
+static void refused_unigram(void)
+{
+    check_letters_refused(UNIGRAM("", "", "null", META), 0, "model: no unk_id");
+    check_letters_refused(
+        UNIGRAM("\"unk_id\":0,", ",[\"a\xE2\x96\x81\",-2]", "null", META), 0, "pieces with one inside");
+    check_letters_refused(UNIGRAM("\"unk_id\":1,", "", "null", WORDS), 0, "ByteLevel before a Unigram model");
+    check_letters_refused("{\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"u\",-5],[\"a\",-1]]},"
+                          "\"pre_tokenizer\":" META
+                          ",\"added_tokens\":[{\"id\":0,\"content\":\"u\",\"special\":true}]}",
+        0, "the lowest score is not that of an ordinary piece");
+    check_letters_refused(
+        UNIGRAM("\"unk_id\":0,", "", STRIP(""), META), 0, "Replace of spaces around a text alone");
+    check_letters_refused(UNIGRAM("\"unk_id\":0,", "", "{\"type\":\"Nmt\"}", META), 0, "normalizer: Nmt");
+}
 
 static struct container *export_letters(const char *text, const char *config, uint64_t rows)
 {
@@ -346,6 +412,8 @@ int main(void)
 {
     static const struct test_case cases[] = {
         {"golden tokenizers", golden},
+        {"golden unigram tokenizers", unigram},
+        {"unigram tokenizers that GGUF cannot say", refused_unigram},
         {"golden tokenizers that GGUF cannot say", refused_golden},
         {"other tokenizers that GGUF cannot say", refused_letters},
         {"tokens, types and ids", written},

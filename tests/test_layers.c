@@ -378,6 +378,26 @@ static void test_expert_names(void)
     CU_ASSERT_TRUE(layers_role_is_linear(ROLE_EXPERT_DOWN) && !layers_role_is_linear(ROLE_ROUTER));
 }
 
+/* A place for every role, then for every matrix of every expert, and back. */
+static void test_places(void)
+{
+    const struct model_config config = small_mixture();
+    const char *const up = "model.layers.1.mlp.experts.10.up_proj.weight";
+    uint32_t place, layer;
+
+    CU_ASSERT_EQUAL(layers_places(&config), ROLE_COUNT + 11 * EXPERT_ROLES);
+    for (uint32_t i = 0; i < layers_places(&config); i++) {
+        const enum role role = layers_place_role(i);
+        CU_ASSERT_TRUE(i < ROLE_COUNT ? role == (enum role)i : layers_role_is_expert(role));
+        if (!layers_role_is_expert(role) || i >= ROLE_COUNT)
+            CU_ASSERT_EQUAL(layers_place(role, layers_place_expert(i)), i);
+    }
+    CU_ASSERT_TRUE(layers_place_of(&config, up, &place, &layer) && layer == 1);
+    CU_ASSERT_EQUAL(place, layers_place(ROLE_EXPERT_UP, 10));
+    CU_ASSERT_TRUE(layers_place_of(&config, "lm_head.weight", &place, &layer) && place == ROLE_HEAD);
+    CU_ASSERT_FALSE(layers_place_of(&config, "model.layers.1.mlp.experts.11.up_proj.weight", &place, &layer));
+}
+
 static void test_bind_experts(void)
 {
     const struct model_config config = small_mixture();
@@ -391,6 +411,8 @@ static void test_bind_experts(void)
     REQUIRE(bind(&tensors, &container, &dropped_count, why, &config, "", NULL, 0, &err) == OK, &err);
     CU_ASSERT_STRING_EQUAL(tensors.experts[11 + 7][1]->name, up);
     CU_ASSERT_PTR_NULL(tensors.layer[1][ROLE_EXPERT_UP]);
+    CU_ASSERT_STRING_EQUAL(layers_at(&tensors, &config, 1, layers_place(ROLE_EXPERT_UP, 7))->name, up);
+    CU_ASSERT_PTR_EQUAL(layers_at(&tensors, &config, 1, ROLE_GATE), tensors.layer[1][ROLE_GATE]);
     CU_ASSERT_EQUAL(tensors.layer[1][ROLE_GATE]->shape[0], 5);
     CU_ASSERT_EQUAL(layers_routed_bytes(&tensors, &config, 1), 2 * 3 * 3 * 8 * 4);
     layers_release(&tensors);
@@ -436,6 +458,7 @@ int main(void)
         {"bind dropped", test_bind_dropped},
         {"bind faults", test_bind_faults},
         {"expert names", test_expert_names},
+        {"places", test_places},
         {"bind experts", test_bind_experts},
         {"no memory", test_no_memory},
     };

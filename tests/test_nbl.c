@@ -15,11 +15,12 @@
 #include "formats/nbl.h"
 #include "tensor/tiles.h"
 #include "tests/fuzz/corpus.h"
+#include "tests/support/sparse_sample.h"
 #include "tests/support/testing.h"
 
 /* ---- a small model with all there is ---- */
 
-enum { DENSE, TILES, SYMMETRIC, ASYMMETRIC, EMPTY, ONE, BLOCKS, TENSORS };
+enum { DENSE, TILES, SYMMETRIC, ASYMMETRIC, EMPTY, ONE, BLOCKS, BITMAP, PAIRS, VALUES, TENSORS };
 
 static const struct tensor model[TENSORS] = {
     {.name = "dense", .dtype = DTYPE_F32, .rank = 2, .shape = {3, 5}},
@@ -44,6 +45,26 @@ static const struct tensor model[TENSORS] = {
     {.name = "none", .dtype = DTYPE_F16, .rank = 2, .shape = {0, 4}},
     {.name = "\xC3\xA4n", .dtype = DTYPE_BF16, .rank = 0},
     {.name = "blocks", .storage = STORAGE_BLOCKS, .block = BLOCK_Q8_0, .rank = 2, .shape = {2, 64}},
+    {.name = "bitmap",
+        .storage = STORAGE_SPARSE,
+        .dtype = DTYPE_F16,
+        .mask = MASK_BITMAP,
+        .rank = 2,
+        .shape = {11, 40},
+        .scheme = {4, 40, false}},
+    {.name = "pairs",
+        .storage = STORAGE_SPARSE,
+        .dtype = DTYPE_F16,
+        .mask = MASK_2_4,
+        .rank = 2,
+        .shape = {5, 64},
+        .scheme = {8, 64, false}},
+    {.name = "values",
+        .storage = STORAGE_SPARSE,
+        .dtype = DTYPE_F16,
+        .mask = MASK_BITMAP,
+        .rank = 2,
+        .shape = {8, 32}},
 };
 
 static struct tiles_layout layout_of(const struct tensor *tensor)
@@ -77,6 +98,27 @@ static void fill_tiles(uint8_t *out, const struct tensor *tensor, uint64_t *seed
     }
 }
 
+/* A random sparse matrix, half of it 0. */
+static uint8_t *make_sparse(const struct tensor *description, uint64_t *bytes, uint64_t *seed)
+{
+    struct tensor tensor = *description;
+    uint16_t values[11 * 64], scales[11];
+    uint8_t codes[11 * 64];
+    void *weights = tensor.scheme.bits ? (void *)codes : values;
+    struct error err = {0};
+
+    for (unsigned i = 0; i < 11 * 64; i++) {
+        codes[i] = (uint8_t)(testing_random(seed) % (1u << tensor.scheme.bits));
+        values[i] = dtype_f32_to_f16(testing_normal(seed));
+    }
+    for (unsigned i = 0; i < 11; i++)
+        scales[i] = dtype_f32_to_f16(testing_normal(seed));
+    sparse_sample_prune(weights, tensor.shape[0], tensor.shape[1], tensor.scheme.bits, tensor.mask, 50);
+    REQUIRE(sparse_make(&tensor, weights, scales, &err) == OK, &err);
+    *bytes = tensor.bytes;
+    return (uint8_t *)(uintptr_t)tensor.data;
+}
+
 /* The bytes of each tensor, the same in every run. */
 static uint8_t *data_of(unsigned index, uint64_t *bytes)
 {
@@ -84,6 +126,7 @@ static uint8_t *data_of(unsigned index, uint64_t *bytes)
     uint64_t seed = 100 + index;
     uint8_t *data;
 
+    if (model[index].storage == STORAGE_SPARSE) return make_sparse(&model[index], bytes, &seed);
     *bytes = model[index].storage == STORAGE_TILES ? layout_of(&model[index]).bytes : dense_bytes[index];
     data = memory_new(*bytes, 1, NULL);
     REQUIRE(data != NULL, NULL);
@@ -104,8 +147,10 @@ static void write_model(const char *path, bool backwards)
 
     REQUIRE(nbl_writer_create(&writer, path, true, &err) == OK, &err);
     for (unsigned i = 0; i < TENSORS; i++) {
+        struct tensor tensor = model[i];
         uint64_t index;
-        REQUIRE(writer_add(writer, &model[i], &index, &err) == OK && index == i, &err);
+        memory_free(data_of(i, &tensor.bytes));
+        REQUIRE(writer_add(writer, &tensor, &index, &err) == OK && index == i, &err);
     }
     REQUIRE(writer_alias(writer, "tied", "dense", &err) == OK, &err);
     REQUIRE(writer_document(writer, "config.json", "{}\n", 3, &err) == OK, &err);
@@ -162,6 +207,7 @@ static void test_round_trip(void)
         CU_ASSERT_STRING_EQUAL(tensor->name, model[i].name);
         CU_ASSERT_PTR_EQUAL(container_find(container, model[i].name), tensor);
         CU_ASSERT_EQUAL(tensor->storage, model[i].storage);
+        CU_ASSERT_EQUAL(tensor->mask, model[i].mask);
         CU_ASSERT_EQUAL(tensor->dtype, model[i].dtype);
         CU_ASSERT_EQUAL(tensor->scheme.bits, model[i].scheme.bits);
         CU_ASSERT_EQUAL(tensor->scheme.group, model[i].scheme.group);
@@ -347,7 +393,7 @@ static const struct edit {
     {"N4", "version", IN_HEADER, 0, 8, E("\2"), false, ERR_UNSUPPORTED, "version 2"},
     {"N5", "file-bytes", IN_HEADER, 0, 18, E("\7"), false, ERR_FORMAT, "the header says"},
     {"N6", "table-offset", IN_HEADER, 0, 32, E("\x81"), false, ERR_FORMAT, "table offset 129"},
-    {"N7", "too-many-tensors", IN_HEADER, 0, 24, E("\x08"), false, ERR_FORMAT, "8 tensors do not fit"},
+    {"N7", "too-many-tensors", IN_HEADER, 0, 24, E("\x0B"), false, ERR_FORMAT, "11 tensors do not fit"},
     {"N7", "count-2-63", IN_HEADER, 0, 31, E("\x80"), false, ERR_FORMAT, "tensors do not fit"},
     {"N7", "too-few-tensors", IN_HEADER, 0, 24, E("\1"), false, ERR_FORMAT, "bytes of names for 1 tensors"},
     {"N8", "data-offset", IN_HEADER, 0, 50, E("\2"), false, ERR_FORMAT, "data offset"},
@@ -357,8 +403,8 @@ static const struct edit {
     {"N11", "header-reserved", IN_HEADER, 0, 123, E("\1"), false, ERR_FORMAT, "reserved bytes at byte 80"},
     {"N13", "padding-of-table", IN_HEADER, 0, 65535, E("\1"), true, ERR_CHECK, "padding at byte 65535"},
     {"N14", "name-offset", IN_RECORD, 1, 0, E("\4"), false, ERR_FORMAT, "tensor 1: its name is at 4"},
-    {"N14", "name-bytes", IN_RECORD, BLOCKS, 8, E("\7"), false, ERR_FORMAT, "tensor 6: its name is at"},
-    {"N14", "name-unused", IN_RECORD, BLOCKS, 8, E("\5"), false, ERR_FORMAT,
+    {"N14", "name-bytes", IN_RECORD, VALUES, 8, E("\7"), false, ERR_FORMAT, "tensor 9: its name is at"},
+    {"N14", "name-unused", IN_RECORD, VALUES, 8, E("\5"), false, ERR_FORMAT,
         "1 bytes of the table belong to no name"},
     {"N15", "name-empty", IN_RECORD, 0, 8, E("\0"), false, ERR_FORMAT, "name is empty"},
     {"N15", "name-zero", IN_NAMES, 0, 1, E("\0"), false, ERR_FORMAT, "U+0000"},
@@ -419,8 +465,8 @@ static const struct edit {
         "alias none: the name is in use"},
     {"N31", "alias-twice", IN_METADATA, 0, 85, E("tied"), false, ERR_FORMAT,
         "alias tied: the name is in use"},
-    {"N32", "alias-target", IN_METADATA, 0, 61, E("\7"), false, ERR_FORMAT,
-        "alias tied: stands for tensor 7 of 7"},
+    {"N32", "alias-target", IN_METADATA, 0, 61, E("\x0A"), false, ERR_FORMAT,
+        "alias tied: stands for tensor 10 of 10"},
     {"N33", "gap", IN_TENSOR, 1, 96, E("\1"), true, ERR_CHECK, "tensor tiles: the gap at byte 96"},
     {"N33", "second-gap", IN_TENSOR, 1, 191, E("\1"), true, ERR_CHECK, "tensor tiles: the gap at byte 191"},
     {"N34", "scale-infinite", IN_TENSOR, 1, 128, E("\x00\x7C"), true, ERR_CHECK,
@@ -435,6 +481,33 @@ static const struct edit {
         "row 5 column 0 is padding and has code 1"},
     {"N37", "column-past-the-end", IN_TENSOR, 2, 128 + 64, E("\0"), true, ERR_CHECK,
         "row 0 column 56 is padding"},
+    {"N39", "mask-kind", IN_RECORD, BITMAP, 83, E("\3"), false, ERR_FORMAT, "mask kind 3 is unknown"},
+    {"N39", "sparse-bits", IN_RECORD, BITMAP, 80, E("\3"), false, ERR_FORMAT, "3 bits per sparse weight"},
+    {"N39", "sparse-zeros", IN_RECORD, BITMAP, 81, E("\1"), false, ERR_FORMAT, "with zero-points"},
+    {"N39", "sparse-dtype", IN_RECORD, BITMAP, 12, E("\2"), false, ERR_FORMAT, "scales of type BF16"},
+    {"N39", "sparse-rows", IN_RECORD, BITMAP, 16, E("\xFF"), false, ERR_FORMAT, "its shape needs"},
+    {"N39", "pairs-rows", IN_RECORD, PAIRS, 16, E("\x0F"), false, ERR_FORMAT, "bytes in the table"},
+    {"N39", "values-dtype", IN_RECORD, VALUES, 12, E("\0"), false, ERR_FORMAT,
+        "type F32, must be F16 or BF16"},
+    {"N39", "values-group", IN_RECORD, VALUES, 84, E("\x20"), false, ERR_FORMAT, "sparse values with groups"},
+    {"N40", "sparse-first", IN_TENSOR, BITMAP, 128, E("\1"), true, ERR_CHECK, "offsets from 1 to"},
+    {"N40", "sparse-offset", IN_TENSOR, BITMAP, 132, E("\xFF"), true, ERR_CHECK,
+        "codes of tile 0 from 0 to 255"},
+    {"N40", "values-more", IN_TENSOR, VALUES, 0, E("\xFF\xFF\xFF\xFF"), true, ERR_CHECK,
+        "tile 0, block 0: its codes lie beyond"},
+    {"N41", "pattern", IN_TENSOR, PAIRS, 0, E("\x3F"), true, ERR_CHECK, "a pattern of 2:4 is above 35"},
+    {"N42", "column-stored", IN_TENSOR, BITMAP, 56, E("\x80"), true, ERR_CHECK,
+        "tile 0, block 1: a weight past the end is stored"},
+    {"N42", "row-stored", IN_TENSOR, PAIRS, 148, E("\1"), true, ERR_CHECK,
+        "tile 0, block 0: a weight past the end is stored"},
+    {"N43", "sparse-gap", IN_TENSOR, BITMAP, 140, E("\1"), true, ERR_CHECK,
+        "tensor bitmap: the gap at byte 140"},
+    {"N43", "sparse-slack", IN_TENSOR, PAIRS, 447, E("\1"), true, ERR_CHECK,
+        "tensor pairs: the gap at byte 447"},
+    {"N44", "sparse-scale", IN_TENSOR, BITMAP, 192, E("\x00\x7C"), true, ERR_CHECK,
+        "tensor bitmap: the scale at byte 192 is 0x7c00"},
+    {"N44", "value-infinite", IN_TENSOR, VALUES, 128, E("\x00\x7C"), true, ERR_CHECK,
+        "a value is not finite"},
 #undef E
 };
 

@@ -166,30 +166,27 @@ static void picking(void)
 {
     const float logits[4] = {0, logf(4), logf(3), logf(2)}; /* probabilities 0.1, 0.4, 0.3, 0.2 */
     const double expected[4] = {0.1, 0.4, 0.3, 0.2};
-    struct generate_options options = {.temperature = 0, .top_p = 1};
+    struct sampling_options options = {.temperature = 0, .top_p = 1};
     uint64_t random = 1, counts[4] = {0};
-    struct {
-        float logit;
-        uint32_t id;
-    } scratch[4];
-    CU_ASSERT_EQUAL(generate_pick(logits, 4, &options, &random, scratch), 1);
+    struct sampling_candidate scratch[4];
+    CU_ASSERT_EQUAL(sampling_pick(logits, 4, &options, &random, scratch), 1);
     options.temperature = 1;
     enum { DRAWS = 40000 };
     for (int i = 0; i < DRAWS; i++)
-        counts[generate_pick(logits, 4, &options, &random, scratch)]++;
+        counts[sampling_pick(logits, 4, &options, &random, scratch)]++;
     for (int i = 0; i < 4; i++) {
         const double error = sqrt(expected[i] * (1 - expected[i]) / DRAWS);
         CU_ASSERT_DOUBLE_EQUAL((double)counts[i] / DRAWS, expected[i], 4 * error);
     }
     options.top_k = 2;
     for (int i = 0; i < 1000; i++) {
-        const uint32_t id = generate_pick(logits, 4, &options, &random, scratch);
+        const uint32_t id = sampling_pick(logits, 4, &options, &random, scratch);
         CU_ASSERT(id == 1 || id == 2);
     }
     options.top_k = 0;
     options.top_p = 0.35; /* the likeliest alone reaches it */
     for (int i = 0; i < 1000; i++)
-        CU_ASSERT_EQUAL(generate_pick(logits, 4, &options, &random, scratch), 1);
+        CU_ASSERT_EQUAL(sampling_pick(logits, 4, &options, &random, scratch), 1);
 }
 
 struct heard {
@@ -214,7 +211,7 @@ static void generating(void)
     struct generate_result result;
     uint32_t *ids = NULL;
     const struct generate_options options = {
-        .tokens = 40, .temperature = 0.9, .top_p = 0.95, .seed = 11, .ignore_eos = true};
+        .tokens = 40, .sampling = {.temperature = 0.9, .top_p = 0.95}, .seed = 11, .ignore_eos = true};
     const char *prompt = "It was a";
     CHECK(!generate_text(&result, &ids, model, prompt, strlen(prompt), &options, hear, &first, &err), &err);
     CU_ASSERT_EQUAL(result.new_tokens, 40);

@@ -513,6 +513,41 @@ static void test_size_is_predicted(void)
     quantize_release(&real);
 }
 
+/* Of formats that lay everything out before the data, to the byte. */
+static void test_size_is_exact(void)
+{
+    static const struct {
+        const char *output, *format, *type;
+        uint64_t split_size;
+    } cases[] = {
+        {"a.gguf", NULL, "q4_0", 0},
+        {"b.gguf", NULL, "q8_0", 30000},
+        {"c", "gptq", NULL, 0},
+        {"d", "compressed-tensors", NULL, 30000},
+        {"e", "mlx", NULL, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct error err = {0};
+        struct quantize_result dry, real;
+        const struct tiny_model model = {.ffn = 128, .spaces = true};
+        struct quantize_options options =
+            options_for(tiny_model_folder("exact", model), testing_path("%s", cases[i].output));
+        options.format = cases[i].format;
+        options.type = cases[i].type;
+        options.split_size = cases[i].split_size;
+        if (options.type)
+            options.fallback = "auto";
+        else
+            options.group = "32";
+        CHECK(plan_only(&dry, options, &err) == OK, &err);
+        CHECK(!dry.bounded && file_kind(options.output) == FILE_ABSENT, NULL);
+        CHECK(quantize_run(&real, &options, &err) == OK, &err);
+        CU_ASSERT_EQUAL(dry.bytes_out, real.bytes_out);
+        quantize_release(&dry);
+        quantize_release(&real);
+    }
+}
+
 static void test_provenance_says_what_decides_the_bytes(void)
 {
     struct error err = {0};
@@ -583,6 +618,7 @@ int main(void)
         {"threads and folders do not show", test_threads_and_folders_do_not_show},
         {"kernels do not show", test_kernels_do_not_show},
         {"size is predicted", test_size_is_predicted},
+        {"size is exact", test_size_is_exact},
         {"provenance says what decides the bytes", test_provenance_says_what_decides_the_bytes},
         {"every allocation may fail", test_every_allocation_may_fail},
     };

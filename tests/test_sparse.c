@@ -70,6 +70,31 @@ static void check_same(const struct matrix *matrix)
     memory_free(scratch);
 }
 
+/* With every set the bits of the scalar one: the codes of every tile, whatever is stored. */
+static void check_scalar(const struct matrix *matrix)
+{
+    struct sparse_layout layout;
+    struct sparse_tile tile;
+    struct error err = {0};
+    REQUIRE(sparse_layout_of(&layout, &matrix->tensor, &err) == OK, &err);
+    const uint64_t bytes = sparse_scratch(&layout);
+    uint8_t *expected = memory_new(bytes, 1, NULL), *found = memory_new(bytes, 1, NULL);
+    for (uint64_t i = 0; i < layout.dense.tiles; i++) {
+        REQUIRE(sparse_at(&tile, &layout, matrix->tensor.data, i, &err) == OK, &err);
+        kernels_sparse_spread(&layout, expected, tile.masks, tile.codes, tile.code_bytes);
+        kernels()->sparse_spread(&layout, found, tile.masks, tile.codes, tile.code_bytes);
+        CU_ASSERT(memcmp(expected, found, bytes) == 0);
+        struct sparse_fault fault;
+        struct tensor eight = matrix->tensor;
+        struct sparse_layout part;
+        eight.shape[0] = ROWS - i * TILE_ROWS < TILE_ROWS ? ROWS - i * TILE_ROWS : TILE_ROWS;
+        REQUIRE(sparse_layout(&part, &eight, tile.code_bytes, &err) == OK, &err);
+        CU_ASSERT(sparse_check(&fault, &part, &tile));
+    }
+    memory_free(expected);
+    memory_free(found);
+}
+
 static void test_round_trip(void)
 {
     static struct matrix matrix;
@@ -80,6 +105,7 @@ static void test_round_trip(void)
                 fill(&matrix, (enum mask)mask, widths[w], percent, 17 * w + percent);
                 REQUIRE(sparse_make(&matrix.tensor, weights_of(&matrix), matrix.scales, &err) == OK, &err);
                 check_same(&matrix);
+                check_scalar(&matrix);
                 memory_free((void *)(uintptr_t)matrix.tensor.data);
             }
         }
@@ -124,7 +150,7 @@ static void test_sizes(void)
     struct sparse_layout layout;
     struct error err = {0};
     REQUIRE(sparse_layout(&layout, &tensor, 0, &err) == OK, &err);
-    CU_ASSERT_EQUAL(layout.bytes, weights * 22 / 256 + weights / 4 + weights / 64 * 2 + 64);
+    CU_ASSERT_EQUAL(layout.bytes, weights * 24 / 256 + weights / 4 + weights / 64 * 2 + 64);
     tensor.mask = MASK_BITMAP;
     REQUIRE(sparse_layout(&layout, &tensor, weights / 4, &err) == OK, &err);
     CU_ASSERT_EQUAL(
@@ -169,8 +195,16 @@ static void test_lies(void)
             REQUIRE(sparse_layout_of(&layout, &matrix.tensor, &err) == OK, &err);
             uint8_t *data = (uint8_t *)(uintptr_t)matrix.tensor.data;
             void *scratch = memory_new(sparse_scratch(&layout), 1, NULL);
+            float *x = memory_new(2 * 160, sizeof *x, NULL), sums[2][TILE_ROWS];
+            struct sparse_tile tile;
             memset(data, 0xFF, layout.dense.tiles * layout.tile_mask_bytes);
             CHECK(sparse_decode(&layout, out, COLS, data, 0, ROWS, scratch, &err) == OK, &err);
+            for (uint64_t i = 0; i < layout.dense.tiles; i++) {
+                CHECK(sparse_at(&tile, &layout, data, i, &err) == OK, &err);
+                sparse_dot(&layout, sums[0], &tile, x, 1, scratch);
+                sparse_dot(&layout, sums[0], &tile, x, 2, scratch);
+            }
+            memory_free(x);
             if (mask == MASK_BITMAP) {
                 uint32_t *offsets = (uint32_t *)(void *)(data + layout.offsets_offset);
                 offsets[3]++;

@@ -136,7 +136,7 @@ static void the_target_s_text(void)
     struct error err = {0};
     struct generate_result generated;
     uint32_t *ids = NULL;
-    const struct generate_options options = {.tokens = TOKENS + 1, .top_p = 1, .ignore_eos = true};
+    const struct generate_options options = {.tokens = TOKENS + 1, .sampling = {.top_p = 1}, .ignore_eos = true};
     CHECK(!generate_text(&generated, &ids, four.target, "one", 3, &options, NULL, NULL, &err), &err);
     CU_ASSERT(memcmp(ids, heard.ids[0][0], (TOKENS + 1) * sizeof *ids) == 0);
     memory_free(ids);

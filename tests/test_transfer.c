@@ -16,6 +16,7 @@
 #include "tensor/grid.h"
 #include "tensor/kernels/kernels.h"
 #include "tensor/tiles.h"
+#include "tests/support/sparse_sample.h"
 #include "tests/support/testing.h"
 
 /* ---- sources ---- */
@@ -182,6 +183,7 @@ static struct transfer_item cast_item(const struct tensor *source, enum dtype dt
     struct transfer_item item = copy_item(source);
 
     item.target.storage = STORAGE_DENSE;
+    item.target.mask = MASK_NONE;
     item.target.scheme = (struct scheme){0};
     item.target.dtype = dtype;
     return item;
@@ -192,6 +194,7 @@ static struct transfer_item pack_item(const struct tensor *source, struct scheme
     struct transfer_item item = copy_item(source);
 
     item.target.storage = STORAGE_TILES;
+    item.target.mask = MASK_NONE;
     item.target.dtype = DTYPE_F16;
     item.target.scheme = scheme;
     item.encode = encode;
@@ -226,6 +229,7 @@ static struct transfer_item block_item(const struct tensor *source, enum block_t
     struct transfer_item item = copy_item(source);
 
     item.target.storage = STORAGE_BLOCKS;
+    item.target.mask = MASK_NONE;
     item.target.dtype = DTYPE_F32;
     item.target.scheme = (struct scheme){0};
     item.target.block = block;
@@ -595,6 +599,88 @@ static void test_blocks(void)
     free((void *)(uintptr_t)source.data);
 }
 
+/* What a transfer makes of a tensor has these values, for any number of workers. */
+static void check_values(
+    struct container *container, const struct transfer_item *item, const float *expected, uint64_t count)
+{
+    for (unsigned workers = 1; workers < 8; workers += 3) {
+        struct container *result = transfer_good(container, item, 1, workers);
+        const struct tensor *tensor = container_tensor(result, 0);
+        CU_ASSERT(tensor->storage == item->target.storage && tensor->mask == item->target.mask);
+        float *values = decode_all(result, tensor);
+        CU_ASSERT(memcmp(values, expected, count * sizeof *values) == 0);
+        free(values);
+        container_close(result);
+    }
+}
+
+/* A sparse tensor to all that it can become. */
+static void check_sparse(const char *dense, enum mask mask)
+{
+    const char *path = testing_path("sparse.nbl");
+    struct error err = {0};
+    sparse_sample_model(dense, path, mask, 50);
+    struct container *container = open_good(path);
+    REQUIRE(container_map(container, &err) == OK, &err);
+    const struct tensor *tensor = container_tensor(container, 0);
+    const uint64_t count = tensor->elements;
+    float *expected = calloc(count, sizeof *expected);
+    REQUIRE(expected && tensor->storage == STORAGE_SPARSE && tensor->mask == mask, NULL);
+    REQUIRE(sparse_rows(tensor, expected, 0, tensor->shape[0], &err) == OK, &err);
+    uint64_t zeros = 0;
+    for (uint64_t i = 0; i < count; i++)
+        zeros += expected[i] == 0;
+    CU_ASSERT(zeros >= count / 2);
+    struct transfer_item item = cast_item(tensor, DTYPE_F32);
+    check_values(container, &item, expected, count);
+    item = copy_item(tensor);
+    check_values(container, &item, expected, count);
+    if (tensor->scheme.bits) {
+        item = pack_item(tensor, tensor->scheme);
+        item.encode = NULL;
+        check_values(container, &item, expected, count);
+        item = block_item(tensor, BLOCK_Q4_0);
+        item.encode = NULL;
+        check_values(container, &item, expected, count);
+        item.target.block = BLOCK_Q5_0;
+        check_refused(container, item, ERR_UNSUPPORTED, "sparse");
+    } else {
+        item = cast_item(tensor, tensor->dtype);
+        check_values(container, &item, expected, count);
+    }
+    item = block_item(tensor, BLOCK_Q8_0);
+    struct container *blocks = transfer_good(container, &item, 1, 3);
+    check_encoded(container, tensor);
+    container_close(blocks);
+    free(expected);
+    container_close(container);
+}
+
+/* Sparse codes and values; rows fill several chunks and the last tile in part. */
+static void test_sparse(void)
+{
+    const char *path = testing_path("rows.safetensors"), *packed = testing_path("packed.nbl");
+    struct source source = {"a", DTYPE_BF16, 2059, 192, random_data(DTYPE_BF16, 2059 * 192, 29)};
+    struct transfer_item item;
+    struct container *container;
+    struct error err = {0};
+
+    write_source(path, &source, 1);
+    container = open_good(path);
+    item = pack_item(container_tensor(container, 0), (struct scheme){4, 32, false});
+    REQUIRE(transfer(container, packed, &item, 1, 2, &err) == OK, &err);
+    for (unsigned mask = MASK_BITMAP; mask <= MASK_2_4; mask++) {
+        check_sparse(packed, (enum mask)mask);
+        check_sparse(path, (enum mask)mask);
+    }
+    item = copy_item(container_tensor(container, 0));
+    item.target.storage = STORAGE_SPARSE;
+    item.target.mask = MASK_2_4;
+    check_refused(container, item, ERR_UNSUPPORTED, "cannot become BF16 sparse");
+    container_close(container);
+    free((void *)(uintptr_t)source.data);
+}
+
 static struct container *transfer_headed(
     struct container *container, const struct transfer_item *item, unsigned workers)
 {
@@ -938,6 +1024,7 @@ int main(void)
         {"pack and unpack", test_pack_and_unpack},
         {"workers", test_workers},
         {"blocks", test_blocks},
+        {"sparse tensors", test_sparse},
         {"heads", test_heads},
         {"impossible", test_impossible},
         {"encoder error", test_encoder_error},

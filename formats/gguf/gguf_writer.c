@@ -475,9 +475,8 @@ static enum status write_floats(struct gguf_writer *writer, struct error *err)
     return status;
 }
 
-static enum status begin(struct writer *base, struct error *err)
+static enum status lay_out(struct gguf_writer *writer, struct error *err)
 {
-    struct gguf_writer *writer = own(base);
     struct metadata_builder split = {0};
     enum status status = check_joined(writer, err);
 
@@ -491,6 +490,25 @@ static enum status begin(struct writer *base, struct error *err)
     if (!status) status = deal(writer, split.count, err);
     if (!status) status = share_metadata(writer, err);
     metadata_builder_free(&split);
+    return status;
+}
+
+static enum status count_bytes(struct writer *base, uint64_t *bytes, struct error *err)
+{
+    const struct gguf_writer *writer = own(base);
+    enum status status = lay_out(own(base), err);
+
+    *bytes = 0;
+    for (uint64_t i = 0; i < writer->part_count && !status; i++)
+        *bytes += writer->parts[i].data_at + writer->parts[i].data_bytes;
+    return status;
+}
+
+static enum status begin(struct writer *base, struct error *err)
+{
+    struct gguf_writer *writer = own(base);
+    enum status status = lay_out(writer, err);
+
     if (!status) status = open_parts(writer, err);
     if (status) return status;
     writer->begun = true;
@@ -625,6 +643,7 @@ static const struct writer_kind kind = {
     .add = add,
     .alias = add_alias,
     .begin = begin,
+    .bytes = count_bytes,
     .write = write_data,
     .checksum = set_checksum,
     .head = head_of,

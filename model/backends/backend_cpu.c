@@ -10,7 +10,7 @@
 #include "model/backends/cpu_parallel.h"
 #include "tensor/kernels/kernels.h"
 #include "tensor/matmul.h"
-#include "tensor/tiles.h"
+#include "tensor/sparse.h"
 
 #define TASK_FLOATS 16384 /* of one task of a cheap operation */
 #define EXP_WORK 8        /* what an activation or a soft cap costs, in float operations */
@@ -20,7 +20,8 @@ struct cpu {
     struct pool *pool;
     struct matmul *matmul;
     float *gain, *bias; /* [max_cols]: of the norm in progress */
-    float *tile_rows;   /* [workers][TILE_ROWS][max_cols]: decoded rows of a quantized embedding */
+    float *
+        tile_rows; /* [workers][2 TILE_ROWS][max_cols in whole blocks]: decoded rows of a quantized embedding; a sparse tile spread */
     uint64_t max_cols;
     float *attention; /* [workers][cpu_attention_scratch(call)] */
     uint64_t attention_capacity;
@@ -76,7 +77,8 @@ struct embed {
     uint64_t tokens;
     const struct tensor *weight;
     float scale;
-    struct tiles_layout layout; /* if the weight is quantized */
+    struct tiles_layout layout;  /* TILES only */
+    struct sparse_layout sparse; /* SPARSE only */
 };
 
 /* Tiles decode from their first row on: decode up to the row wanted and keep that. */
@@ -88,15 +90,36 @@ static void embed_quantized(float *out, const struct embed *embed, uint32_t id, 
     memcpy(out, rows + row * cols, cols * sizeof *out);
 }
 
+static enum status embed_sparse(
+    float *out, const struct embed *embed, uint32_t id, float *rows, void *scratch, struct error *err)
+{
+    uint64_t cols = embed->weight->shape[1], row = id % TILE_ROWS;
+    enum status status =
+        sparse_decode(&embed->sparse, rows, cols, embed->weight->data, id - row, row + 1, scratch, err);
+
+    if (status) return fail_within(err, status, "tensor %s", embed->weight->name);
+    memcpy(out, rows + row * cols, cols * sizeof *out);
+    return OK;
+}
+
+/* Floats of eight rows in whole blocks: as many as a spread sparse tile takes, or more. */
+static uint64_t tile_floats(uint64_t max_cols)
+{
+    return TILE_ROWS * ((max_cols + TILE_COLS - 1) / TILE_COLS * TILE_COLS);
+}
+
 static enum status embed_task(void *context, uint64_t index, unsigned worker, struct error *err)
 {
     const struct embed *embed = context;
     uint64_t cols = embed->weight->shape[1], per_task = rows_per_task(cols);
-    float *rows = embed->cpu->tile_rows + worker * TILE_ROWS * embed->cpu->max_cols;
+    const uint64_t floats = tile_floats(embed->cpu->max_cols);
+    float *rows = embed->cpu->tile_rows + worker * 2 * floats;
+    enum status status = OK;
 
-    (void)err;
-    for (uint64_t i = index * per_task; i < task_end(index, per_task, embed->tokens); i++) {
-        if (embed->weight->storage == STORAGE_TILES)
+    for (uint64_t i = index * per_task; i < task_end(index, per_task, embed->tokens) && !status; i++) {
+        if (embed->weight->storage == STORAGE_SPARSE)
+            status = embed_sparse(embed->out + i * cols, embed, embed->ids[i], rows, rows + floats, err);
+        else if (embed->weight->storage == STORAGE_TILES)
             embed_quantized(embed->out + i * cols, embed, embed->ids[i], rows);
         else if (embed->weight->storage == STORAGE_BLOCKS)
             blocks_decode(
@@ -106,7 +129,7 @@ static enum status embed_task(void *context, uint64_t index, unsigned worker, st
         for (uint64_t k = 0; embed->scale != 1 && k < cols; k++)
             embed->out[i * cols + k] *= embed->scale;
     }
-    return OK;
+    return status;
 }
 
 static enum status cpu_embed(void *state, float *out, const uint32_t *ids, uint64_t tokens,
@@ -120,6 +143,7 @@ static enum status cpu_embed(void *state, float *out, const uint32_t *ids, uint6
 
     if (weight->storage == STORAGE_TILES)
         status = tiles_layout(&embed.layout, weight->shape[0], cols, weight->scheme, err);
+    if (weight->storage == STORAGE_SPARSE) status = sparse_layout_of(&embed.sparse, weight, err);
     if (status) return status;
     return cpu_parallel(
         cpu->pool, tasks_for(tokens, rows_per_task(cols)), tokens * cols, embed_task, &embed, err);
@@ -489,7 +513,7 @@ enum status backend_cpu_create(struct backend *out, struct pool *pool, uint64_t 
     if (!status && !(cpu->gain = memory_new(max_cols, sizeof(float), err))) status = ERR_MEMORY;
     if (!status && !(cpu->bias = memory_new(max_cols, sizeof(float), err))) status = ERR_MEMORY;
     if (!status &&
-        !(cpu->tile_rows = memory_new(pool_workers(pool) * TILE_ROWS * max_cols, sizeof(float), err)))
+        !(cpu->tile_rows = memory_new(2 * pool_workers(pool) * tile_floats(max_cols), sizeof(float), err)))
         status = ERR_MEMORY;
     if (status) {
         cpu_release(cpu);

@@ -15,6 +15,7 @@
 #include "model/gguf/gguf_rope.h"
 #include "model/rope.h"
 #include "model/tokenizer/gguf_tokenizer_export.h"
+#include "tensor/sparse.h"
 #include "tensor/tile_blocks.h"
 
 enum { KEY_BYTES = 128 };
@@ -101,6 +102,7 @@ static bool become_floats(struct tensor *target, const struct model_config *conf
 
 enum status gguf_export_target(struct tensor *target, const struct model_config *config, struct error *err)
 {
+    sparse_describe_spread(target);
     if (become_floats(target, config)) return OK;
     if (target->storage == STORAGE_TILES) {
         const enum block_type block = tile_blocks_type(target->scheme, target->shape[1]);

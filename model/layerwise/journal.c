@@ -12,7 +12,7 @@
 #include "base/memory.h"
 #include "formats/transfer.h"
 #include "model/layerwise/journal_folder.h"
-#include "model/layerwise/journal_stamp.h"
+#include "model/stamp.h"
 
 #define MARK_DOCUMENT "journal.json" /* in a layer file: stamp and number */
 #define NOTES_DOCUMENT "layer.json"
@@ -69,7 +69,7 @@ static enum status compare_stamp(
     struct json_document *before = NULL;
     enum status status = read_stamp(journal, &before, err);
 
-    if (!status) status = stamp_compare(journal->folder.path, before, stamp, err);
+    if (!status) status = stamp_compare(journal->folder.path, json_root(before), json_root(stamp), err);
     json_free(before);
     return status;
 }
@@ -82,7 +82,7 @@ static enum status settle_stamp(struct journal *journal, const char *stamp, bool
     bool found, begun = true;
     enum status status = stamp_parse(&document, "stamp", stamp, strlen(stamp), err);
 
-    if (!status) journal->stamp_crc = stamp_crc(document);
+    if (!status) journal->stamp_crc = stamp_crc(json_root(document));
     if (!status) status = folder_enter(&journal->folder, restart, err);
     if (!status) status = folder_holds(&journal->folder, NAME_LAYER | NAME_STATES, &begun, err);
     if (status) goto done;

@@ -5,7 +5,7 @@
 #include <math.h>
 
 #include "base/memory.h"
-#include "tensor/tiles.h"
+#include "tensor/sparse.h"
 
 #define PIECE 4096 /* elements decoded at a time */
 
@@ -132,13 +132,15 @@ void layer_rewrite(struct layer *layer, uint32_t place, float *values)
     original->storage = STORAGE_DENSE;
     original->dtype = DTYPE_F32;
     original->scheme = (struct scheme){0};
+    original->mask = MASK_NONE;
     original->bytes = original->elements * sizeof *values;
     original->data = values;
     show(layer, place, true, original);
     show(layer, place, false, original);
 }
 
-void layer_decode_rows(float *out, const struct tensor *tensor, uint64_t row, uint64_t rows)
+enum status layer_decode_rows(
+    float *out, const struct tensor *tensor, uint64_t row, uint64_t rows, struct error *err)
 {
     uint64_t cols = tensor->shape[1];
     const struct dtype_info *info = dtype_info(tensor->dtype);
@@ -147,16 +149,24 @@ void layer_decode_rows(float *out, const struct tensor *tensor, uint64_t row, ui
         info->decode(out, (const uint8_t *)tensor->data + row * cols * info->bytes, rows * cols);
     } else if (tensor->storage == STORAGE_BLOCKS) {
         blocks_decode(out, tensor->block, tensor->data, row * cols, rows * cols);
-    } else if (tiles_layout(&layout, tensor->shape[0], cols, tensor->scheme, NULL) == OK) {
+    } else if (tensor->storage == STORAGE_SPARSE) {
+        return sparse_rows(tensor, out, row, rows, err);
+    } else {
+        enum status status = tiles_layout(&layout, tensor->shape[0], cols, tensor->scheme, err);
+        if (status) return fail_within(err, status, "tensor %s", tensor->name);
         tiles_decode(&layout, out, cols, tensor->data, row, rows);
     }
+    return OK;
 }
 
 float *layer_floats(const struct layer *layer, uint32_t place, struct error *err)
 {
     const struct tensor *tensor = layer_current(layer, place);
     float *out = memory_new(tensor->elements, sizeof *out, err);
-    if (out && tensor->rank == 2) layer_decode_rows(out, tensor, 0, tensor->shape[0]);
+    if (out && tensor->rank == 2 && layer_decode_rows(out, tensor, 0, tensor->shape[0], err)) {
+        memory_free(out);
+        return NULL;
+    }
     if (out && tensor->rank != 2) dtype_info(tensor->dtype)->decode(out, tensor->data, tensor->elements);
     return out;
 }

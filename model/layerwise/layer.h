@@ -38,11 +38,13 @@ void layer_replace(struct layer *layer, uint32_t place, const struct tensor *ten
 /* From now on both streams see these floats (memory_new, goes over to the layer), of the shape that was there. */
 void layer_rewrite(struct layer *layer, uint32_t place, float *values);
 
-/* The current stream's tensor decoded to floats: [elements], memory_free; NULL with ERR_MEMORY. */
+/* The current stream's tensor decoded to floats: [elements], memory_free; NULL with the error of layer_decode_rows, or ERR_MEMORY. */
 float *layer_floats(const struct layer *layer, uint32_t place, struct error *err);
 
-/* Rows of a matrix in memory as floats: out [rows][cols]. row is a multiple of 8. */
-void layer_decode_rows(float *out, const struct tensor *tensor, uint64_t row, uint64_t rows);
+/* Rows of a matrix in memory as floats: out [rows][cols]. row is a multiple of 8. ERR_FORMAT: sparse, with parts that do not fit together.
+ * ERR_MEMORY. Errors name the tensor. */
+enum status layer_decode_rows(
+    float *out, const struct tensor *tensor, uint64_t row, uint64_t rows, struct error *err);
 
 /* Bytes of layer `index` as it is stored. */
 uint64_t layer_bytes(const struct checkpoint *input, uint32_t index);

@@ -11,6 +11,7 @@
 struct reading {
     struct gguf_shape *shape;
     bool replaced; /* spaces are U+2581 */
+    bool trimmed;  /* spaces around the text go */
     bool removed;  /* what does not match a pattern is left out */
 };
 
@@ -30,6 +31,23 @@ static bool is_pattern(const struct json_value *step, const char *kind, const ch
 
 /* ---- the normalizer ---- */
 
+static bool is_replace(const struct json_value *step, const char *type, const char *regex, const char *with)
+{
+    return strcmp(type, "Replace") == 0 && is_pattern(step, "Regex", regex) &&
+           json_is_text(json_member(step, "content"), with);
+}
+
+/* First of all steps only. */
+static enum status read_charsmap(struct reading *reading, const struct json_value *step, struct error *err)
+{
+    struct gguf_shape *shape = reading->shape;
+
+    if (shape->charsmap.count || shape->nfc || shape->prefix_space || reading->replaced || reading->trimmed)
+        return refuse("Precompiled", " after another step", err);
+    const enum status status = step_text(step, "precompiled_charsmap", &shape->charsmap, err);
+    return status ? status : json_get_bool(step, "Precompiled", "longest_match", &shape->longest, err);
+}
+
 static enum status read_normalizer(
     void *context, const struct json_value *step, const char *type, struct error *err)
 {
@@ -38,6 +56,17 @@ static enum status read_normalizer(
     if (strcmp(type, "NFC") == 0) {
         reading->shape->nfc = true;
         return OK;
+    }
+    if (strcmp(type, "Precompiled") == 0) return read_charsmap(reading, step, err);
+    if (!reading->replaced && !reading->shape->prefix_space) {
+        if (is_replace(step, type, "\\A +| +\\z", "")) {
+            reading->trimmed = true;
+            return OK;
+        }
+        if (reading->trimmed && is_replace(step, type, "  +", " ")) {
+            reading->shape->strip_spaces = true;
+            return OK;
+        }
     }
     if (strcmp(type, "Prepend") == 0 && json_is_text(json_member(step, "prepend"), SPACE)) {
         reading->shape->prefix_space = true;
@@ -141,6 +170,10 @@ static enum status check_together(const struct reading *reading, struct error *e
 {
     const struct gguf_shape *shape = reading->shape;
 
+    if (reading->trimmed != shape->strip_spaces)
+        return refuse("Replace", " of spaces around a text alone", err);
+    if (shape->byte_level && (shape->strip_spaces || shape->charsmap.count))
+        return refuse("ByteLevel", " after steps that rewrite spaces or characters", err);
     if (shape->byte_level) {
         if (reading->replaced || shape->prefix_space)
             return refuse("ByteLevel", " after steps that rewrite spaces", err);

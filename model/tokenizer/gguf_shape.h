@@ -12,6 +12,10 @@ struct gguf_shape {
     uint64_t count;
     bool nfc;
 
+    struct json_text
+        charsmap; /* pieces: base64 of the table that rewrites characters first (charsmap.h); empty: none */
+    bool longest; /* and how it is followed */
+    bool strip_spaces; /* pieces: runs of spaces become one, those around the text none */
     bool prefix_space; /* pieces: a space goes before the text */
     bool metaspace;    /* not after an added token and not before a space (Metaspace); else always */
     bool split;        /* the text is cut before every space */

@@ -5,12 +5,14 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/tokenizer/charsmap.h"
 #include "model/tokenizer/gguf_tokens.h"
 #include "model/tokenizer/tokenizer_document.h"
 
 #define MODEL "tokenizer.ggml.model"
 #define PRE "tokenizer.ggml.pre"
 #define MERGES "tokenizer.ggml.merges"
+#define CHARSMAP "tokenizer.ggml.precompiled_charsmap"
 
 static enum status find_pre(const struct gguf_pre **out, const struct metadata *metadata, struct error *err)
 {
@@ -55,26 +57,59 @@ static enum status read_around(struct document_token *out, const struct source *
     return status;
 }
 
-/* SentencePiece's ids have defaults: 0, 1 and 2. */
+/* SentencePiece's ids have defaults: 0, 1 and 2; those of T5, which has no BOS: 2 and 1, and its EOS goes behind every text. */
 static enum status read_ids(struct source *in, struct error *err)
 {
-    const bool pieces = !in->document.pre;
+    const bool pieces = !in->document.pre, unigram = in->document.unigram;
     enum status status;
 
-    in->document.unknown = (struct document_token){pieces, 0};
-    in->document.before = (struct document_token){pieces, 1};
-    in->document.after = (struct document_token){pieces, 2};
+    in->document.unknown = (struct document_token){pieces, unigram ? 2 : 0};
+    in->document.before = (struct document_token){pieces && !unigram, 1};
+    in->document.after = (struct document_token){pieces, unigram ? 1 : 2};
     status = read_id(&in->document.unknown, in, "tokenizer.ggml.unknown_token_id", err);
     if (!status)
         status = read_around(&in->document.before, in, "tokenizer.ggml.bos_token_id",
-            "tokenizer.ggml.add_bos_token", pieces || in->document.pre->add_bos, err);
+            "tokenizer.ggml.add_bos_token", unigram ? false : pieces || in->document.pre->add_bos, err);
     if (!status)
         status = read_around(&in->document.after, in, "tokenizer.ggml.eos_token_id",
-            "tokenizer.ggml.add_eos_token", false, err);
+            "tokenizer.ggml.add_eos_token", unigram, err);
     return status;
 }
 
-/* What SentencePiece's normalizer would do beyond spaces is not done here. */
+/* A damaged table is refused here, by the name of its key. */
+static enum status read_charsmap(struct source *in, struct error *err)
+{
+    const struct metadata_item *item;
+    struct charsmap *map = NULL;
+    enum status status = metadata_get_array(in->metadata, CHARSMAP, METADATA_U8, &item, err);
+
+    if (status) status = metadata_get_array(in->metadata, CHARSMAP, METADATA_I8, &item, err);
+    if (status || !item || !item->count) return status;
+    in->document.charsmap = item->bytes;
+    in->document.charsmap_bytes = item->count;
+    status = charsmap_create(&map, item->bytes, item->count, err);
+    charsmap_free(map);
+    return status ? fail_within(err, status, CHARSMAP) : OK;
+}
+
+static enum status read_unigram(struct source *in, struct error *err)
+{
+    bool behind = false;
+    enum status status = read_charsmap(in, err);
+
+    if (!status)
+        status = metadata_get_bool(in->metadata, "tokenizer.ggml.treat_whitespace_as_suffix", &behind, err);
+    if (!status && behind)
+        return fail(err, ERR_UNSUPPORTED, "tokenizer.ggml.treat_whitespace_as_suffix is not supported");
+    if (!status)
+        status = metadata_get_bool(
+            in->metadata, "tokenizer.ggml.remove_extra_whitespaces", &in->document.strip_spaces, err);
+    return status ? status
+                  : metadata_get_bool(
+                        in->metadata, "tokenizer.ggml.add_space_prefix", &in->document.prefix_space, err);
+}
+
+/* What SentencePiece's normalizer would do beyond spaces is not done for BPE. */
 static enum status read_pieces(struct source *in, struct error *err)
 {
     bool strip = false;
@@ -82,10 +117,11 @@ static enum status read_pieces(struct source *in, struct error *err)
         metadata_get_bool(in->metadata, "tokenizer.ggml.remove_extra_whitespaces", &strip, err);
 
     if (status) return status;
-    if (strip) return fail(err, ERR_UNSUPPORTED, "tokenizer.ggml.remove_extra_whitespaces is not supported");
-    if (metadata_find(in->metadata, "tokenizer.ggml.precompiled_charsmap"))
-        return fail(err, ERR_UNSUPPORTED, "tokenizer.ggml.precompiled_charsmap is not supported");
     if (!in->scored) return fail(err, ERR_FORMAT, "tokenizer.ggml.scores is missing");
+    if (in->document.unigram) return read_unigram(in, err);
+    if (strip) return fail(err, ERR_UNSUPPORTED, "tokenizer.ggml.remove_extra_whitespaces is not supported");
+    if (metadata_find(in->metadata, CHARSMAP))
+        return fail(err, ERR_UNSUPPORTED, CHARSMAP " is not supported with " MODEL " llama");
     in->document.prefix_space = true;
     return metadata_get_bool(
         in->metadata, "tokenizer.ggml.add_space_prefix", &in->document.prefix_space, err);
@@ -120,7 +156,9 @@ static enum status read_kind(struct source *in, bool *none, struct error *err)
     if (status || *none) return status;
     if (bytes == 4 && memcmp(model, "gpt2", 4) == 0) return find_pre(&in->document.pre, in->metadata, err);
     if (bytes == 5 && memcmp(model, "llama", 5) == 0) return OK;
-    return fail(err, ERR_UNSUPPORTED, MODEL ": %s is not known (known: llama, gpt2)",
+    in->document.unigram = bytes == 2 && memcmp(model, "t5", 2) == 0;
+    if (in->document.unigram) return OK;
+    return fail(err, ERR_UNSUPPORTED, MODEL ": %s is not known (known: llama, gpt2, t5)",
         error_quote(quoted, sizeof quoted, model, bytes < 64 ? bytes : 64));
 }
 

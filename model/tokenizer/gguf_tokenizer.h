@@ -2,7 +2,7 @@
  *
  * tokenizer.ggml.model "llama" is SentencePiece's BPE: pieces with scores, bytes as <0xNN>; its merges are derived from the
  * scores (gguf_merges.h). "gpt2" is byte-level BPE: tokens and merges; what cuts text into words is known by a name,
- * tokenizer.ggml.pre. Control and user-defined tokens become added tokens. Source: ggml's GGUF specification; the patterns are
+ * tokenizer.ggml.pre. "t5" is SentencePiece's unigram, with its table of character rewrites. Control and user-defined tokens become added tokens. Source: ggml's GGUF specification; the patterns are
  * those of the models' own tokenizer.json, "default" is llama.cpp's. */
 #ifndef NIBBLE_MODEL_TOKENIZER_GGUF_TOKENIZER_H
 #define NIBBLE_MODEL_TOKENIZER_GGUF_TOKENIZER_H

@@ -2,10 +2,12 @@
 #include "model/tokenizer/gguf_tokenizer_export.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/memory.h"
 #include "model/tokenizer/added_tokens.h"
 #include "model/tokenizer/gguf_scores.h"
@@ -14,6 +16,7 @@
 #include "model/tokenizer/postprocessor.h"
 #include "model/tokenizer/special_ids.h"
 #include "model/tokenizer/tokenizer_json.h"
+#include "model/tokenizer/unigram.h"
 
 #define KEY(name) "tokenizer.ggml." name
 
@@ -25,7 +28,11 @@ struct export
     char *text; /* tokenizer.json */
     struct json_document *normalizer_document, *pre_document, *post_document;
     struct vocabulary vocabulary;
+    bool is_unigram; /* else BPE */
     struct bpe bpe;
+    struct unigram unigram;
+    uint32_t unknown;            /* of either model: an entry, or NO_ENTRY */
+    const uint32_t *byte_tokens; /* [256] */
     struct normalizer *normalizer;
     struct added_tokens added;
     struct postprocessor around;
@@ -50,14 +57,27 @@ static void add_note(struct export *export, const char *format, const char *what
 
 /* ---- reading ---- */
 
+static enum status read_model(struct export *export, const struct json_text *section, struct error *err)
+{
+    enum status status = tokenizer_model_is(&export->is_unigram, section, "Unigram", err);
+
+    if (!status && export->is_unigram)
+        status = unigram_read(&export->unigram, &export->vocabulary, section, err);
+    else if (!status)
+        status = bpe_read(&export->bpe, &export->vocabulary, section, err);
+    export->unknown = export->is_unigram ? export->unigram.unknown : export->bpe.unknown;
+    export->byte_tokens = export->is_unigram ? export->unigram.byte_tokens : export->bpe.byte_tokens;
+    return status ? fail_within(err, status, "tokenizer.json: model") : OK;
+}
+
 static enum status read_sections(struct export *export, uint64_t bytes, struct error *err)
 {
     struct json_text sections[SECTION_COUNT] = {{0}};
     enum status status = tokenizer_sections(sections, "tokenizer.json", export->text, bytes, err);
 
     if (status) return status;
-    status = bpe_read(&export->bpe, &export->vocabulary, &sections[SECTION_MODEL], err);
-    if (status) return fail_within(err, status, "tokenizer.json: model");
+    status = read_model(export, &sections[SECTION_MODEL], err);
+    if (status) return status;
     status = tokenizer_section_parse(&export->normalizer_document, &sections[SECTION_NORMALIZER], err);
     if (!status)
         status = tokenizer_section_parse(&export->pre_document, &sections[SECTION_PRE_TOKENIZER], err);
@@ -103,7 +123,7 @@ static bool is_byte_token(const struct export *export, uint32_t entry)
 
     if (export->shape.byte_level || bytes != 6 || memcmp(content, "<0x", 3) != 0) return false;
     for (unsigned i = 0; i < 256; i++) {
-        if (export->bpe.byte_tokens[i] == entry) return true;
+        if (export->byte_tokens[i] == entry) return true;
     }
     return false;
 }
@@ -113,7 +133,7 @@ static enum token_type type_of(const struct export *export, uint32_t entry)
     const struct added_token *token = added_tokens_find(&export->added, entry);
 
     if (token && !token->special) return TOKEN_USER_DEFINED;
-    if (token) return entry == export->bpe.unknown ? TOKEN_UNKNOWN : TOKEN_CONTROL;
+    if (token) return entry == export->unknown ? TOKEN_UNKNOWN : TOKEN_CONTROL;
     return is_byte_token(export, entry) ? TOKEN_BYTE : TOKEN_NORMAL;
 }
 
@@ -199,10 +219,15 @@ static void note_added(struct export *export)
     }
 }
 
-/* ---- the two models ---- */
+/* ---- the three models ---- */
 
 static enum status put_pieces(struct export *export, struct error *err)
 {
+    if (export->shape.strip_spaces || export->shape.charsmap.count)
+        return fail(err, ERR_UNSUPPORTED,
+            "tokenizer.json: normalizer: steps that rewrite characters or strip spaces before BPE: GGUF has "
+            "no "
+            "place for them; other output formats keep tokenizer.json");
     enum status status = gguf_scores_make(
         export->scores, &export->bpe, &export->added, export->shape.split, export->rows, err);
 
@@ -221,6 +246,89 @@ static enum status put_pieces(struct export *export, struct error *err)
     metadata_builder_text(export->builder, KEY("pre"), "default");
     metadata_builder_f32s(export->builder, KEY("scores"), export->scores, export->rows);
     metadata_builder_bool(export->builder, KEY("add_space_prefix"), export->shape.prefix_space);
+    return OK;
+}
+
+static enum status refuse_unigram(const char *what, struct error *err)
+{
+    return fail(err, ERR_UNSUPPORTED,
+        "tokenizer.json: %s, which GGUF's \"t5\" tokenizer has not; other output formats keep tokenizer.json",
+        what);
+}
+
+/* Programs that read the file search whole texts, by the scores of ordinary pieces. */
+static enum status check_unigram(const struct export *export, struct error *err)
+{
+    const struct gguf_shape *shape = &export->shape;
+    double lowest = INFINITY;
+
+    if (shape->byte_level) return refuse_unigram("pre_tokenizer: ByteLevel before a Unigram model", err);
+    if (export->unknown == NO_ENTRY) return refuse_unigram("model: no unk_id", err);
+    if (shape->strip_spaces && !shape->prefix_space)
+        return refuse_unigram("normalizer: spaces stripped and none put before a text", err);
+    for (uint32_t i = 0; i < export->vocabulary.model_count; i++) {
+        uint64_t bytes;
+        const char *content = vocabulary_content(&export->vocabulary, i, &bytes);
+        if (type_of(export, i) != TOKEN_NORMAL) continue;
+        if (export->unigram.scores[i] < lowest) lowest = export->unigram.scores[i];
+        if (shape->split && bytes > 1 && strstr(content + 1, "\xE2\x96\x81"))
+            return refuse_unigram(
+                "pre_tokenizer: texts cut before every space, and pieces with one inside", err);
+    }
+    if (lowest - 10 != export->unigram.unknown_score)
+        return refuse_unigram("model: the lowest score is not that of an ordinary piece", err);
+    return OK;
+}
+
+static void note_unigram(struct export *export, bool rounded)
+{
+    const struct gguf_shape *shape = &export->shape;
+
+    if (shape->metaspace && shape->prefix_space && !shape->strip_spaces)
+        add_note(export, "%s",
+            "programs that read the file put a space before a text that begins with one, and after special "
+            "tokens; the Metaspace of tokenizer.json does not");
+    if (shape->charsmap.count && !shape->longest)
+        add_note(export, "%s",
+            "llama.cpp rewrites characters as sentencepiece does, tokenizer.json as the tokenizers library: "
+            "marks on letters may come out otherwise");
+    if (export->unigram.byte_fallback)
+        add_note(export, "%s",
+            "llama.cpp makes characters without a token unknown here, tokenizer.json makes bytes of them");
+    if (rounded) add_note(export, "%s", "scores of pieces are rounded to single precision");
+}
+
+static enum status put_charsmap(struct export *export, struct error *err)
+{
+    const struct json_text *text = &export->shape.charsmap;
+    uint8_t *table = NULL;
+    uint64_t bytes;
+
+    if (!text->count) return OK;
+    const enum status status = base64_decode(&table, &bytes, text->bytes, text->count, err);
+    if (!status) metadata_builder_u8s(export->builder, KEY("precompiled_charsmap"), table, bytes);
+    memory_free(table);
+    return status;
+}
+
+static enum status put_unigram(struct export *export, struct error *err)
+{
+    bool rounded = false;
+    enum status status = check_unigram(export, err);
+
+    for (uint32_t i = 0; i < export->vocabulary.model_count && !status; i++) {
+        const float score = (float)export->unigram.scores[i];
+        export->scores[export->vocabulary.entries[i].id] = score;
+        rounded |= score != export->unigram.scores[i];
+    }
+    if (!status) status = put_charsmap(export, err);
+    if (status) return status;
+    note_unigram(export, rounded);
+    metadata_builder_text(export->builder, KEY("model"), "t5");
+    metadata_builder_text(export->builder, KEY("pre"), "default");
+    metadata_builder_f32s(export->builder, KEY("scores"), export->scores, export->rows);
+    metadata_builder_bool(export->builder, KEY("add_space_prefix"), export->shape.prefix_space);
+    metadata_builder_bool(export->builder, KEY("remove_extra_whitespaces"), export->shape.strip_spaces);
     return OK;
 }
 
@@ -321,8 +429,8 @@ static enum status take_around(struct export *export, struct error *err)
             before->count, after->count);
     if (before->count) export->ids.id[SPECIAL_BOS] = before->ids[0];
     if (after->count) export->ids.id[SPECIAL_EOS] = after->ids[0];
-    if (export->bpe.unknown != NO_ENTRY)
-        export->ids.id[SPECIAL_UNKNOWN] = export->vocabulary.entries[export->bpe.unknown].id;
+    if (export->unknown != NO_ENTRY)
+        export->ids.id[SPECIAL_UNKNOWN] = export->vocabulary.entries[export->unknown].id;
     return OK;
 }
 
@@ -352,7 +460,10 @@ static enum status put_all(
 
     if (!status) status = special_ids_read(&export->ids, &export->vocabulary, container, err);
     if (!status) status = take_around(export, err);
-    if (!status) status = export->shape.byte_level ? put_byte_level(export, err) : put_pieces(export, err);
+    if (!status && export->is_unigram)
+        status = put_unigram(export, err);
+    else if (!status)
+        status = export->shape.byte_level ? put_byte_level(export, err) : put_pieces(export, err);
     if (status) return status;
     metadata_builder_strings(export->builder, KEY("tokens"), export->tokens, export->rows);
     metadata_builder_i32s(export->builder, KEY("token_type"), export->types, export->rows);
@@ -370,6 +481,7 @@ static void release(struct export *export)
     postprocessor_free(&export->around);
     added_tokens_free(&export->added);
     normalizer_free(export->normalizer);
+    unigram_free(&export->unigram);
     bpe_free(&export->bpe);
     vocabulary_free(&export->vocabulary);
     json_free(export->post_document);

@@ -4,7 +4,7 @@
  * score; tokenizer.json has ranked merges. The two come to the same for every text if and only if no piece is left in two by the
  * merges, and scores fall as the ranks of the last merges rise: cut off from its neighbours, a piece is always made in the same
  * order, so only its last merge is ever used, and a missing one only shows where a piece stays in two. That is what is checked
- * here, piece by piece, and what the scores are made of. "gpt2" (byte-level): tokens and merges as they are; the pattern must be
+ * here, piece by piece, and what the scores are made of. "t5" (unigram): pieces and log-probabilities as they are. "gpt2" (byte-level): tokens and merges as they are; the pattern must be
  * one that tokenizer.ggml.pre has a name for (gguf_pre.h). */
 #ifndef NIBBLE_MODEL_TOKENIZER_GGUF_TOKENIZER_EXPORT_H
 #define NIBBLE_MODEL_TOKENIZER_GGUF_TOKENIZER_EXPORT_H

@@ -121,9 +121,9 @@ static enum status prepare(struct bench_run *run, uint64_t prompt, uint64_t capa
 static enum status choose(struct bench_run *run, uint64_t row, struct error *err)
 {
     const struct model_config *config = &run->model->config;
-    const struct generate_options greedy = {.temperature = 0};
+    const struct sampling_options greedy = {.temperature = 0};
     enum status status = model_logits(run->model, run->logits, run->hidden + row * config->hidden, 1, err);
-    if (!status) run->token = generate_pick(run->logits, config->vocabulary, &greedy, NULL, NULL);
+    if (!status) run->token = sampling_pick(run->logits, config->vocabulary, &greedy, NULL, NULL);
     return status;
 }
 

@@ -3,12 +3,13 @@
 
 #include "tensor/tiles.h"
 
-/* One row of a matrix: of tiles, its share of codes, scales and zero-points, padding included. */
+/* One row of a matrix: of tiles, its share of codes, scales and zero-points, padding included; of a sparse one the mean. */
 static uint64_t row_bytes(const struct tensor *tensor)
 {
     struct tiles_layout layout;
     if (tensor->storage == STORAGE_DENSE) return tensor->shape[1] * dtype_info(tensor->dtype)->bytes;
-    if (tensor->storage == STORAGE_BLOCKS) return tensor->bytes / tensor->shape[0];
+    if (tensor->storage == STORAGE_BLOCKS || tensor->storage == STORAGE_SPARSE)
+        return tensor->bytes / tensor->shape[0];
     if (tiles_layout(&layout, tensor->shape[0], tensor->shape[1], tensor->scheme, NULL)) return 0;
     return (layout.tile_code_bytes + layout.tile_scale_bytes + layout.tile_zero_bytes) / TILE_ROWS;
 }

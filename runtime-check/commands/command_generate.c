@@ -26,12 +26,17 @@ static const struct option option_table[] = {
         "The text to continue.", "Options"},
     {"tokens", OPTION_COUNT, offsetof(struct generate_values, options.tokens), 1, 1 << 20, NULL, "N", "128",
         "At most so many new tokens.", NULL},
-    {"temperature", OPTION_NUMBER, offsetof(struct generate_values, options.temperature), 0, 100, NULL, "T",
-        "0", "0 takes the likeliest token every time; 0.7 to 1 reads more naturally.", NULL},
-    {"top-k", OPTION_COUNT, offsetof(struct generate_values, options.top_k), 0, 1e9, NULL, "K", "0",
+    {"temperature", OPTION_NUMBER, offsetof(struct generate_values, options.sampling.temperature), 0, 100,
+        NULL, "T", "0", "0 takes the likeliest token every time; 0.7 to 1 reads more naturally.", NULL},
+    {"top-k", OPTION_COUNT, offsetof(struct generate_values, options.sampling.top_k), 0, 1e9, NULL, "K", "0",
         "Sample among the K likeliest tokens only; 0: all.", NULL},
-    {"top-p", OPTION_NUMBER, offsetof(struct generate_values, options.top_p), 0, 1, NULL, "P", "1",
+    {"top-p", OPTION_NUMBER, offsetof(struct generate_values, options.sampling.top_p), 0, 1, NULL, "P", "1",
         "Sample among the likeliest tokens that together reach probability P.", NULL},
+    {"min-p", OPTION_NUMBER, offsetof(struct generate_values, options.sampling.min_p), 0, 1, NULL, "P", "0",
+        "Sample among tokens at least P times as likely as the likeliest.", NULL},
+    {"repetition-penalty", OPTION_NUMBER,
+        offsetof(struct generate_values, options.sampling.repetition_penalty), 0.01, 100, NULL, "R", "1",
+        "Divide the logits of tokens that occurred already by R (multiply negative ones).", NULL},
     {"seed", OPTION_COUNT, offsetof(struct generate_values, options.seed), 0, 0x1p53, NULL, "N", "0",
         "The same seed gives the same text.", NULL},
     {"ignore-eos", OPTION_FLAG, offsetof(struct generate_values, options.ignore_eos), 0, 0, NULL, NULL, NULL,
@@ -100,8 +105,9 @@ static enum status print_as_json(const struct generate_values *values, const str
 
 static enum status run_generate(int argc, char **argv, enum options_outcome *outcome, struct error *err)
 {
-    struct generate_values values = {
-        .prompt = "", .run = {.kv_bits = "32"}, .options = {.tokens = 128, .top_p = 1}};
+    struct generate_values values = {.prompt = "",
+        .run = {.kv_bits = "32"},
+        .options = {.tokens = 128, .sampling = {.top_p = 1, .repetition_penalty = 1}}};
     struct commands_setting setting = {0};
     struct model *model = NULL;
     struct generate_result result;

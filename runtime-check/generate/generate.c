@@ -2,76 +2,10 @@
 #include "runtime-check/generate/generate.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "base/report.h"
-
-/* splitmix64 (Steele, Lea, Flood 2014): enough for sampling, the same everywhere. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-double generate_uniform(uint64_t *random)
-{
-    return (double)(next_random(random) >> 11) * 0x1p-53;
-}
-
-struct candidate {
-    float logit;
-    uint32_t id;
-};
-
-/* Highest first; equal logits by id, so that the order is total. */
-static int compare_candidates(const void *a, const void *b)
-{
-    const struct candidate *x = a, *y = b;
-    if (x->logit != y->logit) return x->logit > y->logit ? -1 : 1;
-    return x->id < y->id ? -1 : x->id > y->id;
-}
-
-static uint32_t likeliest(const float *logits, uint64_t count)
-{
-    uint64_t best = 0;
-    for (uint64_t i = 1; i < count; i++) {
-        if (logits[i] > logits[best]) best = i;
-    }
-    return (uint32_t)best;
-}
-
-uint32_t generate_pick(const float *logits, uint64_t count, const struct generate_options *options,
-    uint64_t *random, void *scratch)
-{
-    if (options->temperature <= 0) return likeliest(logits, count);
-    struct candidate *candidates = scratch;
-    for (uint64_t i = 0; i < count; i++)
-        candidates[i] = (struct candidate){logits[i], (uint32_t)i};
-    qsort(candidates, count, sizeof *candidates, compare_candidates);
-    if (options->top_k && options->top_k < count) count = options->top_k;
-
-    /* Probabilities in place of logits; top-p keeps the smallest head whose share reaches p. */
-    const double highest = (double)candidates[0].logit;
-    double total = 0, kept = 0;
-    for (uint64_t i = 0; i < count; i++) {
-        const double p = exp(((double)candidates[i].logit - highest) / options->temperature);
-        candidates[i].logit = (float)p;
-        total += p;
-    }
-    uint64_t head = 0;
-    while (head < count && kept < options->top_p * total)
-        kept += (double)candidates[head++].logit;
-    double aim = generate_uniform(random) * kept;
-    for (uint64_t i = 0; i < head; i++) {
-        aim -= (double)candidates[i].logit;
-        if (aim < 0) return candidates[i].id;
-    }
-    return candidates[head ? head - 1 : 0].id;
-}
 
 /* The state of one generation. */
 struct generation {
@@ -79,21 +13,14 @@ struct generation {
     struct session *session;
     float *hidden;                                                 /* [prompt tokens][hidden] */
     float *logits;                                                 /* [vocabulary] */
-    void *scratch;                                                 /* candidates [vocabulary] */
+    struct sampling_candidate *scratch;                            /* [vocabulary] */
+    uint8_t *occurred;                                             /* scratch of sampling_penalize */
     uint32_t *ids;                                                 /* prompt, then new tokens */
     uint64_t count;                                                /* of ids */
     uint64_t shown;                                                /* bytes of the text already emitted */
     void (*emit)(void *context, const char *text, uint64_t bytes); /* may be NULL */
     void *emit_context;
 };
-
-bool generate_is_stop(const struct model_config *config, uint32_t id)
-{
-    for (uint32_t i = 0; i < config->stop_count; i++) {
-        if (config->stops[i] == (int64_t)id) return true;
-    }
-    return false;
-}
 
 /* Bytes at the end of text that may still change: a replacement character stands for a sequence not yet complete. */
 static uint64_t settled(const char *text, uint64_t bytes)
@@ -155,7 +82,8 @@ static enum status prepare(struct generation *run, const char *prompt, uint64_t 
     if ((run->ids = memory_new(run->count + options->tokens, sizeof *run->ids, err)) &&
         (run->hidden = memory_new(run->count * config->hidden, sizeof(float), err)) &&
         (run->logits = memory_new(config->vocabulary, sizeof(float), err)) &&
-        (run->scratch = memory_new(config->vocabulary, sizeof(struct candidate), err))) {
+        (run->scratch = memory_new(config->vocabulary, sizeof *run->scratch, err)) &&
+        (run->occurred = memory_new((config->vocabulary + 7) / 8, 1, err))) {
         memcpy(run->ids, prompt_ids, run->count * sizeof *run->ids);
         status = session_create(&run->session, run->model, 1, run->count + options->tokens, err);
     }
@@ -168,13 +96,14 @@ static enum status prepare(struct generation *run, const char *prompt, uint64_t 
 static enum status continue_text(
     struct generation *run, const struct generate_options *options, bool *stopped, struct error *err)
 {
-    const uint64_t enough = run->count + options->tokens;
+    const uint64_t enough = run->count + options->tokens, vocabulary = run->model->config.vocabulary;
     uint64_t random = options->seed;
     enum status status = emit_new(run, false, err);
     while (!status && run->count < enough) {
-        const uint32_t id =
-            generate_pick(run->logits, run->model->config.vocabulary, options, &random, run->scratch);
-        *stopped = !options->ignore_eos && generate_is_stop(&run->model->config, id);
+        sampling_penalize(run->logits, vocabulary, run->ids, run->count, options->sampling.repetition_penalty,
+            run->occurred);
+        const uint32_t id = sampling_pick(run->logits, vocabulary, &options->sampling, &random, run->scratch);
+        *stopped = !options->ignore_eos && sampling_is_stop(&run->model->config, id);
         if (*stopped) break;
         run->ids[run->count++] = id;
         status = emit_new(run, false, err);
@@ -214,6 +143,7 @@ enum status generate_text(struct generate_result *out, uint32_t **ids, struct mo
     memory_free(run.hidden);
     memory_free(run.logits);
     memory_free(run.scratch);
+    memory_free(run.occurred);
     memory_free(run.ids);
     return status;
 }

@@ -3,12 +3,11 @@
 #define NIBBLE_RUNTIME_CHECK_GENERATE_H
 
 #include "model/forward.h"
+#include "model/sampling.h"
 
 struct generate_options {
-    uint64_t tokens;    /* at most so many new ones */
-    double temperature; /* 0: the likeliest token, always */
-    uint64_t top_k;     /* 0: all */
-    double top_p;       /* 1: all */
+    uint64_t tokens; /* at most so many new ones */
+    struct sampling_options sampling;
     uint64_t seed;
     bool ignore_eos; /* go on past an end-of-sequence token */
 };
@@ -25,16 +24,5 @@ struct generate_result {
 enum status generate_text(struct generate_result *out, uint32_t **ids, struct model *model,
     const char *prompt, uint64_t prompt_bytes, const struct generate_options *options,
     void (*emit)(void *context, const char *text, uint64_t bytes), void *context, struct error *err);
-
-/* Pick a token from logits[count] by the options; `random` is the generator's state. scratch holds count candidates of
- * 8 bytes. Temperature 0 takes the first of the highest. */
-uint32_t generate_pick(const float *logits, uint64_t count, const struct generate_options *options,
-    uint64_t *random, void *scratch);
-
-/* Uniform in [0, 1), 53 bits, from the generator that generate_pick uses. */
-double generate_uniform(uint64_t *random);
-
-/* Whether an id is one of the model's end-of-sequence tokens. */
-bool generate_is_stop(const struct model_config *config, uint32_t id);
 
 #endif

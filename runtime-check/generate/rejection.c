@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "runtime-check/generate/generate.h"
+#include "model/sampling.h"
 
 /* The first of the highest logits; false if one is NaN or +infinity, or none is finite. */
 static bool find_highest(uint64_t *out, const float *logits, uint64_t vocabulary)
@@ -39,7 +39,7 @@ uint32_t rejection_draw(const double *weights, uint64_t vocabulary, uint64_t *ra
     uint64_t last = 0;
     for (uint64_t i = 0; i < vocabulary; i++)
         sum += weights[i];
-    double aim = generate_uniform(random) * sum;
+    double aim = sampling_uniform(random) * sum;
     for (uint64_t i = 0; i < vocabulary; i++) {
         if (weights[i] <= 0) continue;
         last = i;
@@ -51,7 +51,7 @@ uint32_t rejection_draw(const double *weights, uint64_t vocabulary, uint64_t *ra
 bool rejection_judge(uint32_t *token, double *p, const double *q, uint64_t vocabulary, uint64_t *random)
 {
     double rest = 0;
-    if (generate_uniform(random) * q[*token] < p[*token]) return true;
+    if (sampling_uniform(random) * q[*token] < p[*token]) return true;
     for (uint64_t i = 0; i < vocabulary; i++)
         rest += fmax(0, p[i] - q[i]);
     for (uint64_t i = 0; i < vocabulary && rest > 0; i++) /* 0 only by rounding: the rows are the same */

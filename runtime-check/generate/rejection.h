@@ -11,7 +11,7 @@
 bool rejection_probabilities(double *out, const float *logits, uint64_t vocabulary, double temperature);
 
 /* An id drawn with probability weights[id] / their sum; weights [vocabulary] are not negative and not all 0. `random`: state of
- * generate_uniform. */
+ * sampling_uniform. */
 uint32_t rejection_draw(const double *weights, uint64_t vocabulary, uint64_t *random);
 
 /* Judge *token, which was drawn from q: accepted (true) with probability min(1, p / q) of that token; else (false) it is replaced by a

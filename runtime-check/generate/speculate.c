@@ -67,7 +67,7 @@ static enum status probabilities(
 
 static bool is_stop(const struct speculating *run, uint32_t id)
 {
-    return !run->options->ignore_eos && generate_is_stop(&run->target.model->config, id);
+    return !run->options->ignore_eos && sampling_is_stop(&run->target.model->config, id);
 }
 
 /* The prompt through the target, and its first token, which both ways have in common but for chance. */
@@ -215,9 +215,9 @@ static void tell(const struct speculating *run, uint64_t prompt, uint64_t length
 static uint64_t stream(const struct speculating *run, uint64_t prompt, uint64_t way)
 {
     uint64_t state = run->options->seed;
-    const double a = generate_uniform(&state);
+    const double a = sampling_uniform(&state);
     state = 2 * prompt + way;
-    const double b = generate_uniform(&state);
+    const double b = sampling_uniform(&state);
     return (uint64_t)(a * 0x1p53) ^ (uint64_t)(b * 0x1p53) << 11;
 }
 

@@ -12,6 +12,7 @@
 #include "model/slice.h"
 #include "runtime-check/inspect/inspect_metadata.h"
 #include "runtime-check/inspect/record.h"
+#include "tensor/sparse.h"
 
 void inspect_total(struct inspect_totals *out, struct container *container)
 {
@@ -20,7 +21,8 @@ void inspect_total(struct inspect_totals *out, struct container *container)
     for (uint64_t i = 0; i < out->tensors; i++) {
         const struct tensor *tensor = container_tensor(container, i);
         out->weights += tensor->elements;
-        if (tensor->storage == STORAGE_DENSE) continue;
+        const bool values = tensor->storage == STORAGE_SPARSE && tensor->scheme.bits == 0;
+        if (tensor->storage == STORAGE_DENSE || values) continue;
         out->quantized_tensors++;
         out->quantized_weights += tensor->elements;
         out->quantized_bytes += tensor->bytes;
@@ -29,7 +31,13 @@ void inspect_total(struct inspect_totals *out, struct container *container)
 
 char *inspect_scheme(char *out, const struct tensor *tensor)
 {
-    if (tensor->storage != STORAGE_TILES) {
+    const bool sparse = tensor->storage == STORAGE_SPARSE;
+    const char *mask = !sparse ? "" : tensor->mask == MASK_2_4 ? ", 2:4" : ", sparse";
+    if (sparse && !tensor->scheme.bits) {
+        snprintf(out, 48, "%s%s", dtype_info(tensor->dtype)->name, mask);
+        return out;
+    }
+    if (tensor->storage != STORAGE_TILES && !sparse) {
         const bool blocks = tensor->storage == STORAGE_BLOCKS;
         snprintf(out, 48, "%s", blocks ? block_info(tensor->block)->name : dtype_info(tensor->dtype)->name);
         return out;
@@ -37,8 +45,8 @@ char *inspect_scheme(char *out, const struct tensor *tensor)
     const struct scheme *scheme = &tensor->scheme;
     char group[24] = "whole row";
     if (scheme->group != tensor->shape[1]) snprintf(group, sizeof group, "group %" PRIu32, scheme->group);
-    snprintf(
-        out, 48, "%" PRIu32 " bits, %s%s", scheme->bits, group, scheme->asymmetric ? ", zero-points" : "");
+    snprintf(out, 48, "%" PRIu32 " bits, %s%s%s", scheme->bits, group,
+        scheme->asymmetric ? ", zero-points" : "", mask);
     return out;
 }
 
@@ -57,24 +65,66 @@ double inspect_bits_per(uint64_t bytes, uint64_t weights)
     return weights ? 8.0 * (double)bytes / (double)weights : 0;
 }
 
-static void add_tensor_row(struct table *table, const struct tensor *tensor)
+enum status inspect_stored(
+    uint64_t *out, struct container *container, const struct tensor *tensor, struct error *err)
+{
+    uint8_t piece[1024 * SPARSE_BITMAP_BYTES];
+    struct sparse_layout layout;
+    *out = tensor->elements;
+    if (tensor->storage != STORAGE_SPARSE) return OK;
+    const uint64_t rest = tensor->shape[1] % 4;
+    *out = tensor->shape[0] * (tensor->shape[1] / 4 * 2 + (rest < 2 ? rest : 2));
+    if (tensor->mask == MASK_2_4) return OK;
+    *out = 0;
+    enum status status = sparse_layout_of(&layout, tensor, err);
+    const uint64_t end = status ? 0 : layout.dense.tiles * layout.tile_mask_bytes;
+    for (uint64_t at = 0, count; at < end && !status; at += count) {
+        count = end - at < sizeof piece ? end - at : sizeof piece;
+        status = container_read(container, tensor, at, piece, count, err);
+        if (!status) *out += sparse_count(&layout, piece, count / SPARSE_BITMAP_BYTES);
+    }
+    return status;
+}
+
+static bool has_sparse(const struct container *container)
+{
+    for (uint64_t i = 0; i < container_count(container); i++) {
+        if (container_tensor(container, i)->storage == STORAGE_SPARSE) return true;
+    }
+    return false;
+}
+
+static enum status add_tensor_row(struct table *table, struct container *container,
+    const struct tensor *tensor, bool sparse, struct error *err)
 {
     char shape[200], scheme[48], bytes[16];
+    uint64_t stored;
+    enum status status = inspect_stored(&stored, container, tensor, err);
+    if (status) return status;
     table_cell(table, "%s", tensor->name);
     table_cell(table, "%s", inspect_shape(shape, tensor));
     table_cell(table, "%s", inspect_scheme(scheme, tensor));
     table_cell(table, "%s", report_bytes(bytes, tensor->bytes));
     table_cell(table, "%.3f", inspect_bits_per(tensor->bytes, tensor->elements));
+    if (sparse && tensor->storage == STORAGE_SPARSE)
+        table_cell(table, "%.2f %%", 100.0 * (double)(tensor->elements - stored) / (double)tensor->elements);
+    else if (sparse)
+        table_cell(table, "-");
+    return OK;
 }
 
-static void print_tensors(struct container *container)
+static enum status print_tensors(struct container *container, struct error *err)
 {
     struct table table = {0};
-    table_head(&table, 5, (const char *const[]){"tensor", "shape", "stored as", ">bytes", ">bits/weight"});
-    for (uint64_t i = 0; i < container_count(container); i++)
-        add_tensor_row(&table, container_tensor(container, i));
-    table_print(&table);
+    const bool sparse = has_sparse(container);
+    enum status status = OK;
+    table_head(&table, sparse ? 6 : 5,
+        (const char *const[]){"tensor", "shape", "stored as", ">bytes", ">bits/weight", ">zeros"});
+    for (uint64_t i = 0; i < container_count(container) && !status; i++)
+        status = add_tensor_row(&table, container, container_tensor(container, i), sparse, err);
+    if (!status) table_print(&table);
     table_free(&table);
+    return status;
 }
 
 /* One row per way of storing: the tensors that share a text of inspect_scheme, in order of first appearance. */
@@ -213,14 +263,16 @@ enum status inspect_print(struct container *container, bool all_tensors, struct 
     printf("\n");
     inspect_metadata_print(container_metadata(container));
     if (all_tensors)
-        print_tensors(container);
-    else if ((status = print_kinds(container, err)))
-        return status;
+        status = print_tensors(container, err);
+    else
+        status = print_kinds(container, err);
+    if (status) return status;
     if ((status = print_document(container, PROVENANCE_DOCUMENT, err))) return status;
     return print_document(container, RECORD_DOCUMENT, err);
 }
 
-static void write_tensor(struct json_writer *writer, const struct tensor *tensor)
+/* stored: of inspect_stored. */
+static void write_tensor(struct json_writer *writer, const struct tensor *tensor, uint64_t stored)
 {
     json_open_object(writer);
     json_put_text(writer, "name", tensor->name);
@@ -229,16 +281,22 @@ static void write_tensor(struct json_writer *writer, const struct tensor *tensor
     for (uint32_t i = 0; i < tensor->rank; i++)
         json_write_u64(writer, tensor->shape[i]);
     json_close_array(writer);
-    static const char *const storages[] = {
-        [STORAGE_DENSE] = "dense", [STORAGE_TILES] = "tiles", [STORAGE_BLOCKS] = "blocks"};
+    static const char *const storages[] = {[STORAGE_DENSE] = "dense",
+        [STORAGE_TILES] = "tiles",
+        [STORAGE_BLOCKS] = "blocks",
+        [STORAGE_SPARSE] = "sparse"};
     const bool blocks = tensor->storage == STORAGE_BLOCKS;
     json_put_text(writer, "storage", storages[tensor->storage]);
     json_put_text(
         writer, "dtype", blocks ? block_info(tensor->block)->name : dtype_info(tensor->dtype)->name);
-    if (tensor->storage == STORAGE_TILES) {
+    if (tensor->storage == STORAGE_TILES || (tensor->storage == STORAGE_SPARSE && tensor->scheme.bits)) {
         json_put_u64(writer, "bits", tensor->scheme.bits);
         json_put_u64(writer, "group", tensor->scheme.group);
         json_put_bool(writer, "asymmetric", tensor->scheme.asymmetric);
+    }
+    if (tensor->storage == STORAGE_SPARSE) {
+        json_put_text(writer, "mask", tensor->mask == MASK_2_4 ? "2:4" : "bitmap");
+        json_put_u64(writer, "weights_stored", stored);
     }
     json_put_u64(writer, "bytes", tensor->bytes);
     json_close_object(writer);
@@ -287,8 +345,12 @@ enum status inspect_json(struct container *container, struct json_writer *writer
     inspect_metadata_json(writer, container_metadata(container));
     json_write_key(writer, "tensors");
     json_open_array(writer);
-    for (uint64_t i = 0; i < totals.tensors; i++)
-        write_tensor(writer, container_tensor(container, i));
+    for (uint64_t i = 0; i < totals.tensors; i++) {
+        uint64_t stored;
+        status = inspect_stored(&stored, container, container_tensor(container, i), err);
+        if (status) return status;
+        write_tensor(writer, container_tensor(container, i), stored);
+    }
     json_close_array(writer);
     if ((status = write_document(container, writer, SLICE_DOCUMENT, "slice", err))) return status;
     if ((status = write_document(container, writer, PROVENANCE_DOCUMENT, "provenance", err))) return status;

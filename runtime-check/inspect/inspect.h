@@ -18,7 +18,11 @@ void inspect_total(struct inspect_totals *out, struct container *container);
 /* Bits per weight: 8 * bytes / weights; 0 for no weights. */
 double inspect_bits_per(uint64_t bytes, uint64_t weights);
 
-/* "4 bits, group 32", "8 bits, whole row, zero-points", "BF16". Returns out (at least 48 bytes). */
+/* How many weights a tensor stores: all, or as many as its masks say, which are read. ERR_IO. */
+enum status inspect_stored(
+    uint64_t *out, struct container *container, const struct tensor *tensor, struct error *err);
+
+/* "4 bits, group 32", "8 bits, whole row, zero-points", "BF16", "4 bits, group 64, 2:4", "F16, sparse". Returns out (at least 48 bytes). */
 char *inspect_scheme(char *out, const struct tensor *tensor);
 
 /* "[2048, 256]"; returns out (at least 200 bytes). */

@@ -10,7 +10,7 @@
 #include "formats/pytorch/pytorch.h"
 #include "model/checkpoint.h"
 #include "model/slice.h"
-#include "tensor/tiles.h"
+#include "tensor/sparse.h"
 
 enum {
     PANEL_ELEMENTS = 1 << 18, /* decoded at a time */
@@ -19,7 +19,7 @@ enum {
 
 static bool is_tiled(const struct tensor *tensor)
 {
-    return tensor->storage == STORAGE_TILES;
+    return tensor->storage == STORAGE_TILES || tensor->storage == STORAGE_SPARSE;
 }
 
 /* How many elements of a tensor are decoded at a time: any number of dense ones, whole tiles of rows of quantized ones.
@@ -40,22 +40,25 @@ static enum status panel_size(uint64_t *out, const struct tensor *tensor, bool t
 
 /* Decode elements [begin, begin + count) in row-major order: whole tiles of rows, or whole blocks (a panel is a multiple of every block's
  * weights, and so is what is left of a tensor). */
-static void decode(const struct tensor *tensor, float *out, uint64_t begin, uint64_t count)
+static enum status decode(
+    const struct tensor *tensor, float *out, uint64_t begin, uint64_t count, struct error *err)
 {
     if (tensor->storage == STORAGE_BLOCKS) {
         blocks_decode(out, tensor->block, tensor->data, begin, count);
-        return;
+        return OK;
     }
+    if (tensor->storage == STORAGE_SPARSE)
+        return sparse_rows(tensor, out, begin / tensor->shape[1], count / tensor->shape[1], err);
     if (is_tiled(tensor)) {
         struct tiles_layout layout;
         const uint64_t cols = tensor->shape[1];
-        if (tiles_layout(&layout, tensor->shape[0], cols, tensor->scheme, NULL))
-            return; /* checked on opening */
-        tiles_decode(&layout, out, cols, tensor->data, begin / cols, count / cols);
-        return;
+        enum status status = tiles_layout(&layout, tensor->shape[0], cols, tensor->scheme, err);
+        if (!status) tiles_decode(&layout, out, cols, tensor->data, begin / cols, count / cols);
+        return status;
     }
     const struct dtype_info *info = dtype_info(tensor->dtype);
     info->decode(out, (const uint8_t *)tensor->data + begin * info->bytes, count);
+    return OK;
 }
 
 /* One walk over all tensors: task i is tensor i. */
@@ -77,10 +80,11 @@ static enum status find_nonfinite(void *context, uint64_t index, unsigned worker
     enum status status = panel_size(&panel, tensor, is_tiled(tensor), err);
     float *values = status ? NULL : memory_new(panel, sizeof *values, err);
     if (!values) return ERR_MEMORY;
-    for (uint64_t at = 0; at < tensor->elements && walk->bad_element[index] == UINT64_MAX; at += panel) {
+    for (uint64_t at = 0; at < tensor->elements && walk->bad_element[index] == UINT64_MAX && !status;
+         at += panel) {
         const uint64_t count = tensor->elements - at < panel ? tensor->elements - at : panel;
-        decode(tensor, values, at, count);
-        for (uint64_t i = 0; i < count; i++) {
+        status = decode(tensor, values, at, count, err);
+        for (uint64_t i = 0; i < count && !status; i++) {
             if (isfinite(values[i])) continue;
             walk->bad_element[index] = at + i;
             break;
@@ -88,7 +92,7 @@ static enum status find_nonfinite(void *context, uint64_t index, unsigned worker
     }
     memory_free(values);
     progress_add(walk->progress, tensor->bytes);
-    return OK;
+    return status;
 }
 
 static bool same_shape(const struct tensor *a, const struct tensor *b)
@@ -111,11 +115,11 @@ static enum status compare_tensor(void *context, uint64_t index, unsigned worker
     if (!values) return ERR_MEMORY;
     float *before = values, *after = values + panel;
     double squares = 0, errors = 0;
-    for (uint64_t at = 0; at < tensor->elements; at += panel) {
+    for (uint64_t at = 0; at < tensor->elements && !status; at += panel) {
         const uint64_t count = tensor->elements - at < panel ? tensor->elements - at : panel;
-        decode(original, before, at, count);
-        decode(tensor, after, at, count);
-        for (uint64_t i = 0; i < count; i++) {
+        status = decode(original, before, at, count, err);
+        if (!status) status = decode(tensor, after, at, count, err);
+        for (uint64_t i = 0; i < count && !status; i++) {
             const double a = (double)before[i], d = fabs((double)after[i] - a);
             squares += a * a;
             errors += d * d;
@@ -125,7 +129,7 @@ static enum status compare_tensor(void *context, uint64_t index, unsigned worker
     out->relative_rms = squares > 0 ? sqrt(errors / squares) : errors > 0 ? INFINITY : 0;
     memory_free(values);
     progress_add(walk->progress, tensor->bytes);
-    return OK;
+    return status;
 }
 
 enum status verify_against(struct verify_difference **out, struct container *container,

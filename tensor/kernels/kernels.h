@@ -125,6 +125,9 @@ struct block_sums {
     /* tiles_dot of a tile of codes, two of four; for each token the same bits as alone; close */                      \
     KERNEL(sparse_dots, (const struct sparse_layout *layout, float *y, const uint8_t *masks, const uint8_t *codes,     \
                             const uint16_t *scales, const float *x, uint64_t tokens))                                  \
+    /* the same of a tile of 16-bit values */                                                                          \
+    KERNEL(sparse_value_dots, (const struct sparse_layout *layout, float *y, const uint8_t *masks,                     \
+                                  const uint8_t *codes, uint64_t code_bytes, const float *x, uint64_t tokens))         \
     /* the cache (tensor/cache.h): rows of `size` codes to floats; center [size] in half precision, NULL for 0; same     \
      * bits */                                                                                                         \
     KERNEL(cache_decode8, (float *out, const uint8_t *codes, const uint16_t *scales, const uint16_t *center,           \
@@ -167,8 +170,14 @@ void kernels_sparse_spread(const struct sparse_layout *layout, void *out, const 
     const uint8_t *codes, uint64_t code_bytes);
 void kernels_sparse_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
     const uint8_t *codes, const uint16_t *scales, const float *x, uint64_t tokens);
-/* Which of 16 columns a number in base 6 says are stored: bit i of halves[number]. */
-void kernels_sparse_halves(uint16_t halves[2048]);
+void kernels_sparse_value_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, uint64_t code_bytes, const float *x, uint64_t tokens);
+/* What a number of two patterns of 2:4 says of eight columns: places, of the four that are stored, 2 bits each, of which four; and a bit per
+ * column. Numbers above 35, which no file should hold, say something too. */
+struct sparse_pairs {
+    uint8_t places[64], bits[64];
+};
+void kernels_sparse_pairs(struct sparse_pairs *out);
 void kernels_override_avx2(struct kernels *table);
 void kernels_override_tiles_avx2(struct kernels *table);
 void kernels_override_exp_avx2(struct kernels *table);

@@ -481,5 +481,6 @@ static void scalar_softcap(float *x, float cap, uint64_t n)
 
 #define scalar_sparse_spread kernels_sparse_spread
 #define scalar_sparse_dots kernels_sparse_dots
+#define scalar_sparse_value_dots kernels_sparse_value_dots
 #define KERNEL_ENTRY(name, arguments) .name = scalar_##name,
 const struct kernels kernels_scalar = {.name = "scalar", KERNEL_LIST(KERNEL_ENTRY)};

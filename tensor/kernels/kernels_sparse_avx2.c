@@ -6,11 +6,11 @@
 
 /* For 8 bits of a mask: which of the bytes of 8 values in a row go where; 0x80 makes a zero. */
 static uint8_t moves[256][16];
-static uint16_t halves[2048];
+PAIRS_DOTS(avx2)
 
 static void fill_tables(void)
 {
-    kernels_sparse_halves(halves);
+    kernels_sparse_pairs(&pairs_tables);
     for (unsigned bits = 0; bits < 256; bits++) {
         for (unsigned i = 0, from = 0; i < 8; i++) {
             const bool kept = bits >> i & 1;
@@ -36,25 +36,35 @@ INLINE uint64_t shuffle_block(BLOCK_ARGUMENTS)
 INLINE uint64_t shuffle_pairs(BLOCK_ARGUMENTS)
 {
     uint8_t bitmap[SPARSE_BITMAP_BYTES];
-    bitmap_of_pairs(bitmap, halves, mask);
+    _mm256_storeu_si256((__m256i *)(void *)bitmap, pair_lookup(mask, pairs_tables.bits));
     shuffle_block(out, stride, bitmap, codes);
     return 256;
 }
 
+#define SPREAD_KERNELS                                                                                       \
+    (struct spread_kernels)                                                                                  \
+    {                                                                                                        \
+        deposit_2, deposit_4, deposit_8, shuffle_block, shuffle_pairs, pairs_tables.places                   \
+    }
+
 static void avx2_sparse_spread(const struct sparse_layout *layout, void *to, const uint8_t *masks,
     const uint8_t *codes, uint64_t code_bytes)
 {
-    spread_any(layout, to, masks, codes, code_bytes,
-        (struct spread_kernels){deposit_2, deposit_4, deposit_8, shuffle_block, shuffle_pairs});
+    spread_any(layout, to, masks, codes, code_bytes, SPREAD_KERNELS);
 }
 
-PAIRS_DOTS(avx2)
+static void avx2_sparse_value_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, uint64_t code_bytes, const float *x, uint64_t tokens)
+{
+    value_dots_any(layout, y, masks, codes, code_bytes, x, tokens, SPREAD_KERNELS);
+}
 
 void kernels_override_sparse_avx2(struct kernels *table)
 {
     fill_tables();
     table->sparse_spread = avx2_sparse_spread;
     table->sparse_dots = avx2_sparse_dots;
+    table->sparse_value_dots = avx2_sparse_value_dots;
 }
 
 #else

@@ -9,6 +9,7 @@ PAIRS_DOTS(avx512)
 
 void kernels_override_sparse_avx512(struct kernels *table)
 {
+    kernels_sparse_pairs(&pairs_tables);
     table->sparse_dots = avx512_sparse_dots;
 }
 

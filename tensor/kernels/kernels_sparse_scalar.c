@@ -58,13 +58,14 @@ static uint32_t kept_column(uint32_t p, uint32_t which)
     return columns[which][p];
 }
 
-/* The patterns of half a row: four digits in base 6. */
-static uint32_t patterns_of(const uint8_t *mask, uint32_t index)
+/* Where stored code n of a row's block belongs: its column. */
+static uint32_t column_of(const uint8_t *mask, uint32_t row, uint32_t n)
 {
-    uint64_t high = 0;
+    const uint8_t *at = mask + 3 * row;
+    const uint32_t patterns = at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16;
+    const uint32_t two = patterns >> n / 4 * 6 & 63;
 
-    memcpy(&high, mask + 16, 6);
-    return mask[index] | (uint32_t)(high >> 3 * index & 7) << 8;
+    return n / 2 * 4 + kept_column((n / 2 % 2 ? two / 6 : two) % 6, n % 2);
 }
 
 /* Stored code n of a row's block. */
@@ -84,16 +85,13 @@ static void spread_2_4(
     for (uint64_t block = 0; block < layout->dense.blocks;
          block++, masks += SPARSE_2_4_BYTES, codes += 16 * bits) {
         for (uint32_t row = 0; row < TILE_ROWS; row++) {
-            uint32_t patterns = 0;
             for (uint32_t n = 0; n < 16; n++) { /* two of every four columns */
-                if (n % 8 == 0) patterns = patterns_of(masks, 2 * row + n / 8);
-                const uint32_t col = n / 2 * 4 + kept_column(patterns % 6, n % 2);
+                const uint32_t col = column_of(masks, row, n);
                 if (bits == 16)
                     place_value(
                         layout, (uint16_t *)(void *)out, block, row, col, row_code(codes, bits, row, n));
                 else
                     place(out + block * 32 * bits, bits, row, col, row_code(codes, bits, row, n));
-                if (n % 2) patterns /= 6;
             }
         }
     }
@@ -126,10 +124,7 @@ void kernels_sparse_dots(const struct sparse_layout *layout, float *y, const uin
     for (uint64_t block = 0; block < dense->blocks; block++, masks += SPARSE_2_4_BYTES, codes += 16 * bits) {
         for (uint32_t i = 0; i < TILE_ROWS * 16; i++) {
             const uint32_t row = i / 16, n = i % 16;
-            uint32_t patterns = patterns_of(masks, 2 * row + n / 8);
-            for (uint32_t q = 0; q < n % 8 / 2; q++)
-                patterns /= 6;
-            const uint32_t col = n / 2 * 4 + kept_column(patterns % 6, n % 2), zero = 1u << (bits - 1);
+            const uint32_t col = column_of(masks, row, n), zero = 1u << (bits - 1);
             const uint64_t group = tiles_half_group(dense, 2 * block + n / 8);
             const float weight = dtype_f16_to_f32(scales[group * TILE_ROWS + row]) *
                                  ((float)(row_code(codes, bits, row, n) ^ zero) - (float)zero);
@@ -141,12 +136,40 @@ void kernels_sparse_dots(const struct sparse_layout *layout, float *y, const uin
         y[i] = (float)sums[i / TILE_ROWS][i % TILE_ROWS];
 }
 
-void kernels_sparse_halves(uint16_t halves[2048])
+void kernels_sparse_value_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, uint64_t code_bytes, const float *x, uint64_t tokens)
 {
-    for (uint32_t number = 0; number < 2048; number++) {
-        halves[number] = 0;
-        for (uint32_t q = 0, rest = number; q < 4; q++, rest /= 6)
-            for (uint32_t s = 0; s < 2; s++)
-                halves[number] |= (uint16_t)(1u << (4 * q + kept_column(rest % 6, s)));
+    const struct dtype_info *info = dtype_info(layout->dtype);
+    double sums[TILE_TOKENS][TILE_ROWS] = {{0}};
+    struct sparse_layout one = *layout; /* a block */
+    uint16_t values[TILE_ROWS * TILE_COLS];
+    uint64_t at = 0;
+
+    one.dense.blocks = 1;
+    for (uint64_t block = 0; block < layout->dense.blocks; block++, masks += layout->mask_bytes) {
+        const uint64_t stored = 2 * sparse_count(layout, masks, 1), left = code_bytes - at;
+        kernels_sparse_spread(&one, values, masks, codes + at, left);
+        at += stored < left ? stored : left;
+        for (uint32_t i = 0; i < TILE_ROWS * TILE_COLS; i++) {
+            float weight;
+            info->decode(&weight, values + i, 1);
+            for (uint64_t t = 0; t < tokens; t++)
+                sums[t][i / TILE_COLS] +=
+                    (double)weight * x[(block * tokens + t) * TILE_COLS + i % TILE_COLS];
+        }
+    }
+    for (uint64_t i = 0; i < tokens * TILE_ROWS; i++)
+        y[i] = (float)sums[i / TILE_ROWS][i % TILE_ROWS];
+}
+
+void kernels_sparse_pairs(struct sparse_pairs *out)
+{
+    memset(out, 0, sizeof *out);
+    for (uint32_t two = 0; two < 64; two++) {
+        for (uint32_t i = 0; i < 4; i++) {
+            const uint32_t column = kept_column((i / 2 ? two / 6 : two) % 6, i % 2);
+            out->places[two] |= (uint8_t)(column << 2 * i);
+            out->bits[two] |= (uint8_t)(1u << (i / 2 * 4 + column));
+        }
     }
 }

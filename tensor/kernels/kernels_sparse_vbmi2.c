@@ -5,7 +5,7 @@
 
 #if defined(__AVX512VBMI__) && defined(__AVX512VBMI2__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 
-static uint16_t halves[2048];
+PAIRS_DOTS(vbmi2)
 
 /* The 64 codes of 4 bits that begin at bit `at` (0 or 4): a byte each, whose high bits are anything. Every lane of 64 bits gets the bytes
  * that its 8 codes are in. */
@@ -71,22 +71,35 @@ INLINE uint64_t expand_16(BLOCK_ARGUMENTS)
 INLINE uint64_t expand_pairs(BLOCK_ARGUMENTS)
 {
     uint8_t bitmap[SPARSE_BITMAP_BYTES];
-    bitmap_of_pairs(bitmap, halves, mask);
+    _mm256_storeu_si256((__m256i *)(void *)bitmap, pair_lookup(mask, pairs_tables.bits));
     expand_16(out, stride, bitmap, codes);
     return 256;
 }
 
+#define SPREAD_KERNELS                                                                                       \
+    (struct spread_kernels)                                                                                  \
+    {                                                                                                        \
+        deposit_2, expand_4, expand_8, expand_16, expand_pairs, pairs_tables.places                          \
+    }
+
 static void vbmi2_sparse_spread(const struct sparse_layout *layout, void *to, const uint8_t *masks,
     const uint8_t *codes, uint64_t code_bytes)
 {
-    spread_any(layout, to, masks, codes, code_bytes,
-        (struct spread_kernels){deposit_2, expand_4, expand_8, expand_16, expand_pairs});
+    spread_any(layout, to, masks, codes, code_bytes, SPREAD_KERNELS);
+}
+
+static void vbmi2_sparse_value_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, uint64_t code_bytes, const float *x, uint64_t tokens)
+{
+    value_dots_any(layout, y, masks, codes, code_bytes, x, tokens, SPREAD_KERNELS);
 }
 
 void kernels_override_sparse_vbmi2(struct kernels *table)
 {
-    kernels_sparse_halves(halves);
+    kernels_sparse_pairs(&pairs_tables);
     table->sparse_spread = vbmi2_sparse_spread;
+    table->sparse_dots = vbmi2_sparse_dots;
+    table->sparse_value_dots = vbmi2_sparse_value_dots;
 }
 
 #else

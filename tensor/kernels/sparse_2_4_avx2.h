@@ -10,34 +10,49 @@
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && defined(__BMI2__)
 
-/* The places of a block: in the lane of each row 8 x 4 bits, of quad q bits 4q .. : the first column | the second << 2.
- *
- * The 16 numbers in base 6 are 16 lanes of 16 bits; x / 6 is the high half of x * 10923, exact below 2048. */
-INLINE __m256i pair_places(const uint8_t *mask)
+/* For each of the 32 numbers of a block its byte of a table of 64 (kernels_sparse_pairs); four of a row, 24 bits, make a lane of 32. With the
+ * places that is, in the lane of each row, of quad q bits 4q .. : the first column | the second << 2. */
+#if defined(__AVX512VBMI__)
+
+INLINE __m256i pair_lookup(const uint8_t *mask, const uint8_t table[64])
 {
-    const __m256i sixth = _mm256_set1_epi16(10923), six = _mm256_set1_epi16(6);
-    const __m256i place = _mm256_broadcastsi128_si256(_mm_setr_epi8(0 | 1 << 2, 0 | 2 << 2, 0 | 3 << 2,
-        1 | 2 << 2, 1 | 3 << 2, 2 | 3 << 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
-    const __m256i join = _mm256_set1_epi16(1 | 16 << 8);
-    uint64_t high = 0;
-    memcpy(&high, mask + 16, 6);
-    const __m128i nibbles = _mm_cvtsi64_si128((long long)_pdep_u64(high, UINT64_C(0x7777777777777777)));
-    const __m128i even = _mm_and_si128(nibbles, _mm_set1_epi8(0xF)),
-                  odd = _mm_and_si128(_mm_srli_epi16(nibbles, 4), _mm_set1_epi8(0xF));
-    __m256i number = _mm256_cvtepu8_epi16(load_128(mask));
-    number =
-        _mm256_or_si256(number, _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(even, odd)), 8));
-    __m256i digits[2]; /* of quads 0 and 1, of 2 and 3: a byte each */
-    for (int i = 0; i < 2; i++) {
-        const __m256i first = _mm256_mulhi_epu16(number, sixth), second = _mm256_mulhi_epu16(first, sixth);
-        const __m256i low = _mm256_sub_epi16(number, _mm256_mullo_epi16(first, six));
-        const __m256i next = _mm256_sub_epi16(first, _mm256_mullo_epi16(second, six));
-        digits[i] = _mm256_or_si256(low, _mm256_slli_epi16(next, 8));
-        number = second;
-    }
-    return _mm256_or_si256(_mm256_maddubs_epi16(_mm256_shuffle_epi8(place, digits[0]), join),
-        _mm256_slli_epi16(_mm256_maddubs_epi16(_mm256_shuffle_epi8(place, digits[1]), join), 8));
+#define LANE(n) (0x0505050403020100 + (n)*0x0606060606060606) /* six bytes, two rows, to 64 bits */
+    const __m256i gather = _mm256_set_epi64x(LANE(3), LANE(2), LANE(1), LANE(0));
+#undef LANE
+    const __m256i shifts = _mm256_set1_epi64x(0x2A241E18120C0600);
+    const __m256i rows = _mm256_permutexvar_epi8(gather, _mm256_maskz_loadu_epi8(0xFFFFFF, mask));
+    const __m256i numbers = _mm256_multishift_epi64_epi8(shifts, rows); /* the lookup takes six bits */
+    return _mm512_castsi512_si256(
+        _mm512_permutexvar_epi8(_mm512_castsi256_si512(numbers), _mm512_loadu_si512(table)));
 }
+
+#else
+
+/* A byte of 16 .. 31 of the table for numbers in that range, else 0, and so on: all but 16 numbers are made to have the high bit. */
+INLINE __m256i pair_lookup_16(const uint8_t *table, __m256i numbers, int first)
+{
+    const __m256i from = _mm256_sub_epi8(numbers, _mm256_set1_epi8((char)first));
+    return _mm256_shuffle_epi8(
+        _mm256_broadcastsi128_si256(load_128(table + first)), _mm256_adds_epu8(from, _mm256_set1_epi8(0x70)));
+}
+
+INLINE __m256i pair_lookup(const uint8_t *mask, const uint8_t table[64])
+{
+    const __m256i gather = _mm256_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1, 4, 5, 6, -1,
+        7, 8, 9, -1, 10, 11, 12, -1, 13, 14, 15, -1);
+    const __m256i rows = _mm256_shuffle_epi8(_mm256_set_m128i(load_128(mask + 8), load_128(mask)), gather);
+    const __m256i even = _mm256_or_si256(_mm256_and_si256(rows, _mm256_set1_epi32(0x3F)),
+        _mm256_and_si256(_mm256_slli_epi32(rows, 4), _mm256_set1_epi32(0x3F0000)));
+    const __m256i odd =
+        _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi32(rows, 2), _mm256_set1_epi32(0x3F00)),
+            _mm256_and_si256(_mm256_slli_epi32(rows, 6), _mm256_set1_epi32(0x3F000000)));
+    const __m256i numbers = _mm256_or_si256(even, odd);
+    return _mm256_or_si256(
+        _mm256_or_si256(pair_lookup_16(table, numbers, 0), pair_lookup_16(table, numbers, 16)),
+        pair_lookup_16(table, numbers, 32));
+}
+
+#endif
 
 /* Stored code n of every row, at bit *at of its lane. The lowest bits of a float's mantissa are enough for the codes of half a lane or more
  * where they lie; those above are moved down once for all. */
@@ -99,30 +114,37 @@ INLINE __m256 dot_pairs(const struct pairs *pairs, const float *x)
     return _mm256_add_ps(sums[0], sums[1]);
 }
 
+/* The places of a block take a while to come, so they are begun a block early. */
 INLINE void pairs_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
-    const uint8_t *codes, const uint16_t *scales, const float *x, uint64_t tokens, uint32_t bits)
+    const uint8_t *codes, const uint16_t *scales, const float *x, uint64_t tokens, uint32_t bits,
+    const uint8_t places[64])
 {
     const uint64_t blocks = layout->dense.blocks;
     struct quads_walk walk = {.end = layout->dense.group};
-    memset(y, 0, tokens * TILE_ROWS * sizeof *y);
-    for (uint64_t block = 0; block < blocks; block++, masks += SPARSE_2_4_BYTES, codes += 16 * bits) {
-        const __m256i places = pair_places(masks);
+    __m256i next = pair_lookup(masks, places);
+    __m256 sums[TILE_TOKENS];
+    for (uint64_t t = 0; t < tokens; t++)
+        sums[t] = _mm256_setzero_ps();
+    for (uint64_t block = 0; block < blocks; block++, codes += 16 * bits, x += tokens * TILE_COLS) {
+        const __m256i here = next;
+        if (block + 1 < blocks) next = pair_lookup(masks += SPARSE_2_4_BYTES, places);
 #pragma GCC unroll 8
         for (uint32_t half = 0; half < 2; half++) {
             const struct half_grid grid = next_half_grid(&layout->dense, scales, NULL, &walk);
-            const struct pairs pairs = take_pairs(codes, bits, places, 4 * half);
-            for (uint64_t t = 0; t < tokens; t++) {
-                const __m256 sum = dot_pairs(&pairs, x + t * TILE_COLS + 16 * half);
-                _mm256_storeu_ps(
-                    y + t * TILE_ROWS, _mm256_fmadd_ps(sum, grid.scale, _mm256_loadu_ps(y + t * TILE_ROWS)));
-            }
+            const struct pairs pairs = take_pairs(codes, bits, here, 4 * half);
+            for (uint64_t t = 0; t < tokens; t++)
+                sums[t] =
+                    _mm256_fmadd_ps(dot_pairs(&pairs, x + t * TILE_COLS + 16 * half), grid.scale, sums[t]);
         }
-        x += tokens * TILE_COLS;
     }
+    for (uint64_t t = 0; t < tokens; t++)
+        _mm256_storeu_ps(y + t * TILE_ROWS, sums[t]);
 }
 
-/* A case for every width, and one for one token, whose sum then stays in a register. */
+/* A case for every width, and one for one token, whose sum then stays in a register. The tables are filled when a set is chosen. */
 #define PAIRS_DOTS(set)                                                                                      \
+    static struct sparse_pairs pairs_tables;                                                                 \
+                                                                                                             \
     static void set##_sparse_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,        \
         const uint8_t *codes, const uint16_t *scales, const float *x, uint64_t tokens)                       \
     {                                                                                                        \
@@ -134,10 +156,10 @@ INLINE void pairs_dots(const struct sparse_layout *layout, float *y, const uint8
     }
 #define PAIRS_CASE(bits)                                                                                     \
     case (bits) << 1 | 1:                                                                                    \
-        pairs_dots(layout, y, masks, codes, scales, x, 1, bits);                                             \
+        pairs_dots(layout, y, masks, codes, scales, x, 1, bits, pairs_tables.places);                        \
         break;                                                                                               \
     case (bits) << 1:                                                                                        \
-        pairs_dots(layout, y, masks, codes, scales, x, tokens, bits);                                        \
+        pairs_dots(layout, y, masks, codes, scales, x, tokens, bits, pairs_tables.places);                   \
         break;
 
 /* ---- spreading ---- */
@@ -160,9 +182,10 @@ INLINE __m256i spread_quad(const uint8_t *codes, uint32_t bits, __m256i places, 
 }
 
 /* A block of tiles from one of two of four. */
-INLINE void spread_pairs_block(uint8_t *out, const uint8_t *mask, const uint8_t *codes, uint32_t bits)
+INLINE void spread_pairs_block(
+    uint8_t *out, const uint8_t *mask, const uint8_t *codes, uint32_t bits, const uint8_t table[64])
 {
-    const __m256i places = pair_places(mask);
+    const __m256i places = pair_lookup(mask, table);
     const __m256i zero = _mm256_set1_epi8((char)(bits == 2 ? 0xAA : bits == 4 ? 0x88 : 0x80));
 #pragma GCC unroll 8
     for (uint32_t j = 0; j < bits; j++) {
@@ -175,12 +198,12 @@ INLINE void spread_pairs_block(uint8_t *out, const uint8_t *mask, const uint8_t 
     }
 }
 
-INLINE void spread_pairs(
-    uint8_t *out, uint64_t blocks, const uint8_t *masks, const uint8_t *codes, uint32_t bits)
+INLINE void spread_pairs(uint8_t *out, uint64_t blocks, const uint8_t *masks, const uint8_t *codes,
+    uint32_t bits, const uint8_t places[64])
 {
     for (uint64_t block = 0; block < blocks; block++)
-        spread_pairs_block(
-            out + block * 32 * bits, masks + block * SPARSE_2_4_BYTES, codes + block * 16 * bits, bits);
+        spread_pairs_block(out + block * 32 * bits, masks + block * SPARSE_2_4_BYTES,
+            codes + block * 16 * bits, bits, places);
 }
 
 #endif

@@ -94,30 +94,12 @@ INLINE uint64_t deposit_8(BLOCK_ARGUMENTS)
     return deposit_block(out, mask, codes, 8);
 }
 
-/* ---- values of 16 bits ---- */
-
-/* The bits of half a row, of 2:4: those of 16 columns. */
-INLINE uint32_t half_bits(const uint16_t halves[2048], const uint8_t *mask, uint64_t high, uint32_t index)
-{
-    return halves[mask[index] | (high >> 3 * index & 7) << 8];
-}
-
-/* The bitmap of a block of 2:4. halves: of every number in base 6. */
-INLINE void bitmap_of_pairs(uint8_t *out, const uint16_t halves[2048], const uint8_t *mask)
-{
-    uint64_t high = 0;
-    memcpy(&high, mask + 16, 6);
-    for (uint32_t i = 0; i < 16; i++) {
-        const uint16_t bits = (uint16_t)half_bits(halves, mask, high, i);
-        memcpy(out + 2 * i, &bits, 2);
-    }
-}
-
 /* ---- the choice ---- */
 
 /* What a block is spread by, for each width; 2:4 of codes is the same for all. */
 struct spread_kernels {
     spread_block codes_2, codes_4, codes_8, values, value_pairs;
+    const uint8_t *places; /* [64] */
 };
 
 INLINE void spread_any(const struct sparse_layout *layout, uint8_t *out, const uint8_t *masks,
@@ -138,18 +120,91 @@ INLINE void spread_any(const struct sparse_layout *layout, uint8_t *out, const u
         spread_blocks(out, 64, row, blocks, masks, m, codes, code_bytes, 512, by.values);
         break;
     case 2 << 1 | 1:
-        spread_pairs(out, blocks, masks, codes, 2);
+        spread_pairs(out, blocks, masks, codes, 2, by.places);
         break;
     case 4 << 1 | 1:
-        spread_pairs(out, blocks, masks, codes, 4);
+        spread_pairs(out, blocks, masks, codes, 4, by.places);
         break;
     case 8 << 1 | 1:
-        spread_pairs(out, blocks, masks, codes, 8);
+        spread_pairs(out, blocks, masks, codes, 8, by.places);
         break;
     case 16 << 1 | 1:
         spread_blocks(out, 64, row, blocks, masks, SPARSE_2_4_BYTES, codes, code_bytes, 256, by.value_pairs);
         break;
     }
+}
+
+/* ---- products of values ---- */
+
+INLINE __m256 load_values(const uint8_t *at, bool brain)
+{
+    const __m128i eight = load_128(at);
+    if (brain) return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 16));
+    return _mm256_cvtph_ps(eight);
+}
+
+/* The lanes of a sum, from the middle: ((0+4)+(2+6)) + ((1+5)+(3+7)). */
+INLINE float sum_of_lanes(__m256 sum)
+{
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+/* Every block is spread to a place that stays in the first cache, and multiplied there. A sum of eight lanes for each token and row. */
+INLINE void value_dots(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, uint64_t code_bytes, const float *x, uint64_t tokens, bool brain,
+    spread_block spread, uint64_t most)
+{
+    const uint64_t blocks = layout->dense.blocks, mask_bytes = layout->mask_bytes;
+    uint8_t values[TILE_ROWS * TILE_COLS * 2];
+    __m256 sums[TILE_TOKENS][TILE_ROWS];
+    uint64_t at = 0;
+    for (uint64_t i = 0; i < tokens * TILE_ROWS; i++)
+        sums[i / TILE_ROWS][i % TILE_ROWS] = _mm256_setzero_ps();
+    for (uint64_t block = 0; block < blocks; block++, masks += mask_bytes, x += tokens * TILE_COLS) {
+        if (at + most <= code_bytes)
+            at += spread(values, 64, masks, codes + at);
+        else
+            at += spread_near_end(values, 64, masks, codes + at, code_bytes - at, most, spread);
+        for (uint64_t t = 0; t < tokens; t++) {
+#pragma GCC unroll 8
+            for (uint32_t row = 0; row < TILE_ROWS; row++) {
+#pragma GCC unroll 4
+                for (uint32_t i = 0; i < 4; i++)
+                    sums[t][row] = _mm256_fmadd_ps(load_values(values + 64 * row + 16 * i, brain),
+                        _mm256_loadu_ps(x + t * TILE_COLS + 8 * i), sums[t][row]);
+            }
+        }
+    }
+    for (uint64_t i = 0; i < tokens * TILE_ROWS; i++)
+        y[i] = sum_of_lanes(sums[i / TILE_ROWS][i % TILE_ROWS]);
+}
+
+/* A case for one token, whose sums then stay in registers. */
+INLINE void value_dots_any(const struct sparse_layout *layout, float *y, const uint8_t *masks,
+    const uint8_t *codes, uint64_t code_bytes, const float *x, uint64_t tokens, struct spread_kernels by)
+{
+#define VALUE_DOTS(tokens, brain)                                                                            \
+    if (layout->mask == MASK_BITMAP)                                                                         \
+        value_dots(layout, y, masks, codes, code_bytes, x, tokens, brain, by.values, 512);                   \
+    else                                                                                                     \
+        value_dots(layout, y, masks, codes, code_bytes, x, tokens, brain, by.value_pairs, 256);
+    switch ((tokens == 1) << 1 | (layout->dtype == DTYPE_BF16)) {
+    case 0:
+        VALUE_DOTS(tokens, false)
+        break;
+    case 1:
+        VALUE_DOTS(tokens, true)
+        break;
+    case 2:
+        VALUE_DOTS(1, false)
+        break;
+    case 3:
+        VALUE_DOTS(1, true)
+        break;
+    }
+#undef VALUE_DOTS
 }
 
 #endif

@@ -91,7 +91,7 @@ void sparse_sample_prune(
 static bool is_pruned(const struct tensor *tensor)
 {
     const struct scheme *scheme = &tensor->scheme;
-    if (tensor->rank != 2 || strstr(tensor->name, "embed")) return false;
+    if (tensor->rank != 2 || strstr(tensor->name, "embed") || strstr(tensor->name, "lm_head")) return false;
     if (tensor->storage == STORAGE_DENSE) return tensor->dtype == DTYPE_F16 || tensor->dtype == DTYPE_BF16;
     return tensor->storage == STORAGE_TILES && !scheme->asymmetric &&
            (scheme->bits == 2 || scheme->bits == 4 || scheme->bits == 8);

@@ -9,7 +9,7 @@
 void sparse_sample_prune(
     void *weights, uint64_t rows, uint64_t cols, uint32_t bits, enum mask mask, unsigned percent);
 
-/* A copy of a .nbl file whose tiles of 2, 4 and 8 bits and whose F16 and BF16 matrices (but for the embedding) are pruned and sparse, or
+/* A copy of a .nbl file whose tiles of 2, 4 and 8 bits and whose F16 and BF16 matrices (but for embedding and head) are pruned and sparse, or
  * end the program. */
 void sparse_sample_model(const char *input, const char *output, enum mask mask, unsigned percent);
 

@@ -1,4 +1,4 @@
-#include "model/layerwise/journal_stamp.h"
+#include "model/stamp.h"
 
 #include <string.h>
 
@@ -8,22 +8,26 @@ enum { SHOWN_BYTES = 120 }; /* of a name or value in a message, which has room f
 
 static const char advice[] = "give the options of before, or --restart to begin anew, or remove the folder";
 
+enum status stamp_check(const char *what, const struct json_value *stamp, struct error *err)
+{
+    char name[SHOWN_BYTES];
+
+    if (stamp->kind != JSON_OBJECT) return fail(err, ERR_FORMAT, "%s: is no object", what);
+    for (const struct json_value *entry = stamp->children; entry; entry = entry->next) {
+        if (entry->kind == JSON_STRING) continue;
+        error_quote(name, sizeof name, entry->key.bytes, entry->key.count);
+        return fail(err, ERR_FORMAT, "%s: the value of %s is no string", what, name);
+    }
+    return OK;
+}
+
 enum status stamp_parse(
     struct json_document **out, const char *what, const char *bytes, uint64_t count, struct error *err)
 {
-    const struct json_value *root;
-    char name[SHOWN_BYTES];
     enum status status = json_parse(out, what, bytes, count, err);
 
     if (status) return status;
-    root = json_root(*out);
-    if (root->kind != JSON_OBJECT) status = fail(err, ERR_FORMAT, "%s: is no object", what);
-    for (const struct json_value *entry = status ? NULL : root->children; entry && !status;
-         entry = entry->next) {
-        if (entry->kind == JSON_STRING) continue;
-        error_quote(name, sizeof name, entry->key.bytes, entry->key.count);
-        status = fail(err, ERR_FORMAT, "%s: the value of %s is no string", what, name);
-    }
+    status = stamp_check(what, json_root(*out), err);
     if (!status) return OK;
     json_free(*out);
     *out = NULL;
@@ -31,11 +35,11 @@ enum status stamp_parse(
 }
 
 /* The terminators go in as well, so that "ab", "c" differs from "a", "bc". */
-uint32_t stamp_crc(const struct json_document *stamp)
+uint32_t stamp_crc(const struct json_value *stamp)
 {
     uint32_t crc = 0;
 
-    for (const struct json_value *entry = json_root(stamp)->children; entry; entry = entry->next) {
+    for (const struct json_value *entry = stamp->children; entry; entry = entry->next) {
         crc = file_crc32(crc, entry->key.bytes, entry->key.count + 1);
         crc = file_crc32(crc, entry->text.bytes, entry->text.count + 1);
     }
@@ -48,9 +52,9 @@ static bool same_text(struct json_text a, struct json_text b)
 }
 
 /* The entry of the same name, or NULL. */
-static const struct json_value *find(const struct json_document *stamp, const struct json_value *wanted)
+static const struct json_value *find(const struct json_value *stamp, const struct json_value *wanted)
 {
-    const struct json_value *entry = json_root(stamp)->children;
+    const struct json_value *entry = stamp->children;
 
     while (entry && !same_text(entry->key, wanted->key))
         entry = entry->next;
@@ -76,14 +80,14 @@ static enum status differs(
         err, ERR_USAGE, "%s was made with %s %s, this run has %s; %s", folder, name, old, new, advice);
 }
 
-enum status stamp_compare(const char *folder, const struct json_document *before,
-    const struct json_document *now, struct error *err)
+enum status stamp_compare(
+    const char *folder, const struct json_value *before, const struct json_value *now, struct error *err)
 {
-    for (const struct json_value *entry = json_root(now)->children; entry; entry = entry->next) {
+    for (const struct json_value *entry = now->children; entry; entry = entry->next) {
         const struct json_value *old = find(before, entry);
         if (!old || !same_text(old->text, entry->text)) return differs(folder, old, entry, err);
     }
-    for (const struct json_value *entry = json_root(before)->children; entry; entry = entry->next) {
+    for (const struct json_value *entry = before->children; entry; entry = entry->next) {
         if (!find(now, entry)) return differs(folder, entry, NULL, err);
     }
     return OK;
