@@ -327,11 +327,10 @@ enum status structure_run(struct prune_job *job, struct error *err)
     if (!status && job->options->drop_layers)
         status = depth_parse(&structure.depth, job->options->drop_layers, job->input->config.layers, err);
     if (!status && job->options->trim_vocabulary)
-        status = trim_choose(&structure.trim, job->input, job->options->trim_vocabulary, job->report, err);
+        status = trim_choose(&structure.trim, job->input, job->options->trim_vocabulary, err);
     if (!status) status = choose(&structure, job, err);
     if (!status) status = tell(job, &structure, err);
-    if (!status)
-        status = structure_apply(job->input, &structure, destination_is_own(&destination), err);
+    if (!status) status = structure_apply(job->input, &structure, destination_is_own(&destination), err);
     if (!status) status = structure_write(job, &structure, err);
     structure_free(&structure);
     return status;

@@ -86,8 +86,8 @@ static void print_sizes(const struct prune_result *result, bool dry_run)
 {
     char in[16], out[16];
 
-    printf("weights          %" PRIu64 " -> %" PRIu64 " (%.2f %% less)\n", result->weights_in, result->weights_out,
-        100 - 100 * (double)result->weights_out / (double)result->weights_in);
+    printf("weights          %" PRIu64 " -> %" PRIu64 " (%.2f %% less)\n", result->weights_in,
+        result->weights_out, 100 - 100 * (double)result->weights_out / (double)result->weights_in);
     printf("size             %s -> %s%s\n", report_bytes(in, result->bytes_in),
         dry_run ? "tensors alone " : "", report_bytes(out, result->bytes_out));
 }
@@ -102,7 +102,8 @@ void structure_summary_print(const struct prune_result *result, const struct pru
     print_gone(result);
     print_widths(result);
     if (result->vocabulary_out < result->vocabulary_in)
-        printf("vocabulary       %" PRIu32 " -> %" PRIu32 "\n", result->vocabulary_in, result->vocabulary_out);
+        printf(
+            "vocabulary       %" PRIu32 " -> %" PRIu32 "\n", result->vocabulary_in, result->vocabulary_out);
     print_sizes(result, options->dry_run);
     if (result->samples)
         printf("calibration      %" PRIu64 " samples, %" PRIu64 " tokens\n", result->samples, result->tokens);
