@@ -12,7 +12,7 @@
 
 /* Beyond tensors and documents: what a file takes for the description of a tensor and the gap in front of it; for its provenance and, in
  * .nbl, the gap in front of the data. */
-enum { TENSOR_BYTES = 384, FILE_BYTES = 65536 + 16384 };
+enum { TENSOR_BYTES = 384, FILE_BYTES = 16384, NBL_BYTES = 65536 };
 
 enum { PAST_TOKENS = 64, WARM_TOKENS = 4, TIMED_TOKENS = 24 };
 
@@ -31,13 +31,14 @@ bool goal_given(const struct prune_options *options)
 
 /* No less than what the output will take. */
 static enum status count_bytes(
-    uint64_t *out, struct prune_job *job, struct checkpoint *input, struct error *err)
+    uint64_t *out, struct prune_job *job, struct checkpoint *input, bool own, struct error *err)
 {
     struct prune_job seen = *job;
     seen.input = input;
     enum status status = structure_bytes(out, &seen, err);
 
     *out += FILE_BYTES + TENSOR_BYTES * container_count(input->container);
+    if (own) *out += NBL_BYTES;
     for (size_t i = 0; provenance_carried[i] && !status; i++) {
         char *text = NULL;
         uint64_t bytes = 0;
@@ -103,13 +104,14 @@ static enum status measure(double *out, struct checkpoint *input, struct pool *p
 static enum status try(
     struct candidate *out, struct prune_job *job, const struct structure *structure, struct error *err)
 {
-    struct destination destination = {.path = job->options->output, .format = job->options->format};
+    const struct destination destination = {.path = job->options->output, .format = job->options->format};
+    const bool own = destination_is_own(&destination);
     struct checkpoint input;
     enum status status = checkpoint_open(&input, job->options->input, err);
 
     *out = (struct candidate){0};
-    if (!status) status = structure_apply(&input, structure, destination_is_own(&destination), err);
-    if (!status) status = count_bytes(&out->bytes, job, &input, err);
+    if (!status) status = structure_apply(&input, structure, own, err);
+    if (!status) status = count_bytes(&out->bytes, job, &input, own, err);
     if (!status && job->options->target_latency > 0)
         status = measure(&out->milliseconds, &input, job->pool, err);
     else

@@ -67,6 +67,7 @@ enum status prune_run(struct prune_result *out, const struct prune_options *opti
 void prune_release(struct prune_result *result)
 {
     memory_free(result->tensors);
+    memory_free(result->layers);
     prune_settings_free(&result->settings);
     checkpoint_close(&result->input);
     *result = (struct prune_result){0};

@@ -26,6 +26,13 @@ struct prune_tensor {
     double seconds;
 };
 
+/* One decoder layer of the input, and what became of it. */
+struct prune_layer {
+    struct config_widths was, left; /* left: nothing of one that is gone */
+    double score;                   /* of a method that takes layers (prune/depth.h) */
+    bool gone;
+};
+
 /* What was done, for the report. Holds the input open, because names point into it. */
 struct prune_result {
     struct checkpoint input;
@@ -35,7 +42,8 @@ struct prune_result {
     double target_sparsity;           /* chosen for --target-size; 0: none was */
     uint64_t weights_in, weights_out; /* elements of all tensors; zeros count */
     uint64_t zeros;
-    uint32_t layers_in, layers_out;
+    struct prune_layer *layers; /* [layers_in] structured pruning */
+    uint32_t layers_in, layers_out, vocabulary_in, vocabulary_out;
     uint64_t bytes_in,
         bytes_out;            /* of the files that hold tensors; after a dry run bytes_out is a prediction */
     uint64_t samples, tokens; /* of calibration */

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "formats/measure.h"
+#include "prune/structure_summary.h"
 #include "prune/weights_outcome.h"
 #include "tensor/kernels/kernels.h"
 
@@ -138,6 +139,10 @@ static void print_people(const struct prune_result *result, const struct prune_o
 {
     struct prune_tensor total = total_of(result);
     char duration[24], memory[16];
+    if (result->layers) {
+        structure_summary_print(result, options);
+        return;
+    }
     if (options->dry_run || options->common.verbose) print_matrices(result, options->dry_run);
     printf("output           %s%s\n", options->output, options->dry_run ? " (dry run: not written)" : "");
     print_method(result, options);
@@ -221,8 +226,12 @@ static enum status make_json(char **out, uint64_t *bytes, const struct prune_res
     json_put_text(&json, "input", options->input);
     json_put_text(&json, "output", options->output);
     json_put_bool(&json, "dry_run", options->dry_run);
-    write_settings(&json, result);
-    write_totals(&json, result, options->dry_run);
+    if (result->layers) {
+        structure_summary_put(&json, result);
+    } else {
+        write_settings(&json, result);
+        write_totals(&json, result, options->dry_run);
+    }
     checkpoint_write_dropped(&result->input, &json);
     if (every) json_write_key(&json, "tensors");
     if (every) json_open_array(&json);

@@ -67,6 +67,7 @@ static enum status check_width(
     enum status status = narrow_refuse(job->input, width->heads, width->ffn, err);
 
     out->biases = job->settings->method->score == SCORE_FLAP && !job->options->no_bias;
+    config.varied &= !width->uniform; /* they become alike */
     if (!status && !own && !width->uniform)
         status = fail(err, ERR_USAGE,
             "--widths layer: only .nbl files can say that layers differ; leave it out, or --format nbl");
@@ -274,27 +275,6 @@ void structure_free(struct structure *structure)
 
 /* ---- all of it ---- */
 
-static void note_layers(const struct structure *structure, const struct report *report)
-{
-    char list[512];
-    size_t used = 0;
-
-    for (uint32_t i = 0; i < structure->depth.layers && used < sizeof list; i++) {
-        if (structure->depth.gone[i])
-            used += (size_t)snprintf(list + used, sizeof list - used, "%s%" PRIu32, used ? ", " : "", i);
-    }
-    if (used) report_note(report, "layers that go: %s", list);
-}
-
-static void note_widths(const struct structure *structure, const struct report *report)
-{
-    for (uint32_t i = 0; i < structure->width.count; i++) {
-        const struct width_layer *left = &structure->width.layers[i];
-        report_detail(report, "layer %" PRIu32 ": %" PRIu32 " groups of heads and %" PRIu32 " channels stay",
-            i, left->group_count, left->channel_count);
-    }
-}
-
 static uint64_t count_weights(const struct checkpoint *input)
 {
     uint64_t weights = 0;
@@ -304,6 +284,28 @@ static uint64_t count_weights(const struct checkpoint *input)
         if (!checkpoint_is_dropped(input, tensor)) weights += tensor->elements;
     }
     return weights;
+}
+
+/* What has been decided, for the report; the input is still the whole model. */
+static enum status tell(struct prune_job *job, const struct structure *structure, struct error *err)
+{
+    struct prune_result *result = job->result;
+
+    result->layers = memory_new(result->layers_in, sizeof *result->layers, err);
+    if (!result->layers) return ERR_MEMORY;
+    for (uint32_t i = 0; i < result->layers_in; i++) {
+        struct prune_layer *layer = &result->layers[i];
+        layer->was = config_widths(&job->input->config, i);
+        layer->gone = structure->depth.gone[i];
+        layer->score = structure->depth.score[i];
+        if (layer->gone) continue;
+        layer->left = layer->was;
+        if (!structure->width.count) continue;
+        layer->left.kv_heads = structure->width.layers[i].group_count;
+        layer->left.heads = layer->was.heads / layer->was.kv_heads * layer->left.kv_heads;
+        layer->left.ffn = structure->width.layers[i].channel_count;
+    }
+    return OK;
 }
 
 enum status structure_run(struct prune_job *job, struct error *err)
@@ -320,17 +322,15 @@ enum status structure_run(struct prune_job *job, struct error *err)
             err, ERR_USAGE, "--sparsity says how much goes; --target-size and --target-latency choose it");
     job->result->weights_in = count_weights(job->input);
     job->result->layers_in = job->input->config.layers;
+    job->result->vocabulary_in = job->input->config.vocabulary;
     if (!status) status = destination_refuse_input(job->input->container, job->options->output, err);
     if (!status && job->options->drop_layers)
         status = depth_parse(&structure.depth, job->options->drop_layers, job->input->config.layers, err);
     if (!status && job->options->trim_vocabulary)
-        status = trim_choose(&structure.trim, job->input, job->options->trim_vocabulary, job->report, err);
+        status = trim_choose(&structure.trim, job->input, job->options->trim_vocabulary, err);
     if (!status) status = choose(&structure, job, err);
-    if (!status) {
-        note_layers(&structure, job->report);
-        note_widths(&structure, job->report);
-        status = structure_apply(job->input, &structure, destination_is_own(&destination), err);
-    }
+    if (!status) status = tell(job, &structure, err);
+    if (!status) status = structure_apply(job->input, &structure, destination_is_own(&destination), err);
     if (!status) status = structure_write(job, &structure, err);
     structure_free(&structure);
     return status;

@@ -132,6 +132,7 @@ static void tell(struct prune_result *result, const struct transfer_item *items,
     for (uint64_t i = 0; i < count; i++)
         result->weights_out += items[i].target.elements;
     result->layers_out = result->input.config.layers;
+    result->vocabulary_out = result->input.config.vocabulary;
 }
 
 enum status structure_bytes(uint64_t *out, struct prune_job *job, struct error *err)

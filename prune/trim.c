@@ -110,8 +110,7 @@ static enum status refuse_quantized(const struct checkpoint *input, struct error
     return OK;
 }
 
-enum status trim_choose(struct trim **out, struct checkpoint *input, const char *path,
-    const struct report *report, struct error *err)
+enum status trim_choose(struct trim **out, struct checkpoint *input, const char *path, struct error *err)
 {
     const uint32_t vocabulary = input->config.vocabulary;
     struct tokenizer *tokenizer = NULL;
@@ -132,9 +131,6 @@ enum status trim_choose(struct trim **out, struct checkpoint *input, const char 
         status = keep ? keep_all(keep, (*out)->count, input, tokenizer, path, err) : ERR_MEMORY;
     }
     if (!status) status = number(*out, keep, vocabulary, err);
-    if (!status)
-        report_note(
-            report, "vocabulary: %" PRIu32 " tokens of %" PRIu32 " stay", (*out)->vocabulary, vocabulary);
     memory_free(keep);
     tokenizer_free(tokenizer);
     return status;

@@ -2,7 +2,6 @@
 #ifndef NIBBLE_PRUNE_TRIM_H
 #define NIBBLE_PRUNE_TRIM_H
 
-#include "base/report.h"
 #include "model/checkpoint.h"
 #include "model/config_rewrite.h"
 
@@ -10,8 +9,8 @@ struct trim;
 
 /* Which tokens stay: those that the text in `path` (as a calibration text is read) is made of, and what the tokenizer needs for every text
  * (model/tokenizer/tokenizer_trim.h). ERR_USAGE: no text. ERR_UNSUPPORTED: no tokenizer, or one that cannot be trimmed. */
-enum status trim_choose(struct trim **out, struct checkpoint *input, const char *path,
-    const struct report *report, struct error *err);
+enum status trim_choose(
+    struct trim **out, struct checkpoint *input, const char *path, struct error *err);
 void trim_free(struct trim *trim);
 
 /* New ids of the old tokens; the trim's. */

@@ -250,8 +250,9 @@ static enum status observe_stage(
     const struct model_config *config = &work->job->input->config;
     struct observer observer = {out, work->job->pool};
     bool adds = stage == WALK_O || stage == WALK_DOWN, first = layer->walk.index == 0 && stage == WALK_QKV;
-    enum status status = hessian_create(out, walk_stage_cols(config, stage, layer->walk.index), work->aim.inputs && !first,
-        work->aim.residual && adds ? config->hidden : 0, pool_workers(work->job->pool), err);
+    enum status status =
+        hessian_create(out, walk_stage_cols(config, stage, layer->walk.index), work->aim.inputs && !first,
+            work->aim.residual && adds ? config->hidden : 0, pool_workers(work->job->pool), err);
     if (status == OK) status = walk_to(work->walk, stage, &layer->walk, false, observe, &observer, err);
     return status == OK ? hessian_mean(out, work->job->pool, err) : status;
 }

@@ -175,6 +175,7 @@ static void print_config(const struct model_config *config)
         config->architecture->name, config->layers, config->hidden, config->ffn, config->heads,
         config->head_size, config->kv_heads, config->vocabulary, config->tied ? " (tied)" : "",
         config->context);
+    if (config->varied) printf(" (the widest layer; others are narrower)");
     if (config->window) printf(", sliding window %" PRIu32, config->window);
     printf("\n");
 }
