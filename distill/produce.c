@@ -282,6 +282,7 @@ static enum status work(struct production *run, struct error *err)
     }
     if (!status) status = flush(run, err);
     run->out->seconds = report_seconds() - start;
+    run->out->teacher_seconds = wave_teacher_seconds(run->wave);
     progress_end(progress);
     return status;
 }

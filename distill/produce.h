@@ -11,8 +11,9 @@ struct produce_result {
     uint64_t shards, shards_resumed;            /* of which an earlier run made so many */
     uint64_t taken[SHARD_COUNTERS];             /* by filters */
     uint64_t record_bytes;
-    uint64_t tokens_run; /* through the teacher, in this run */
-    double seconds;      /* that this took, without opening and checksums */
+    uint64_t tokens_run;    /* through the teacher, in this run */
+    double seconds;         /* that this took, without opening and checksums */
+    double teacher_seconds; /* of which in the teacher's layers and head */
 };
 
 /* Make options->output, or go on with it. On error what is complete stays, for the same command to go on with; a folder that was made

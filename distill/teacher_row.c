@@ -7,17 +7,7 @@
 #include "model/sampling.h"
 #include "tensor/kernels/kernels.h"
 
-enum { PIECE = 1024 }; /* logits at a time: their exponentials stay in the nearest cache */
-
-/* Exponentials of (logit - highest) of the piece that begins at `at`; how many. */
-static uint32_t exponentials(const struct teacher_row *row, uint32_t at, float out[PIECE])
-{
-    const uint32_t left = row->vocabulary - at, count = left < PIECE ? left : PIECE;
-    float unused;
-    memcpy(out, row->logits + at, count * sizeof *out);
-    kernels()->exp_sum(&unused, out, row->highest, count);
-    return count;
-}
+enum { PIECE = 256 }; /* weights that draws can step over at once */
 
 static double sum_of(const float *x, uint32_t count)
 {
@@ -49,16 +39,15 @@ static bool all_finite(const float *x, uint32_t count)
     return true;
 }
 
-bool teacher_row_init(struct teacher_row *row, const float *logits, uint32_t vocabulary)
+bool teacher_row_init(struct teacher_row *row, const float *logits, float *weights, uint32_t vocabulary)
 {
-    float piece[PIECE];
-    *row = (struct teacher_row){.logits = logits, .vocabulary = vocabulary};
+    float unused;
+    *row = (struct teacher_row){.logits = logits, .weights = weights, .vocabulary = vocabulary};
     if (!all_finite(logits, vocabulary)) return false;
     kernels()->maximum(&row->highest, logits, vocabulary);
-    for (uint32_t at = 0, count; at < vocabulary; at += count) {
-        count = exponentials(row, at, piece);
-        row->sum += sum_of(piece, count);
-    }
+    memcpy(weights, logits, vocabulary * sizeof *weights);
+    kernels()->exp_sum(&unused, weights, row->highest, vocabulary); /* its sum is a float; ours is not */
+    row->sum = sum_of(weights, vocabulary);
     row->log_sum = (double)row->highest + log(row->sum);
     return true;
 }
@@ -71,13 +60,9 @@ double teacher_row_log_prob(const struct teacher_row *row, uint32_t id)
 /* H = log_sum - sum of p * logit. */
 double teacher_row_entropy(const struct teacher_row *row)
 {
-    float piece[PIECE];
     double moment = 0; /* of e^(logit - highest) * (logit - highest) */
-    for (uint32_t at = 0, count; at < row->vocabulary; at += count) {
-        count = exponentials(row, at, piece);
-        for (uint32_t i = 0; i < count; i++)
-            moment += (double)piece[i] * ((double)row->logits[at + i] - (double)row->highest);
-    }
+    for (uint32_t i = 0; i < row->vocabulary; i++)
+        moment += (double)row->weights[i] * ((double)row->logits[i] - (double)row->highest);
     const double entropy = log(row->sum) - moment / row->sum;
     return entropy > 0 ? entropy : 0;
 }
@@ -108,22 +93,7 @@ static int compare_ids(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* The share of the tokens that are not among the rising ids: summed itself, since 1 - the others would lose a small one. */
-static double mass_outside(const struct teacher_row *row, const uint32_t *ids, uint32_t k)
-{
-    float piece[PIECE];
-    double rest = 0;
-    uint32_t next = 0;
-    for (uint32_t at = 0, count; at < row->vocabulary; at += count) {
-        count = exponentials(row, at, piece);
-        for (; next < k && ids[next] < at + count; next++)
-            piece[ids[next] - at] = 0;
-        rest += sum_of(piece, count);
-    }
-    return rest / row->sum;
-}
-
-double teacher_row_top(const struct teacher_row *row, uint32_t *ids, uint32_t k)
+double teacher_row_top(struct teacher_row *row, uint32_t *ids, uint32_t k)
 {
     const float *logits = row->logits;
     for (uint32_t i = 0; i < k; i++)
@@ -136,7 +106,10 @@ double teacher_row_top(const struct teacher_row *row, uint32_t *ids, uint32_t k)
         sift_down(logits, ids, k, 0);
     }
     qsort(ids, k, sizeof *ids, compare_ids);
-    return k < row->vocabulary ? mass_outside(row, ids, k) : 0;
+    if (k == row->vocabulary) return 0;
+    for (uint32_t i = 0; i < k; i++)
+        row->weights[ids[i]] = 0;
+    return sum_of(row->weights, row->vocabulary) / row->sum; /* 1 - the others would lose a small rest */
 }
 
 /* ---- draws ---- */
@@ -147,67 +120,45 @@ static int compare_doubles(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* The row divided by the temperature, normalised: what is drawn from. */
-struct proposal {
-    double temperature, sum; /* of e^((logit - highest) / temperature) */
-};
-
-static double proposal_weight(const struct teacher_row *row, const struct proposal *from, uint32_t id)
-{
-    return exp(((double)row->logits[id] - (double)row->highest) / from->temperature);
-}
-
-/* Exponentials of the piece at `at` as the proposal has them, in float as in teacher_row where the temperature is 1. */
-static uint32_t proposal_piece(
-    const struct teacher_row *row, const struct proposal *from, uint32_t at, float piece[PIECE])
-{
-    if (from->temperature == 1) return exponentials(row, at, piece);
-    const uint32_t left = row->vocabulary - at, count = left < PIECE ? left : PIECE;
-    for (uint32_t i = 0; i < count; i++)
-        piece[i] = (float)proposal_weight(row, from, at + i);
-    return count;
-}
-
 /* One walk over the vocabulary: a draw takes the first token whose cumulated weight exceeds it. */
-static void take(const struct teacher_row *row, const struct proposal *from, uint32_t *ids, uint32_t count,
-    const double *aims)
+static void take(
+    const float *weights, uint32_t vocabulary, double sum, uint32_t *ids, uint32_t count, const double *aims)
 {
-    float piece[PIECE];
     double reached = 0;
     uint32_t drawn = 0, last = 0;
-    for (uint32_t at = 0, here; at < row->vocabulary && drawn < count; at += here) {
-        here = proposal_piece(row, from, at, piece);
-        const double after = reached + sum_of(piece, here);
-        if (aims[drawn] * from->sum >= after) {
+    for (uint32_t at = 0, here; at < vocabulary && drawn < count; at += here) {
+        here = vocabulary - at < PIECE ? vocabulary - at : PIECE;
+        const double after = reached + sum_of(weights + at, here);
+        if (aims[drawn] * sum >= after) { /* none of this piece */
             reached = after;
             continue;
         }
-        for (uint32_t i = 0; i < here && drawn < count; i++) {
-            reached += (double)piece[i];
-            if (piece[i] > 0) last = at + i;
-            while (drawn < count && aims[drawn] * from->sum < reached)
-                ids[drawn++] = at + i;
+        for (uint32_t id = at; id < at + here && drawn < count; id++) {
+            reached += (double)weights[id];
+            if (weights[id] > 0) last = id;
+            while (drawn < count && aims[drawn] * sum < reached)
+                ids[drawn++] = id;
         }
     }
     while (drawn < count) /* the sum, rounded in another order, was a little larger */
         ids[drawn++] = last;
 }
 
-void teacher_row_draw(const struct teacher_row *row, uint32_t *ids, double *weights, uint32_t count,
+void teacher_row_draw(struct teacher_row *row, uint32_t *ids, double *weights, uint32_t count,
     double temperature, uint64_t *random, double *scratch)
 {
-    struct proposal from = {.temperature = temperature, .sum = row->sum};
-    float piece[PIECE];
-    for (uint32_t at = 0, here; temperature != 1 && at < row->vocabulary; at += here) {
-        here = proposal_piece(row, &from, at, piece);
-        from.sum = (at ? from.sum : 0) + sum_of(piece, here);
+    double sum = row->sum; /* of e^((logit - highest) / temperature) */
+    if (temperature != 1) {
+        for (uint32_t i = 0; i < row->vocabulary; i++)
+            row->weights[i] = (float)exp(((double)row->logits[i] - (double)row->highest) / temperature);
+        sum = sum_of(row->weights, row->vocabulary);
     }
     for (uint32_t i = 0; i < count; i++)
         scratch[i] = sampling_uniform(random);
     qsort(scratch, count, sizeof *scratch, compare_doubles);
-    take(row, &from, ids, count, scratch);
+    take(row->weights, row->vocabulary, sum, ids, count, scratch);
     for (uint32_t i = 0; i < count; i++) {
         const double offset = (double)row->logits[ids[i]] - (double)row->highest;
-        weights[i] = temperature == 1 ? 0 : offset - log(row->sum) - offset / temperature + log(from.sum);
+        weights[i] = temperature == 1 ? 0 : offset - log(row->sum) - offset / temperature + log(sum);
     }
 }

@@ -5,17 +5,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* A row of logits [vocabulary] and its normalisation, in double precision but for the exponentials, which are floats. */
+/* A row of logits [vocabulary] and its normalisation, in double precision but for the weights, which are floats. */
 struct teacher_row {
     const float *logits;
+    float *weights; /* e^(logit - highest) */
     uint32_t vocabulary;
     float highest;
     double sum;     /* of e^(logit - highest) */
     double log_sum; /* ln of the sum of e^logit: logsumexp */
 };
 
-/* False: a logit is not finite. Keeps the pointer. */
-bool teacher_row_init(struct teacher_row *row, const float *logits, uint32_t vocabulary);
+/* False: a logit is not finite. Keeps both pointers.
+ *   weights  [vocabulary]  scratch */
+bool teacher_row_init(struct teacher_row *row, const float *logits, float *weights, uint32_t vocabulary);
 
 /* ln of a token's probability. */
 double teacher_row_log_prob(const struct teacher_row *row, uint32_t id);
@@ -25,16 +27,16 @@ double teacher_row_entropy(const struct teacher_row *row);
 
 /* The k likeliest tokens (of equally likely ones the lowest ids), by rising id.
  *   ids  [k]    out; 1 <= k <= vocabulary
- * Returns the probability of all others; 0 where k is the vocabulary. */
-double teacher_row_top(const struct teacher_row *row, uint32_t *ids, uint32_t k);
+ * Returns the probability of all others; 0 where k is the vocabulary. Uses up the row's weights. */
+double teacher_row_top(struct teacher_row *row, uint32_t *ids, uint32_t k);
 
 /* `count` tokens drawn, each independently and with replacement, with probabilities in proportion to p^(1 / temperature); by
- * rising id.
+ * rising id. At another temperature than 1 the row's weights are used up.
  *   ids      [count]  out
  *   weights  [count]  out: ln of (p / the probability it was drawn with), 0 at temperature 1
  *   random            state of sampling_uniform; advanced by `count` draws
  *   scratch  [count] */
-void teacher_row_draw(const struct teacher_row *row, uint32_t *ids, double *weights, uint32_t count,
+void teacher_row_draw(struct teacher_row *row, uint32_t *ids, double *weights, uint32_t count,
     double temperature, uint64_t *random, double *scratch);
 
 #endif

@@ -87,13 +87,15 @@ enum status token_record_new(
 {
     *out = (struct token_record){.ids = memory_new(layout->shape.count, sizeof *out->ids, err)};
     if (out->ids) out->values = memory_new(layout->shape.count, 2 * sizeof *out->values, err);
-    return out->values ? OK : ERR_MEMORY;
+    if (out->values) out->weights = memory_new(layout->shape.vocabulary, sizeof *out->weights, err);
+    return out->weights ? OK : ERR_MEMORY;
 }
 
 void token_record_free(struct token_record *record)
 {
     memory_free(record->ids);
     memory_free(record->values);
+    memory_free(record->weights);
 }
 
 /* ---- writing ---- */
@@ -143,7 +145,7 @@ static float tail_below_one(double tail)
     return rounded < 1 ? rounded : nextafterf(1, 0);
 }
 
-static void put_top(uint8_t *out, const struct token_record_layout *layout, const struct teacher_row *row,
+static void put_top(uint8_t *out, const struct token_record_layout *layout, struct teacher_row *row,
     struct token_record *work)
 {
     const double tail = teacher_row_top(row, work->ids, layout->shape.count);
@@ -153,22 +155,22 @@ static void put_top(uint8_t *out, const struct token_record_layout *layout, cons
     put_f32(out + layout->fields[FIELD_REST].at, (double)tail_below_one(tail));
 }
 
-static void put_draws(uint8_t *out, const struct token_record_layout *layout, const struct teacher_row *row,
+static void put_draws(uint8_t *out, const struct token_record_layout *layout, struct teacher_row *row,
     double temperature, uint64_t *random, struct token_record *work)
 {
     const uint32_t count = layout->shape.count;
     uint8_t *values = out + layout->fields[FIELD_VALUES].at;
+    put_f32(out + layout->fields[FIELD_REST].at, teacher_row_entropy(row));
     teacher_row_draw(row, work->ids, work->values, count, temperature, random, work->values + count);
     for (uint32_t i = 0; i < count && layout->shape.value_bits; i++)
         bytes_put(values + 2 * i, dtype_f32_to_f16((float)work->values[i]), 2);
-    put_f32(out + layout->fields[FIELD_REST].at, teacher_row_entropy(row));
 }
 
 bool token_record_put(uint8_t *out, const struct token_record_layout *layout, uint32_t token,
     const float *logits, double temperature, uint64_t *random, struct token_record *work)
 {
     struct teacher_row row;
-    if (!teacher_row_init(&row, logits, layout->shape.vocabulary)) return false;
+    if (!teacher_row_init(&row, logits, work->weights, layout->shape.vocabulary)) return false;
     work->log_sum = (float)row.log_sum;
     bytes_put(out, token, TOKEN_BYTES);
     put_f32(out + layout->fields[FIELD_LOG_SUM].at, row.log_sum);

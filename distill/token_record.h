@@ -83,6 +83,7 @@ struct token_record {
     float rest;     /* tail, or entropy in nats */
     uint32_t *ids;  /* [count] rising */
     double *values; /* [count] ln of the probability, or of the weight */
+    float *weights; /* [vocabulary] scratch of token_record_put */
 };
 
 /* Memory for one record at a time: arrays of `count`. Release with token_record_free. */

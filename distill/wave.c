@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/report.h"
 #include "model/sampling.h"
 #include "tensor/dtype.h"
 
@@ -50,6 +51,7 @@ struct wave {
     struct wave_worker *workers; /* [workers] */
     uint32_t *padding;           /* [padding_count] ids that stand for no token and are never sampled */
     uint64_t padding_count;
+    double teacher_seconds;
 };
 
 /* ---- life ---- */
@@ -161,6 +163,11 @@ void wave_free(struct wave *wave)
 void wave_clear(struct wave *wave)
 {
     wave->count = 0;
+}
+
+double wave_teacher_seconds(const struct wave *wave)
+{
+    return wave->teacher_seconds;
 }
 
 uint64_t wave_count(const struct wave *wave)
@@ -280,12 +287,15 @@ static enum status run_step(struct wave *wave, uint64_t from, uint64_t length, s
     }
     wave->from = from;
     wave->length = length;
+    double start = report_seconds();
     enum status status = session_step(wave->session, wave->hidden, wave->step, length, err);
     for (uint64_t row = 0; row < rows && !status; row += wave->logit_rows) {
         const uint64_t left = rows - row, count = left < wave->logit_rows ? left : wave->logit_rows;
         wave->first_row = row;
         status = model_logits(wave->teacher, wave->logits, wave->hidden + row * width, count, err);
+        wave->teacher_seconds += report_seconds() - start;
         if (!status) status = pool_run(wave->teacher->pool, count, run_row, wave, err);
+        start = report_seconds();
     }
     return status;
 }

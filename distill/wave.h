@@ -24,6 +24,9 @@ void wave_add(struct wave *wave, const uint32_t *tokens, uint64_t count, uint64_
  * sequence's source number: logits that are not finite, or a hidden state that half precision cannot hold; and as session_step. */
 enum status wave_run(struct wave *wave, struct error *err);
 
+/* Seconds that the teacher's layers and head took so far, of all runs. */
+double wave_teacher_seconds(const struct wave *wave);
+
 /* Of sequence `index`, once run: what it is, its tokens [length], its records [length][record bytes]. */
 struct shard_sequence wave_sequence(const struct wave *wave, uint64_t index);
 const uint32_t *wave_tokens(const struct wave *wave, uint64_t index);

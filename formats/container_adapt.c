@@ -199,8 +199,8 @@ static enum status check_split(const struct container *container, const struct r
                 tensor->name, turn);
     if (entry->packed) return OK; /* packed_part looks at the rows */
     if (tensor->storage == STORAGE_TILES || tensor->storage == STORAGE_SPARSE || entry->head ||
-        entry->foreign ||
-        (entry->compute && (turn || entry->compute != transposed_compute)) || container->records_checksums)
+        entry->foreign || (entry->compute && (turn || entry->compute != transposed_compute)) ||
+        container->records_checksums)
         return fail(
             err, ERR_UNSUPPORTED, "tensor %s: rows stored like this cannot be taken apart", tensor->name);
     return OK;

@@ -1,6 +1,7 @@
 /* See sparse_part.h. */
 #include "formats/sparse_part.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 /* What a part of `rows` rows is. */
@@ -53,6 +54,9 @@ enum status sparse_part_read(struct sparse_layout *out, struct container *contai
     uint64_t begin = first * whole->tile_code_bytes, bytes = 0;
     enum status status = sparse_layout(out, &part, 0, err);
 
+    if (!status && !sparse_part_bytes(whole, row_count))
+        status = fail(err, ERR_MEMORY, "tensor %s: %" PRIu64 " rows are too long to be read at once",
+            tensor->name, row_count);
     if (!status && whole->mask == MASK_BITMAP) {
         status = read_offsets((uint32_t *)(void *)(buffer + out->offsets_offset), &begin, &bytes, container,
             tensor, whole, first, out->dense.tiles, err);

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "tensor/kernels/kernels.h"
+
 uint64_t sampling_random(uint64_t *state)
 {
     uint64_t z = (*state += 0x9e3779b97f4a7c15u);
@@ -92,17 +94,32 @@ static double weight_of(float logit, double highest, double temperature)
     return (double)(float)exp(((double)logit - highest) / temperature);
 }
 
+/* Sum of the weights of all, by the kernel: it is compared with sums of weights, and to a millionth part is near enough. */
+static double sum_all(
+    const struct sampling_candidate *heap, uint64_t count, double highest, double temperature)
+{
+    enum { PIECE = 512 };
+    float piece[PIECE], sum;
+    double total = 0;
+    for (uint64_t at = 0; at < count; at += PIECE) {
+        const uint64_t here = count - at < PIECE ? count - at : PIECE;
+        for (uint64_t i = 0; i < here; i++) {
+            const double exponent = ((double)heap[at + i].logit - highest) / temperature;
+            piece[i] = exponent > -100 ? (float)exponent : -100;
+        }
+        kernels()->exp_sum(&sum, piece, 0, here);
+        total += (double)sum;
+    }
+    return total;
+}
+
 /* Sum of the weights of the first `limit`; those that were taken out for that lie behind the `left` others, last first. */
 static double sum_weights(struct sampling_candidate *heap, uint64_t count, uint64_t limit, uint64_t *left,
     double highest, double temperature)
 {
     double total = 0;
     *left = count;
-    if (limit == count) {
-        for (uint64_t i = 0; i < count; i++)
-            total += weight_of(heap[i].logit, highest, temperature);
-        return total;
-    }
+    if (limit == count) return sum_all(heap, count, highest, temperature);
     for (uint64_t i = 0; i < limit; i++)
         total += weight_of(pop(heap, left).logit, highest, temperature);
     return total;
@@ -133,14 +150,11 @@ uint32_t sampling_pick(const float *logits, uint64_t count, const struct samplin
     }
     const uint64_t head = whole ? limit : taken;
     double aim = sampling_uniform(random) * (whole ? total : kept);
-    uint32_t id = 0;
     for (uint64_t i = 0; i < head; i++) {
         const struct sampling_candidate next =
             i < count - left ? scratch[count - 1 - i] : pop(scratch, &left);
-        const double weight = weight_of(next.logit, highest, temperature);
-        if (weight <= 0 && i > 0) break; /* only by rounding of the sum */
-        id = next.id;
-        if ((aim -= weight) < 0) break;
+        if ((aim -= weight_of(next.logit, highest, temperature)) < 0) return next.id;
     }
-    return id;
+    return scratch[count - 1]
+        .id; /* the sum was rounded up: once in a million draws, and then it is the likeliest */
 }

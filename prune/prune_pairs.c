@@ -49,7 +49,6 @@ static void add_amount(struct prune_pairs *pairs, const struct weights *work)
 static void add_solver(struct prune_pairs *pairs, const struct weights *work)
 {
     add_number(pairs, "damping", work->damping);
-    if (!work->job->settings->method->solve) return;
     add(pairs, "correction", work->aim.residual ? "residual" : work->aim.inputs ? "inputs" : "none");
     add_text(pairs, "polish", "%u", work->rounds);
 }
@@ -84,7 +83,7 @@ enum status prune_pairs_create(struct prune_pairs *out, const struct weights *wo
     if (settings->bits) add_text(out, "bits", "%" PRIu32, settings->bits);
     if (settings->bits) add_text(out, "group", "%" PRIu32, settings->group);
     add(out, "storage", work->sparse ? "sparse" : "dense");
-    if (settings->method->calibrated) add_solver(out, work);
+    if (settings->method->solve) add_solver(out, work);
     if (work->calibration.samples) add_calibration(out, &work->calibration);
     add_keeps(out, keep);
     return OK;

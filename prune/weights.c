@@ -26,14 +26,13 @@ static enum status check_options(const struct prune_job *job, struct error *err)
 {
     const struct prune_options *options = job->options;
     const struct prune_method *method = job->settings->method;
-    const char *solver = options->correction              ? "--correction"
-                         : options->polish != PRUNE_UNSET ? "--polish"
-                                                          : NULL;
+    const char *solver = NULL;
+    if (options->damping > 0) solver = "--damping";
+    if (options->polish != PRUNE_UNSET) solver = "--polish";
+    if (options->correction) solver = "--correction";
     if (solver && !method->solve)
         return fail(
             err, ERR_USAGE, "%s has no meaning for method %s, which solves nothing", solver, method->name);
-    if (options->damping > 0 && !method->calibrated)
-        return fail(err, ERR_USAGE, "--damping has no meaning for method %s", method->name);
     if (job->settings->owl && !method->calibrated)
         return fail(err, ERR_USAGE,
             "--ratios owl measures outliers on a calibration text, which --method %s does without; use "
@@ -96,7 +95,7 @@ static void note_wide(const struct weights *work)
     if (wide)
         report_note(work->job->report,
             "%" PRIu64 " matrices of %s weights are stored with their zeros: sparse storage takes 16-bit "
-            "weights, or --bits",
+            "weights (nibble-convert --type bf16), or --bits",
             wide, dtype_info(result->tensors[0].target.dtype)->name);
 }
 

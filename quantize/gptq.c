@@ -123,8 +123,9 @@ enum status gptq_observe(struct calibrated *work, struct layer *layer, struct gp
     struct observer observer = {.hessian = out, .pool = work->pool};
     if (status == OK) status = look(work, layer, group, only_current, &observer, err);
     work->phases.hessian += observer.seconds;
+    if (status != OK) return status;
     *known = own ? GPTQ_ALL : known_of(out);
-    if (status == OK && *known != GPTQ_NOTHING) status = hessian_mean(out, work->pool, err);
+    if (*known != GPTQ_NOTHING) status = hessian_mean(out, work->pool, err);
     if (status == OK && *known != GPTQ_ALL) forget(out, *known);
     return status;
 }

@@ -605,7 +605,7 @@ static void add_small_tokenizer(struct gguf_file *file, bool pieces)
     if (!pieces) gguf_file_strings(file, "tokenizer.ggml.merges", merges, 2);
 }
 
-static void add_small_tensors(struct gguf_file *file, bool biases)
+static void add_small_tensors(struct gguf_file *file, bool biases, bool dense)
 {
     static const enum role roles[] = {ROLE_EMBEDDING, ROLE_FINAL_NORM, ROLE_ATTENTION_NORM, ROLE_Q, ROLE_K,
         ROLE_V, ROLE_O, ROLE_MLP_NORM, ROLE_GATE, ROLE_UP, ROLE_DOWN, ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS};
@@ -619,6 +619,7 @@ static void add_small_tensors(struct gguf_file *file, bool biases)
         const uint64_t rows =
             strstr(names[role], "attn_k.") || strstr(names[role], "attn_v.") ? SMALL / 2 : SMALL;
         if (strstr(names[role], "bias") && !biases) continue;
+        if (role >= ROLE_GATE && role <= ROLE_DOWN && !dense) continue;
         for (size_t k = 0; k < SMALL * SMALL; k++)
             values[k] = testing_normal(&random);
         snprintf(name, sizeof name, "%s%s", role < ROLE_PER_LAYER ? "" : "blk.0.", names[role]);
@@ -627,10 +628,33 @@ static void add_small_tensors(struct gguf_file *file, bool biases)
     }
 }
 
+enum { SMALL_EXPERTS = 2 };
+
+/* In place of gate, up and down. */
+static void add_small_experts(struct gguf_file *file)
+{
+    static const char *const stacks[] = {
+        "blk.0.ffn_gate_exps.weight", "blk.0.ffn_up_exps.weight", "blk.0.ffn_down_exps.weight"};
+    float values[SMALL_EXPERTS * SMALL * SMALL];
+    uint64_t random = 5;
+
+    for (size_t k = 0; k < sizeof values / sizeof *values; k++)
+        values[k] = testing_normal(&random);
+    for (size_t i = 0; i < sizeof stacks / sizeof *stacks; i++)
+        gguf_file_stack(file, stacks[i], SMALL_EXPERTS, SMALL, SMALL, 0, values, sizeof values);
+    gguf_file_tensor(file, "blk.0.ffn_gate_inp.weight", SMALL_EXPERTS, SMALL, 0, values,
+        SMALL_EXPERTS * SMALL * sizeof *values);
+    gguf_file_tensor(file, "blk.0.attn_q_norm.weight", 0, SMALL / 2, 0, values, SMALL / 2 * sizeof *values);
+    gguf_file_tensor(file, "blk.0.attn_k_norm.weight", 0, SMALL / 2, 0, values, SMALL / 2 * sizeof *values);
+    gguf_file_u32(file, "qwen3moe.expert_count", SMALL_EXPERTS);
+    gguf_file_u32(file, "qwen3moe.expert_used_count", 1);
+    gguf_file_u32(file, "qwen3moe.expert_feed_forward_length", SMALL);
+}
+
 static void check_small(
     const char *architecture, const char *text, const uint32_t *expected, uint64_t expected_count)
 {
-    const bool llama = strcmp(architecture, "llama") == 0;
+    const bool llama = strcmp(architecture, "llama") == 0, moe = strcmp(architecture, "qwen3moe") == 0;
     const float factors[] = {1, 8};
     struct gguf_file file = {0};
     struct model *model = NULL;
@@ -641,7 +665,8 @@ static void check_small(
 
     add_small_config(&file, architecture);
     add_small_tokenizer(&file, llama);
-    add_small_tensors(&file, !llama);
+    add_small_tensors(&file, strcmp(architecture, "qwen2") == 0, !moe);
+    if (moe) add_small_experts(&file);
     if (llama) gguf_file_tensor(&file, "rope_freqs.weight", 0, 2, 0, factors, sizeof factors);
     gguf_file_store(&file, path);
     gguf_file_free(&file);
@@ -660,6 +685,7 @@ static void small_files(void)
 {
     check_small("llama", "abab", (const uint32_t[]){1, 0, 6}, 3);
     check_small("qwen2", "abab<s>", (const uint32_t[]){6, 1}, 2);
+    check_small("qwen3moe", "abab<s>", (const uint32_t[]){6, 1}, 2);
 }
 
 /* ---- refusals ---- */

@@ -536,10 +536,11 @@ static void test_signals(void)
 
 /* ---- let down ---- */
 
-static struct quantize_options one_layer(void)
+static struct quantize_options one_layer(uint32_t experts)
 {
     struct tiny_model model = small;
     model.layers = 1;
+    model.experts = experts;
     struct quantize_options options = fresh(&model, "awq+gptq");
     options.calibration.samples = 2;
     options.calibration.length = 8;
@@ -569,11 +570,14 @@ static void fail_allocations(const struct quantize_options *options, uint64_t st
 
 static void test_every_allocation_may_fail(void)
 {
-    struct quantize_options options = one_layer();
+    struct quantize_options options = one_layer(0);
     options.restart = true;
     fail_allocations(&options, 1);
     options.restart = false;
     fail_allocations(&options, 3);
+    options = one_layer(3);
+    options.restart = true;
+    fail_allocations(&options, 7);
 }
 
 /* The disk is broken from the nth call on. */
@@ -600,7 +604,7 @@ static void fail_every_call(
 
 static void test_every_call_may_fail(void)
 {
-    struct quantize_options options = one_layer();
+    struct quantize_options options = one_layer(0);
     options.restart = true;
     fail_every_call(&options, writes_fail(), ENOSPC, 20);
     fail_every_call(&options, renames_fail(), EIO, 3);

@@ -182,6 +182,9 @@ static void sources(void)
 
     REQUIRE(container_open(&container, golden_path("awq"), &err) == OK, &err);
     uint32_t *crcs = memory_new(container_count(container), sizeof *crcs, &err);
+    REQUIRE(container_map(container, &err) == OK, &err);
+    for (uint64_t i = 0; i < container_count(container); i++)
+        crcs[i] = file_crc32(0, container_tensor(container, i)->data, container_tensor(container, i)->bytes);
     REQUIRE(container_write_sources(container, crcs, &json, &err) == OK, &err);
     REQUIRE(json_writer_take(&json, &text, &bytes, &err) == OK, &err);
     file = testing_read(testing_source("golden/packed/awq/model.safetensors"), &file_bytes);

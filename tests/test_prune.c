@@ -115,6 +115,10 @@ static uint64_t zeros_in(const float *values, uint64_t count)
 
 #define DOWN "model.layers.1.mlp.down_proj.weight"
 
+/* SPEC.md, section 6c: 24 bytes of pattern and 16 x 4 of codes for each of 8 x 3 blocks, a scale of 2 bytes for each of 64 x 3 groups, parts at
+ * multiples of 64 bytes, 64 more behind the codes. */
+enum { DOWN_2_4_BYTES = 576 + 384 + 24 * 64 + 64 };
+
 /* Of every 4 columns 2 are 0 (with codes: at least), in every row. */
 static void check_pattern(const char *path, bool codes)
 {
@@ -126,6 +130,8 @@ static void check_pattern(const char *path, bool codes)
         off += codes ? zeros < 2 : zeros != 2;
     }
     CU_ASSERT_EQUAL(off, 0);
+    CU_ASSERT_TRUE(tensor.storage == STORAGE_SPARSE && tensor.mask == MASK_2_4);
+    if (codes) CU_ASSERT_EQUAL(tensor.bytes, DOWN_2_4_BYTES);
     memory_free(values);
 }
 
@@ -430,14 +436,56 @@ static void test_not_finite(void)
     }
 }
 
+/* With hidden states in a file: less memory, the same bytes. */
+static void check_states_in_file(struct prune_options options)
+{
+    struct prune_result whole, limited;
+    struct error err = {0};
+    REQUIRE(prune_run(&whole, &options, &err) == OK, &err);
+    options.output = testing_path("limited.nbl");
+    options.memory_limit = whole.memory_estimate - 1;
+    REQUIRE(prune_run(&limited, &options, &err) == OK, &err);
+    CU_ASSERT_TRUE(limited.memory_estimate < whole.memory_estimate);
+    CU_ASSERT_TRUE(testing_same_files(testing_path("out.nbl"), testing_path("limited.nbl")));
+    prune_release(&whole);
+    prune_release(&limited);
+}
+
 static void test_memory_limit(void)
 {
     struct error err = {0};
     struct prune_options options = fresh(small, "sparsegpt");
+    check_states_in_file(options);
+    unlink(options.output);
     options.memory_limit = 1000;
     CU_ASSERT_EQUAL(prune(&options, NULL, &err), ERR_MEMORY);
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "--memory-limit"));
     CU_ASSERT_EQUAL(file_kind(testing_path("out.nbl.journal")), FILE_ABSENT);
+}
+
+/* Wherever memory runs out it is said, nothing appears, and nothing is lost; the same run goes on from what is there. */
+static void test_no_memory(void)
+{
+    static const char *const methods[] = {"magnitude", "sparsegpt"};
+    struct tiny_model model = small;
+    model.layers = 1;
+    for (int i = 0; i < 2; i++) {
+        struct prune_options options = fresh(model, methods[i]);
+        options.bits = i ? "4" : NULL;
+        options.group = 32;
+        options.ratios = i ? "owl" : NULL;
+        options.owl_spread = 0;
+        for (uint64_t nth = 1, failures = 1; failures; nth += 1 + nth / 16) {
+            struct error err = {0};
+            memory_fail_at(nth, 0);
+            enum status status = prune(&options, NULL, &err);
+            failures = memory_failures();
+            memory_fail_at(0, 0);
+            CU_ASSERT_TRUE(status == OK || status == ERR_MEMORY);
+            CU_ASSERT_EQUAL(file_kind(options.output), status == OK ? FILE_REGULAR : FILE_ABSENT);
+            if (status == OK) unlink(options.output);
+        }
+    }
 }
 
 int main(void)
@@ -456,6 +504,7 @@ int main(void)
         {"sizes", test_sizes},
         {"not finite", test_not_finite},
         {"memory limit", test_memory_limit},
+        {"no memory", test_no_memory},
     };
     return TESTING_RUN("prune", cases);
 }

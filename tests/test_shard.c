@@ -145,7 +145,7 @@ static void test_every_bit(void)
         const char *path = write_shard(chunk, &info), *bad = testing_path("bad");
         uint64_t count;
         char *bytes = testing_read(path, &count);
-        for (uint64_t bit = 0; bit < 8 * count; bit += bit < 8 * 320 ? 1 : 13) {
+        for (uint64_t bit = 0; bit < 8 * count; bit += bit < 8 * 160 ? 1 : 31) {
             struct error err = {0};
             bytes[bit / 8] ^= (char)(1 << bit % 8);
             testing_write(bad, bytes, count);
@@ -165,7 +165,7 @@ static void test_every_length(void)
     const char *path = write_shard(7, &info), *bad = testing_path("bad");
     uint64_t count;
     char *bytes = testing_read(path, &count);
-    for (uint64_t length = 0; length < count; length += length < 320 ? 1 : 11) {
+    for (uint64_t length = 0; length < count; length += length < 160 ? 1 : 23) {
         testing_write(bad, bytes, length);
         CU_ASSERT_EQUAL(open_and_look(bad, NULL), ERR_FORMAT);
     }

@@ -32,6 +32,7 @@ static enum status print_as_json(
     json_close_object(&json);
     json_put_u64(&json, "tokens_run", result->tokens_run);
     json_put_number(&json, "seconds", result->seconds);
+    json_put_number(&json, "teacher_seconds", result->teacher_seconds);
     json_put_u64(&json, "peak_memory_bytes", memory_peak_bytes());
     json_put_text(&json, "kernels", kernels()->name);
     json_close_object(&json);
@@ -63,10 +64,11 @@ static void print_result(const struct produce_result *result)
     printf("per token      %.1f bytes, of which the record %" PRIu64 "\n",
         (double)result->bytes / (double)result->tokens, result->record_bytes);
     print_filters(result);
-    printf("time           %s, %.0f tokens per second, peak memory %s, %s kernels\n",
-        report_duration(duration, result->seconds),
-        result->seconds > 0 ? (double)result->tokens_run / result->seconds : 0,
-        report_bytes(memory, memory_peak_bytes()), kernels()->name);
+    const double seconds = result->seconds > 0 ? result->seconds : 1;
+    printf("time           %s, %.0f tokens per second, %.0f %% of it in the teacher, peak memory %s, %s "
+           "kernels\n",
+        report_duration(duration, result->seconds), (double)result->tokens_run / seconds,
+        100 * result->teacher_seconds / seconds, report_bytes(memory, memory_peak_bytes()), kernels()->name);
 }
 
 static enum status run_dataset(int argc, char **argv, enum options_outcome *outcome, struct error *err)

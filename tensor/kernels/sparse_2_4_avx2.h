@@ -186,12 +186,13 @@ INLINE void spread_pairs_block(
     uint8_t *out, const uint8_t *mask, const uint8_t *codes, uint32_t bits, const uint8_t table[64])
 {
     const __m256i places = pair_lookup(mask, table);
+    const uint32_t parts = 8 / bits;
     const __m256i zero = _mm256_set1_epi8((char)(bits == 2 ? 0xAA : bits == 4 ? 0x88 : 0x80));
 #pragma GCC unroll 8
     for (uint32_t j = 0; j < bits; j++) {
         __m256i plane = zero;
 #pragma GCC unroll 8
-        for (uint32_t t = 0; t < 8 / bits; t++)
+        for (uint32_t t = 0; t < parts; t++)
             plane = _mm256_xor_si256(
                 plane, _mm256_slli_epi32(spread_quad(codes, bits, places, bits * t + j), (int)(bits * t)));
         _mm256_storeu_si256((__m256i *)(void *)(out + 32 * j), plane);

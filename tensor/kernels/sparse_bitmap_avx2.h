@@ -58,10 +58,10 @@ INLINE uint64_t deposit_block(uint8_t *out, const uint8_t *mask, const uint8_t *
                             : bits == 4 ? 0x1111111111111111
                                         : 0x0101010101010101;
     const uint64_t ones = (UINT64_C(1) << bits) - 1, zero = lowest << (bits - 1);
-    const uint32_t per_word = 64 / bits;
+    const uint32_t per_word = 64 / bits, words = 256 / per_word;
     uint64_t at = 0; /* in bits */
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < 256 / per_word; i++, out += 8) {
+    for (uint32_t i = 0; i < words; i++, out += 8) {
         uint64_t kept = 0;
         memcpy(&kept, mask + i * per_word / 8, per_word / 8);
         const uint8_t *from = codes + at / 8;
