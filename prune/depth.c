@@ -160,6 +160,11 @@ static void choose(struct depth *out, enum prune_score score, uint32_t count)
     out->dropped = count;
 }
 
+uint64_t depth_bytes(const struct model_config *config)
+{
+    return (config->layers + UINT64_C(1)) * STEP_TOKENS * config->hidden * sizeof(float);
+}
+
 enum status depth_by_stream(struct depth *out, struct model *model, const struct calibration *calibration,
     enum prune_score score, uint32_t count, struct error *err)
 {

@@ -30,6 +30,9 @@ enum status depth_count(uint32_t *out, double sparsity, uint32_t layers, struct 
 enum status depth_by_stream(struct depth *out, struct model *model, const struct calibration *calibration,
     enum prune_score score, uint32_t count, struct error *err);
 
+/* Bytes of memory that depth_by_stream takes beside the model: the states of some tokens at all layers. */
+uint64_t depth_bytes(const struct model_config *config);
+
 /* Numbers of the layers that stay, ascending: kept [layers - dropped]. */
 uint32_t depth_kept(uint32_t *kept, const struct depth *depth);
 

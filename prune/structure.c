@@ -142,6 +142,18 @@ static enum status make_depth(struct structure *out, void *context, double spars
     return OK;
 }
 
+static enum status check_memory(const struct prune_job *job, struct error *err)
+{
+    const uint64_t limit = job->options->memory_limit;
+    const uint64_t needed = job->result->bytes_in + depth_bytes(&job->input->config);
+    char needs[16], most[16];
+
+    if (!limit || needed <= limit) return OK;
+    return fail(err, ERR_MEMORY,
+        "about %s are needed: layers are judged with the whole model in memory; --memory-limit is %s",
+        report_bytes(needs, needed), report_bytes(most, limit));
+}
+
 /* Layers are judged by the model in memory, opened once more. */
 static enum status choose_depth(
     struct structure *out, struct prune_job *job, const struct calibration *calibration, struct error *err)
@@ -151,9 +163,9 @@ static enum status choose_depth(
     uint32_t count;
     double sparsity = job->settings->sparsity;
     const uint32_t layers = job->input->config.layers;
-    enum status status = OK;
+    enum status status = check_memory(job, err);
 
-    if (goal_given(job->options) && layers > 1)
+    if (!status && goal_given(job->options) && layers > 1)
         status = goal_sparsity(&sparsity, job, layers, make_depth, out, err);
     job->result->target_sparsity = goal_given(job->options) ? sparsity : 0;
     out->sparsity = sparsity;
