@@ -149,13 +149,18 @@ static void print_totals(const struct dataset *dataset, const struct totals *tot
         printf("perplexity     %.4f under the teacher\n", exp(totals->nll / (double)totals->predicted));
 }
 
-static const double *sort_values; /* for compare_values; one thread prints */
+/* An id of a record to be shown. */
+struct shown_id {
+    uint32_t id;
+    double value;
+};
 
-static int compare_values(const void *a, const void *b)
+/* Likeliest first, ties by id. */
+static int compare_shown(const void *a, const void *b)
 {
-    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    if (sort_values[x] != sort_values[y]) return sort_values[x] > sort_values[y] ? -1 : 1;
-    return x < y ? -1 : x > y;
+    const struct shown_id *x = a, *y = b;
+    if (x->value != y->value) return x->value > y->value ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
 }
 
 static const char *show_token(char out[64], const struct tokenizer *tokenizer, uint32_t id)
@@ -165,19 +170,17 @@ static const char *show_token(char out[64], const struct tokenizer *tokenizer, u
     return token ? error_quote(out, 64, token, bytes) : "(no token)";
 }
 
-static void print_ids(const struct dataset *dataset, const struct token_record *record,
-    const struct tokenizer *tokenizer, const uint32_t *order)
+static void print_ids(
+    const struct shown_id *ids, uint32_t count, bool draws, const struct tokenizer *tokenizer)
 {
-    const bool draws = dataset->document.layout.shape.draws;
-    static const char *const heads[] = {">id", "token", ">probability"}, *const draw_heads[] = {
-                                                                             ">id", "token", ">weight"};
+    const char *const heads[] = {">id", "token", draws ? ">weight" : ">probability"};
     struct table table = {0};
     char shown[64];
-    table_head(&table, 3, draws ? draw_heads : heads);
-    for (uint32_t i = 0; i < dataset->document.layout.shape.count; i++) {
-        table_cell(&table, "%" PRIu32, record->ids[order[i]]);
-        table_cell(&table, "%s", show_token(shown, tokenizer, record->ids[order[i]]));
-        table_cell(&table, "%.6f", exp(record->values[order[i]]));
+    table_head(&table, 3, heads);
+    for (uint32_t i = 0; i < count; i++) {
+        table_cell(&table, "%" PRIu32, ids[i].id);
+        table_cell(&table, "%s", show_token(shown, tokenizer, ids[i].id));
+        table_cell(&table, "%.6f", exp(ids[i].value));
     }
     table_print(&table);
     table_free(&table);
@@ -191,22 +194,21 @@ static enum status print_record(
     const bool draws = dataset->document.layout.shape.draws;
     struct tokenizer *tokenizer = NULL;
     char shown[64];
-    uint32_t *order = memory_new(count, sizeof *order, err);
-    enum status status = order ? dataset_tokenizer(&tokenizer, dataset, err) : ERR_MEMORY;
+    struct shown_id *ids = memory_new(count, sizeof *ids, err);
+    enum status status = ids ? dataset_tokenizer(&tokenizer, dataset, err) : ERR_MEMORY;
     if (!status) {
         for (uint32_t i = 0; i < count; i++)
-            order[i] = i;
-        sort_values = record->values;
-        if (!draws) qsort(order, count, sizeof *order, compare_values);
+            ids[i] = (struct shown_id){record->ids[i], record->values[i]};
+        if (!draws) qsort(ids, count, sizeof *ids, compare_shown);
         printf("\nrecord         %" PRIu64 ": token %" PRIu64 " of %" PRIu32 " of source %" PRIu64 "\n",
             number, found->position, found->sequence.length, found->sequence.source);
         printf("token          %" PRIu32 " %s\n", record->token, show_token(shown, tokenizer, record->token));
         printf("after it       logsumexp %.6f, %s %.6f\n\n", (double)record->log_sum,
             draws ? "entropy" : "tail", (double)record->rest);
-        print_ids(dataset, record, tokenizer, order);
+        print_ids(ids, count, draws, tokenizer);
     }
     tokenizer_free(tokenizer);
-    memory_free(order);
+    memory_free(ids);
     return status;
 }
 
