@@ -3,6 +3,7 @@
 #include <string.h>
 
 #define DEFAULT_LENGTH 512
+#define DEFAULT_TOKENS 65536
 
 static uint64_t default_length(uint64_t context)
 {
@@ -12,9 +13,10 @@ static uint64_t default_length(uint64_t context)
 enum status calibration_request_load(struct calibration *out, const struct calibration_request *request,
     struct checkpoint *input, const struct report *report, struct error *err)
 {
+    const uint64_t length = request->length ? request->length : default_length(input->config.context);
     const struct calibration_options wanted = {.path = request->path,
-        .samples = request->samples,
-        .length = request->length ? request->length : default_length(input->config.context),
+        .samples = request->samples ? request->samples : (DEFAULT_TOKENS + length - 1) / length,
+        .length = length,
         .pick = strcmp(request->pick, "first") == 0    ? CALIBRATION_FIRST
                 : strcmp(request->pick, "random") == 0 ? CALIBRATION_RANDOM
                                                        : CALIBRATION_SPREAD,

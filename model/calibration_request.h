@@ -8,13 +8,13 @@
 
 struct calibration_request {
     const char *path, *pick;        /* path NULL: no calibration */
-    uint64_t samples, length, seed; /* length 0: the default */
+    uint64_t samples, length, seed; /* 0 of the first two: the default */
     bool unpacked;
 };
 
 #define CALIBRATION_DEFAULTS                                                                                 \
     {                                                                                                        \
-        .pick = "spread", .samples = 128                                                                     \
+        .pick = "spread"                                                                                     \
     }
 
 /* The rows of an option table, for a structure with `struct calibration_request calibration`. */
@@ -24,7 +24,8 @@ struct calibration_request {
         "`messages`), either of them gzipped or not. Use text like what the model will read, but not the "   \
         "text it will be judged on.",                                                                        \
         "Calibration"},                                                                                      \
-        {"samples", OPTION_COUNT, offsetof(type, calibration.samples), 1, 1 << 20, NULL, "N", "128",         \
+        {"samples", OPTION_COUNT, offsetof(type, calibration.samples), 1, 1 << 20, NULL, "N",                \
+            "as many as make 65536 tokens",                                                                  \
             "Samples of the calibration text. Time grows with samples x sample length.", NULL},              \
         {"sample-length", OPTION_COUNT, offsetof(type, calibration.length), 2, 1 << 20, NULL, "N",           \
             "512, or the model's context if that is less", "Tokens per sample.", NULL},                      \
