@@ -43,7 +43,7 @@ static const struct option option_table[] = {
         "Sampling: give up after so many, kept or not.", NULL},
     {"batch", OPTION_COUNT, AT(batch), 1, 1024, NULL, "B", "text: 2048 / length; sampling: 8",
         "Sequences that go through the teacher side by side. Decides the last bits of what is stored.", NULL},
-    {"temperature", OPTION_NUMBER, AT(sampling.temperature), -1e6, 1e6, NULL, "T", "1",
+    {"temperature", OPTION_NUMBER, AT(sampling.temperature), 0, 100, NULL, "T", "1",
         "Above 0. Below 1 likelier tokens gain.", "Sampling"},
     {"top-k", OPTION_COUNT, AT(sampling.top_k), 0, 1e9, NULL, "K", "0",
         "Sample among the K likeliest tokens only; 0: all.", NULL},
@@ -61,11 +61,12 @@ static const struct option option_table[] = {
         "top-k: the likeliest tokens and the mass of the rest. draws: tokens drawn from the teacher's "
         "distribution, unbiased and smaller (random sampling KD).",
         "What is stored per token"},
-    {"k", OPTION_COUNT, AT(k), 1, 1e9, NULL, "K", "50", "Of --targets top-k.", NULL},
+    {"k", OPTION_COUNT, AT(k), 1, TOKEN_RECORD_COUNT_LIMIT, NULL, "K", "50", "Of --targets top-k.", NULL},
     {"values", OPTION_CHOICE, AT(values), 0, 0, "8|16|32", "BITS", "8",
         "Of each log-probability of --targets top-k.", NULL},
-    {"draws", OPTION_COUNT, AT(draws), 1, 1e9, NULL, "N", "12", "Of --targets draws.", NULL},
-    {"draw-temperature", OPTION_NUMBER, AT(draw_temperature), -1e6, 1e6, NULL, "T", "1",
+    {"draws", OPTION_COUNT, AT(draws), 1, TOKEN_RECORD_COUNT_LIMIT, NULL, "N", "12", "Of --targets draws.",
+        NULL},
+    {"draw-temperature", OPTION_NUMBER, AT(draw_temperature), 0, 100, NULL, "T", "1",
         "Draw from p^(1/T) and store weights; 1 needs none.", NULL},
     {"hidden", OPTION_TEXT, AT(hidden), 0, 0, NULL, "LAYERS", "none",
         "Store the hidden states after these decoder layers (0 is the first) in half precision: \"1,3\", or "
@@ -98,10 +99,9 @@ const struct command distill_settings_command = {
     .name = "nibble-distill dataset",
     .summary = "Make a dataset of a teacher's predictions, for a student to learn from.",
     .details =
-        "OUT becomes a folder: dataset.json, the teacher's tokenizer.json and shard-00000.nbd and so on;\n"
-        "docs/dataset-format.md has the layout, scripts/nbd_reader.py reads it into NumPy. A killed run is "
-        "gone\n"
-        "on with by the same command, to the same bytes.\n"
+        "OUT becomes a folder: dataset.json, the teacher's tokenizer.json and shard-00000.nbd and so on.\n"
+        "docs/dataset-format.md has the layout, scripts/nbd_reader.py reads it into NumPy. A killed run\n"
+        "is gone on with by the same command, to the same bytes.\n"
         "\n"
         "Examples:\n"
         "  nibble-distill dataset models/folio-4M out.nbd --text models/folio-4M/calibration.txt\n"

@@ -97,10 +97,7 @@ static enum status plan_record(struct distill_settings *out, const struct model 
     if (!shape.draws && count > vocabulary)
         return fail(err, ERR_USAGE, "--k %" PRIu64 " is above the teacher's vocabulary of %" PRIu32, count,
             vocabulary);
-    if (count > TOKEN_RECORD_COUNT_LIMIT)
-        return fail(err, ERR_USAGE, "--%s %" PRIu64 ": at most %d", shape.draws ? "draws" : "k", count,
-            TOKEN_RECORD_COUNT_LIMIT);
-    shape.count = (uint32_t)count;
+    shape.count = count < UINT32_MAX ? (uint32_t)count : UINT32_MAX;
     shape.value_bits = (uint32_t)strtoul(options->values, NULL, 10);
     if (shape.draws) shape.value_bits = options->draw_temperature == 1 ? 0 : 16;
     if (vocabulary > TOKEN_RECORD_VOCABULARY_LIMIT)

@@ -111,7 +111,7 @@ static enum status check_choice(
 
     if (tensor->storage != STORAGE_DENSE || entry->packed)
         return fail(err, ERR_UNSUPPORTED,
-            "tensor %s is quantized, and its rows and columns cannot be chosen: prune the model first, then "
+            "tensor %s is quantized or sparse, and its rows and columns cannot be chosen: prune the model first, then "
             "quantize it",
             tensor->name);
     if (tensor->rank < 1 || tensor->rank > 2 || (tensor->rank == 1 && choice->cols))

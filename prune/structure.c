@@ -15,8 +15,10 @@
 
 static struct destination destination_of(const struct prune_options *options)
 {
-    return (struct destination){
-        .path = options->output, .format = options->format, .split_bytes = options->split_size};
+    return (struct destination){.path = options->output,
+        .format = options->format,
+        .force = options->force,
+        .split_bytes = options->split_size};
 }
 
 /* ---- deciding ---- */
@@ -57,27 +59,41 @@ static struct width_options width_options(const struct prune_job *job)
         .uniform = structure_is_uniform(job)};
 }
 
-/* What the format cannot say is refused before the text is looked at. */
-static enum status check_width(
-    struct structure *out, const struct prune_job *job, const struct width_options *width, struct error *err)
+/* What the format cannot say is refused before the text is looked at. *config gets the biases. */
+static enum status check_width(struct structure *out, struct model_config *config,
+    const struct prune_job *job, const struct width_options *width, struct error *err)
 {
     const struct destination destination = destination_of(job->options);
     const bool own = destination_is_own(&destination);
-    struct model_config config = job->input->config;
     enum status status = narrow_refuse(job->input, width->heads, width->ffn, err);
 
     out->biases = job->settings->method->score == SCORE_FLAP && !job->options->no_bias;
-    config.varied &= !width->uniform; /* they become alike */
+    config->varied &= !width->uniform; /* they become alike */
     if (!status && !own && !width->uniform)
         status = fail(err, ERR_USAGE,
             "--widths layer: only .nbl files can say that layers differ; leave it out, or --format nbl");
-    if (!status && !own && width->heads && config.architecture->fixed_head_size)
+    if (!status && !own && width->heads && config->architecture->fixed_head_size)
         status = fail(err, ERR_UNSUPPORTED,
             "readers of %s take heads to be hidden_size / num_attention_heads wide, which no longer holds "
             "with "
             "fewer of them: --parts ffn leaves heads alone, --format nbl can say it",
-            config.architecture->name);
-    if (!status && out->biases) status = narrow_say_biases(&config, own, width->heads, width->ffn, err);
+            config->architecture->name);
+    if (!status && out->biases) status = narrow_say_biases(config, own, width->heads, width->ffn, err);
+    return status;
+}
+
+/* Begin the output of a model of this configuration, and let it go: what its format has no place for shows before any work. */
+static enum status try_output(
+    const struct prune_job *job, const struct model_config *config, struct error *err)
+{
+    const struct destination destination = destination_of(job->options);
+    const struct report silent = {.quiet = true};
+    struct checkpoint seen = *job->input;
+    struct writer *writer = NULL;
+
+    seen.config = *config;
+    enum status status = destination_create(&writer, &destination, &seen, &silent, err);
+    writer_abandon(writer);
     return status;
 }
 
@@ -189,7 +205,9 @@ static enum status choose(struct structure *out, struct prune_job *job, struct e
     if (!method) return OK;
     if (method->kind == PRUNE_WIDTH) {
         const struct width_options options = width_options(job);
-        status = check_width(out, job, &options, err);
+        struct model_config config = job->input->config;
+        status = check_width(out, &config, job, &options, err);
+        if (!status && !job->options->dry_run) status = try_output(job, &config, err);
     }
     if (!status)
         status =

@@ -65,19 +65,26 @@ static enum status choose_aim(struct weights *work, struct error *err)
     return OK;
 }
 
-static bool is_nbl(const struct weights *work)
+/* Ask the format: others turn a sparse matrix into what it spreads to. */
+static bool holds_sparse(const struct weights *work)
 {
-    const struct prune_options *options = work->job->options;
-    uint64_t bytes = strlen(options->output);
-    bool gguf = bytes > 5 && strcmp(options->output + bytes - 5, ".gguf") == 0;
-    return options->format ? strcmp(options->format, "nbl") == 0 : !gguf;
+    const struct destination destination = weights_plan_destination(work);
+    struct tensor probe = {.name = "",
+        .storage = STORAGE_SPARSE,
+        .dtype = DTYPE_F16,
+        .mask = MASK_BITMAP,
+        .rank = 2,
+        .shape = {8, 32}};
+    struct error ignored;
+    return destination_target(&destination, &work->job->input->config, &probe, &ignored) == OK &&
+           probe.storage == STORAGE_SPARSE;
 }
 
 static enum status choose_storage(struct weights *work, struct error *err)
 {
     const char *storage = work->job->options->storage;
     bool wanted = storage && strcmp(storage, "sparse") == 0;
-    work->nbl = is_nbl(work);
+    work->nbl = holds_sparse(work);
     work->sparse = work->nbl && (!storage || wanted);
     if (!wanted || work->sparse) return OK;
     return fail(err, ERR_USAGE,

@@ -10,7 +10,7 @@
 
 /* Something that stays or goes as a whole: a group of heads, or some channels. */
 struct unit {
-    double score;
+    double score; /* of all its members, per weight */
     uint64_t weights;
     uint32_t layer;
     enum channel_part part;
@@ -69,21 +69,19 @@ static double score_channel(
     const double variance = fmax(0, channels->square[i] - channels->mean[i] * channels->mean[i]);
     const double flap = variance * channels->weight[i];
 
-    if (score == SCORE_FLAP) return part == CHANNELS_HEADS ? flap * flap : flap;
+    if (score == SCORE_FLAP) return flap;
     return part == CHANNELS_HEADS ? channels->square[i] : channels->absolute[i];
 }
 
-/* In place: (score - mean) / standard deviation. */
-static void standardise(double *scores, uint64_t count)
+/* In place: each score's share of all. */
+static void share(double *scores, uint64_t count)
 {
-    double mean = 0, square = 0;
+    double sum = 0;
 
     for (uint64_t i = 0; i < count; i++)
-        mean += scores[i] / (double)count;
-    for (uint64_t i = 0; i < count; i++)
-        square += (scores[i] - mean) * (scores[i] - mean) / (double)count;
-    for (uint64_t i = 0; i < count; i++)
-        scores[i] = square > 0 ? (scores[i] - mean) / sqrt(square) : 0;
+        sum += scores[i];
+    for (uint64_t i = 0; i < count && sum > 0; i++)
+        scores[i] /= sum;
 }
 
 static int by_score(const void *a, const void *b)
@@ -94,17 +92,15 @@ static int by_score(const void *a, const void *b)
     return left->number < right->number ? -1 : left->number > right->number;
 }
 
-/* FLAP standardises channels and then averages heads; a norm of heads is taken first. */
-static void score_groups(struct ranking *out, double *scores, uint64_t width, enum prune_score score)
+/* What the channels of a group give together; of a norm the root. */
+static void sum_groups(const struct ranking *out, double *scores, uint64_t width, enum prune_score score)
 {
-    if (score == SCORE_FLAP) standardise(scores, out->count * width);
     for (uint64_t group = 0; group < out->count; group++) {
         double sum = 0;
         for (uint64_t i = 0; i < width; i++)
             sum += scores[group * width + i];
-        scores[group] = score == SCORE_FLAP ? sum / (double)width : sqrt(sum);
+        scores[group] = score == SCORE_ACTIVATION ? sqrt(sum) : sum;
     }
-    if (score == SCORE_ACTIVATION) standardise(scores, out->count);
 }
 
 static enum status rank(struct ranking *out, const struct choice *choice, uint32_t layer,
@@ -125,10 +121,8 @@ static enum status rank(struct ranking *out, const struct choice *choice, uint32
                 "layer %" PRIu32 ": the score of input channel %" PRIu64 " of %s is not finite", layer, i,
                 part == CHANNELS_HEADS ? "o_proj" : "down_proj");
     }
-    if (!status && part == CHANNELS_HEADS)
-        score_groups(out, scores, channels->count / out->count, score);
-    else if (!status)
-        standardise(scores, out->count);
+    if (!status && part == CHANNELS_HEADS) sum_groups(out, scores, channels->count / out->count, score);
+    if (!status) share(scores, out->count);
     for (uint64_t i = 0; i < out->count && !status; i++)
         out->order[i] = (struct ranked){scores[i], i};
     if (!status) qsort(out->order, out->count, sizeof *out->order, by_score);
@@ -148,8 +142,9 @@ static enum status add_units(struct choice *choice, uint32_t layer, enum channel
         count = first == 0 && ranking->count % step ? ranking->count % step : step;
         struct unit unit = {.layer = layer, .part = part, .first = first, .count = count};
         for (uint64_t i = 0; i < count; i++)
-            unit.score += ranking->order[first + i].score / (double)count;
+            unit.score += ranking->order[first + i].score;
         unit.weights = count * unit_weights(choice->config, part);
+        unit.score /= (double)unit.weights;
         enum status status =
             memory_grow(&choice->units, &choice->unit_capacity, choice->unit_count + 1, sizeof unit, err);
         if (status) return status;

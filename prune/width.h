@@ -29,12 +29,13 @@ struct width_options {
 
 /* Score every group and channel and take the lowest away until `sparsity` of their weights are gone; at least one group and WIDTH_CHANNELS
  * channels of a layer stay (all channels where there are fewer).
- *   SCORE_FLAP        variance of the input times the squared norm of the column; of o squared, mean over a head's channels
- *                     (An et al., arXiv 2312.11983, section 3)
- *   SCORE_ACTIVATION  of heads the root of the mean squared norm of what they give, of channels the mean |x| (Muralidharan et al.,
+ *   SCORE_FLAP        variance of the input times the squared norm of the column: what the variance of the matrix's output loses with it; a
+ *                     group's is the sum over its channels (An et al., arXiv 2312.11983, section 3)
+ *   SCORE_ACTIVATION  of groups the root of the mean squared norm of what they give, of channels the mean |x| (Muralidharan et al.,
  *                     Minitron, arXiv 2407.14679, section 2.2)
- * Scores are standardised within each layer and part. Layer by layer one threshold holds for all groups and for channels, WIDTH_CHANNELS at a
- * time, in the order of their scores, counted by their weights; uniform, every layer loses as many groups and as many channels.
+ * A score counts as its share of all scores of its part in its layer. Layer by layer one threshold holds for groups and for channels, WIDTH_CHANNELS
+ * at a time: the share that is lost per weight that goes; uniform, every layer loses as many groups and as many channels. (FLAP
+ * standardises scores in place of shares: docs/methods/structured-pruning.md measures both.)
  * ERR_USAGE: nothing would go. ERR_NUMERIC: a score is not finite. Release with width_free, also after an error. */
 enum status width_choose(struct width *out, const struct channel_table *table,
     const struct model_config *config, const struct width_options *options, struct error *err);

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Train a student of half the depth on a dataset of `nibble-distill dataset`: an example to start from, in plain PyTorch.
 
-    nibble-distill dataset models/folio-4M sampled.nbd --bos --sequences 1200 --batch 32 --seed 1
-    python3 scripts/train_student.py models/folio-4M sampled.nbd student --loss kd --eval models/folio-4M/eval.txt
-    python3 scripts/train_student.py models/folio-4M sampled.nbd student-ce --loss ce --eval models/folio-4M/eval.txt
+    nibble-distill dataset models/folio-4M sampled.nbd --bos --sequences 600 --batch 32 --seed 1
+    python3 scripts/train_student.py models/folio-4M sampled.nbd student --loss kd --steps 200 --eval models/folio-4M/eval.txt
+    python3 scripts/train_student.py models/folio-4M sampled.nbd student-ce --loss ce --steps 200 --eval models/folio-4M/eval.txt
     nibble-check perplexity student --text models/folio-4M/eval.txt
 
 The student is the teacher without every second layer. --loss kd learns from the teacher's stored distributions, ce from the tokens of

@@ -10,7 +10,10 @@
 #include "tensor/linalg.h"
 #include "tensor/prune_polish.h"
 
-enum { BLOCK = 128 }; /* columns of a block, or the largest multiple of a pattern's below */
+enum {
+    BLOCK = 128, /* columns of a block, or the largest multiple of a pattern's below */
+    STRIP = 32   /* rows that go through a column together */
+};
 
 struct job {
     const struct prune_problem *problem;
@@ -28,12 +31,12 @@ struct row_sums {
     uint64_t exchanged; /* of a strip, at its first row */
 };
 
-/* A strip of rows within a block: arrays by column, [BLOCK][PRUNE_STRIP]. */
+/* A strip of rows within a block: arrays by column, [BLOCK][STRIP]. */
 struct strip {
     struct job *job;
     uint64_t row, rows;
     float *weights, *errors, *stays;
-    float *row_errors; /* [PRUNE_STRIP][BLOCK] */
+    float *row_errors; /* [STRIP][BLOCK] */
 };
 
 static uint64_t block_columns(const struct prune_problem *problem)
@@ -90,11 +93,10 @@ static void choose_few(const struct strip *strip, uint64_t col)
     for (uint64_t r = 0; r < strip->rows; r++) {
         uint8_t *mask = job->solution->mask + (strip->row + r) * problem->cols + col;
         for (uint32_t i = 0; i < of; i++)
-            scores[i] =
-                cost_of(strip->weights[(col - job->begin + i) * PRUNE_STRIP + r], pivot(problem, col + i));
+            scores[i] = cost_of(strip->weights[(col - job->begin + i) * STRIP + r], pivot(problem, col + i));
         sparsity_mask_few(mask, scores, problem->rule.keep, of);
         for (uint32_t i = 0; i < of; i++)
-            strip->stays[(col - job->begin + i) * PRUNE_STRIP + r] = mask[i];
+            strip->stays[(col - job->begin + i) * STRIP + r] = mask[i];
     }
 }
 
@@ -104,10 +106,10 @@ static void load_strip(const struct strip *strip)
 {
     const struct job *job = strip->job;
     uint64_t cols = job->problem->cols;
-    for (uint64_t r = 0; r < PRUNE_STRIP; r++) {
+    for (uint64_t r = 0; r < STRIP; r++) {
         uint64_t at = (strip->row + r) * cols;
         for (uint64_t c = job->begin; c < job->end; c++) {
-            uint64_t to = (c - job->begin) * PRUNE_STRIP + r;
+            uint64_t to = (c - job->begin) * STRIP + r;
             strip->weights[to] = r < strip->rows ? job->solution->weights[at + c] : 0;
             strip->stays[to] = r < strip->rows ? job->solution->mask[at + c] : 1;
         }
@@ -118,15 +120,15 @@ static void load_strip(const struct strip *strip)
 static void prune_column(const struct strip *strip, uint64_t col)
 {
     const struct job *job = strip->job;
-    uint64_t at = (col - job->begin) * PRUNE_STRIP;
+    uint64_t at = (col - job->begin) * STRIP;
     const float *factor = job->problem->factor + col * job->problem->cols;
-    float divisor = 1 / factor[col], error[PRUNE_STRIP];
-    for (uint64_t r = 0; r < PRUNE_STRIP; r++)
+    float divisor = 1 / factor[col], error[STRIP];
+    for (uint64_t r = 0; r < STRIP; r++)
         error[r] = strip->stays[at + r] != 0 ? 0 : strip->weights[at + r] * divisor;
     memcpy(strip->errors + at, error, sizeof error);
     for (uint64_t k = col + 1; k < job->end; k++) {
-        float *weight = strip->weights + (k - job->begin) * PRUNE_STRIP, share = factor[k];
-        for (uint64_t r = 0; r < PRUNE_STRIP; r++)
+        float *weight = strip->weights + (k - job->begin) * STRIP, share = factor[k];
+        for (uint64_t r = 0; r < STRIP; r++)
             weight[r] -= error[r] * share;
     }
 }
@@ -136,7 +138,7 @@ static void store_row(const struct strip *strip, uint64_t r)
     const struct job *job = strip->job;
     float *weights = job->solution->weights + (strip->row + r) * job->problem->cols;
     for (uint64_t c = job->begin; c < job->end; c++) {
-        uint64_t at = (c - job->begin) * PRUNE_STRIP + r;
+        uint64_t at = (c - job->begin) * STRIP + r;
         weights[c] = strip->stays[at] != 0 ? strip->weights[at] : 0;
         strip->row_errors[r * BLOCK + c - job->begin] = strip->errors[at];
     }
@@ -166,10 +168,9 @@ static enum status solve_strip(void *context, uint64_t index, unsigned worker, s
     struct job *job = context;
     const struct prune_problem *problem = job->problem;
     float *scratch = job->scratch + worker * job->per_worker;
-    uint64_t row = index * PRUNE_STRIP, left = problem->rows - row, cols = problem->cols,
-             part = BLOCK * PRUNE_STRIP;
-    struct strip strip = {job, row, left < PRUNE_STRIP ? left : PRUNE_STRIP, scratch, scratch + part,
-        scratch + 2 * part, scratch + 3 * part};
+    uint64_t row = index * STRIP, left = problem->rows - row, cols = problem->cols, part = BLOCK * STRIP;
+    struct strip strip = {job, row, left < STRIP ? left : STRIP, scratch, scratch + part, scratch + 2 * part,
+        scratch + 3 * part};
     bool few = problem->rule.of && !problem->given;
     load_strip(&strip);
     for (uint64_t c = job->begin; c < job->end; c++) {
@@ -188,14 +189,23 @@ static enum status solve_strip(void *context, uint64_t index, unsigned worker, s
 
 /* ---- afterwards ---- */
 
+/* Rows of a task: many enough for products, few enough that 16 workers find work. */
+static uint64_t finish_rows(uint64_t rows)
+{
+    uint64_t wanted = (rows / 16 + STRIP - 1) / STRIP * STRIP;
+    if (wanted < STRIP) return STRIP;
+    return wanted > PRUNE_STRIP_MOST ? PRUNE_STRIP_MOST : wanted;
+}
+
 static enum status finish_strip(void *context, uint64_t index, unsigned worker, struct error *err)
 {
     struct job *job = context;
     const struct prune_problem *problem = job->problem;
-    uint64_t row = index * PRUNE_STRIP, left = problem->rows - row, at = row * problem->cols;
+    uint64_t most = finish_rows(problem->rows), row = index * most, left = problem->rows - row,
+             at = row * problem->cols;
     struct prune_strip strip = {.problem = problem,
         .row = row,
-        .rows = left < PRUNE_STRIP ? left : PRUNE_STRIP,
+        .rows = left < most ? left : most,
         .target = problem->target + at,
         .weights = job->solution->weights + at,
         .mask = job->solution->mask + at,
@@ -242,27 +252,27 @@ static void add_up(const struct job *job)
     }
 }
 
-static uint64_t worker_floats(uint64_t cols)
+static uint64_t worker_floats(uint64_t rows, uint64_t cols)
 {
-    uint64_t solving = 4 * BLOCK * PRUNE_STRIP, polishing = prune_polish_floats(cols);
+    uint64_t solving = 4 * BLOCK * STRIP, polishing = prune_polish_floats(finish_rows(rows), cols);
     return solving > polishing ? solving : polishing;
 }
 
 uint64_t obs_prune_bytes(uint64_t rows, uint64_t cols, unsigned workers)
 {
-    return workers * worker_floats(cols) * sizeof(float) +
+    return workers * worker_floats(rows, cols) * sizeof(float) +
            rows * (BLOCK * (sizeof(float) + 1) + sizeof(struct row_sums));
 }
 
-static uint64_t strips_of(const struct prune_problem *problem)
+static uint64_t parts_of(uint64_t rows, uint64_t part)
 {
-    return (problem->rows + PRUNE_STRIP - 1) / PRUNE_STRIP;
+    return (rows + part - 1) / part;
 }
 
 static enum status make_scratch(
     struct job *job, const struct prune_problem *problem, struct pool *pool, struct error *err)
 {
-    job->per_worker = worker_floats(problem->cols);
+    job->per_worker = worker_floats(problem->rows, problem->cols);
     job->scratch = memory_new(pool_workers(pool) * job->per_worker, sizeof *job->scratch, err);
     job->rows = memory_new(problem->rows, sizeof *job->rows, err);
     return job->scratch && job->rows ? OK : ERR_MEMORY;
@@ -278,7 +288,8 @@ static void free_scratch(struct job *job)
 
 static enum status finish(struct job *job, struct pool *pool, struct error *err)
 {
-    enum status status = pool_run(pool, strips_of(job->problem), finish_strip, job, err);
+    enum status status =
+        pool_run(pool, parts_of(job->problem->rows, finish_rows(job->problem->rows)), finish_strip, job, err);
     if (status == OK) add_up(job);
     return status;
 }
@@ -298,7 +309,7 @@ enum status obs_prune(const struct prune_problem *problem, struct prune_solution
         job.begin = begin;
         job.end = problem->cols - begin < width ? problem->cols : begin + width;
         status = choose_block(&job, pool, err);
-        if (status == OK) status = pool_run(pool, strips_of(problem), solve_strip, &job, err);
+        if (status == OK) status = pool_run(pool, parts_of(problem->rows, STRIP), solve_strip, &job, err);
     }
     if (status == OK) status = finish(&job, pool, err);
     free_scratch(&job);

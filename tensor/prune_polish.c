@@ -20,12 +20,12 @@ struct work {
     float *weights, *gradient, *residual, *direction, *product; /* [rows][cols] */
     uint8_t *mask;                                              /* [rows][cols] */
     float *comes; /* [SHARE][cols] of some rows: 1 / H_jj where j may come, else 0 */
-    uint64_t exchanged[PRUNE_STRIP];
+    uint64_t exchanged[PRUNE_STRIP_MOST];
 };
 
-uint64_t prune_polish_floats(uint64_t cols)
+uint64_t prune_polish_floats(uint64_t rows, uint64_t cols)
 {
-    return (PRUNE_STRIP * 5 + SHARE + PRUNE_STRIP / sizeof(float)) * cols;
+    return (rows * 5 + SHARE) * cols + (rows * cols + sizeof(float) - 1) / sizeof(float);
 }
 
 static float diagonal(const struct work *work, uint64_t col)
@@ -91,7 +91,7 @@ static void step(struct work *work, uint64_t row, double rho)
 
 static void solve(struct work *work, unsigned steps)
 {
-    double rho[PRUNE_STRIP] = {0};
+    double rho[PRUNE_STRIP_MOST] = {0};
     for (unsigned i = 0; i < steps; i++) {
         for (uint64_t r = 0; r < work->rows; r++)
             turn(work, r, i == 0, rho + r);
@@ -210,7 +210,7 @@ static void keep_better(struct prune_strip *strip, const struct work *work)
 void prune_polish(struct prune_strip *strip)
 {
     const struct prune_problem *problem = strip->problem;
-    uint64_t cols = problem->cols, part = PRUNE_STRIP * cols;
+    uint64_t cols = problem->cols, part = strip->rows * cols;
     float *at = strip->scratch;
     struct work work = {.problem = problem,
         .rows = strip->rows,

@@ -4,24 +4,24 @@
 
 #include "tensor/obs_prune.h"
 
-enum { PRUNE_STRIP = 32 }; /* rows that are worked on together */
+enum { PRUNE_STRIP_MOST = 128 }; /* rows that share products with H */
 
 /* Some rows; all arrays [rows][cols] but the last ones. */
 struct prune_strip {
     const struct prune_problem *problem;
-    uint64_t row, rows; /* the first, at most PRUNE_STRIP */
+    uint64_t row, rows; /* the first, at most PRUNE_STRIP_MOST */
     const float *target;
     float *weights;
     uint8_t *mask;
-    float *scratch;                                                     /* prune_polish_floats */
-    double power[PRUNE_STRIP], before[PRUNE_STRIP], after[PRUNE_STRIP]; /* out, of each row */
-    uint64_t exchanged;                                                 /* out */
+    float *scratch; /* prune_polish_floats */
+    double power[PRUNE_STRIP_MOST], before[PRUNE_STRIP_MOST], after[PRUNE_STRIP_MOST]; /* out, of each row */
+    uint64_t exchanged;                                                                /* out */
 };
 
 /* Measure power and error of the rows, and with rounds improve them. A row whose error does not fall keeps its weights and mask. */
 void prune_polish(struct prune_strip *strip);
 
-/* Floats of scratch for rows of `cols` columns. */
-uint64_t prune_polish_floats(uint64_t cols);
+/* Floats of scratch for so many rows of `cols` columns. */
+uint64_t prune_polish_floats(uint64_t rows, uint64_t cols);
 
 #endif

@@ -195,6 +195,34 @@ static void test_biases(void)
     REFUSE(ERR_FORMAT, "mlp_bias", {"mlp_bias", "1"});
 }
 
+/* What pruning made, under "nibble"; the good document has 5 layers of 4 kv heads. */
+static void test_own(void)
+{
+    struct model_config config =
+        PARSE({"nibble", "{\"layer_key_value_heads\": [4, 2, 1, 3, 4], \"down_bias\": true}"});
+    struct config_widths widths = config_widths(&config, 2);
+
+    CU_ASSERT(config.varied && config.down_bias && !config.mlp_bias && !config.output_bias);
+    CU_ASSERT(widths.kv_heads == 1 && widths.heads == 2 && widths.ffn == config.ffn);
+    CU_ASSERT_EQUAL(config_refuse_own(&config, "GGUF", NULL), ERR_UNSUPPORTED);
+    config = PARSE({"nibble", "{\"layer_key_value_heads\": [4, 4, 4, 4, 4], \"output_bias\": true}"});
+    CU_ASSERT(!config.varied && config.output_bias && !config.attention_bias);
+    CU_ASSERT_EQUAL(config_refuse_own(&config, "GGUF", NULL), ERR_UNSUPPORTED);
+    config = PARSE({"attention_bias", "true"}, {"mlp_bias", "true"});
+    CU_ASSERT_EQUAL(config_refuse_own(&config, "GGUF", NULL), OK);
+    REFUSE(
+        ERR_FORMAT, "layer_key_value_heads[1]", {"nibble", "{\"layer_key_value_heads\": [4, 5, 1, 1, 1]}"});
+    REFUSE(
+        ERR_FORMAT, "layer_key_value_heads[4]", {"nibble", "{\"layer_key_value_heads\": [4, 1, 1, 1, 0]}"});
+    REFUSE(ERR_FORMAT, "layer_key_value_heads is not", {"nibble", "{\"layer_key_value_heads\": [4, 1]}"});
+    REFUSE(ERR_FORMAT, "no layer has the 4", {"nibble", "{\"layer_key_value_heads\": [3, 1, 1, 1, 1]}"});
+    REFUSE(ERR_FORMAT, "layer_intermediate_sizes[0]",
+        {"nibble", "{\"layer_intermediate_sizes\": [\"1\", 1, 1, 1, 1]}"});
+    REFUSE(ERR_FORMAT, "nibble", {"nibble", "[]"});
+    REFUSE(ERR_FORMAT, "down_bias", {"nibble", "{\"down_bias\": 1}"});
+    REFUSE(ERR_UNSUPPORTED, "nibble.layers", {"nibble", "{\"layers\": 1}"});
+}
+
 #define MISTRAL                                                                                              \
     {"architectures", "[\"MistralForCausalLM\"]"},                                                           \
     {                                                                                                        \
@@ -594,6 +622,7 @@ int main(void)
         {"sizes", test_sizes},
         {"stops", test_stops},
         {"biases", test_biases},
+        {"what pruning made", test_own},
         {"windows", test_windows},
         {"bad windows", test_bad_windows},
         {"Gemma", test_gemma},

@@ -76,6 +76,26 @@ static void little_variance_goes(void)
     channels_free(&table);
 }
 
+/* Low beside its like is not little: of layer 0 half the channels carry a quarter, of layer 1 one channel carries nearly all. */
+static void little_is_a_share(void)
+{
+    const struct width_options options = {
+        .score = SCORE_FLAP, .sparsity = 32.0 / (LAYERS * FFN), .ffn = true, .uniform = false};
+    struct channel_table table;
+    struct width width;
+    struct error err = {0};
+
+    make_table(&table);
+    for (uint64_t i = 0; i < FFN; i++) {
+        table.layers[0][CHANNELS_FFN].square[i] = i % 2 ? 1 : 3;
+        table.layers[1][CHANNELS_FFN].square[i] = i == 7 ? 1e4 : 0.01;
+    }
+    CHECK(width_choose(&width, &table, &config, &options, &err) == OK, &err);
+    CU_ASSERT(width.layers[0].channel_count == FFN && width.layers[1].channel_count == FFN - 32);
+    width_free(&width);
+    channels_free(&table);
+}
+
 static void least_stays(void)
 {
     struct channel_table table;
@@ -189,6 +209,7 @@ int main(void)
 {
     static const struct test_case cases[] = {
         {"what varies little goes", little_variance_goes},
+        {"what carries little goes", little_is_a_share},
         {"something stays", least_stays},
         {"uniform widths", uniform_widths},
         {"biases are the means of what went", biases_of_means},
