@@ -7,6 +7,15 @@
 #include "prune/structure.h"
 #include "prune/weights.h"
 
+struct destination prune_destination(const struct prune_options *options)
+{
+    return (struct destination){.path = options->output,
+        .format = options->format,
+        .force = options->force,
+        .split_bytes = options->split_size,
+        .file_type = GGUF_TYPES_FILE_ANY};
+}
+
 static enum status run_kind(struct prune_job *job, struct error *err)
 {
     const struct prune_method *method = job->settings->method;

@@ -13,14 +13,6 @@
 #include "prune/sleb.h"
 #include "prune/structure_write.h"
 
-static struct destination destination_of(const struct prune_options *options)
-{
-    return (struct destination){.path = options->output,
-        .format = options->format,
-        .force = options->force,
-        .split_bytes = options->split_size};
-}
-
 /* ---- deciding ---- */
 
 /* The folder that a file or folder is to lie in; memory_free. */
@@ -43,7 +35,7 @@ static bool wants(const struct prune_options *options, const char *part)
 
 bool structure_is_uniform(const struct prune_job *job)
 {
-    const struct destination destination = destination_of(job->options);
+    const struct destination destination = prune_destination(job->options);
     const char *widths = job->options->widths;
 
     return widths ? strcmp(widths, "uniform") == 0 : !destination_is_own(&destination);
@@ -63,7 +55,7 @@ static struct width_options width_options(const struct prune_job *job)
 static enum status check_width(struct structure *out, struct model_config *config,
     const struct prune_job *job, const struct width_options *width, struct error *err)
 {
-    const struct destination destination = destination_of(job->options);
+    const struct destination destination = prune_destination(job->options);
     const bool own = destination_is_own(&destination);
     enum status status = narrow_refuse(job->input, width->heads, width->ffn, err);
 
@@ -86,7 +78,7 @@ static enum status check_width(struct structure *out, struct model_config *confi
 static enum status try_output(
     const struct prune_job *job, const struct model_config *config, struct error *err)
 {
-    const struct destination destination = destination_of(job->options);
+    const struct destination destination = prune_destination(job->options);
     const struct report silent = {.quiet = true};
     struct checkpoint seen = *job->input;
     struct writer *writer = NULL;
@@ -340,7 +332,7 @@ static enum status tell(struct prune_job *job, const struct structure *structure
 
 enum status structure_run(struct prune_job *job, struct error *err)
 {
-    const struct destination destination = destination_of(job->options);
+    const struct destination destination = prune_destination(job->options);
     struct structure structure = {.depth = {.layers = job->input->config.layers}};
     enum status status = destination_check(&destination, err);
 
