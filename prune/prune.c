@@ -56,7 +56,7 @@ static enum status refuse_places(const struct prune_options *options, struct err
         return fail(err, ERR_USAGE, "--report %s: is the %s; name another file", report,
             same_place(report, text) ? "calibration text" : "output");
     enum status status = checkpoint_refuse_output(options->input, options->output, err);
-    return status == OK && report ? checkpoint_refuse_output(options->input, report, err) : status;
+    return status == OK && report ? checkpoint_refuse_beside(options->input, report, err) : status;
 }
 
 enum status prune_run(struct prune_result *out, const struct prune_options *options, struct error *err)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "formats/container_select.h"
 #include "model/config_rewrite.h"
@@ -14,19 +15,6 @@
 #include "prune/structure_write.h"
 
 /* ---- deciding ---- */
-
-/* The folder that a file or folder is to lie in; memory_free. */
-static char *folder_of(const char *path, struct error *err)
-{
-    uint64_t bytes = strlen(path);
-
-    while (bytes > 1 && path[bytes - 1] == '/')
-        bytes--;
-    while (bytes && path[bytes - 1] != '/')
-        bytes--;
-    if (!bytes) return memory_text(".", 1, err);
-    return memory_text(path, bytes > 1 ? bytes - 1 : 1, err);
-}
 
 static bool wants(const struct prune_options *options, const char *part)
 {
@@ -120,7 +108,7 @@ static enum status choose_width(
     struct width_maker maker = {job->input, &table, width_options(job), out};
     struct structure made = {0};
     double sparsity = job->settings->sparsity;
-    char *folder = folder_of(job->options->output, err);
+    char *folder = file_parent(job->options->output, err);
     enum status status = folder ? OK : ERR_MEMORY;
 
     if (!status)
