@@ -192,6 +192,10 @@ enum status goal_sparsity(
         }
     }
     *out = (double)high / steps;
+    if (!status && high == 1 && !whole) { /* the least that is tried; does it even take that? */
+        status = judge(&does, &last, job, 0, make, context, err);
+        whole = does;
+    }
     if (status) return status;
     if (whole)
         return fail(err, ERR_USAGE, "the model keeps to %s as it is; nothing has to go",
