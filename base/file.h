@@ -88,6 +88,9 @@ enum status output_commit(struct output *output, struct error *err);
 /* Remove the temporary file and free output; NULL is allowed. */
 void output_abandon(struct output *output);
 
+/* All of a file that is in memory: opened, written and committed. Errors of these. */
+enum status output_whole(const char *path, bool force, const void *bytes, uint64_t count, struct error *err);
+
 /* A folder of files that appears under `path` complete or not at all: they are written into `.<name>.tmp.<pid>` beside it, which
  * is then renamed. What stands under `path` already is ERR_USAGE, unless it is an empty folder: a folder with files in it is never replaced. Temporary folders that
  * killed processes left for the same target are removed. */

@@ -469,3 +469,14 @@ void output_abandon(struct output *output)
     memory_free(output->path);
     memory_free(output);
 }
+
+enum status output_whole(const char *path, bool force, const void *bytes, uint64_t count, struct error *err)
+{
+    struct output *output = NULL;
+    enum status status = output_open(&output, path, force, err);
+
+    if (!status) status = output_write_at(output, 0, bytes, count, err);
+    if (!status) return output_commit(output, err);
+    output_abandon(output);
+    return status;
+}

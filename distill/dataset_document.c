@@ -70,14 +70,10 @@ static void put_index(struct json_writer *json, const struct dataset_document *d
 
 static enum status write_text(const char *folder, const char *text, uint64_t bytes, struct error *err)
 {
-    struct output *output = NULL;
     char *path = NULL;
     enum status status = file_join(&path, folder, DATASET_DOCUMENT, strlen(DATASET_DOCUMENT), err);
-    if (!status) status = output_open(&output, path, true, err);
+    if (!status) status = output_whole(path, true, text, bytes, err);
     memory_free(path);
-    if (!status) status = output_write_at(output, 0, text, bytes, err);
-    if (!status) return output_commit(output, err);
-    output_abandon(output);
     return status;
 }
 

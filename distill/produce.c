@@ -83,14 +83,10 @@ static enum status make_stamp(struct production *run, struct error *err)
 static enum status write_file(
     const char *folder, const char *name, const char *text, uint64_t bytes, struct error *err)
 {
-    struct output *output = NULL;
     char *path = NULL;
     enum status status = file_join(&path, folder, name, strlen(name), err);
-    if (!status) status = output_open(&output, path, true, err);
+    if (!status) status = output_whole(path, true, text, bytes, err);
     memory_free(path);
-    if (!status) status = output_write_at(output, 0, text, bytes, err);
-    if (!status) return output_commit(output, err);
-    output_abandon(output);
     return status;
 }
 

@@ -252,17 +252,10 @@ static enum status make_json(char **out, uint64_t *bytes, const struct prune_res
 static enum status write_report(
     const struct prune_result *result, const struct prune_options *options, struct error *err)
 {
-    struct output *output = NULL;
     char *text = NULL;
     uint64_t bytes;
     enum status status = make_json(&text, &bytes, result, options, true, err);
-    if (status == OK) status = output_open(&output, options->report, true, err);
-    if (status == OK) status = output_write_at(output, 0, text, bytes, err);
-    if (status == OK) {
-        status = output_commit(output, err);
-    } else {
-        output_abandon(output);
-    }
+    if (status == OK) status = output_whole(options->report, true, text, bytes, err);
     memory_free(text);
     return status;
 }

@@ -130,18 +130,6 @@ static void put_line(struct text *text, const struct allocate_matrix *matrix, in
     }
 }
 
-static enum status write_text(const char *path, bool force, const struct text *text, struct error *err)
-{
-    struct output *output = NULL;
-    enum status status = output_open(&output, path, force, err);
-
-    if (status) return status;
-    status = output_write_at(output, 0, text->bytes, text->count, err);
-    if (!status) return output_commit(output, err);
-    output_abandon(output);
-    return status;
-}
-
 enum status allocate_write(
     const char *path, bool force, const struct allocate_matrix *matrices, uint64_t count, struct error *err)
 {
@@ -159,7 +147,7 @@ enum status allocate_write(
     put_head(&text, matrices, count);
     for (uint64_t i = 0; i < count; i++)
         put_line(&text, &matrices[i], columns);
-    status = text.status ? text.status : write_text(path, force, &text, err);
+    status = text.status ? text.status : output_whole(path, force, text.bytes, text.count, err);
     memory_free(text.bytes);
     return status;
 }

@@ -421,17 +421,10 @@ static enum status print_json(
 static enum status write_report(
     const struct quantize_result *result, const struct quantize_options *options, struct error *err)
 {
-    struct output *output = NULL;
     char *text = NULL;
     uint64_t bytes;
     enum status status = make_json(&text, &bytes, result, options, true, err);
-    if (status == OK) status = output_open(&output, options->report, true, err);
-    if (status == OK) status = output_write_at(output, 0, text, bytes, err);
-    if (status == OK) {
-        status = output_commit(output, err);
-    } else {
-        output_abandon(output);
-    }
+    if (status == OK) status = output_whole(options->report, true, text, bytes, err);
     memory_free(text);
     return status;
 }

@@ -38,13 +38,7 @@ struct journal {
 
 static enum status write_stamp(struct journal *journal, const char *stamp, struct error *err)
 {
-    struct output *output = NULL;
-    enum status status = output_open(&output, folder_stamp(&journal->folder), true, err);
-
-    if (!status) status = output_write_at(output, 0, stamp, strlen(stamp), err);
-    if (!status) return output_commit(output, err);
-    output_abandon(output);
-    return status;
+    return output_whole(folder_stamp(&journal->folder), true, stamp, strlen(stamp), err);
 }
 
 /* The stamp that was left here. A damaged one is an error, not an invitation to begin anew: hours of work may hang on it. */

@@ -88,11 +88,6 @@ void markup_escape(struct markup *markup, const char *text)
 
 enum status markup_save(const struct markup *markup, const char *path, bool force, struct error *err)
 {
-    struct output *output = NULL;
     if (markup->failed) return fail(err, ERR_MEMORY, "%s: no memory left for its text", path);
-    enum status status = output_open(&output, path, force, err);
-    if (!status) status = output_write_at(output, 0, markup->bytes, markup->count, err);
-    if (!status) return output_commit(output, err);
-    output_abandon(output);
-    return status;
+    return output_whole(path, force, markup->bytes, markup->count, err);
 }
