@@ -212,6 +212,10 @@ static enum status check_method(
     if (options->drop_layers && method && method->kind == PRUNE_DEPTH)
         return fail(err, ERR_USAGE, "--drop-layers says which layers go; --method %s would choose them",
             method->name);
+    if ((options->drop_layers || options->trim_vocabulary) && method && method->kind == PRUNE_WEIGHTS)
+        return fail(err, ERR_USAGE,
+            "%s and method %s are two runs: the former first, then prune the weights of what is left",
+            options->drop_layers ? "--drop-layers" : "--trim-vocabulary", method->name);
     return OK;
 }
 
@@ -225,11 +229,13 @@ static enum status check_kinds(
         bool given;
         enum prune_kind kind;
     } particular[] = {
+        {"--keep", options->keep.count > 0, PRUNE_WEIGHTS},
         {"--pattern", options->pattern != NULL, PRUNE_WEIGHTS},
         {"--ratios", options->ratios != NULL, PRUNE_WEIGHTS},
         {"--bits", options->bits != NULL, PRUNE_WEIGHTS},
         {"--storage", options->storage != NULL, PRUNE_WEIGHTS},
         {"--correction", options->correction != NULL, PRUNE_WEIGHTS},
+        {"--damping", options->damping > 0, PRUNE_WEIGHTS},
         {"--polish", options->polish != PRUNE_UNSET, PRUNE_WEIGHTS},
         {"--parts", options->parts != NULL, PRUNE_WIDTH},
         {"--widths", options->widths != NULL, PRUNE_WIDTH},
