@@ -231,7 +231,7 @@ static void test_no_memory(void)
     struct prune_solution solution = {.weights = weights, .mask = mask};
     obs_sample_make(&sample, (struct obs_shape){40, 96, 32}, 5, OBS_ORDER_NONE, 5);
     struct prune_problem problem = problem_of((struct sparsity_rule){.share = 0.5}, 1);
-    for (uint64_t nth = 1; nth <= 4; nth++) {
+    for (uint64_t nth = 1; nth <= 5; nth++) {
         memory_fail_at(nth, 0);
         CU_ASSERT_EQUAL(obs_prune(&problem, &solution, pool, &err), ERR_MEMORY);
         memory_fail_at(0, 0);
