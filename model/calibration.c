@@ -261,7 +261,7 @@ static enum status make_samples(struct loading *loading, const struct report *re
     out->tokens_crc32 = file_crc32(0, out->lengths, out->samples * sizeof *out->lengths);
     out->tokens_crc32 =
         file_crc32(out->tokens_crc32, out->tokens, out->samples * out->length * sizeof *out->tokens);
-    if (out->samples < options->samples) {
+    if (out->samples < options->samples && !options->at_most) {
         report_note(report, "note: %s gives only %" PRIu64 " of the %" PRIu64 " samples asked for",
             options->path, out->samples, options->samples);
     }

@@ -21,6 +21,7 @@ struct calibration_options {
      * the name is looked past). */
     const char *path;
     uint64_t samples, length; /* wanted: number of samples, tokens per sample */
+    bool at_most;             /* fewer samples than that are as good */
     enum calibration_pick pick;
     uint64_t seed;
     /* Every document is a sample of its own, cut at `length`, instead of all joined and cut in windows. */

@@ -17,6 +17,7 @@ enum status calibration_request_load(struct calibration *out, const struct calib
     const struct calibration_options wanted = {.path = request->path,
         .samples = request->samples ? request->samples : (DEFAULT_TOKENS + length - 1) / length,
         .length = length,
+        .at_most = request->samples == 0,
         .pick = strcmp(request->pick, "first") == 0    ? CALIBRATION_FIRST
                 : strcmp(request->pick, "random") == 0 ? CALIBRATION_RANDOM
                                                        : CALIBRATION_SPREAD,

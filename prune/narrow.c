@@ -27,7 +27,8 @@ static enum status refuse_quantized(
         if (!tensor || !is_touched(role, heads, ffn)) continue;
         if (tensor->storage == STORAGE_DENSE && !container_packed(input->container, tensor, &why)) continue;
         return fail(err, ERR_UNSUPPORTED,
-            "%s: tensor %s is quantized or sparse, and its rows and columns cannot be taken away: prune the original "
+            "%s: tensor %s is quantized or sparse, and its rows and columns cannot be taken away: prune the "
+            "original "
             "model, then "
             "quantize what is left",
             container_path(input->container), tensor->name);

@@ -81,7 +81,7 @@ enum status prune_pairs_create(struct prune_pairs *out, const struct weights *wo
     add(out, "method", settings->method->name);
     add_amount(out, work);
     if (settings->bits) add_text(out, "bits", "%" PRIu32, settings->bits);
-    if (settings->bits) add_text(out, "group", "%" PRIu32, settings->group);
+    if (settings->group && settings->bits) add_text(out, "group", "%" PRIu32, settings->group);
     add(out, "storage", work->sparse ? "sparse" : "dense");
     if (settings->method->solve) add_solver(out, work);
     if (work->calibration.samples) add_calibration(out, &work->calibration);

@@ -49,7 +49,8 @@ static const struct option options_table[] = {
         "A score this many times its matrix's mean is an outlier.", NULL},
     {"bits", OPTION_CHOICE, AT(bits), 0, 0, "2|4|8", "N", "not quantized",
         "Quantize the weights that stay in the same pass, so that each makes up for both errors.", NULL},
-    {"group", OPTION_COUNT, AT(group), 16, 65536, NULL, "N", "64",
+    {"group", OPTION_COUNT, AT(group), 16, 65536, NULL, "N",
+        "128, or the largest of 64, 32, 16 that divides the row",
         "Columns that share a scale, with --bits; a multiple of 16.", NULL},
     {"storage", OPTION_CHOICE, AT(storage), 0, 0, "sparse|dense", "HOW", "sparse in .nbl files",
         "Store only what stays, with a bit mask or the pattern, or zeros like other weights. Formats other "
@@ -65,8 +66,11 @@ static const struct option options_table[] = {
         "Rounds of improving what stays after a matrix is solved; each can only lower its error.", NULL},
     {"parts", OPTION_CHOICE, AT(parts), 0, 0, "both|heads|ffn", "WHAT", "both",
         "Whole groups of attention heads, feed-forward channels, or both.", "Width (flap, activation)"},
-    {"widths", OPTION_CHOICE, AT(widths), 0, 0, "layer|uniform", "HOW", "layer in .nbl files, else uniform",
-        "Every layer as wide as its scores say, or all alike, which other formats need.", NULL},
+    {"widths", OPTION_CHOICE, AT(widths), 0, 0, "layer|uniform", "HOW", "uniform",
+        "All layers alike, or each as wide as its scores say, which only .nbl files can hold. Compare both: "
+        "on "
+        "the models measured all alike was better as often as not.",
+        NULL},
     {"no-bias", OPTION_FLAG, AT(no_bias), 0, 0, NULL, NULL, NULL,
         "flap: do not add biases in place of what went.", NULL},
     {"drop-layers", OPTION_TEXT, AT(drop_layers), 0, 0, NULL, "LIST", NULL,
@@ -119,11 +123,8 @@ const struct command prune_settings_command = {
 
 struct prune_options prune_settings_defaults(void)
 {
-    return (struct prune_options){.calibration = CALIBRATION_DEFAULTS,
-        .polish = PRUNE_UNSET,
-        .owl_spread = 0.08,
-        .owl_threshold = 5,
-        .group = 64};
+    return (struct prune_options){
+        .calibration = CALIBRATION_DEFAULTS, .polish = PRUNE_UNSET, .owl_spread = 0.08, .owl_threshold = 5};
 }
 
 void prune_settings_options_free(struct prune_options *options)
@@ -212,6 +213,10 @@ static enum status check_method(
     if (options->drop_layers && method && method->kind == PRUNE_DEPTH)
         return fail(err, ERR_USAGE, "--drop-layers says which layers go; --method %s would choose them",
             method->name);
+    if ((options->drop_layers || options->trim_vocabulary) && method && method->kind == PRUNE_WEIGHTS)
+        return fail(err, ERR_USAGE,
+            "%s and method %s are two runs: the former first, then prune the weights of what is left",
+            options->drop_layers ? "--drop-layers" : "--trim-vocabulary", method->name);
     return OK;
 }
 
@@ -225,11 +230,13 @@ static enum status check_kinds(
         bool given;
         enum prune_kind kind;
     } particular[] = {
+        {"--keep", options->keep.count > 0, PRUNE_WEIGHTS},
         {"--pattern", options->pattern != NULL, PRUNE_WEIGHTS},
         {"--ratios", options->ratios != NULL, PRUNE_WEIGHTS},
         {"--bits", options->bits != NULL, PRUNE_WEIGHTS},
         {"--storage", options->storage != NULL, PRUNE_WEIGHTS},
         {"--correction", options->correction != NULL, PRUNE_WEIGHTS},
+        {"--damping", options->damping > 0, PRUNE_WEIGHTS},
         {"--polish", options->polish != PRUNE_UNSET, PRUNE_WEIGHTS},
         {"--parts", options->parts != NULL, PRUNE_WIDTH},
         {"--widths", options->widths != NULL, PRUNE_WIDTH},

@@ -105,7 +105,7 @@ struct prune_settings {
     double sparsity; /* share of the weights, heads and channels, or layers that go: above 0, below 1 */
     struct prune_pattern pattern;
     uint32_t bits; /* of the weights that stay: 2, 4, 8; 0: not quantized */
-    uint32_t group;
+    uint32_t group; /* columns that share a scale; 0: by the row */
     bool owl;
     regex_t *keeps; /* [keep_count] matrices whose names one of these is found in are left alone */
     uint64_t keep_count;

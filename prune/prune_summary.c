@@ -102,7 +102,8 @@ static void print_method(const struct prune_result *result, const struct prune_o
             settings->owl ? ", less where more are outliers" : "");
     }
     if (result->target_sparsity > 0) printf(", chosen for %" PRIu64 " bytes", options->target_size);
-    if (settings->bits) printf("; %" PRIu32 " bits, group %" PRIu32, settings->bits, settings->group);
+    if (settings->bits) printf("; %" PRIu32 " bits", settings->bits);
+    if (settings->bits && settings->group) printf(", group %" PRIu32, settings->group);
     putchar('\n');
 }
 
@@ -192,7 +193,7 @@ static void write_settings(struct json_writer *json, const struct prune_result *
     json_put_text(json, "pattern", pattern);
     json_put_text(json, "ratios", settings->owl ? "owl" : "uniform");
     if (settings->bits) json_put_u64(json, "bits", settings->bits);
-    if (settings->bits) json_put_u64(json, "group", settings->group);
+    if (settings->bits && settings->group) json_put_u64(json, "group", settings->group);
     if (result->target_sparsity > 0) json_put_number(json, "target_sparsity", result->target_sparsity);
 }
 

@@ -23,10 +23,7 @@ static bool wants(const struct prune_options *options, const char *part)
 
 bool structure_is_uniform(const struct prune_job *job)
 {
-    const struct destination destination = prune_destination(job->options);
-    const char *widths = job->options->widths;
-
-    return widths ? strcmp(widths, "uniform") == 0 : !destination_is_own(&destination);
+    return !job->options->widths || strcmp(job->options->widths, "uniform") == 0;
 }
 
 static struct width_options width_options(const struct prune_job *job)

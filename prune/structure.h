@@ -28,7 +28,7 @@ enum status structure_run(struct prune_job *job, struct error *err);
 enum status structure_apply(
     struct checkpoint *input, const struct structure *structure, bool own_format, struct error *err);
 
-/* Whether a width is to be the same in every layer: by --widths, else by the output's format. */
+/* Whether a width is to be the same in every layer: unless --widths says otherwise. */
 bool structure_is_uniform(const struct prune_job *job);
 
 void structure_free(struct structure *structure);

@@ -17,14 +17,26 @@ static enum status check_pattern(
         source->name, pattern->keep, pattern->of, source->shape[1]);
 }
 
+/* Columns that share a scale: as --group says, else the largest of the usual sizes that divides the row. */
+static uint32_t group_of(const struct prune_settings *settings, uint64_t cols)
+{
+    uint32_t group = 128;
+    if (settings->group) return settings->group;
+    while (group > 16 && cols % group)
+        group /= 2;
+    return group;
+}
+
 static enum status check_group(
     const struct tensor *source, const struct prune_settings *settings, struct error *err)
 {
-    if (!settings->bits || source->shape[1] % settings->group == 0) return OK;
+    uint64_t cols = source->shape[1];
+    uint32_t group = group_of(settings, cols);
+    if (!settings->bits || cols % group == 0) return OK;
     return fail(err, ERR_USAGE,
         "tensor %s: --group %" PRIu32 " does not divide its rows of %" PRIu64
         " weights; choose another group, or --keep it",
-        source->name, settings->group, source->shape[1]);
+        source->name, group, cols);
 }
 
 static enum status check_dense(
@@ -46,7 +58,8 @@ static void set_target(struct prune_tensor *matrix, const struct prune_settings 
     if (!settings->bits) return;
     matrix->target.storage = STORAGE_TILES;
     matrix->target.dtype = DTYPE_F16;
-    matrix->target.scheme = (struct scheme){settings->bits, settings->group, false};
+    matrix->target.scheme =
+        (struct scheme){settings->bits, group_of(settings, matrix->source->shape[1]), false};
 }
 
 static enum status add_matrix(

@@ -8,6 +8,7 @@
 
 #include "base/memory.h"
 #include "tensor/linalg.h"
+#include "tensor/prune_exchange.h"
 #include "tensor/prune_polish.h"
 
 enum {
@@ -24,6 +25,7 @@ struct job {
     float *scratch;      /* [workers][per_worker] */
     uint64_t per_worker;
     struct row_sums *rows; /* [rows] */
+    float *tops; /* of all columns, for exchanges in whole rows (tensor/prune_exchange.h); or NULL */
 };
 
 struct row_sums {
@@ -209,6 +211,7 @@ static enum status finish_strip(void *context, uint64_t index, unsigned worker, 
         .target = problem->target + at,
         .weights = job->solution->weights + at,
         .mask = job->solution->mask + at,
+        .tops = job->tops,
         .scratch = job->scratch + worker * job->per_worker};
     (void)err;
     prune_polish(&strip);
@@ -219,6 +222,15 @@ static enum status finish_strip(void *context, uint64_t index, unsigned worker, 
         sums->error = strip.after[r];
     }
     job->rows[row].exchanged = strip.exchanged;
+    return OK;
+}
+
+static enum status find_tops(void *context, uint64_t col, unsigned worker, struct error *err)
+{
+    const struct job *job = context;
+    uint64_t cols = job->problem->cols;
+    (void)worker, (void)err;
+    prune_exchange_tops(job->tops + col * prune_exchange_blocks(cols), job->problem->damped, cols, col);
     return OK;
 }
 
@@ -261,7 +273,8 @@ static uint64_t worker_floats(uint64_t rows, uint64_t cols)
 uint64_t obs_prune_bytes(uint64_t rows, uint64_t cols, unsigned workers)
 {
     return workers * worker_floats(rows, cols) * sizeof(float) +
-           rows * (BLOCK * (sizeof(float) + 1) + sizeof(struct row_sums));
+           rows * (BLOCK * (sizeof(float) + 1) + sizeof(struct row_sums)) +
+           cols * prune_exchange_blocks(cols) * sizeof(float);
 }
 
 static uint64_t parts_of(uint64_t rows, uint64_t part)
@@ -284,12 +297,20 @@ static void free_scratch(struct job *job)
     memory_free(job->chosen);
     memory_free(job->scratch);
     memory_free(job->rows);
+    memory_free(job->tops);
 }
 
 static enum status finish(struct job *job, struct pool *pool, struct error *err)
 {
-    enum status status =
-        pool_run(pool, parts_of(job->problem->rows, finish_rows(job->problem->rows)), finish_strip, job, err);
+    uint64_t cols = job->problem->cols;
+    enum status status = OK;
+    if (job->problem->rounds && !job->problem->given && !job->problem->rule.of) {
+        job->tops = memory_new(cols * prune_exchange_blocks(cols), sizeof *job->tops, err);
+        status = job->tops ? pool_run(pool, cols, find_tops, job, err) : ERR_MEMORY;
+    }
+    if (status == OK)
+        status = pool_run(
+            pool, parts_of(job->problem->rows, finish_rows(job->problem->rows)), finish_strip, job, err);
     if (status == OK) add_up(job);
     return status;
 }

@@ -5,47 +5,53 @@
 #include <string.h>
 
 #include "tensor/linalg.h"
+#include "tensor/prune_exchange.h"
 
-enum {
-    LANES = 8,    /* independent maxima: they vectorize */
-    SHARE = 8,    /* rows that go through H together: theirs stay in the cache */
-    GRADIENTS = 6 /* steps of conjugate gradients a round */
-};
+enum { GRADIENTS = 6 /* steps of conjugate gradients a round, at most */ };
+/* A step that gains less of its row's error is the row's last of the round; with a mask that is given nothing else is to be gained. */
+#define LEAST_GAIN 1e-3
+#define LEAST_GAIN_GIVEN 1e-6
 
 /* The scratch of a strip, and what the best rows so far are. */
 struct work {
     const struct prune_problem *problem;
     uint64_t rows, cols;
     const float *target;
-    float *weights, *gradient, *residual, *direction, *product; /* [rows][cols] */
-    uint8_t *mask;                                              /* [rows][cols] */
-    float *comes; /* [SHARE][cols] of some rows: 1 / H_jj where j may come, else 0 */
+    float *weights, *gradient, *direction, *packed, *product; /* [rows][cols] */
+    uint8_t *mask;                                            /* [rows][cols] */
+    float *inverse;                                           /* [cols] 1 / H_jj */
+    float *exchange;                                          /* prune_exchange_floats */
+    double error[PRUNE_STRIP_MOST];                           /* of a row as it is now, to single precision */
+    double rho[PRUNE_STRIP_MOST];                             /* r D^-1 r of a row's last step */
     uint64_t exchanged[PRUNE_STRIP_MOST];
 };
 
 uint64_t prune_polish_floats(uint64_t rows, uint64_t cols)
 {
-    return (rows * 5 + SHARE) * cols + (rows * cols + sizeof(float) - 1) / sizeof(float);
+    return (rows * 5 + 1) * cols + prune_exchange_floats(cols) +
+           (rows * cols + sizeof(float) - 1) / sizeof(float);
 }
 
-static float diagonal(const struct work *work, uint64_t col)
+/* product = in H, for the first `count` rows */
+static void multiply(const struct work *work, const float *in, uint64_t count)
 {
-    return work->problem->damped[col * work->cols + col];
+    linalg_gemm_nn(count, work->cols, work->cols, 1, in, work->cols, work->problem->damped, work->cols, 0,
+        work->product, work->cols);
 }
 
-/* out = in H */
-static void multiply(const struct work *work, float *out, const float *in)
-{
-    linalg_gemm_nn(work->rows, work->cols, work->cols, 1, in, work->cols, work->problem->damped, work->cols,
-        0, out, work->cols);
-}
+enum { LANES = 4 /* independent sums: they vectorize */ };
 
 static double dot(const float *a, const float *b, uint64_t count)
 {
-    double sum = 0;
-    for (uint64_t i = 0; i < count; i++)
-        sum += (double)a[i] * (double)b[i];
-    return sum;
+    double sums[LANES] = {0};
+    uint64_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        for (uint64_t l = 0; l < LANES; l++)
+            sums[l] += (double)a[i + l] * (double)b[i + l];
+    }
+    for (; i < count; i++)
+        sums[0] += (double)a[i] * (double)b[i];
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 /* g = (w - t) H, afresh; error[r] = g (w - t)^T. */
@@ -53,132 +59,83 @@ static void measure(struct work *work, double *error)
 {
     uint64_t cols = work->cols;
     for (uint64_t i = 0; i < work->rows * cols; i++)
-        work->direction[i] = work->weights[i] - work->target[i];
-    multiply(work, work->gradient, work->direction);
+        work->packed[i] = work->weights[i] - work->target[i];
+    multiply(work, work->packed, work->rows);
     for (uint64_t r = 0; r < work->rows; r++)
-        error[r] = dot(work->gradient + r * cols, work->direction + r * cols, cols);
+        error[r] = dot(work->product + r * cols, work->packed + r * cols, cols);
+    memcpy(work->gradient, work->product, work->rows * cols * sizeof *work->gradient);
 }
 
 /* ---- conjugate gradients ---- */
 
-/* The descent direction of one row's next step; rho: r D^-1 r of this one and (out) for the next. */
-static void turn(struct work *work, uint64_t row, bool first, double *rho)
+/* The descent direction of one row's next step. */
+static void turn(struct work *work, uint64_t row, bool first, float *packed)
 {
     uint64_t at = row * work->cols;
-    double now = 0;
-    for (uint64_t c = 0; c < work->cols; c++) {
-        float residual = work->mask[at + c] ? -work->gradient[at + c] : 0;
-        work->residual[at + c] = residual / diagonal(work, c);
-        now += (double)residual * (double)work->residual[at + c];
-    }
-    float keep = !first && *rho > 0 ? (float)(now / *rho) : 0;
+    float *direction = work->direction + at;
     for (uint64_t c = 0; c < work->cols; c++)
-        work->direction[at + c] = work->residual[at + c] + keep * (first ? 0 : work->direction[at + c]);
-    *rho = now;
+        packed[c] = work->mask[at + c] ? -work->gradient[at + c] * work->inverse[c] : 0;
+    double now = -dot(packed, work->gradient + at, work->cols), before = work->rho[row];
+    float keep = !first && before > 0 ? (float)(now / before) : 0;
+    for (uint64_t c = 0; c < work->cols; c++)
+        packed[c] = direction[c] = packed[c] + (first ? 0 : keep * direction[c]);
+    work->rho[row] = now;
 }
 
-static void step(struct work *work, uint64_t row, double rho)
+/* Go there, as far as the error falls. Whether another step is worth it. */
+static bool step(struct work *work, uint64_t row, const float *product)
 {
     uint64_t at = row * work->cols;
-    double curvature = dot(work->direction + at, work->product + at, work->cols);
-    if (!(curvature > 0) || !(rho > 0)) return;
+    double rho = work->rho[row], curvature = dot(work->direction + at, product, work->cols);
+    if (!(curvature > 0) || !(rho > 0)) return false;
     float length = (float)(rho / curvature);
     for (uint64_t c = 0; c < work->cols; c++) {
         work->weights[at + c] += length * work->direction[at + c];
-        work->gradient[at + c] += length * work->product[at + c];
+        work->gradient[at + c] += length * product[c];
     }
+    double gain = rho * (double)length;
+    bool more = gain > (work->problem->given ? LEAST_GAIN_GIVEN : LEAST_GAIN) * work->error[row];
+    work->error[row] -= gain;
+    return more;
 }
 
-static void solve(struct work *work, unsigned steps)
+/* Rows that are done drop out of the products. */
+static void solve(struct work *work)
 {
-    double rho[PRUNE_STRIP_MOST] = {0};
-    for (unsigned i = 0; i < steps; i++) {
-        for (uint64_t r = 0; r < work->rows; r++)
-            turn(work, r, i == 0, rho + r);
-        multiply(work, work->product, work->direction);
-        for (uint64_t r = 0; r < work->rows; r++)
-            step(work, r, rho[r]);
+    uint64_t list[PRUNE_STRIP_MOST], count = work->rows, cols = work->cols;
+    for (uint64_t r = 0; r < count; r++)
+        list[r] = r;
+    for (unsigned i = 0; i < GRADIENTS && count; i++) {
+        uint64_t kept = 0;
+        for (uint64_t k = 0; k < count; k++)
+            turn(work, list[k], i == 0, work->packed + k * cols);
+        multiply(work, work->packed, count);
+        for (uint64_t k = 0; k < count; k++) {
+            uint64_t row = list[k];
+            if (step(work, row, work->product + k * cols)) list[kept++] = row;
+        }
+        count = kept;
     }
 }
 
 /* ---- exchanges ---- */
 
-/* The greatest (g_j - w h_j)^2 * comes_j for j in [begin, end). */
-static float greatest(const float *gradient, const float *hessian, const float *comes, float weight,
-    uint64_t begin, uint64_t end)
+static void exchange(struct work *work, const float *tops)
 {
-    float most[LANES] = {0}, all = 0;
-    uint64_t j = begin;
-    for (; j + LANES <= end; j += LANES) {
-        for (uint64_t l = 0; l < LANES; l++) {
-            float rest = gradient[j + l] - weight * hessian[j + l], gain = rest * rest * comes[j + l];
-            most[l] = gain > most[l] ? gain : most[l];
-        }
-    }
-    for (; j < end; j++) {
-        float rest = gradient[j] - weight * hessian[j], gain = rest * rest * comes[j];
-        all = gain > all ? gain : all;
-    }
-    for (uint64_t l = 0; l < LANES; l++)
-        all = most[l] > all ? most[l] : all;
-    return all;
-}
-
-static void move(float *gradient, const float *hessian, float by, uint64_t cols)
-{
-    for (uint64_t c = 0; c < cols; c++)
-        gradient[c] += by * hessian[c];
-}
-
-/* One row while weights are exchanged, and where those that may come lie. */
-struct exchanging {
-    const struct work *work;
-    float *weights, *gradient, *comes; /* [cols] */
-    uint8_t *mask;                     /* [cols] */
-};
-
-/* Weight i goes, j in [begin, end) comes with the value that is then best, if the best j lowers the error: it changes by
- * w^2 H_ii - 2 w g_i - (g_j - w H_ij)^2 / H_jj. */
-static bool exchange(const struct exchanging *row, uint64_t i, uint64_t begin, uint64_t end)
-{
-    uint64_t cols = row->work->cols, j = begin;
-    const float *hessian = row->work->problem->damped + i * cols;
-    float weight = row->weights[i], loss = weight * (weight * hessian[i] - 2 * row->gradient[i]);
-    float most = greatest(row->gradient, hessian, row->comes, weight, begin, end), rest = 0;
-    if (!(most > loss + 1e-6f * fabsf(loss))) return false;
-    for (; j < end; j++) {
-        rest = row->gradient[j] - weight * hessian[j];
-        if (rest * rest * row->comes[j] == most) break;
-    }
-    if (j == end) return false;
-    float value = -rest * row->comes[j];
-    row->weights[i] = 0;
-    row->weights[j] = value;
-    row->mask[i] = 0;
-    row->mask[j] = 1;
-    row->comes[j] = 0;
-    row->comes[i] = 1 / hessian[i];
-    move(row->gradient, hessian, -weight, cols);
-    move(row->gradient, row->work->problem->damped + j * cols, value, cols);
-    return true;
-}
-
-/* Every weight of some rows in turn. */
-static void exchange_rows(struct work *work, uint64_t first, uint64_t count)
-{
-    uint64_t of = work->problem->rule.of, cols = work->cols;
-    struct exchanging rows[SHARE];
-    for (uint64_t r = 0; r < count; r++) {
-        uint64_t at = (first + r) * cols;
-        rows[r] = (struct exchanging){
-            work, work->weights + at, work->gradient + at, work->comes + r * cols, work->mask + at};
-        for (uint64_t c = 0; c < cols; c++)
-            rows[r].comes[c] = rows[r].mask[c] ? 0 : 1 / diagonal(work, c);
-    }
-    for (uint64_t i = 0; i < cols; i++) {
-        uint64_t begin = of ? i / of * of : 0, end = of ? begin + of : cols;
-        for (uint64_t r = 0; r < count; r++) {
-            if (rows[r].mask[i]) work->exchanged[first + r] += exchange(&rows[r], i, begin, end);
+    for (uint64_t first = 0; first < work->rows; first += PRUNE_EXCHANGE_ROWS) {
+        uint64_t left = work->rows - first, at = first * work->cols;
+        struct prune_exchange rows = {.problem = work->problem,
+            .tops = tops,
+            .inverse = work->inverse,
+            .rows = left < PRUNE_EXCHANGE_ROWS ? left : PRUNE_EXCHANGE_ROWS,
+            .weights = work->weights + at,
+            .gradient = work->gradient + at,
+            .mask = work->mask + at,
+            .scratch = work->exchange};
+        prune_exchange(&rows);
+        for (uint64_t r = 0; r < rows.rows; r++) {
+            work->exchanged[first + r] += rows.exchanged[r];
+            work->error[first + r] -= rows.gain[r];
         }
     }
 }
@@ -188,7 +145,7 @@ static void exchange_rows(struct work *work, uint64_t first, uint64_t count)
 static void measure_power(struct prune_strip *strip, struct work *work)
 {
     uint64_t cols = work->cols;
-    multiply(work, work->product, strip->target);
+    multiply(work, strip->target, strip->rows);
     for (uint64_t r = 0; r < strip->rows; r++)
         strip->power[r] = dot(work->product + r * cols, strip->target + r * cols, cols);
 }
@@ -207,37 +164,44 @@ static void keep_better(struct prune_strip *strip, const struct work *work)
     }
 }
 
-void prune_polish(struct prune_strip *strip)
+static void make_work(struct work *work, const struct prune_strip *strip)
 {
-    const struct prune_problem *problem = strip->problem;
-    uint64_t cols = problem->cols, part = strip->rows * cols;
+    uint64_t cols = strip->problem->cols, part = strip->rows * cols;
     float *at = strip->scratch;
-    struct work work = {.problem = problem,
+    *work = (struct work){.problem = strip->problem,
         .rows = strip->rows,
         .cols = cols,
         .target = strip->target,
         .weights = at,
         .gradient = at + part,
-        .residual = at + 2 * part,
-        .direction = at + 3 * part,
+        .direction = at + 2 * part,
+        .packed = at + 3 * part,
         .product = at + 4 * part,
-        .comes = at + 5 * part,
-        .mask = (uint8_t *)(at + 5 * part + SHARE * cols)};
-    memcpy(work.weights, strip->weights, strip->rows * cols * sizeof *work.weights);
-    memcpy(work.mask, strip->mask, strip->rows * cols);
+        .inverse = at + 5 * part,
+        .exchange = at + 5 * part + cols,
+        .mask = (uint8_t *)(at + 5 * part + cols + prune_exchange_floats(cols))};
+    memcpy(work->weights, strip->weights, part * sizeof *work->weights);
+    memcpy(work->mask, strip->mask, part);
+    for (uint64_t c = 0; c < cols; c++)
+        work->inverse[c] = 1 / strip->problem->damped[c * cols + c];
+}
+
+void prune_polish(struct prune_strip *strip)
+{
+    const struct prune_problem *problem = strip->problem;
+    struct work work;
+    make_work(&work, strip);
     measure_power(strip, &work);
     measure(&work, strip->before);
+    memcpy(work.error, strip->before, sizeof work.error);
+    memcpy(strip->after, strip->before, sizeof strip->after);
+    strip->exchanged = 0;
+    if (problem->rounds == 0) return;
     for (unsigned round = 0; round < problem->rounds; round++) {
-        if (round > 0) measure(&work, strip->after);
-        solve(&work, GRADIENTS);
-        if (problem->given) continue;
-        for (uint64_t r = 0; r < strip->rows; r += SHARE)
-            exchange_rows(&work, r, strip->rows - r < SHARE ? strip->rows - r : SHARE);
+        solve(&work);
+        if (!problem->given) exchange(&work, strip->tops);
     }
-    if (problem->rounds && !problem->given) {
-        measure(&work, strip->after);
-        solve(&work, GRADIENTS);
-    }
+    if (!problem->given) solve(&work);
     measure(&work, strip->after);
     keep_better(strip, &work);
 }

@@ -4,7 +4,7 @@
 
 #include "tensor/obs_prune.h"
 
-enum { PRUNE_STRIP_MOST = 128 }; /* rows that share products with H */
+enum { PRUNE_STRIP_MOST = 256 }; /* rows that share products with H */
 
 /* Some rows; all arrays [rows][cols] but the last ones. */
 struct prune_strip {
@@ -13,7 +13,8 @@ struct prune_strip {
     const float *target;
     float *weights;
     uint8_t *mask;
-    float *scratch; /* prune_polish_floats */
+    const float *tops; /* for exchanges (tensor/prune_exchange.h): of all columns, or NULL */
+    float *scratch;    /* prune_polish_floats */
     double power[PRUNE_STRIP_MOST], before[PRUNE_STRIP_MOST], after[PRUNE_STRIP_MOST]; /* out, of each row */
     uint64_t exchanged;                                                                /* out */
 };
