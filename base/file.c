@@ -182,6 +182,18 @@ bool file_same(const char *path_a, const char *path_b)
     return stat(path_a, &a) == 0 && stat(path_b, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+char *file_parent(const char *path, struct error *err)
+{
+    uint64_t bytes = strlen(path);
+
+    while (bytes > 1 && path[bytes - 1] == '/')
+        bytes--;
+    while (bytes && path[bytes - 1] != '/')
+        bytes--;
+    if (!bytes) return memory_text(".", 1, err);
+    return memory_text(path, bytes > 1 ? bytes - 1 : 1, err);
+}
+
 enum status file_join(
     char **out, const char *folder, const char *name, uint64_t name_bytes, struct error *err)
 {

@@ -55,6 +55,9 @@ uint64_t file_size(const char *path);
 /* True if both paths exist and are the same file (device and inode, through links). */
 bool file_same(const char *path_a, const char *path_b);
 
+/* The folder that what `path` names lies in, or would lie in ("." for a plain name); memory_free, NULL with ERR_MEMORY. */
+char *file_parent(const char *path, struct error *err);
+
 /* folder + "/" + name in new memory; name must be one path component (no '/', not "." or "..", no NUL inside `bytes`),
  * else ERR_FORMAT. For names that come from untrusted files. */
 enum status file_join(

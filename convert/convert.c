@@ -6,9 +6,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "formats/provenance.h"
-#include "formats/transfer.h"
-#include "model/destination.h"
+#include "model/destination_write.h"
 
 /* ---- options ---- */
 
@@ -166,12 +164,10 @@ static enum status plan_items(struct convert_result *result, struct transfer_ite
 
 /* ---- the output ---- */
 
-static enum status fill_output(struct writer *writer, struct convert_result *result,
-    const struct transfer_item *items, uint32_t *source_crcs, struct pool *pool,
-    const struct convert_options *options, const struct report *report, struct error *err)
+static enum status write_output(struct convert_result *result, const struct transfer_item *items,
+    struct pool *pool, const struct convert_options *options, const struct report *report, struct error *err)
 {
-    struct container *container = result->input.container;
-    const char *tool = convert_command.name;
+    const struct destination destination = destination_of(options);
     const char *recorded[4][2] = {{"type", options->type}};
     uint64_t count = 1;
     if (options->gptq_zeros)
@@ -180,34 +176,17 @@ static enum status fill_output(struct writer *writer, struct convert_result *res
         memcpy(recorded[count++], (const char *[2]){"layers", options->layers}, sizeof *recorded);
     if (result->merge)
         memcpy(recorded[count++], (const char *[2]){"lora", merge_text(result->merge)}, sizeof *recorded);
-    enum status status =
-        provenance_reserve(writer, container, tool, (const char *const(*)[2])recorded, count, err);
-    if (status == OK)
-        status = transfer_run(
-            container, writer, items, result->tensors, source_crcs, pool, report, "converting", err);
-    if (status == OK && slice_has(&result->slice, &result->input.config, &result->input.tensors,
-                            result->input.tensors.once[ROLE_EMBEDDING]))
-        status = checkpoint_write_aliases(&result->input, writer, err);
-    if (status == OK && options->layers) status = slice_write(&result->slice, writer, err);
-    if (status == OK)
-        status = provenance_attach(
-            writer, container, tool, (const char *const(*)[2])recorded, count, source_crcs, err);
-    return status == OK ? destination_parts_note(&result->parts, writer, container, err) : status;
-}
-
-static enum status write_output(struct convert_result *result, const struct transfer_item *items,
-    uint32_t *source_crcs, struct pool *pool, const struct convert_options *options,
-    const struct report *report, struct error *err)
-{
-    const struct destination destination = destination_of(options);
-    struct writer *writer = NULL;
-    enum status status = destination_create(&writer, &destination, &result->input, report, err);
-    if (status == OK) status = fill_output(writer, result, items, source_crcs, pool, options, report, err);
-    if (status != OK) {
-        writer_abandon(writer);
-        return status;
-    }
-    return writer_commit(writer, err);
+    const struct destination_model model = {.input = &result->input,
+        .items = items,
+        .count = result->tensors,
+        .slice = options->layers ? &result->slice : NULL,
+        .tool = convert_command.name,
+        .options = (const char *const(*)[2])recorded,
+        .option_count = count,
+        .label = "converting"};
+    enum status status = destination_write(&result->parts, &destination, &model, pool, report, err);
+    if (status == OK) result->bytes_out = destination_parts_bytes(&result->parts, options->output);
+    return status;
 }
 
 /* ---- all of it ---- */
@@ -216,20 +195,14 @@ static enum status convert_opened(struct convert_result *result, const struct co
     const struct report *report, struct error *err)
 {
     struct pool *pool = NULL;
-    uint64_t count = container_count(result->input.container);
-    struct transfer_item *items = memory_new(count, sizeof *items, err);
-    uint32_t *source_crcs = memory_new(count, sizeof *source_crcs, err);
-    enum status status = ERR_MEMORY;
-    if (!items || !source_crcs) goto done;
-    status = plan_items(result, items, options, report, err);
+    struct transfer_item *items = memory_new(container_count(result->input.container), sizeof *items, err);
+    enum status status = items ? plan_items(result, items, options, report, err) : ERR_MEMORY;
     if (status == OK) status = pool_create(&pool, (unsigned)options->common.threads, err);
-    if (status != OK) goto done;
-    result->threads = pool_workers(pool);
-    status = write_output(result, items, source_crcs, pool, options, report, err);
-    if (status == OK) result->bytes_out = destination_parts_bytes(&result->parts, options->output);
-done:
+    if (status == OK) {
+        result->threads = pool_workers(pool);
+        status = write_output(result, items, pool, options, report, err);
+    }
     pool_free(pool);
-    memory_free(source_crcs);
     memory_free(items);
     return status;
 }

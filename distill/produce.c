@@ -270,7 +270,7 @@ static enum status flush(struct production *run, struct error *err)
 static enum status work(struct production *run, struct error *err)
 {
     struct progress *progress = progress_start(run->report, "distilling",
-        run->settings.from_text ? run->source.ends[run->source.pieces - 1] : 0, PROGRESS_TOKENS);
+        run->settings.from_text ? run->source.pieces.ends[run->source.pieces.count - 1] : 0, PROGRESS_TOKENS);
     const double start = report_seconds();
     enum status status = OK;
     while (!status && !is_enough(run) && run->next_source < run->source.count) {

@@ -5,14 +5,13 @@
 
 #include "base/report.h"
 #include "distill/distill_settings.h"
+#include "model/prompts.h"
 
 struct token_source {
-    bool sampled;    /* pieces are prompts */
-    uint64_t count;  /* source numbers below it exist; UINT64_MAX: no end */
-    uint32_t crc;    /* CRC-32 of all tokens */
-    uint32_t *ids;   /* of all pieces, one after the other */
-    uint64_t *ends;  /* [pieces] where each ends in ids */
-    uint64_t pieces; /* source number s is piece s % pieces */
+    bool sampled;          /* pieces are prompts */
+    uint64_t count;        /* source numbers below it exist; UINT64_MAX: no end */
+    uint32_t crc;          /* CRC-32 of all tokens */
+    struct prompts pieces; /* source number s is piece s % pieces.count */
 };
 
 /* Read and tokenize what the settings name. ERR_USAGE: no piece at all; a prompt that leaves no room within the length, by its line; no

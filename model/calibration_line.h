@@ -1,4 +1,4 @@
-/* One line of JSON lines to the text in it. For calibration.c. */
+/* One line of JSON lines to the text in it. For calibration.c and prompts.c. */
 #ifndef NIBBLE_MODEL_CALIBRATION_LINE_H
 #define NIBBLE_MODEL_CALIBRATION_LINE_H
 

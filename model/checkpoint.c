@@ -251,3 +251,15 @@ enum status checkpoint_refuse_output(const char *input, const char *output, stru
     if (!file_same(input, output) && !folder_holds(input, &old)) return OK;
     return fail(err, ERR_USAGE, "%s: is the input, or a file of it; name another output", output);
 }
+
+enum status checkpoint_refuse_beside(const char *input, const char *path, struct error *err)
+{
+    enum status status = checkpoint_refuse_output(input, path, err);
+    if (status != OK) return status;
+    char *folder = file_parent(path, err);
+    if (!folder) return ERR_MEMORY;
+    if (file_same(folder, input))
+        status = fail(err, ERR_USAGE, "%s: lies in the input's folder; name a file elsewhere", path);
+    memory_free(folder);
+    return status;
+}

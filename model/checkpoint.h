@@ -73,4 +73,8 @@ enum status checkpoint_write_aliases(
 /* ERR_USAGE if the output's name leads to the input or to a file of the input's folder, also through links. */
 enum status checkpoint_refuse_output(const char *input, const char *output, struct error *err);
 
+/* The same for what is written beside the output (reports), which has no place in the input's folder either: a new file there would be
+ * a part of the model for whoever opens the folder next. ERR_MEMORY. */
+enum status checkpoint_refuse_beside(const char *input, const char *path, struct error *err);
+
 #endif

@@ -18,6 +18,7 @@ enum { PAST_TOKENS = 64, WARM_TOKENS = 4, TIMED_TOKENS = 24 };
 
 /* One sparsity that was tried. */
 struct candidate {
+    bool whole; /* so little that nothing goes */
     uint64_t bytes;
     double milliseconds; /* per token; 0: not measured */
 };
@@ -78,7 +79,6 @@ static enum status time_tokens(double *out, struct model *model, struct session 
     return OK;
 }
 
-/* The checkpoint goes over to the model. */
 static enum status measure(double *out, struct checkpoint *input, struct pool *pool, struct error *err)
 {
     struct model *model = NULL;
@@ -99,6 +99,8 @@ static enum status measure(double *out, struct checkpoint *input, struct pool *p
     return status;
 }
 
+enum status (*goal_measure)(double *, struct checkpoint *, struct pool *, struct error *) = measure;
+
 /* ---- candidates ---- */
 
 static enum status try(
@@ -109,11 +111,10 @@ static enum status try(
     struct checkpoint input;
     enum status status = checkpoint_open(&input, job->options->input, err);
 
-    *out = (struct candidate){0};
     if (!status) status = structure_apply(&input, structure, own, err);
     if (!status) status = count_bytes(&out->bytes, job, &input, own, err);
     if (!status && job->options->target_latency > 0)
-        status = measure(&out->milliseconds, &input, job->pool, err);
+        status = goal_measure(&out->milliseconds, &input, job->pool, err);
     else
         checkpoint_close(&input);
     return status;
@@ -148,7 +149,8 @@ static enum status judge(bool *out, struct candidate *candidate, struct prune_jo
     enum status status = make(&structure, context, sparsity, err);
 
     *out = false;
-    if (status == ERR_USAGE) { /* so little that nothing goes: as the input is */
+    *candidate = (struct candidate){.whole = status == ERR_USAGE};
+    if (candidate->whole) { /* as the input is */
         structure_free(&structure);
         structure.depth.layers = job->input->config.layers;
         status = OK;
@@ -167,7 +169,7 @@ enum status goal_sparsity(
 {
     uint32_t low = 0, high = steps - 1; /* low does not do, high does */
     struct candidate last;
-    bool does;
+    bool does, whole; /* whole: at high nothing goes */
     char bytes[16];
     enum status status = judge(&does, &last, job, (double)high / steps, make, context, err);
 
@@ -178,15 +180,26 @@ enum status goal_sparsity(
         return fail(err, ERR_USAGE,
             "--target-latency: out of reach; with the most that can go a token takes %.3g ms",
             last.milliseconds);
+    whole = last.whole;
     while (!status && high - low > 1) {
         const uint32_t middle = low + (high - low) / 2;
         status = judge(&does, &last, job, (double)middle / steps, make, context, err);
-        if (does)
+        if (does) {
             high = middle;
-        else
+            whole = last.whole;
+        } else {
             low = middle;
+        }
     }
     *out = (double)high / steps;
-    if (!status) report_note(job->report, "chosen: sparsity %.3g%%", 100 * *out);
-    return status;
+    if (!status && high == 1 && !whole) { /* the least that is tried; does it even take that? */
+        status = judge(&does, &last, job, 0, make, context, err);
+        whole = does;
+    }
+    if (status) return status;
+    if (whole)
+        return fail(err, ERR_USAGE, "the model keeps to %s as it is; nothing has to go",
+            job->options->target_size ? "--target-size" : "--target-latency");
+    report_note(job->report, "chosen: sparsity %.3g%%", 100 * *out);
+    return OK;
 }

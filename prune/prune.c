@@ -7,6 +7,15 @@
 #include "prune/structure.h"
 #include "prune/weights.h"
 
+struct destination prune_destination(const struct prune_options *options)
+{
+    return (struct destination){.path = options->output,
+        .format = options->format,
+        .force = options->force,
+        .split_bytes = options->split_size,
+        .file_type = GGUF_TYPES_FILE_ANY};
+}
+
 static enum status run_kind(struct prune_job *job, struct error *err)
 {
     const struct prune_method *method = job->settings->method;
@@ -47,7 +56,7 @@ static enum status refuse_places(const struct prune_options *options, struct err
         return fail(err, ERR_USAGE, "--report %s: is the %s; name another file", report,
             same_place(report, text) ? "calibration text" : "output");
     enum status status = checkpoint_refuse_output(options->input, options->output, err);
-    return status == OK && report ? checkpoint_refuse_output(options->input, report, err) : status;
+    return status == OK && report ? checkpoint_refuse_beside(options->input, report, err) : status;
 }
 
 enum status prune_run(struct prune_result *out, const struct prune_options *options, struct error *err)

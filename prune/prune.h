@@ -69,4 +69,7 @@ struct prune_job {
     const struct report *report;
 };
 
+/* Where the output goes, and as what. Its texts are the options'. */
+struct destination prune_destination(const struct prune_options *options);
+
 #endif

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "formats/container_select.h"
 #include "model/config_rewrite.h"
@@ -13,28 +14,7 @@
 #include "prune/sleb.h"
 #include "prune/structure_write.h"
 
-static struct destination destination_of(const struct prune_options *options)
-{
-    return (struct destination){.path = options->output,
-        .format = options->format,
-        .force = options->force,
-        .split_bytes = options->split_size};
-}
-
 /* ---- deciding ---- */
-
-/* The folder that a file or folder is to lie in; memory_free. */
-static char *folder_of(const char *path, struct error *err)
-{
-    uint64_t bytes = strlen(path);
-
-    while (bytes > 1 && path[bytes - 1] == '/')
-        bytes--;
-    while (bytes && path[bytes - 1] != '/')
-        bytes--;
-    if (!bytes) return memory_text(".", 1, err);
-    return memory_text(path, bytes > 1 ? bytes - 1 : 1, err);
-}
 
 static bool wants(const struct prune_options *options, const char *part)
 {
@@ -60,7 +40,7 @@ static struct width_options width_options(const struct prune_job *job)
 static enum status check_width(struct structure *out, struct model_config *config,
     const struct prune_job *job, const struct width_options *width, struct error *err)
 {
-    const struct destination destination = destination_of(job->options);
+    const struct destination destination = prune_destination(job->options);
     const bool own = destination_is_own(&destination);
     enum status status = narrow_refuse(job->input, width->heads, width->ffn, err);
 
@@ -83,7 +63,7 @@ static enum status check_width(struct structure *out, struct model_config *confi
 static enum status try_output(
     const struct prune_job *job, const struct model_config *config, struct error *err)
 {
-    const struct destination destination = destination_of(job->options);
+    const struct destination destination = prune_destination(job->options);
     const struct report silent = {.quiet = true};
     struct checkpoint seen = *job->input;
     struct writer *writer = NULL;
@@ -125,7 +105,7 @@ static enum status choose_width(
     struct width_maker maker = {job->input, &table, width_options(job), out};
     struct structure made = {0};
     double sparsity = job->settings->sparsity;
-    char *folder = folder_of(job->options->output, err);
+    char *folder = file_parent(job->options->output, err);
     enum status status = folder ? OK : ERR_MEMORY;
 
     if (!status)
@@ -337,7 +317,7 @@ static enum status tell(struct prune_job *job, const struct structure *structure
 
 enum status structure_run(struct prune_job *job, struct error *err)
 {
-    const struct destination destination = destination_of(job->options);
+    const struct destination destination = prune_destination(job->options);
     struct structure structure = {.depth = {.layers = job->input->config.layers}};
     enum status status = destination_check(&destination, err);
 

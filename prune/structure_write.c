@@ -7,8 +7,7 @@
 
 #include "base/memory.h"
 #include "base/number.h"
-#include "formats/provenance.h"
-#include "formats/transfer.h"
+#include "model/destination_write.h"
 
 enum { PAIRS = 12 };
 
@@ -62,20 +61,11 @@ static void record(struct pairs *out, const struct prune_job *job, const struct 
     if (structure->trim) add_text(out, "vocabulary", "%" PRIu32, job->input->config.vocabulary);
 }
 
-static struct destination destination_of(const struct prune_options *options)
-{
-    return (struct destination){.path = options->output,
-        .format = options->format,
-        .force = options->force,
-        .split_bytes = options->split_size,
-        .file_type = GGUF_TYPES_FILE_ANY};
-}
-
 /* One item per tensor that is not dropped. */
 static enum status plan_items(struct transfer_item *items, uint64_t *count, uint64_t *bytes,
     const struct prune_job *job, struct error *err)
 {
-    const struct destination destination = destination_of(job->options);
+    const struct destination destination = prune_destination(job->options);
     enum status status = OK;
 
     *count = *bytes = 0;
@@ -90,38 +80,23 @@ static enum status plan_items(struct transfer_item *items, uint64_t *count, uint
     return status;
 }
 
-static enum status fill_output(struct writer *writer, struct destination_parts *parts, struct prune_job *job,
-    const struct structure *structure, const struct transfer_item *items, uint64_t count, uint32_t *crcs,
-    struct error *err)
-{
-    struct container *container = job->input->container;
-    const char *tool = prune_settings_command.name;
-    struct pairs pairs;
-    record(&pairs, job, structure);
-    const char *const(*list)[2] = (const char *const(*)[2])pairs.list;
-    enum status status = provenance_reserve(writer, container, tool, list, pairs.count, err);
-
-    if (!status)
-        status = transfer_run(container, writer, items, count, crcs, job->pool, job->report, "writing", err);
-    if (!status) status = checkpoint_write_aliases(job->input, writer, err);
-    if (!status) status = provenance_attach(writer, container, tool, list, pairs.count, crcs, err);
-    return status ? status : destination_parts_note(parts, writer, container, err);
-}
-
 static enum status write_items(struct prune_job *job, const struct structure *structure,
-    const struct transfer_item *items, uint64_t count, uint32_t *crcs, struct error *err)
+    const struct transfer_item *items, uint64_t count, struct error *err)
 {
-    const struct destination destination = destination_of(job->options);
-    struct destination_parts parts = {0};
-    struct writer *writer = NULL;
-    enum status status = destination_create(&writer, &destination, job->input, job->report, err);
+    const struct destination destination = prune_destination(job->options);
+    struct destination_parts parts;
+    struct pairs pairs;
 
-    if (!status) status = fill_output(writer, &parts, job, structure, items, count, crcs, err);
-    if (status)
-        writer_abandon(writer);
-    else
-        status = writer_commit(writer, err);
-    if (!status) job->result->bytes_out = destination_parts_bytes(&parts, job->options->output);
+    record(&pairs, job, structure);
+    const struct destination_model model = {.input = job->input,
+        .items = items,
+        .count = count,
+        .tool = prune_settings_command.name,
+        .options = (const char *const(*)[2])pairs.list,
+        .option_count = pairs.count,
+        .label = "writing"};
+    enum status status = destination_write(&parts, &destination, &model, job->pool, job->report, err);
+    if (!status) job->result->bytes_out = destination_parts_bytes(&parts, destination.path);
     destination_parts_free(&parts);
     return status;
 }
@@ -147,16 +122,12 @@ enum status structure_bytes(uint64_t *out, struct prune_job *job, struct error *
 
 enum status structure_write(struct prune_job *job, const struct structure *structure, struct error *err)
 {
-    const uint64_t most = container_count(job->input->container);
-    struct transfer_item *items = memory_new(most, sizeof *items, err);
-    uint32_t *crcs = memory_new(most, sizeof *crcs, err);
+    struct transfer_item *items = memory_new(container_count(job->input->container), sizeof *items, err);
     uint64_t count;
-    enum status status = items && crcs ? OK : ERR_MEMORY;
+    enum status status = items ? plan_items(items, &count, &job->result->bytes_out, job, err) : ERR_MEMORY;
 
-    if (!status) status = plan_items(items, &count, &job->result->bytes_out, job, err);
     if (!status) tell(job->result, items, count);
-    if (!status && !job->options->dry_run) status = write_items(job, structure, items, count, crcs, err);
+    if (!status && !job->options->dry_run) status = write_items(job, structure, items, count, err);
     memory_free(items);
-    memory_free(crcs);
     return status;
 }

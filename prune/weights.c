@@ -6,8 +6,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "formats/provenance.h"
-#include "formats/transfer.h"
+#include "model/destination_write.h"
 #include "model/layerwise/source_stamp.h"
 #include "prune/prune_pairs.h"
 #include "prune/weights_outcome.h"
@@ -68,7 +67,7 @@ static enum status choose_aim(struct weights *work, struct error *err)
 /* Ask the format: others turn a sparse matrix into what it spreads to. */
 static bool holds_sparse(const struct weights *work)
 {
-    const struct destination destination = weights_plan_destination(work);
+    const struct destination destination = prune_destination(work->job->options);
     struct tensor probe = {.name = "",
         .storage = STORAGE_SPARSE,
         .dtype = DTYPE_F16,
@@ -135,7 +134,7 @@ static enum status try_destination(const struct weights *work, struct error *err
 {
     const struct report silent = {.quiet = true};
     const struct checkpoint *input = work->job->input;
-    struct destination destination = weights_plan_destination(work);
+    struct destination destination = prune_destination(work->job->options);
     struct writer *writer = NULL;
     uint64_t index;
     enum status status = destination_check(&destination, err);
@@ -341,57 +340,35 @@ static enum status make_items(
     return status;
 }
 
-/* With room for the provenance first, or with the checksums. */
-static enum status put_provenance(
-    struct weights *work, struct writer *writer, const uint32_t *crcs, struct error *err)
-{
-    struct container *container = work->job->input->container;
-    struct prune_pairs pairs;
-    enum status status = prune_pairs_create(&pairs, work, err);
-    const char *const(*list)[2] = (const char *const(*)[2])pairs.list;
-    if (status == OK && crcs)
-        status =
-            provenance_attach(writer, container, prune_settings_command.name, list, pairs.count, crcs, err);
-    if (status == OK && !crcs)
-        status = provenance_reserve(writer, container, prune_settings_command.name, list, pairs.count, err);
-    prune_pairs_free(&pairs);
-    return status;
-}
-
-static enum status transfer(struct weights *work, struct writer *writer, struct error *err)
+static enum status write_items(
+    struct weights *work, const struct transfer_item *items, uint64_t count, struct error *err)
 {
     struct prune_job *job = work->job;
-    struct container *container = job->input->container;
-    uint64_t count = container_count(container);
-    struct transfer_item *items = memory_new(count, sizeof *items, err);
-    uint32_t *crcs = memory_new(count, sizeof *crcs, err);
-    enum status status = items && crcs ? make_items(items, &count, work, err) : ERR_MEMORY;
-    if (status == OK) status = put_provenance(work, writer, NULL, err);
-    if (status == OK)
-        status = transfer_run(container, writer, items, count, crcs, job->pool, job->report, "writing", err);
-    if (status == OK) status = checkpoint_write_aliases(job->input, writer, err);
-    if (status == OK) status = put_provenance(work, writer, crcs, err);
-    memory_free(items);
-    memory_free(crcs);
+    const struct destination destination = prune_destination(job->options);
+    struct destination_parts parts = {0};
+    struct prune_pairs pairs;
+    enum status status = prune_pairs_create(&pairs, work, err);
+    const struct destination_model model = {.input = job->input,
+        .items = items,
+        .count = count,
+        .tool = prune_settings_command.name,
+        .options = (const char *const(*)[2])pairs.list,
+        .option_count = pairs.count,
+        .label = "writing"};
+    if (status == OK) status = destination_write(&parts, &destination, &model, job->pool, job->report, err);
+    if (status == OK) job->result->bytes_out = destination_parts_bytes(&parts, destination.path);
+    destination_parts_free(&parts);
+    prune_pairs_free(&pairs);
     return status;
 }
 
 static enum status write_output(struct weights *work, struct error *err)
 {
-    const struct destination destination = weights_plan_destination(work);
-    struct prune_result *result = work->job->result;
-    struct destination_parts parts = {0};
-    struct writer *writer = NULL;
-    enum status status = destination_create(&writer, &destination, work->job->input, work->job->report, err);
-    if (status == OK) status = transfer(work, writer, err);
-    if (status == OK) status = destination_parts_note(&parts, writer, work->job->input->container, err);
-    if (status == OK) {
-        status = writer_commit(writer, err);
-    } else if (writer) {
-        writer_abandon(writer);
-    }
-    if (status == OK) result->bytes_out = destination_parts_bytes(&parts, destination.path);
-    destination_parts_free(&parts);
+    uint64_t count = container_count(work->job->input->container);
+    struct transfer_item *items = memory_new(count, sizeof *items, err);
+    enum status status = items ? make_items(items, &count, work, err) : ERR_MEMORY;
+    if (status == OK) status = write_items(work, items, count, err);
+    memory_free(items);
     return status;
 }
 

@@ -157,20 +157,10 @@ bool weights_plan_sparse(struct tensor *out, const struct prune_tensor *matrix, 
     return matrix->target.storage == STORAGE_TILES || out->dtype == DTYPE_F16 || out->dtype == DTYPE_BF16;
 }
 
-struct destination weights_plan_destination(const struct weights *work)
-{
-    const struct prune_options *options = work->job->options;
-    return (struct destination){.path = options->output,
-        .format = options->format,
-        .force = options->force,
-        .split_bytes = options->split_size,
-        .file_type = GGUF_TYPES_FILE_ANY};
-}
-
 enum status weights_plan_target(struct tensor *out, const struct weights *work, const struct tensor *source,
     const struct prune_tensor *pruned, struct error *err)
 {
-    const struct destination destination = weights_plan_destination(work);
+    const struct destination destination = prune_destination(work->job->options);
     *out = pruned ? pruned->target : *source;
     out->data = NULL;
     return destination_target(&destination, &work->job->input->config, out, err);

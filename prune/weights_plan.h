@@ -16,9 +16,6 @@ bool weights_plan_sparse(struct tensor *out, const struct prune_tensor *matrix, 
 enum status weights_plan_target(struct tensor *out, const struct weights *work, const struct tensor *source,
     const struct prune_tensor *pruned, struct error *err);
 
-/* The output as a destination. */
-struct destination weights_plan_destination(const struct weights *work);
-
 /* The matrix of a tensor of the input, or NULL. */
 struct prune_tensor *weights_plan_find(const struct weights *work, const struct tensor *source);
 

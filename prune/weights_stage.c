@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/layerwise/observe.h"
 #include "prune/weights_store.h"
-#include "tensor/hessian.h"
 #include "tensor/obs.h"
 #include "tensor/obs_prune.h"
 
@@ -230,31 +230,15 @@ enum status weights_layer(struct weights *work, struct layer *layer, struct erro
 
 /* ---- with inputs ---- */
 
-struct observer {
-    struct hessian *hessian;
-    struct pool *pool;
-};
-
-static enum status observe(void *context, const struct walk_inputs *inputs, struct error *err)
-{
-    const struct observer *observer = context;
-    struct hessian *hessian = observer->hessian;
-    return hessian_add(hessian, observer->pool, inputs->x, hessian->cross ? inputs->original : NULL,
-        hessian->residual ? inputs->residual : NULL, inputs->tokens, err);
-}
-
-/* Go to the stage and add up its inputs. At the very first both streams are still the same. */
 static enum status observe_stage(
     struct weights *work, struct layer *layer, enum stage stage, struct hessian *out, struct error *err)
 {
-    const struct model_config *config = &work->job->input->config;
-    struct observer observer = {out, work->job->pool};
-    bool adds = stage == WALK_O || stage == WALK_DOWN, first = layer->walk.index == 0 && stage == WALK_QKV;
+    const struct observe_options options = {
+        .stage = stage, .expert = OBSERVE_LAYER, .inputs = work->aim.inputs, .residual = work->aim.residual};
+    struct pool *pool = work->job->pool;
     enum status status =
-        hessian_create(out, walk_stage_cols(config, stage, layer->walk.index), work->aim.inputs && !first,
-            work->aim.residual && adds ? config->hidden : 0, pool_workers(work->job->pool), err);
-    if (status == OK) status = walk_to(work->walk, stage, &layer->walk, false, observe, &observer, err);
-    return status == OK ? hessian_mean(out, work->job->pool, err) : status;
+        observe_inputs(out, &options, work->walk, &work->job->input->config, &layer->walk, pool, NULL, err);
+    return status == OK ? hessian_mean(out, pool, err) : status;
 }
 
 /* Factor, and tell where damping had to be raised. */
@@ -358,7 +342,7 @@ uint64_t weights_stage_bytes(const struct weights *work, uint32_t layer, enum st
 {
     const struct model_config *config = &work->job->input->config;
     unsigned workers = pool_workers(work->job->pool);
-    bool adds = stage == WALK_O || stage == WALK_DOWN;
+    bool residual = work->aim.residual && observe_adds_to_stream(config, stage);
     uint64_t cols = walk_stage_cols(config, stage, layer), all = 0, most = 0, scratch = 0;
     struct prune_tensor *members[WEIGHTS_MEMBERS];
     unsigned count = weights_members(work, layer, stage, members);
@@ -371,6 +355,6 @@ uint64_t weights_stage_bytes(const struct weights *work, uint32_t layer, enum st
         if (needed > scratch) scratch = needed;
     }
     if (count == 0) return 0;
-    return hessian_bytes(cols, work->aim.inputs, work->aim.residual && adds ? config->hidden : 0, workers) +
-           all + most * 12 + scratch;
+    return hessian_bytes(cols, work->aim.inputs, residual ? config->hidden : 0, workers) + all + most * 12 +
+           scratch;
 }

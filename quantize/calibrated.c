@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -254,19 +253,11 @@ static enum status settle_budget(struct calibrated *work, struct quantize_job *j
         &settled->budget, work, job->options, &settled->measuring, job->journal, folder, err);
 }
 
-/* The folder that a file is to lie in; memory_free. */
-static char *folder_of(const char *path, struct error *err)
-{
-    const char *slash = strrchr(path, '/');
-    if (!slash) return memory_text(".", 1, err);
-    return memory_text(path, slash == path ? 1 : (uint64_t)(slash - path), err);
-}
-
 enum status calibrated_dry_run(struct quantize_job *job, struct error *err)
 {
     struct calibrated work;
     struct settled settled;
-    char *folder = folder_of(job->options->output, err);
+    char *folder = file_parent(job->options->output, err);
     enum status status = settle(&work, job, &settled, err);
     if (status == OK && !folder) status = ERR_MEMORY;
     if (status == OK) status = settle_budget(&work, job, &settled, folder, err);

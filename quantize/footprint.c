@@ -14,7 +14,7 @@ static uint64_t group_bytes(
 {
     const struct model_config *config = &work->input->config;
     const bool own = group.expert == GPTQ_LAYER;
-    bool residual = correction == CORRECTION_RESIDUAL && gptq_adds_to_stream(config, group.stage);
+    bool residual = correction == CORRECTION_RESIDUAL && observe_adds_to_stream(config, group.stage);
     uint64_t cols = own ? walk_stage_cols(config, group.stage, layer) : walk_expert_cols(config, group.stage);
     uint64_t targets = 0, largest = 0, scratch = 0;
     uint32_t first = own ? ROLE_PER_LAYER : layers_place(ROLE_EXPERT_GATE, group.expert);

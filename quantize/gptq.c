@@ -49,29 +49,6 @@ bool gptq_has_work(const struct plan *plan, uint32_t layer, struct gptq_group gr
 
 /* ---- observing ---- */
 
-struct observer {
-    struct hessian *hessian;
-    struct pool *pool;
-    double seconds;
-};
-
-static enum status observe(void *context, const struct walk_inputs *inputs, struct error *err)
-{
-    struct observer *observer = context;
-    struct hessian *hessian = observer->hessian;
-    double start = report_seconds();
-    enum status status =
-        hessian_add(hessian, observer->pool, inputs->x, hessian->cross ? inputs->original : NULL,
-            hessian->residual ? inputs->residual : NULL, inputs->tokens, err);
-    observer->seconds += report_seconds() - start;
-    return status;
-}
-
-bool gptq_adds_to_stream(const struct model_config *config, enum stage stage)
-{
-    return stage == WALK_O || (stage == WALK_DOWN && !config->experts);
-}
-
 uint64_t gptq_least_tokens(uint64_t cols)
 {
     return (cols + 1) / 2;
@@ -98,31 +75,18 @@ static void forget(struct hessian *hessian, enum gptq_known known)
     }
 }
 
-static enum status look(struct calibrated *work, const struct layer *layer, struct gptq_group group,
-    bool only_current, struct observer *observer, struct error *err)
-{
-    if (group.expert == GPTQ_LAYER)
-        return walk_to(work->walk, group.stage, &layer->walk, only_current, observe, observer, err);
-    return walk_expert(
-        work->walk, group.stage, group.expert, &layer->walk, only_current, observe, observer, err);
-}
-
 enum status gptq_observe(struct calibrated *work, struct layer *layer, struct gptq_group group,
     bool corrected, bool only_current, struct hessian *out, enum gptq_known *known, struct error *err)
 {
-    const struct model_config *config = &work->input->config;
     const bool own = group.expert == GPTQ_LAYER;
-    enum correction correction = corrected ? work->settings->method.correction : CORRECTION_NONE;
-    /* At the very first stage both streams are still the same. */
-    bool first = layer->walk.index == 0 && group.stage == WALK_QKV;
-    bool residual = correction == CORRECTION_RESIDUAL && gptq_adds_to_stream(config, group.stage);
-    uint64_t cols = own ? walk_stage_cols(config, group.stage, layer->walk.index)
-                        : walk_expert_cols(config, group.stage);
-    enum status status = hessian_create(out, cols, correction != CORRECTION_NONE && !first,
-        residual ? config->hidden : 0, pool_workers(work->pool), err);
-    struct observer observer = {.hessian = out, .pool = work->pool};
-    if (status == OK) status = look(work, layer, group, only_current, &observer, err);
-    work->phases.hessian += observer.seconds;
+    const enum correction correction = corrected ? work->settings->method.correction : CORRECTION_NONE;
+    const struct observe_options options = {.stage = group.stage,
+        .expert = group.expert,
+        .inputs = correction != CORRECTION_NONE,
+        .residual = correction == CORRECTION_RESIDUAL,
+        .only_current = only_current};
+    enum status status = observe_inputs(out, &options, work->walk, &work->input->config, &layer->walk,
+        work->pool, &work->phases.hessian, err);
     if (status != OK) return status;
     *known = own ? GPTQ_ALL : known_of(out);
     if (*known != GPTQ_NOTHING) status = hessian_mean(out, work->pool, err);

@@ -3,15 +3,15 @@
 #ifndef NIBBLE_QUANTIZE_GPTQ_H
 #define NIBBLE_QUANTIZE_GPTQ_H
 
+#include "model/layerwise/observe.h"
 #include "quantize/calibrated.h"
-#include "tensor/hessian.h"
 
 /* Matrices that share their inputs: those of a stage, or those of one expert at that stage. */
 struct gptq_group {
     enum stage stage;
     uint32_t expert; /* GPTQ_LAYER: the layer's own, the shared expert's included */
 };
-#define GPTQ_LAYER UINT32_MAX
+#define GPTQ_LAYER OBSERVE_LAYER
 
 /* What is known of a group's inputs. */
 enum gptq_known {
@@ -36,10 +36,6 @@ bool gptq_has_work(const struct plan *plan, uint32_t layer, struct gptq_group gr
  *                 identity matrix, and nothing is aimed at; out->tokens is what was seen */
 enum status gptq_observe(struct calibrated *work, struct layer *layer, struct gptq_group group,
     bool corrected, bool only_current, struct hessian *out, enum gptq_known *known, struct error *err);
-
-/* True if what is missing in the stream is a target of this stage's rows: where their output is added as it is. What experts, and
- * the shared one, give is weighted first. */
-bool gptq_adds_to_stream(const struct model_config *config, enum stage stage);
 
 /* What an error in each column costs, for the range search [cols], in natural order; after hessian_factor. Owner of *out: the
  * caller, memory_free.

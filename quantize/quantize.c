@@ -280,7 +280,8 @@ static enum status refuse_place(
             err, ERR_USAGE, "%s%s: is the importance matrix to read; name another file", option, path);
     if (path != options->output && same_place(path, options->output))
         return fail(err, ERR_USAGE, "%s%s: is the output; name another file", option, path);
-    return checkpoint_refuse_output(options->input, path, err);
+    return path == options->output ? checkpoint_refuse_output(options->input, path, err)
+                                   : checkpoint_refuse_beside(options->input, path, err);
 }
 
 /* What is read, and the output, must not be written over by what is written beside. */

@@ -743,6 +743,12 @@ static void test_files_that_are_one(void)
     check_usage(options, "--report ");
     options.report = testing_path("usage-4/config.json");
     check_usage(options, "is the input, or a file of it");
+    options.report = testing_path("usage-4/report.json");
+    check_usage(options, "lies in the input's folder");
+    options.report = NULL;
+    options.save_allocation = testing_path("usage-4/plan.json");
+    check_usage(options, "lies in the input's folder");
+    options.save_allocation = NULL;
     options.report = text;
     check_usage(options, "is the calibration text");
     options.report = options.save_allocation = testing_path("both.json");

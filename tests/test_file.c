@@ -654,6 +654,27 @@ static void test_join(void)
     memory_fail_at(0, 0);
 }
 
+static void check_parent(const char *path, const char *expected)
+{
+    struct error err = {OK, ""};
+    char *folder = file_parent(path, &err);
+
+    CHECK(folder != NULL, &err);
+    if (folder) CU_ASSERT_STRING_EQUAL(folder, expected);
+    memory_free(folder);
+}
+
+static void test_parent(void)
+{
+    check_parent("model.nbl", ".");
+    check_parent("model/", ".");
+    check_parent("a/b/model.nbl", "a/b");
+    check_parent("a/b///", "a");
+    check_parent("/model.nbl", "/");
+    check_parent("/", "/");
+    check_parent("", ".");
+}
+
 /* ---- writing ---- */
 
 static void test_write_and_commit(void)
@@ -1552,6 +1573,7 @@ int main(void)
         {"kind", test_kind},
         {"same", test_same},
         {"join", test_join},
+        {"parent", test_parent},
         {"write and commit", test_write_and_commit},
         {"abandon", test_abandon},
         {"a relative path", test_relative_path},

@@ -19,7 +19,7 @@ enum { SELF, NEAR, OTHER, DRAFTS };
 struct four {
     struct pool *pool;
     struct model *target, *drafts[DRAFTS];
-    struct speculate_prompts prompts;
+    struct prompts prompts;
 };
 
 static struct model *open_tiny(struct pool *pool, const char *name, struct tiny_model options)
@@ -44,14 +44,14 @@ static void open_four(struct four *four, unsigned threads)
     four->drafts[NEAR] = open_tiny(four->pool, "near", (struct tiny_model){.seed = 1, .dtype = "BF16"});
     four->drafts[OTHER] = open_tiny(
         four->pool, "other", (struct tiny_model){.seed = 2, .hidden = 128, .layers = 1, .kv_heads = 4});
-    REQUIRE(!speculate_prompts_lines(&four->prompts, four->target, prompt_lines, strlen(prompt_lines), &err),
-        &err);
+    REQUIRE(
+        !prompts_lines(&four->prompts, four->target, prompt_lines, strlen(prompt_lines), false, &err), &err);
     REQUIRE(four->prompts.count == PROMPTS, NULL);
 }
 
 static void close_four(struct four *four)
 {
-    speculate_prompts_free(&four->prompts);
+    prompts_free(&four->prompts);
     model_close(four->target);
     model_close(four->drafts[NEAR]);
     model_close(four->drafts[OTHER]);
@@ -136,7 +136,8 @@ static void the_target_s_text(void)
     struct error err = {0};
     struct generate_result generated;
     uint32_t *ids = NULL;
-    const struct generate_options options = {.tokens = TOKENS + 1, .sampling = {.top_p = 1}, .ignore_eos = true};
+    const struct generate_options options = {
+        .tokens = TOKENS + 1, .sampling = {.top_p = 1}, .ignore_eos = true};
     CHECK(!generate_text(&generated, &ids, four.target, "one", 3, &options, NULL, NULL, &err), &err);
     CU_ASSERT(memcmp(ids, heard.ids[0][0], (TOKENS + 1) * sizeof *ids) == 0);
     memory_free(ids);
@@ -275,7 +276,7 @@ static void the_target_s_distribution(void)
     struct four four;
     struct error err = {0};
     struct speculate_result out;
-    struct speculate_prompts repeated = {0};
+    struct prompts repeated = {0};
     struct tallies tallies = {0};
     double of_target[GROUPS], of_draft[GROUPS];
     const double bound = GROUPS - 1 + 2 * sqrt((GROUPS - 1) * 16) + 2 * 16;
@@ -288,7 +289,7 @@ static void the_target_s_distribution(void)
         .listen_context = &tallies};
     open_four(&four, 1);
     for (int i = 0; i < SAMPLES; i++)
-        REQUIRE(!speculate_prompts_add(&repeated, four.target, "one", 3, &err), &err);
+        REQUIRE(!prompts_add(&repeated, four.target, "one", 3, &err), &err);
     CHECK(!speculate_measure(&out, four.target, four.drafts[OTHER], &repeated, &options, NULL, &err), &err);
     marginal(of_target, four.target, four.target, repeated.ids, repeated.longest);
     marginal(of_draft, four.target, four.drafts[OTHER], repeated.ids, repeated.longest);
@@ -297,7 +298,7 @@ static void the_target_s_distribution(void)
         CU_ASSERT(chi_square(tallies.counts[way], of_draft) > 2 * bound);
     }
     CU_ASSERT(out.acceptance.value > 0.01 && out.acceptance.value < 0.9);
-    speculate_prompts_free(&repeated);
+    prompts_free(&repeated);
     close_four(&four);
 }
 
@@ -308,24 +309,24 @@ static void prompts(void)
 {
     struct four four;
     struct error err = {0};
-    struct speculate_prompts found = {0};
+    struct prompts found = {0};
     open_four(&four, 1);
     CU_ASSERT_EQUAL(four.prompts.ends[0], 3);
     CU_ASSERT_EQUAL(four.prompts.ends[1] - four.prompts.ends[0], 9); /* no carriage return */
     CU_ASSERT_EQUAL(four.prompts.longest, 12);
-    CU_ASSERT_EQUAL(speculate_prompts_lines(&found, four.target, "\n\r\n", 3, &err), ERR_USAGE);
-    CU_ASSERT_EQUAL(speculate_prompts_add(&found, four.target, "", 0, &err), ERR_USAGE);
+    CU_ASSERT_EQUAL(prompts_lines(&found, four.target, "\n\r\n", 3, false, &err), ERR_USAGE);
+    CU_ASSERT_EQUAL(prompts_add(&found, four.target, "", 0, &err), ERR_USAGE);
     CHECK(!speculate_prompts_windows(&found, four.target, "abcdefghij", 10, 3, 3, &err), &err);
     static const uint32_t expected[] = {100, 101, 102, 103, 104, 105, 106, 107, 108};
     CU_ASSERT(found.count == 3 && found.longest == 3 && found.ends[2] == 9);
     CU_ASSERT(memcmp(found.ids, expected, sizeof expected) == 0);
     CU_ASSERT_EQUAL(speculate_prompts_windows(&found, four.target, "abcdefgh", 8, 3, 3, &err), ERR_USAGE);
     CU_ASSERT_EQUAL(speculate_prompts_likeliest(&found, four.target, 4, &err), ERR_USAGE);
-    speculate_prompts_free(&found);
+    prompts_free(&found);
     struct tokenizer *tokenizer = four.target->tokenizer;
     four.target->tokenizer = NULL;
     CU_ASSERT_EQUAL(speculate_prompts_likeliest(&found, four.target, 4, &err), ERR_UNSUPPORTED);
-    CU_ASSERT_EQUAL(speculate_prompts_add(&found, four.target, "a", 1, &err), ERR_UNSUPPORTED);
+    CU_ASSERT_EQUAL(prompts_add(&found, four.target, "a", 1, &err), ERR_UNSUPPORTED);
     four.target->tokenizer = tokenizer;
     close_four(&four);
 }
@@ -336,19 +337,19 @@ static void prompts_with_bos(void)
     struct error err = {0};
     struct pool *pool = NULL;
     struct model *model = NULL;
-    struct speculate_prompts found = {0};
+    struct prompts found = {0};
     uint32_t bos;
     REQUIRE(!pool_create(&pool, 1, &err), &err);
     REQUIRE(!model_open(&model, testing_source("../models/folio-4M"), pool, &err), &err);
     REQUIRE(tokenizer_prefix(model->tokenizer, &bos), NULL);
-    CHECK(!speculate_prompts_add(&found, model, "", 0, &err), &err);
+    CHECK(!prompts_add(&found, model, "", 0, &err), &err);
     CHECK(!speculate_prompts_windows(&found, model, prompt_lines, strlen(prompt_lines), 3, 4, &err), &err);
     CHECK(!speculate_prompts_likeliest(&found, model, 4, &err), &err);
     CU_ASSERT(found.count == 8 && found.ends[0] == 1 && found.ends[3] == 13 && found.ends[7] == 21);
     for (uint64_t i = 0; i < found.count; i++)
         CU_ASSERT_EQUAL(found.ids[i ? found.ends[i - 1] : 0], bos);
     CU_ASSERT(found.ids[14] != found.ids[16] && found.ids[16] != found.ids[18]);
-    speculate_prompts_free(&found);
+    prompts_free(&found);
     model_close(model);
     pool_free(pool);
 }
@@ -358,7 +359,7 @@ static void refusals(void)
     struct four four;
     struct error err = {0};
     struct speculate_result out;
-    const struct speculate_prompts none = {0};
+    const struct prompts none = {0};
     struct speculate_options options = {.tokens = 4, .lookahead = 2};
     open_four(&four, 1);
     struct model *larger = open_tiny(four.pool, "larger", (struct tiny_model){.vocabulary = 300});

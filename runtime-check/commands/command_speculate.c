@@ -93,7 +93,7 @@ struct speculate_run {
     struct model *target, *draft;
     char *text; /* of --text or --prompts; NULL without */
     uint64_t text_bytes;
-    struct speculate_prompts prompts;
+    struct prompts prompts;
     struct speculate_result result;
 };
 
@@ -109,7 +109,7 @@ static enum status check_values(const struct speculate_values *values, struct er
 static enum status make_prompts(
     struct speculate_run *run, const struct speculate_values *values, struct error *err)
 {
-    struct speculate_prompts *prompts = &run->prompts;
+    struct prompts *prompts = &run->prompts;
     const char *path = values->text ? values->text : values->prompts;
     enum status status =
         path ? file_read_all(&run->text, &run->text_bytes, path, PROMPT_FILE_LIMIT, err) : OK;
@@ -117,10 +117,11 @@ static enum status make_prompts(
     if (values->text)
         return speculate_prompts_windows(
             prompts, run->target, run->text, run->text_bytes, values->count, values->prompt_tokens, err);
-    if (values->prompts)
-        return speculate_prompts_lines(prompts, run->target, run->text, run->text_bytes, err);
-    if (values->prompt)
-        return speculate_prompts_add(prompts, run->target, values->prompt, strlen(values->prompt), err);
+    if (values->prompts) {
+        status = prompts_lines(prompts, run->target, run->text, run->text_bytes, false, err);
+        return status ? fail_within(err, status, "%s", path) : OK;
+    }
+    if (values->prompt) return prompts_add(prompts, run->target, values->prompt, strlen(values->prompt), err);
     return speculate_prompts_likeliest(prompts, run->target, values->count, err);
 }
 
@@ -144,7 +145,7 @@ static enum status open_all(
 
 static void close_all(struct speculate_run *run)
 {
-    speculate_prompts_free(&run->prompts);
+    prompts_free(&run->prompts);
     memory_free(run->text);
     model_close(run->target);
     model_close(run->draft);

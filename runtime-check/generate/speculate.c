@@ -222,7 +222,7 @@ static uint64_t stream(const struct speculating *run, uint64_t prompt, uint64_t 
 }
 
 static enum status run_prompts(struct speculating *run, struct speculate_result *out,
-    const struct speculate_prompts *prompts, const struct report *report, struct error *err)
+    const struct prompts *prompts, const struct report *report, struct error *err)
 {
     struct progress *progress =
         progress_start(report, "speculating", 2 * prompts->count * run->options->tokens, PROGRESS_TOKENS);
@@ -315,8 +315,7 @@ static enum status list_padding(struct speculating *run, struct error *err)
     return OK;
 }
 
-static enum status allocate(
-    struct speculating *run, const struct speculate_prompts *prompts, struct error *err)
+static enum status allocate(struct speculating *run, const struct prompts *prompts, struct error *err)
 {
     const struct speculate_options *options = run->options;
     const uint64_t a = run->target.model->config.hidden, b = run->draft.model->config.hidden;
@@ -367,8 +366,8 @@ static enum status check_request(const struct speculating *run, uint64_t prompts
 }
 
 enum status speculate_measure(struct speculate_result *out, struct model *target, struct model *draft,
-    const struct speculate_prompts *prompts, const struct speculate_options *options,
-    const struct report *report, struct error *err)
+    const struct prompts *prompts, const struct speculate_options *options, const struct report *report,
+    struct error *err)
 {
     struct speculating run = {.options = options,
         .target.model = target,

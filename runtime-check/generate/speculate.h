@@ -70,7 +70,7 @@ struct speculate_result {
  * generated depends on models, prompts and options only; times do not. Memory: two KV caches, (2 lookahead + 3) rows of the
  * vocabulary. */
 enum status speculate_measure(struct speculate_result *out, struct model *target, struct model *draft,
-    const struct speculate_prompts *prompts, const struct speculate_options *options,
-    const struct report *report, struct error *err);
+    const struct prompts *prompts, const struct speculate_options *options, const struct report *report,
+    struct error *err);
 
 #endif

@@ -3,68 +3,15 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <string.h>
 
 #include "base/memory.h"
 
-static enum status append(
-    struct speculate_prompts *prompts, const uint32_t *ids, uint64_t count, struct error *err)
-{
-    const uint64_t begin = prompts->count ? prompts->ends[prompts->count - 1] : 0;
-    enum status status =
-        memory_grow(&prompts->ids, &prompts->id_capacity, begin + count, sizeof *prompts->ids, err);
-    if (!status)
-        status = memory_grow(
-            &prompts->ends, &prompts->end_capacity, prompts->count + 1, sizeof *prompts->ends, err);
-    if (status) return status;
-    memcpy(prompts->ids + begin, ids, count * sizeof *ids);
-    prompts->ends[prompts->count++] = begin + count;
-    if (count > prompts->longest) prompts->longest = count;
-    return OK;
-}
-
-static enum status need_tokenizer(const struct model *model, struct error *err)
-{
-    if (model->tokenizer) return OK;
-    return fail(err, ERR_UNSUPPORTED, "%s carries no tokenizer.json, so it cannot continue a text",
-        container_path(model->container));
-}
-
-enum status speculate_prompts_add(struct speculate_prompts *prompts, const struct model *model,
-    const char *text, uint64_t bytes, struct error *err)
-{
-    uint32_t *ids = NULL;
-    uint64_t count = 0;
-    enum status status = need_tokenizer(model, err);
-    if (!status) status = tokenizer_encode(model->tokenizer, &ids, &count, text, bytes, true, err);
-    if (!status && !count)
-        status = fail(err, ERR_USAGE, "the prompt is empty and this tokenizer adds no BOS");
-    if (!status) status = append(prompts, ids, count, err);
-    memory_free(ids);
-    return status;
-}
-
-enum status speculate_prompts_lines(struct speculate_prompts *prompts, const struct model *model,
-    const char *text, uint64_t bytes, struct error *err)
-{
-    enum status status = need_tokenizer(model, err);
-    for (uint64_t begin = 0, end; begin < bytes && !status; begin = end + 1) {
-        const char *newline = memchr(text + begin, '\n', bytes - begin);
-        end = newline ? (uint64_t)(newline - text) : bytes;
-        const uint64_t cut = end > begin && text[end - 1] == '\r' ? end - 1 : end;
-        if (cut > begin) status = speculate_prompts_add(prompts, model, text + begin, cut - begin, err);
-    }
-    if (!status && !prompts->count)
-        status = fail(err, ERR_USAGE, "the file of prompts has no line with text");
-    return status;
-}
-
-enum status speculate_prompts_windows(struct speculate_prompts *prompts, const struct model *model,
-    const char *text, uint64_t bytes, uint64_t count, uint64_t length, struct error *err)
+enum status speculate_prompts_windows(struct prompts *prompts, const struct model *model, const char *text,
+    uint64_t bytes, uint64_t count, uint64_t length, struct error *err)
 {
     uint32_t *ids = NULL, bos;
     uint64_t found = 0;
-    enum status status = need_tokenizer(model, err);
+    enum status status = prompts_need_tokenizer(model, err);
     if (!status) status = tokenizer_encode(model->tokenizer, &ids, &found, text, bytes, true, err);
     if (!status && found / length < count) {
         status = fail(err, ERR_USAGE,
@@ -75,7 +22,7 @@ enum status speculate_prompts_windows(struct speculate_prompts *prompts, const s
     for (uint64_t i = 0; i < count && !status; i++) {
         uint32_t *window = ids + i * (found / count);
         if (tokenizer_prefix(model->tokenizer, &bos)) window[0] = bos;
-        status = append(prompts, window, length, err);
+        status = prompts_append(prompts, window, length, err);
     }
     memory_free(ids);
     return status;
@@ -105,11 +52,11 @@ static enum status logits_after(struct model *model, uint32_t token, float *logi
 }
 
 enum status speculate_prompts_likeliest(
-    struct speculate_prompts *prompts, struct model *model, uint64_t count, struct error *err)
+    struct prompts *prompts, struct model *model, uint64_t count, struct error *err)
 {
     uint32_t pair[2];
     float *logits = NULL;
-    enum status status = need_tokenizer(model, err);
+    enum status status = prompts_need_tokenizer(model, err);
     if (status) return status;
     if (!tokenizer_prefix(model->tokenizer, &pair[0])) {
         return fail(err, ERR_USAGE,
@@ -121,15 +68,8 @@ enum status speculate_prompts_likeliest(
     status = logits_after(model, pair[0], logits, err);
     for (uint64_t i = 0; i < count && i < model->config.vocabulary && !status; i++) {
         pair[1] = take_highest(logits, model->config.vocabulary);
-        status = append(prompts, pair, 2, err);
+        status = prompts_append(prompts, pair, 2, err);
     }
     memory_free(logits);
     return status;
-}
-
-void speculate_prompts_free(struct speculate_prompts *prompts)
-{
-    memory_free(prompts->ids);
-    memory_free(prompts->ends);
-    *prompts = (struct speculate_prompts){0};
 }
