@@ -1,5 +1,6 @@
 #include "model/calibration_request.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #define DEFAULT_LENGTH 512
@@ -31,4 +32,12 @@ enum status calibration_request_load(struct calibration *out, const struct calib
     if (status == OK) status = calibration_load(out, &wanted, tokenizer, report, err);
     tokenizer_free(tokenizer);
     return status;
+}
+
+void calibration_request_pairs(struct option_pairs *pairs, const struct calibration *calibration)
+{
+    option_pairs_add_text(pairs, "calibration crc32", "%08" PRIx32, calibration->file_crc32);
+    option_pairs_add_text(pairs, "samples", "%" PRIu64, calibration->samples);
+    option_pairs_add_text(pairs, "sample length", "%" PRIu64, calibration->length);
+    option_pairs_add_text(pairs, "calibration tokens crc32", "%08" PRIx32, calibration->tokens_crc32);
 }

@@ -2,7 +2,7 @@
 #ifndef NIBBLE_MODEL_CALIBRATION_REQUEST_H
 #define NIBBLE_MODEL_CALIBRATION_REQUEST_H
 
-#include "base/options.h"
+#include "base/option_pairs.h"
 #include "model/calibration.h"
 #include "model/checkpoint.h"
 
@@ -47,5 +47,8 @@ struct calibration_request {
  * also says what to release. */
 enum status calibration_request_load(struct calibration *out, const struct calibration_request *request,
     struct checkpoint *input, const struct report *report, struct error *err);
+
+/* What decides the bytes: what a person gave comes first, so that where two runs differ, that is the difference they are told. */
+void calibration_request_pairs(struct option_pairs *pairs, const struct calibration *calibration);
 
 #endif

@@ -2,63 +2,41 @@
 #include "prune/structure_write.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 
 #include "base/memory.h"
-#include "base/number.h"
+#include "base/option_pairs.h"
 #include "model/destination_write.h"
 
 enum { PAIRS = 12 };
 
-/* The options that decide the bytes, for the provenance. */
-struct pairs {
-    const char *list[PAIRS][2];
-    char texts[PAIRS][40];
-    uint64_t count;
-};
-
-static void add(struct pairs *pairs, const char *name, const char *value)
-{
-    if (!value) return;
-    pairs->list[pairs->count][0] = name;
-    pairs->list[pairs->count++][1] = value;
-}
-
-static void NIBBLE_PRINTF(3, 4) add_text(struct pairs *pairs, const char *name, const char *format, ...)
-{
-    char *text = pairs->texts[pairs->count];
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(text, sizeof pairs->texts[0], format, arguments);
-    va_end(arguments);
-    add(pairs, name, text);
-}
-
-static void add_method(struct pairs *pairs, const struct prune_job *job, const struct structure *structure)
+static void add_method(
+    struct option_pairs *pairs, const struct prune_job *job, const struct structure *structure)
 {
     const struct prune_method *method = job->settings->method;
 
-    add(pairs, "method", method->name);
-    add(pairs, "sparsity", number_write(pairs->texts[pairs->count], structure->sparsity));
+    option_pairs_add(pairs, "method", method->name);
+    option_pairs_add_number(pairs, "sparsity", structure->sparsity);
     if (method->kind == PRUNE_WIDTH) {
-        add(pairs, "parts", job->options->parts ? job->options->parts : "both");
-        add(pairs, "widths", structure_is_uniform(job) ? "uniform" : "layer");
-        add(pairs, "biases", structure->biases ? "yes" : "no");
+        option_pairs_add(pairs, "parts", job->options->parts ? job->options->parts : "both");
+        option_pairs_add(pairs, "widths", structure_is_uniform(job) ? "uniform" : "layer");
+        option_pairs_add(pairs, "biases", structure->biases ? "yes" : "no");
     }
-    add_text(pairs, "calibration crc32", "%08" PRIx32, structure->file_crc32);
-    add_text(pairs, "samples", "%" PRIu64, structure->samples);
-    add_text(pairs, "sample length", "%" PRIu64, structure->length);
-    add_text(pairs, "calibration tokens crc32", "%08" PRIx32, structure->tokens_crc32);
+    const struct calibration calibration = {.file_crc32 = structure->file_crc32,
+        .samples = structure->samples,
+        .length = structure->length,
+        .tokens_crc32 = structure->tokens_crc32};
+    calibration_request_pairs(pairs, &calibration);
 }
 
-static void record(struct pairs *out, const struct prune_job *job, const struct structure *structure)
+static enum status record(struct option_pairs *out, const struct prune_job *job,
+    const struct structure *structure, struct error *err)
 {
-    out->count = 0;
+    enum status status = option_pairs_create(out, PAIRS, err);
+    if (status) return status;
     if (job->settings->method) add_method(out, job, structure);
-    add(out, "drop-layers", job->options->drop_layers);
-    if (structure->trim) add_text(out, "vocabulary", "%" PRIu32, job->input->config.vocabulary);
+    option_pairs_add(out, "drop-layers", job->options->drop_layers);
+    if (structure->trim) option_pairs_add_text(out, "vocabulary", "%" PRIu32, job->input->config.vocabulary);
+    return OK;
 }
 
 /* One item per tensor that is not dropped. */
@@ -84,10 +62,10 @@ static enum status write_items(struct prune_job *job, const struct structure *st
     const struct transfer_item *items, uint64_t count, struct error *err)
 {
     const struct destination destination = prune_destination(job->options);
-    struct destination_parts parts;
-    struct pairs pairs;
+    struct destination_parts parts = {0};
+    struct option_pairs pairs;
 
-    record(&pairs, job, structure);
+    enum status status = record(&pairs, job, structure, err);
     const struct destination_model model = {.input = job->input,
         .items = items,
         .count = count,
@@ -95,9 +73,10 @@ static enum status write_items(struct prune_job *job, const struct structure *st
         .options = (const char *const(*)[2])pairs.list,
         .option_count = pairs.count,
         .label = "writing"};
-    enum status status = destination_write(&parts, &destination, &model, job->pool, job->report, err);
+    if (!status) status = destination_write(&parts, &destination, &model, job->pool, job->report, err);
     if (!status) job->result->bytes_out = destination_parts_bytes(&parts, destination.path);
     destination_parts_free(&parts);
+    option_pairs_free(&pairs);
     return status;
 }
 

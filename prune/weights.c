@@ -280,7 +280,7 @@ static enum status prune_layers(struct weights *work, const char *stamp, uint32_
 static enum status make_stamp(char **out, struct weights *work, struct error *err)
 {
     struct json_writer json = {.indent = 2};
-    struct prune_pairs pairs;
+    struct option_pairs pairs;
     uint64_t bytes;
     enum status status = prune_pairs_create(&pairs, work, err);
     json_open_object(&json);
@@ -293,7 +293,7 @@ static enum status make_stamp(char **out, struct weights *work, struct error *er
     json_close_object(&json);
     if (status == OK) status = json_writer_take(&json, out, &bytes, err);
     json_writer_free(&json);
-    prune_pairs_free(&pairs);
+    option_pairs_free(&pairs);
     return status;
 }
 
@@ -346,7 +346,7 @@ static enum status write_items(
     struct prune_job *job = work->job;
     const struct destination destination = prune_destination(job->options);
     struct destination_parts parts = {0};
-    struct prune_pairs pairs;
+    struct option_pairs pairs;
     enum status status = prune_pairs_create(&pairs, work, err);
     const struct destination_model model = {.input = job->input,
         .items = items,
@@ -358,7 +358,7 @@ static enum status write_items(
     if (status == OK) status = destination_write(&parts, &destination, &model, job->pool, job->report, err);
     if (status == OK) job->result->bytes_out = destination_parts_bytes(&parts, destination.path);
     destination_parts_free(&parts);
-    prune_pairs_free(&pairs);
+    option_pairs_free(&pairs);
     return status;
 }
 

@@ -61,7 +61,7 @@ static enum status rest_bytes(uint64_t *out, const struct weights *work, struct 
 {
     const struct checkpoint *input = work->job->input;
     uint64_t tensors = 0, names = 0, bytes = 0;
-    struct prune_pairs pairs;
+    struct option_pairs pairs;
     for (uint64_t i = 0; i < container_count(input->container); i++) {
         const struct tensor *source = container_tensor(input->container, i);
         if (checkpoint_is_dropped(input, source)) continue;
@@ -74,7 +74,7 @@ static enum status rest_bytes(uint64_t *out, const struct weights *work, struct 
         status = nbl_bound(
             out, input->container, tensors, names, (const char *const(*)[2])pairs.list, pairs.count, err);
     *out += bytes;
-    prune_pairs_free(&pairs);
+    option_pairs_free(&pairs);
     return status;
 }
 

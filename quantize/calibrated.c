@@ -88,8 +88,8 @@ static enum status make_stamp(
     if (status == OK) {
         json_open_object(&json);
         json_put_text(&json, "version", NIBBLE_VERSION);
-        for (uint64_t i = 0; i < pairs.count; i++)
-            json_put_text(&json, pairs.list[i][0], pairs.list[i][1]);
+        for (uint64_t i = 0; i < pairs.all.count; i++)
+            json_put_text(&json, pairs.all.list[i][0], pairs.all.list[i][1]);
         put_bits(&json, work->plan);
         status = source_stamp_put(&json, work->input->container, work->pool, work->report, err);
     }

@@ -2,87 +2,46 @@
 #include "quantize/pairs.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 
 #include "base/memory.h"
-#include "base/number.h"
+#include "model/calibration_request.h"
 #include "quantize/uncalibrated.h"
 
 #define FIXED_PAIRS 32
 
-static void add(struct pairs *pairs, const char *name, const char *value)
-{
-    pairs->list[pairs->count][0] = name;
-    pairs->list[pairs->count++][1] = value;
-}
-
-static void NIBBLE_PRINTF(3, 4) add_text(struct pairs *pairs, const char *name, const char *format, ...)
-{
-    char *text = pairs->texts[pairs->count];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof pairs->texts[0], format, arguments);
-    va_end(arguments);
-    add(pairs, name, text);
-}
-
-/* The same in every locale, and no two numbers alike. */
-static void add_number(struct pairs *pairs, const char *name, double value)
-{
-    add(pairs, name, number_write(pairs->texts[pairs->count], value));
-}
-
-static void add_list(struct pairs *pairs, const char *name, const struct option_list *list)
-{
-    for (uint64_t i = 0; i < list->count; i++) {
-        char *numbered = pairs->texts[pairs->count];
-        snprintf(numbered, sizeof pairs->texts[0], "%s %" PRIu64, name, i + 1);
-        add(pairs, numbered, list->values[i]);
-    }
-}
-
-static void add_solver(struct pairs *pairs, const struct settings *settings)
+static void add_solver(struct option_pairs *pairs, const struct settings *settings)
 {
     const struct method *method = &settings->method;
-    add_number(pairs, "damping", settings->method.damping);
+    option_pairs_add_number(pairs, "damping", settings->method.damping);
     if (!method->solve) return;
-    add(pairs, "correction", settings_correction_name(method->correction));
-    add_text(pairs, "polish", "%" PRIu64, method->polish);
-    add(pairs, "act-order", settings_order_name(settings->method.order));
+    option_pairs_add(pairs, "correction", settings_correction_name(method->correction));
+    option_pairs_add_text(pairs, "polish", "%" PRIu64, method->polish);
+    option_pairs_add(pairs, "act-order", settings_order_name(settings->method.order));
 }
 
-/* What a person gave first: where two runs differ, the first difference is what they are told. */
-static void add_calibration(struct pairs *pairs, const struct calibration *calibration)
+static void add_budget(struct option_pairs *pairs, const struct quantize_options *options)
 {
-    add_text(pairs, "calibration crc32", "%08" PRIx32, calibration->file_crc32);
-    add_text(pairs, "samples", "%" PRIu64, calibration->samples);
-    add_text(pairs, "sample length", "%" PRIu64, calibration->length);
-    add_text(pairs, "calibration tokens crc32", "%08" PRIx32, calibration->tokens_crc32);
+    if (options->target_bits > 0) option_pairs_add_number(pairs, "target bits", options->target_bits);
+    if (options->target_size > 0)
+        option_pairs_add_text(pairs, "target size", "%" PRIu64, options->target_size);
 }
 
-static void add_budget(struct pairs *pairs, const struct quantize_options *options)
+static void add_blocks(struct option_pairs *pairs, const struct quantize_options *options)
 {
-    if (options->target_bits > 0) add_number(pairs, "target bits", options->target_bits);
-    if (options->target_size > 0) add_text(pairs, "target size", "%" PRIu64, options->target_size);
-}
-
-static void add_blocks(struct pairs *pairs, const struct quantize_options *options)
-{
-    add(pairs, "type", options->type);
-    if (options->pure) add(pairs, "mix", "pure");
-    if (options->fallback) add(pairs, "fallback", options->fallback);
+    option_pairs_add(pairs, "type", options->type);
+    if (options->pure) option_pairs_add(pairs, "mix", "pure");
+    if (options->fallback) option_pairs_add(pairs, "fallback", options->fallback);
 }
 
 static void add_codes(
-    struct pairs *pairs, const struct quantize_options *options, const struct settings *settings)
+    struct option_pairs *pairs, const struct quantize_options *options, const struct settings *settings)
 {
-    add(pairs, "bits", options->bits ? options->bits : "4");
-    if (settings->linear.group) add_text(pairs, "group", "%" PRIu32, settings->linear.group);
-    if (!settings->linear.group) add(pairs, "group", "row");
-    add(pairs, "symmetry", options->asymmetric ? "asymmetric" : "symmetric");
-    add(pairs, "indivisible", options->indivisible ? options->indivisible : "stop");
-    if (options->fallback) add(pairs, "fallback", options->fallback);
+    option_pairs_add(pairs, "bits", options->bits ? options->bits : "4");
+    if (settings->linear.group) option_pairs_add_text(pairs, "group", "%" PRIu32, settings->linear.group);
+    if (!settings->linear.group) option_pairs_add(pairs, "group", "row");
+    option_pairs_add(pairs, "symmetry", options->asymmetric ? "asymmetric" : "symmetric");
+    option_pairs_add(pairs, "indivisible", options->indivisible ? options->indivisible : "stop");
+    if (options->fallback) option_pairs_add(pairs, "fallback", options->fallback);
 }
 
 /* What an option that was not given means. */
@@ -95,44 +54,42 @@ static const char *or_default(const char *how, const struct settings *settings)
 enum status pairs_create(struct pairs *out, const struct quantize_options *options,
     const struct settings *settings, const struct calibration *calibration, bool tied, struct error *err)
 {
-    out->capacity = FIXED_PAIRS + options->keep.count + options->override.count;
-    out->count = 0;
+    struct option_pairs *all = &out->all;
     out->uncalibrated = NULL;
-    out->list = memory_new(out->capacity, sizeof *out->list, err);
-    out->texts = memory_new(out->capacity, sizeof *out->texts, err);
-    if (!out->list || !out->texts) return ERR_MEMORY;
-    add(out, "method", settings->method.name);
-    if (settings->mix) add_blocks(out, options);
-    if (!settings->mix) add_codes(out, options, settings);
-    add(out, "range", settings_range_name(settings->method.range));
-    add(out, "embedding", or_default(options->embedding, settings));
-    if (!tied) add(out, "head", or_default(options->head, settings));
-    add(out, "kept type", options->kept_type ? options->kept_type : "keep");
-    if (options->allow_requantize) add(out, "requantize", "allowed");
-    if (settings->calibrated) add_solver(out, settings);
-    if (calibration->samples) add_calibration(out, calibration);
-    add_budget(out, options);
-    add_list(out, "override", &options->override);
-    add_list(out, "keep", &options->keep);
+    enum status status =
+        option_pairs_create(all, FIXED_PAIRS + options->keep.count + options->override.count, err);
+    if (status != OK) return status;
+    option_pairs_add(all, "method", settings->method.name);
+    if (settings->mix) add_blocks(all, options);
+    if (!settings->mix) add_codes(all, options, settings);
+    option_pairs_add(all, "range", settings_range_name(settings->method.range));
+    option_pairs_add(all, "embedding", or_default(options->embedding, settings));
+    if (!tied) option_pairs_add(all, "head", or_default(options->head, settings));
+    option_pairs_add(all, "kept type", options->kept_type ? options->kept_type : "keep");
+    if (options->allow_requantize) option_pairs_add(all, "requantize", "allowed");
+    if (settings->calibrated) add_solver(all, settings);
+    if (calibration->samples) calibration_request_pairs(all, calibration);
+    add_budget(all, options);
+    option_pairs_add_list(all, "override", &options->override);
+    option_pairs_add_list(all, "keep", &options->keep);
     return OK;
 }
 
 void pairs_add_imatrix(struct pairs *pairs, uint32_t crc32)
 {
-    add_text(pairs, "importance matrix crc32", "%08" PRIx32, crc32);
+    option_pairs_add_text(&pairs->all, "importance matrix crc32", "%08" PRIx32, crc32);
 }
 
 enum status pairs_add_uncalibrated(struct pairs *pairs, const struct plan *plan, struct error *err)
 {
     enum status status = uncalibrated_text(&pairs->uncalibrated, plan, err);
-    if (pairs->uncalibrated) add(pairs, "uncalibrated experts", pairs->uncalibrated);
+    if (pairs->uncalibrated) option_pairs_add(&pairs->all, "uncalibrated experts", pairs->uncalibrated);
     return status;
 }
 
 void pairs_free(struct pairs *pairs)
 {
     memory_free(pairs->uncalibrated);
-    memory_free(pairs->list);
-    memory_free(pairs->texts);
+    option_pairs_free(&pairs->all);
     *pairs = (struct pairs){0};
 }

@@ -3,13 +3,12 @@
 #ifndef NIBBLE_QUANTIZE_PAIRS_H
 #define NIBBLE_QUANTIZE_PAIRS_H
 
+#include "base/option_pairs.h"
 #include "model/calibration.h"
 #include "quantize/plan.h"
 
 struct pairs {
-    const char *(*list)[2]; /* [count] name, value */
-    uint64_t count, capacity;
-    char (*texts)[40];  /* [capacity] numbers, and names that are numbered */
+    struct option_pairs all;
     char *uncalibrated; /* owned; of pairs_add_uncalibrated */
 };
 

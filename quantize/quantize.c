@@ -40,7 +40,7 @@ enum status quantize_reserve(struct quantize_job *job, struct error *err)
     enum status status = make_pairs(&pairs, job, err);
     if (status == OK)
         status = provenance_reserve(job->writer, job->input->container, settings_command.name,
-            (const char *const(*)[2])pairs.list, pairs.count, err);
+            (const char *const(*)[2])pairs.all.list, pairs.all.count, err);
     pairs_free(&pairs);
     return status;
 }
@@ -51,7 +51,7 @@ static enum status attach(struct quantize_job *job, struct error *err)
     enum status status = make_pairs(&pairs, job, err);
     if (status == OK)
         status = provenance_attach(job->writer, job->input->container, settings_command.name,
-            (const char *const(*)[2])pairs.list, pairs.count, job->source_crcs, err);
+            (const char *const(*)[2])pairs.all.list, pairs.all.count, job->source_crcs, err);
     pairs_free(&pairs);
     return status;
 }
@@ -240,7 +240,7 @@ static enum status predict_rest(uint64_t *out, const struct quantize_result *res
         pairs_create(&pairs, options, &result->settings, &none, result->input.config.tied, err);
     if (status == OK)
         status = nbl_bound(out, result->input.container, plan->count, names,
-            (const char *const(*)[2])pairs.list, pairs.count, err);
+            (const char *const(*)[2])pairs.all.list, pairs.all.count, err);
     pairs_free(&pairs);
     return status;
 }
